@@ -1,0 +1,138 @@
+"""From a record to pixels: the one place that opens pictures, and the only torch Dataset."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from ._record import Record
+
+Transform = Callable[[Image.Image, np.random.Generator], Any]
+Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
+SCORING_SEED = 0
+
+# Pillow warns from 89 megapixels on and refuses from 179 on; only the refusal is wanted.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class UnreadablePicture(ValueError):
+    """The file is no picture, or a broken one. The message is one short line."""
+
+
+@cache
+def _register_heic() -> None:
+    if importlib.util.find_spec("pillow_heif"):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB. Transparency is dropped, as the published detectors do; 16-bit keeps its range."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        # Pillow's own conversion clips at 255, which would turn 16-bit pictures white.
+        values = values >> 8 if values.max(initial=0) > 255 else values
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise UnreadablePicture("floating-point pixels have no defined range: save it as 8 bit")
+    return image.convert("RGB")
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Decodes the first frame of a picture as 8-bit RGB, turned upright by its EXIF orientation.
+
+    Raises:
+        UnreadablePicture: missing, empty, not a picture, truncated, or so large (over 179
+            megapixels) that decoding it could exhaust the memory.
+    """
+    _register_heic()
+    try:
+        if not path.is_file():
+            raise UnreadablePicture("is a folder" if path.is_dir() else "no such file")
+        if path.stat().st_size == 0:
+            raise UnreadablePicture("the file is empty")
+        with Image.open(path) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except UnreadablePicture:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadablePicture("not a picture in any known format") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadablePicture("too large: over 179 megapixels") from error
+    # Pillow's decoders raise almost any type on broken files; each becomes the picture's own error.
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadablePicture(f"cannot be decoded: {text}"[:200]) from error
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture after the transform. `value` is None exactly when `error` is not empty."""
+
+    index: int
+    value: Any
+    error: str
+    width: int | None
+    height: int | None
+
+
+class PictureDataset(Dataset):
+    """Decodes, degrades and transforms records; a broken picture becomes an Item with its error.
+
+    Randomness: `epoch` None (scoring) seeds every picture alike, so that a score depends on
+    nothing but the pixels; in training the seed is (seed, epoch, crc32(key), draw), where draw
+    counts the earlier occurrences of a picture that an epoch takes more than once.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        transform: Transform,
+        degradation: Degradation | None = None,
+        seed: int = SCORING_SEED,
+        epoch: int | None = None,
+    ) -> None:
+        self.records = records
+        self.transform = transform
+        self.degradation = degradation
+        self.seed = seed
+        self.epoch = epoch
+        self.draws: list[int] = []
+        if epoch is not None:
+            seen: Counter[str] = Counter()
+            for record in records:
+                self.draws.append(seen[record.key])
+                seen[record.key] += 1
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def _generator(self, index: int) -> np.random.Generator:
+        if self.epoch is None:
+            return np.random.default_rng(self.seed)
+        key = self.records[index].key.encode("utf-8", "surrogateescape")
+        return np.random.default_rng((self.seed, self.epoch, zlib.crc32(key), self.draws[index]))
+
+    def __getitem__(self, index: int) -> Item:
+        record = self.records[index]
+        try:
+            image = open_picture(record.path)
+        except UnreadablePicture as error:
+            return Item(index, None, str(error), None, None)
+        width, height = image.size
+        rng = self._generator(index)
+        if self.degradation is not None:
+            image = self.degradation(image, rng)
+        return Item(index, self.transform(image, rng), "", width, height)

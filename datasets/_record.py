@@ -1,0 +1,54 @@
+"""What a data set is made of. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .heic .heif .avif".split()
+)
+
+
+class Label(IntEnum):
+    """The one convention; sources that differ are converted where they are read."""
+
+    REAL = 0
+    FAKE = 1
+
+
+class LayoutError(ValueError):
+    """Pictures are not where, or not as, they should be; the message says how they should be."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture of a data set.
+
+    `key`: its path relative to the data set's root, with forward slashes; unique in the set.
+    `label`: None where unknown. `source`: the pool of reals that a fake is measured against
+    ('' = all of the set). `generator`: what made it ('' for reals).
+    """
+
+    key: str
+    path: Path
+    label: Label | None = None
+    source: str = ""
+    generator: str = ""
+
+
+def is_picture(name: str) -> bool:
+    """Whether the last extension, in any case, is one of a picture format."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def walk_pictures(root: Path) -> Iterator[Path]:
+    """Every picture file below `root`, sorted by path; hidden files and folders are left out."""
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(files):
+            if is_picture(name) and not name.startswith("."):
+                yield Path(folder, name)

@@ -1,0 +1,35 @@
+"""Detectors: each public module holds one class that fulfils `_base.Detector`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._base import Detector
+
+__all__ = ["available", "load"]
+
+
+def available() -> list[str]:
+    """Names of the detectors, sorted: the public modules of this package. Imports none of them."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def load(name: str) -> type[Detector]:
+    """The detector's class. Raises OptionError listing the choices when there is none."""
+    from ._base import Detector, OptionError
+
+    if name not in available():
+        raise OptionError(f"no detector {name!r}; expected one of {', '.join(available())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    for value in vars(module).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, Detector)
+            and value.__module__ == module.__name__
+        ):
+            return value
+    raise OptionError(f"detectors/{name}.py: expected a subclass of Detector; found none")

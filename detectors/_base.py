@@ -1,0 +1,90 @@
+"""The contract that every detector fulfils, and the only base class of the project."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+Transform = Callable[[Image.Image, np.random.Generator], Tensor]
+
+
+class OptionError(ValueError):
+    """An option of a detector has a value it does not take; the message lists what it takes."""
+
+
+class WeightsError(ValueError):
+    """Weights are missing, or not those of the detector; the message says which were expected."""
+
+
+def one_of(name: str, value: str, choices: Iterable[str]) -> str:
+    """`value`, or an OptionError that lists the choices."""
+    choices = list(choices)
+    if value not in choices:
+        raise OptionError(f"{name}: expected one of {', '.join(choices)}; found {value!r}")
+    return value
+
+
+class Detector(nn.Module, ABC):
+    """From decoded pictures to logits, positive = synthetic.
+
+    A subclass has a frozen dataclass `Options` (its hyper-parameters, all with defaults) and takes
+    one in its constructor. `title` is the name that people read.
+    """
+
+    title: ClassVar[str]
+    Options: ClassVar[type]
+
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    @abstractmethod
+    def transform(self, train: bool) -> Transform:
+        """A picklable callable (RGB picture, generator) -> item; it holds no weights.
+
+        With `train` False it uses no randomness but what the picture's own content seeds.
+        """
+
+    def collate(self, items: list[Tensor]) -> Any:
+        """Items -> batch. Here: stacks tensors of one shape to (B, ...)."""
+        return torch.stack(items)
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Tensor:
+        """Batch -> logits (B,), natural-log odds of synthetic."""
+
+    def loss(self, batch: Any, labels: Tensor) -> Tensor:
+        """Scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits."""
+        return F.binary_cross_entropy_with_logits(self(batch).float(), labels.float())
+
+    @classmethod
+    def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A published state dict -> one with this class's key names and sign. Here: as it is."""
+        return published
+
+    @classmethod
+    def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A published backbone's state dict -> the part of this class's state dict it starts.
+
+        Raises:
+            OptionError: the detector has no backbone that could start from a file.
+        """
+        raise OptionError(f"{cls.title} takes no --backbone_weights")
+
+    @classmethod
+    def tiny(cls) -> Any:
+        """Options of a small variant with the same parts, for tests."""
+        return cls.Options()
+
+
+def describe_options(options: Any) -> dict[str, Any]:
+    """Options as a plain dict, in the order of their definition."""
+    return {field.name: getattr(options, field.name) for field in fields(options)}

@@ -1,0 +1,65 @@
+"""Pure picture -> picture functions, and picture -> tensor. Pictures are 8-bit RGB."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as TF
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) float32 in [0, 1]."""
+    array = np.array(image, dtype=np.uint8)
+    return torch.from_numpy(array).permute(2, 0, 1).float().div_(255)
+
+
+def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(x - mean) / std per channel of (..., 3, H, W)."""
+    shape = (3, 1, 1)
+    return (x - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+
+
+def resize_shorter(image: Image.Image, size: int) -> Image.Image:
+    """Shorter side to `size` px, bilinear with antialiasing, aspect kept as torchvision does."""
+    return TF.resize(image, size, TF.InterpolationMode.BILINEAR)
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+    """The central `size` x `size`, as torchvision places it (black where the picture ends)."""
+    return TF.center_crop(image, [size, size])
+
+
+def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """A `size` x `size` crop at a uniform position. Expects both sides >= `size`."""
+    left = int(rng.integers(image.width - size + 1))
+    top = int(rng.integers(image.height - size + 1))
+    return image.crop((left, top, left + size, top + size))
+
+
+def random_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Mirrored left to right with probability 0.5."""
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
+
+
+def jpeg(image: Image.Image, quality: int, subsampling: int = -1) -> Image.Image:
+    """Encoded as JPEG and decoded. `quality` 1-100; `subsampling` 0 4:4:4, 1 4:2:2, 2 4:2:0,
+    -1 Pillow's default."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
+
+
+def pad_to(image: Image.Image, size: int) -> Image.Image:
+    """Mirrored at the borders, evenly on both sides, until each side is at least `size` px."""
+    high, wide = max(0, size - image.height), max(0, size - image.width)
+    if not high and not wide:
+        return image
+    widths = ((high // 2, high - high // 2), (wide // 2, wide - wide // 2), (0, 0))
+    return Image.fromarray(np.pad(np.asarray(image), widths, mode="symmetric"))

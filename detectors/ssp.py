@@ -1,0 +1,188 @@
+"""SSP (arXiv 2402.01123): the single simplest patch of a picture, its SRM noise, a ResNet-50.
+
+Published file: `Net_epoch_best.pth`, whose logit is that of REAL: `convert` turns it around.
+Scoring is deterministic here: the picture's own pixels seed the positions of the patches.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from . import _transforms as T
+from ._base import Detector, OptionError, Transform
+
+PATCH = 32
+CANDIDATES = 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """`patches`: average the logits of the N simplest patches (1 as published). `blur_prob`,
+    `jpg_prob`: augmentation in training (0 as published). `layers`, `size`: blocks per stage and
+    side in px of the upsampled patch; the published ResNet-50 has (3, 4, 6, 3) and 256."""
+
+    patches: int = 1
+    blur_prob: float = 0.0
+    jpg_prob: float = 0.0
+    layers: tuple[int, ...] = (3, 4, 6, 3)
+    size: int = 256
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.patches <= CANDIDATES:
+            raise OptionError(f"ssp.patches: expected 1 to {CANDIDATES}; found {self.patches}")
+        for name in ("blur_prob", "jpg_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"ssp.{name}: expected 0 to 1; found {getattr(self, name)}")
+        if len(self.layers) != 4 or min(self.layers) < 1:
+            raise OptionError(f"ssp.layers: expected four counts of blocks; found {self.layers}")
+
+
+def random_corners(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """(64, 2) top left corners (y, x) of 32 px patches, uniform with replacement."""
+    y = rng.integers(0, height - PATCH + 1, CANDIDATES)
+    x = rng.integers(0, width - PATCH + 1, CANDIDATES)
+    return np.stack([y, x], axis=1)
+
+
+def texture_score(patch: np.ndarray) -> int:
+    """Sum of absolute differences between neighbours, horizontal, vertical and on both diagonals,
+    over all pixels and channels of a uint8 (h, w, 3) patch. SSP, section 3.1."""
+    p = patch.astype(np.int32)
+    differences = (
+        p[:, :-1] - p[:, 1:],
+        p[:-1] - p[1:],
+        p[:-1, :-1] - p[1:, 1:],
+        p[1:, :-1] - p[:-1, 1:],
+    )
+    return int(sum(int(np.abs(d).sum()) for d in differences))
+
+
+def simplest(pixels: np.ndarray, corners: np.ndarray, count: int) -> list[int]:
+    """Indices of the `count` corners whose patches have the least texture, simplest first; the
+    earlier corner wins a tie."""
+    scores = [texture_score(pixels[y : y + PATCH, x : x + PATCH]) for y, x in corners]
+    return np.argsort(scores, kind="stable")[:count].tolist()
+
+
+def prepare(image: Image.Image) -> Image.Image:
+    """A picture narrower or lower than a patch becomes 256 x 256, bilinear."""
+    if min(image.size) < PATCH:
+        return image.resize((256, 256), Image.Resampling.BILINEAR)
+    return image
+
+
+def chosen_corners(image: Image.Image, count: int) -> np.ndarray:
+    """(count, 2) corners (y, x) of the patches that scoring looks at, from the prepared picture."""
+    pixels = np.asarray(image)
+    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(pixels)))
+    corners = random_corners(image.width, image.height, rng)
+    return corners[simplest(pixels, corners, count)]
+
+
+def patches_to_item(image: Image.Image, corners: np.ndarray) -> Tensor:
+    """(N, 3, 32, 32), ImageNet-normalised, of the patches at `corners`."""
+    patches = [T.to_tensor(image.crop((x, y, x + PATCH, y + PATCH))) for y, x in corners.tolist()]
+    return T.normalise(torch.stack(patches), T.IMAGENET_MEAN, T.IMAGENET_STD)
+
+
+@dataclass(frozen=True)
+class PatchTransform:
+    """Picture -> the simplest patches. In training: optional blur (sigma U(0,1)) and JPEG
+    (quality 90-100), then the one simplest of 64 patches at random positions."""
+
+    options: Options
+    train: bool
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
+        if not self.train:
+            image = prepare(image)
+            return patches_to_item(image, chosen_corners(image, self.options.patches))
+        if rng.random() < self.options.blur_prob:
+            image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1)))
+        if rng.random() < self.options.jpg_prob:
+            image = T.jpeg(image, int(rng.integers(90, 101)))
+        image = prepare(image)
+        corners = random_corners(image.width, image.height, rng)
+        return patches_to_item(image, corners[simplest(np.asarray(image), corners, 1)])
+
+
+def srm_kernels() -> Tensor:
+    """(3, 3, 5, 5): three fixed high-pass kernels, each repeated over the input channels."""
+    small = np.zeros((5, 5))
+    small[1:4, 1:4] = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+    large = (
+        np.array(
+            [
+                [-1, 2, -2, 2, -1],
+                [2, -6, 8, -6, 2],
+                [-2, 8, -12, 8, -2],
+                [2, -6, 8, -6, 2],
+                [-1, 2, -2, 2, -1],
+            ]
+        )
+        / 12
+    )
+    line = np.zeros((5, 5))
+    line[2, 1:4] = np.array([1, -2, 1]) / 2
+    kernels = torch.tensor(np.stack([small, large, line]), dtype=torch.float32)
+    return kernels[:, None].repeat(1, 3, 1, 1)
+
+
+class Srm(nn.Module):
+    """(B, 3, H, W) -> (B, 3, H, W) noise residuals, clamped to [-3, 3]. SSP, section 3.2."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", srm_kernels())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel.to(x.dtype), padding=2).clamp(-3, 3)
+
+
+class Ssp(Detector):
+    """Input (B, N, 3, 32, 32); 23.5 M parameters as published."""
+
+    title = "SSP"
+    Options = Options
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.srm = Srm()
+        self.disc = resnet.ResNet(resnet.Bottleneck, list(options.layers), num_classes=1)
+
+    def transform(self, train: bool) -> Transform:
+        return PatchTransform(self.options, train)
+
+    def residual(self, patches: Tensor) -> Tensor:
+        """(B, 3, 32, 32) -> (B, 3, size, size): upsampled, then filtered."""
+        size = (self.options.size, self.options.size)
+        return self.srm(F.interpolate(patches, size, mode="bilinear", align_corners=False))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        logits = self.disc(self.residual(batch.flatten(0, 1)))
+        return logits.view(batch.shape[0], -1).mean(dim=1)
+
+    @classmethod
+    def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The published logit is that of REAL: the last layer's sign is turned around."""
+        flipped = ("disc.fc.weight", "disc.fc.bias")
+        return {k: -v if k in flipped else v for k, v in published.items()}
+
+    @classmethod
+    def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
+        """torchvision's ResNet-50 of ImageNet, without its classifier."""
+        return {f"disc.{k}": v for k, v in published.items() if not k.startswith("fc.")}
+
+    @classmethod
+    def tiny(cls) -> Options:
+        return Options(patches=2, layers=(1, 1, 1, 1), size=64)

@@ -1,0 +1,1 @@
+"""Configuration, weights, scoring, training, evaluation: what every detector and data set shares."""

@@ -1,0 +1,94 @@
+"""Training checkpoints: everything a resumed run needs to end as an uninterrupted one would."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from detectors._base import WeightsError
+
+from .weights import FORMAT, read_pickle, replace_file
+
+
+class Averaged:
+    """Exponential moving average of a model's weights and buffers. Early on the average is short:
+    decay min(ema, (1 + step) / (10 + step))."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Moves the average towards `model` after optimizer step `step` (0-based)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        own, other = self.model.state_dict().values(), model.state_dict().values()
+        for average, value in zip(own, other, strict=True):
+            if average.dtype.is_floating_point:
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
+
+
+def random_states() -> dict[str, Any]:
+    """States of torch's generators; nothing else here draws from a global one."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Sets torch's generators back; CUDA's only when there are as many devices."""
+    torch.set_rng_state(states["cpu"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint; the one before is kept as `<name>.previous`."""
+    temporary = path.with_name(path.name + ".part")
+    torch.save({"format": FORMAT, **state}, temporary)
+    if path.exists():
+        path.replace(path.with_name(path.name + ".previous"))
+    replace_file(temporary, path)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """The newest whole checkpoint and a note on the one skipped; (None, note) without any.
+
+    Raises:
+        WeightsError: files are there, but none of them is whole.
+    """
+    note = ""
+    for candidate in (path, path.with_name(path.name + ".previous")):
+        if not candidate.exists():
+            continue
+        try:
+            state = read_pickle(candidate)
+        except WeightsError as error:
+            note = str(error)
+            continue
+        if isinstance(state, dict) and state.get("format") == FORMAT:
+            return state, note
+        note = f"{candidate}: not a checkpoint of this program"
+    if note:
+        raise WeightsError(f"{note}; no whole checkpoint is left: start again with --overwrite")
+    return None, ""
+
+
+def differing_keys(saved: str, current: str) -> list[str]:
+    """Keys `section.key` in which two configurations (JSON text) differ."""
+    old, new = json.loads(saved), json.loads(current)
+    different = []
+    for section in sorted(old.keys() | new.keys()):
+        a, b = old.get(section, {}), new.get(section, {})
+        if not isinstance(a, dict) or not isinstance(b, dict):
+            different += [section] if a != b else []
+            continue
+        names = sorted(a.keys() | b.keys())
+        different += [f"{section}.{k}" for k in names if a.get(k) != b.get(k)]
+    return different

@@ -1,0 +1,239 @@
+"""The resolved configuration: dataclass defaults < the detector's YAML < --config < --set."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import detectors
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+
+
+class ConfigError(ValueError):
+    """A configuration key or value that does not exist or fit; the message lists what does."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train. `schedule`: constant; cosine (per step, from lr to lr * final_lr after
+    `warmup` epochs); polynomial (per epoch, lr * (1 - epoch / epochs) ** 0.9, 1-based); step (per
+    epoch, times 0.9 after each epoch whose 0-based index is a non-zero multiple of 10).
+    `balance`: draw pictures with weights that make classes equal and generators within a class
+    count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
+    `select`: the validation metric whose best epoch is kept. `ema`: decay of averaged weights
+    (0 = off). `save_every`: steps between checkpoints within an epoch (0 = epochs only).
+    `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32 elsewhere."""
+
+    epochs: int = 10
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    lr: float = 1e-4
+    head_lr: float = 1.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: str = "constant"
+    warmup: float = 0.0
+    final_lr: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    balance: float | None = None
+    freeze_batchnorm: bool = False
+    ema: float = 0.0
+    select: str = "AUROC"
+    val_degrade: str = "none"
+    save_every: int = 200
+    precision: str | None = None
+    seed: int = 1024
+
+    def __post_init__(self) -> None:
+        _choice("train.optimizer", self.optimizer, ("adam", "adamw"))
+        _choice("train.schedule", self.schedule, ("constant", "cosine", "polynomial", "step"))
+        if self.precision is not None:
+            _choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
+        _choice("train.select", self.select, ("AUROC", "AP", "balanced_accuracy", "accuracy"))
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name}: expected 1 or more; found {getattr(self, name)}")
+        if self.lr <= 0:
+            raise ConfigError(f"train.lr: expected more than 0; found {self.lr}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"train.ema: expected 0 to below 1; found {self.ema}")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which part of a data set. `split`: what eval takes (null = everything). `train_split`,
+    `val_split`: what training takes where the data names splits; otherwise `val_fraction` of the
+    pictures of every generator is held out, chosen by a hash of the picture's key."""
+
+    split: str | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+    val_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise ConfigError(f"data.val_fraction: expected 0 to 1; found {self.val_fraction}")
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """`batch_size` pictures a forward pass; `resamples` of the bootstrap; `confidence` of its
+    intervals; `seed` of the bootstrap and of random degradations."""
+
+    batch_size: int = 16
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"score.batch_size: expected 1 or more; found {self.batch_size}")
+        if not 0.5 <= self.confidence < 1:
+            raise ConfigError(f"score.confidence: expected 0.5 to 1; found {self.confidence}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a result, besides the data and the weights."""
+
+    detector: str
+    options: Any
+    train: TrainOptions = field(default_factory=TrainOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    score: ScoreOptions = field(default_factory=ScoreOptions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dict, the detector's options under its name; `resolve` reads it back."""
+        plain = {
+            "detector": self.detector,
+            self.detector: dataclasses.asdict(self.options),
+            "train": dataclasses.asdict(self.train),
+            "data": dataclasses.asdict(self.data),
+            "score": dataclasses.asdict(self.score),
+        }
+        return yaml.safe_load(yaml.safe_dump(_plain(plain)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: expected one of {', '.join(choices)}; found {value!r}")
+
+
+def _coerce(name: str, value: Any, kind: Any) -> Any:
+    """`value` as the annotated type `kind`. Raises ConfigError when it is something else."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _coerce(name, value, next(a for a in arguments if a is not type(None)))
+    if origin is tuple and isinstance(value, (list, tuple)):
+        open_ended = arguments[-1] is Ellipsis
+        kinds = [arguments[0]] * len(value) if open_ended else list(arguments)
+        if len(kinds) == len(value):
+            return tuple(_coerce(name, v, k) for v, k in zip(value, kinds, strict=True))
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):
+        # YAML reads 1e-4 as text.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind in (int, bool, str) and type(value) is kind:
+        return value
+    wanted = getattr(kind, "__name__", str(kind))
+    raise ConfigError(f"{name}: expected {wanted}; found {value!r}")
+
+
+def _build(kind: type, section: str, values: dict[str, Any]) -> Any:
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                f"unknown key {section}.{key}; known: {', '.join(f'{section}.{k}' for k in known)}"
+            )
+    return kind(**{k: _coerce(f"{section}.{k}", v, hints[k]) for k, v in values.items()})
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping. Raises ConfigError naming the file when it is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{path}: expected a YAML file; found {text}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected sections of keys; found {type(content).__name__}")
+    return content
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`section.key=value` (value in YAML) -> nested dict."""
+    name, equals, value = text.partition("=")
+    section, dot, key = name.partition(".")
+    if not (equals and dot and section and key):
+        raise ConfigError(f"--set: expected section.key=value; found {text!r}")
+    try:
+        return {section: {key: yaml.safe_load(value)}}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {name}: expected a YAML value; found {value!r}") from error
+
+
+def _merge(base: dict[str, Any], layer: dict[str, Any], where: str) -> dict[str, Any]:
+    merged = {k: dict(v) if isinstance(v, dict) else v for k, v in base.items()}
+    for section, values in layer.items():
+        if section == "detector":
+            merged["detector"] = values
+        elif isinstance(values, dict):
+            merged.setdefault(section, {}).update(values)
+        else:
+            raise ConfigError(f"{where}: expected keys below {section!r}; found {values!r}")
+    return merged
+
+
+def resolve(detector: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Config:
+    """Builds the configuration of a detector from layers of (where from, nested dict), later ones
+    win. Sections: the detector's name, train, data, score.
+
+    Raises:
+        ConfigError: unknown section or key, a value of another type or out of range.
+    """
+    kind = detectors.load(detector).Options
+    merged: dict[str, Any] = {}
+    for where, layer in layers:
+        merged = _merge(merged, layer, where)
+    named = merged.pop("detector", detector)
+    if named != detector:
+        raise ConfigError(f"the configuration is for detector {named!r}; found --detector {detector}")
+    known = [detector, "train", "data", "score"]
+    for section in merged:
+        if section not in known:
+            raise ConfigError(f"unknown section {section!r}; known: {', '.join(known)}")
+    return Config(
+        detector,
+        _build(kind, detector, merged.get(detector, {})),
+        _build(TrainOptions, "train", merged.get("train", {})),
+        _build(DataOptions, "data", merged.get("data", {})),
+        _build(ScoreOptions, "score", merged.get("score", {})),
+    )

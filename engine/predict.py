@@ -1,0 +1,130 @@
+"""THE scoring loop: records -> rows. Phases test, eval and train's validation all use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from datasets import Record
+from datasets._images import SCORING_SEED, Item, PictureDataset
+from detectors._base import Detector
+
+from .config import ConfigError
+from .degrade import NONE, Degradation
+from .table import ScoreRow
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in which precision a model runs."""
+
+    device: torch.device
+    precision: str = "fp32"
+
+    def autocast(self) -> AbstractContextManager:
+        """Mixed precision as asked for; nothing in fp32."""
+        kind = PRECISIONS[self.precision]
+        return torch.autocast(self.device.type, dtype=kind) if kind else nullcontext()
+
+
+def open_device(name: str | None, precision: str) -> Device:
+    """`cpu`, `cuda`, `cuda:N`, `mps`, or None for the first of CUDA and CPU that is there.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device: expected cpu, cuda, cuda:N or mps; found {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device mps: this machine has none; use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"--device: expected cpu, cuda, cuda:N or mps; found {name!r}")
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("--precision fp16: expected a GPU; use bf16 or fp32 on the CPU")
+    return Device(device, precision)
+
+
+def as_list(items: list[Item]) -> list[Item]:
+    """Collation is the detector's own; workers hand over the items as they are."""
+    return items
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)) without overflow."""
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    return math.exp(logit) / (1 + math.exp(logit))
+
+
+def _row(record: Record, item: Item, logit: float | None, degradation: str) -> ScoreRow:
+    error = item.error
+    if logit is not None and not math.isfinite(logit):
+        logit, error = None, "the detector's logit is not finite"
+    return ScoreRow(
+        key=record.key,
+        source=record.source,
+        generator=record.generator,
+        label=None if record.label is None else int(record.label),
+        logit=logit,
+        score=None if logit is None else round(sigmoid(logit), DECIMALS),
+        error=error,
+        degradation=degradation,
+        width=item.width,
+        height=item.height,
+    )
+
+
+def _logits(model: Detector, items: list[Item], device: Device) -> list[float]:
+    batch = model.collate([item.value for item in items])
+    with torch.inference_mode(), device.autocast():
+        values = model(batch.to(device.device, non_blocking=True)).float().cpu()
+    return [round(value, DECIMALS) for value in values.tolist()]
+
+
+def score(
+    model: Detector,
+    records: Sequence[Record],
+    device: Device,
+    batch_size: int,
+    workers: int = 0,
+    degradation: Degradation | None = None,
+    seed: int = SCORING_SEED,
+) -> Iterator[list[ScoreRow]]:
+    """Yields the rows of `records` in their order, a batch at a time.
+
+    The model is used as it is: in evaluation mode, on its device. Unreadable pictures give rows
+    with their error. Logits are rounded to 6 decimals; the score derives from the rounded logit.
+    """
+    dataset = PictureDataset(records, model.transform(train=False), degradation, seed)
+    name = degradation.name if degradation else NONE
+    loader = DataLoader(
+        dataset,
+        batch_size,
+        num_workers=min(workers, len(records)),
+        collate_fn=as_list,
+        generator=torch.Generator(),  # its own, or it would draw from training's random state
+    )
+    for items in loader:
+        readable = [item for item in items if item.value is not None]
+        logits = iter(_logits(model, readable, device) if readable else [])
+        yield [
+            _row(records[item.index], item, next(logits) if item.value is not None else None, name)
+            for item in items
+        ]

@@ -1,0 +1,69 @@
+"""Learning rates, and the order in which an epoch takes its pictures. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from datasets import Record
+
+from .config import TrainOptions
+
+STEP_EVERY, STEP_FACTOR, POLYNOMIAL_POWER = 10, 0.9, 0.9
+
+
+def lr_at(options: TrainOptions, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of the 0-based global `step`.
+
+    Sources: step = CO-SPY's progan recipe; cosine = its sd-v1_4 recipe with final_lr = 1/epochs;
+    polynomial = SSP's training script.
+    """
+    epoch = step // steps_per_epoch
+    if options.schedule == "step":
+        decays = sum(1 for past in range(1, epoch) if past % STEP_EVERY == 0)
+        return options.lr * STEP_FACTOR**decays
+    if options.schedule == "polynomial":
+        return options.lr * (1 - (epoch + 1) / options.epochs) ** POLYNOMIAL_POWER
+    warmup = options.warmup * steps_per_epoch
+    if step < warmup:
+        return options.lr * (step + 1) / (warmup + 1)
+    if options.schedule == "constant":
+        return options.lr
+    progress = (step - warmup) / max(1.0, options.epochs * steps_per_epoch - warmup)
+    low = options.lr * options.final_lr
+    return low + (options.lr - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _weights(records: Sequence[Record], balance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Label per record, and its drawing weight; the weights of each class sum to 1."""
+    labels = np.array([int(r.label or 0) for r in records])
+    groups = [(r.generator or r.source, int(r.label or 0)) for r in records]
+    counts = {group: groups.count(group) for group in set(groups)}
+    weights = np.array([counts[group] ** (balance - 1.0) for group in groups])
+    for label in (0, 1):
+        weights[labels == label] /= weights[labels == label].sum()
+    return labels, weights
+
+
+def epoch_order(records: Sequence[Record], options: TrainOptions, epoch: int) -> list[int]:
+    """Indices into `records`, in the order in which the epoch takes them.
+
+    Without `balance` a permutation; with it, as many draws with replacement, half of each class.
+    """
+    rng = np.random.default_rng((options.seed, epoch))
+    if options.balance is None:
+        return rng.permutation(len(records)).tolist()
+    labels, weights = _weights(records, options.balance)
+    half = max(1, len(records) // 2)
+    drawn = [
+        rng.choice(len(records), half, p=np.where(labels == label, weights, 0)) for label in (0, 1)
+    ]
+    return rng.permutation(np.concatenate(drawn)).tolist()
+
+
+def steps_per_epoch(records: Sequence[Record], options: TrainOptions) -> int:
+    """Whole batches of an epoch; a lone smaller batch counts when there is no whole one."""
+    pictures = len(records) if options.balance is None else 2 * max(1, len(records) // 2)
+    return max(1, pictures // options.batch_size)

@@ -1,0 +1,144 @@
+"""The saved per-picture table: every number that is printed derives from it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+FLUSH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """What one scoring pass found out about one picture.
+
+    `logit` is in natural-log odds of "synthetic", `score` = sigmoid(logit) in [0, 1]; both are
+    None exactly when `error` is not empty. `label`: 1 synthetic, 0 real, None unknown.
+    """
+
+    key: str
+    source: str
+    generator: str
+    label: int | None
+    logit: float | None
+    score: float | None
+    error: str
+    degradation: str
+    width: int | None
+    height: int | None
+
+
+COLUMNS = tuple(field.name for field in fields(ScoreRow))
+
+
+def _parse(record: dict[str, str]) -> ScoreRow:
+    def number(name: str) -> float | None:
+        return float(record[name]) if record[name] else None
+
+    def integer(name: str) -> int | None:
+        return int(record[name]) if record[name] else None
+
+    return ScoreRow(
+        key=record["key"],
+        source=record["source"],
+        generator=record["generator"],
+        label=integer("label"),
+        logit=number("logit"),
+        score=number("score"),
+        error=record["error"],
+        degradation=record["degradation"],
+        width=integer("width"),
+        height=integer("height"),
+    )
+
+
+def _encode(values: Iterable[object]) -> str:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerow(["" if v is None else v for v in values])
+    return buffer.getvalue()
+
+
+def read_table(path: Path) -> list[ScoreRow]:
+    """Reads a scores.csv. Raises ValueError naming the columns when the header is another."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        reader = csv.DictReader(stream)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(
+                f"{path}: expected the columns {', '.join(COLUMNS)}, "
+                f"found {', '.join(reader.fieldnames or ()) or 'an empty file'}"
+            )
+        return [_parse(record) for record in reader]
+
+
+def _complete_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows that end in a newline outside quotes, each with the byte offset after it."""
+    offset, pending = 0, ""
+    with path.open("rb") as stream:
+        for line in stream:
+            offset += len(line)
+            pending += line.decode("utf-8", "surrogateescape")
+            if pending.endswith("\n") and pending.count('"') % 2 == 0:
+                yield offset, next(csv.reader([pending], strict=True))
+                pending = ""
+
+
+class TableWriter:
+    """Appends rows to a scores.csv, on disk at most `FLUSH_SECONDS` later.
+
+    With `resume`, rows that an interrupted run left are kept, a half-written last row is cut off,
+    and `done` holds their (key, degradation).
+    """
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        self.path = path
+        self.done: set[tuple[str, str]] = set()
+        self._last_flush = time.monotonic()
+        if resume and path.exists():
+            self._recover()
+            self._stream = path.open("ab")
+        else:
+            self._stream = path.open("wb")
+        if self._stream.tell() == 0:
+            self._stream.write(_encode(COLUMNS).encode())
+
+    def _recover(self) -> None:
+        end = 0
+        for offset, row in _complete_rows(self.path):
+            if end == 0:
+                if tuple(row) != COLUMNS:
+                    raise ValueError(
+                        f"{self.path}: its columns are not this version's; "
+                        "use --overwrite or another --output"
+                    )
+            elif len(row) == len(COLUMNS):
+                self.done.add((row[0], row[COLUMNS.index("degradation")]))
+            else:
+                break
+            end = offset
+        os.truncate(self.path, end)
+
+    def append(self, rows: Iterable[ScoreRow]) -> None:
+        text = "".join(_encode(astuple(row)) for row in rows)
+        self._stream.write(text.encode("utf-8", "surrogateescape"))
+        if time.monotonic() - self._last_flush >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._last_flush = time.monotonic()
+
+    def close(self) -> None:
+        self.flush()
+        self._stream.close()
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,378 @@
+"""The training loop: one for every detector. Recipes are configurations."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import math
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from datasets import Record
+from datasets._images import Item, PictureDataset
+from detectors._base import Detector, describe_options
+
+from . import degrade, metrics
+from .checkpoint import (
+    Averaged,
+    differing_keys,
+    random_states,
+    read_checkpoint,
+    restore_random_states,
+    save_checkpoint,
+)
+from .config import Config, ConfigError, TrainOptions
+from .predict import Device, as_list, score
+from .progress import Progress
+from .schedule import epoch_order, lr_at, steps_per_epoch
+from .weights import Card, replace_file, save_weights
+
+CHECKPOINT, BEST, HISTORY, BAD_FILES = "last.pt", "best.safetensors", "history.csv", "bad_files.csv"
+OUTPUTS = (CHECKPOINT, CHECKPOINT + ".previous", BEST, HISTORY, BAD_FILES, "training.log")
+log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved its state."""
+
+
+@dataclass
+class State:
+    """Where a run stands; goes into the checkpoint as plain values."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    loss_sum: float = 0.0
+    best: float = -math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, to be heeded after the current step; the second one kills."""
+    received: list[int] = []
+    previous = {}
+
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def listing_hash(records: Sequence[Record]) -> str:
+    """Hex digest of keys and labels, so that a resumed run cannot mix data."""
+    lines = (f"{r.key}\0{r.label}\0{r.generator}\n" for r in records)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
+    """Optimizer groups; the classifier (`fc`) learns at `head_lr` times the rate."""
+    head, body = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (head if name.split(".")[-2] == "fc" else body).append(parameter)
+    groups = [{"params": body, "scale": 1.0}, {"params": head, "scale": options.head_lr}]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    """Adam (L2 penalty) or AdamW (decoupled weight decay), as the recipe says."""
+    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        parameter_groups(model, options),
+        lr=options.lr,
+        betas=options.betas,
+        weight_decay=options.weight_decay,
+    )
+
+
+def training_device(device: torch.device, precision: str | None) -> Device:
+    """Mixed precision on CUDA unless told otherwise: bf16 where the card has it, else fp16."""
+    if precision is None:
+        if device.type != "cuda":
+            precision = "fp32"
+        else:
+            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("train.precision fp16: expected a GPU; use bf16 or fp32 on the CPU")
+    return Device(device, precision)
+
+
+class Trainer:
+    """One run: model, optimizer, state, and the folder it writes to."""
+
+    def __init__(
+        self,
+        model: Detector,
+        config: Config,
+        train: Sequence[Record],
+        val: Sequence[Record],
+        device: torch.device,
+        output: Path,
+        workers: int = 0,
+    ) -> None:
+        self.options = config.train
+        self.config = config
+        self.train, self.val = list(train), list(val)
+        self.output = output
+        self.workers = workers
+        self.device = training_device(device, config.train.precision)
+        self.model = model.to(device)
+        self.averaged = Averaged(self.model, self.options.ema) if self.options.ema else None
+        self.optimizer = make_optimizer(self.model, self.options)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.device.precision == "fp16")
+        self.steps = steps_per_epoch(self.train, self.options)
+        self.state = State()
+        self.val_degradation = degrade.parse(self.options.val_degrade)
+
+    @property
+    def judged(self) -> Detector:
+        """The model whose validation counts and whose weights are kept: the average if any."""
+        return self.averaged.model if self.averaged else self.model  # type: ignore[return-value]
+
+    # --- checkpoints
+
+    def save(self) -> None:
+        """Writes the checkpoint that `resume` goes on from."""
+        state = {
+            "config": json.dumps(self.config.as_dict()),
+            "listing": listing_hash(self.train + self.val),
+            "state": json.dumps(vars(self.state)),
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.model.state_dict() if self.averaged else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_states(),
+        }
+        save_checkpoint(self.output / CHECKPOINT, state)
+
+    def resume(self) -> bool:
+        """Goes on from the folder's checkpoint; False when there is none yet.
+
+        Raises:
+            ConfigError: it was made with another configuration or other data.
+        """
+        saved, note = read_checkpoint(self.output / CHECKPOINT)
+        if note:
+            log.warning("%s; going on from the one before", note)
+        if saved is None:
+            return False
+        if keys := differing_keys(saved["config"], json.dumps(self.config.as_dict())):
+            raise ConfigError(f"--resume: the run in {self.output} had other {', '.join(keys)}")
+        if saved["listing"] != listing_hash(self.train + self.val):
+            raise ConfigError(f"--resume: the run in {self.output} was trained on other pictures")
+        self.state = State(**json.loads(saved["state"]))
+        self.model.load_state_dict(saved["model"])
+        if self.averaged:
+            self.averaged.model.load_state_dict(saved["averaged"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        restore_random_states(saved["random"])
+        return True
+
+    # --- one epoch
+
+    def _set_train_mode(self) -> None:
+        self.model.train()
+        if self.options.freeze_batchnorm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _loader(self) -> DataLoader:
+        """Batches of items that the epoch has left."""
+        order = epoch_order(self.train, self.options, self.state.epoch)
+        dataset = PictureDataset(
+            [self.train[i] for i in order],
+            self.model.transform(train=True),
+            seed=self.options.seed,
+            epoch=self.state.epoch,
+        )
+        taken = range(self.state.step * self.options.batch_size, len(order))
+        return DataLoader(
+            dataset,
+            self.options.batch_size,
+            sampler=list(taken),
+            num_workers=self.workers,
+            collate_fn=as_list,
+            generator=torch.Generator(),
+        )
+
+    def _readable(self, items: list[Item]) -> tuple[list[Any], list[float]]:
+        """Values and labels of the readable pictures; the others are noted as bad files."""
+        dataset = self._epoch_records
+        values, labels = [], []
+        for item in items:
+            record = dataset[item.index]
+            if item.value is None:
+                self.state.bad.setdefault(record.key, item.error)
+            else:
+                values.append(item.value)
+                labels.append(float(record.label or 0))
+        return values, labels
+
+    def _step(self, batch: Any, labels: Tensor, global_step: int) -> float:
+        """One optimizer step. Returns the loss."""
+        rate = lr_at(self.options, global_step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        smooth = self.options.label_smoothing
+        with self.device.autocast():
+            loss = self.model.loss(batch, labels * (1 - smooth) + smooth / 2)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"the loss became {value} at epoch {self.state.epoch + 1}, step "
+                f"{self.state.step + 1}: lower train.lr, or use --precision fp32 "
+                f"(the state before is in {self.output / CHECKPOINT})"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.options.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.averaged:
+            self.averaged.update(self.model, global_step)
+        return value
+
+    def _train_epoch(self, stop: list[int]) -> None:
+        self._set_train_mode()
+        loader = self._loader()
+        self._epoch_records = loader.dataset.records  # type: ignore[attr-defined]
+        done = self.state.step * self.options.batch_size
+        total = self.steps * self.options.batch_size
+        what = f"epoch {self.state.epoch + 1}/{self.options.epochs}"
+        with Progress(total, what, initial=done) as progress:
+            for items in loader:
+                if self.state.step >= self.steps:
+                    break
+                values, labels = self._readable(items)
+                if values:
+                    batch = self.model.collate(values).to(self.device.device, non_blocking=True)
+                    target = torch.tensor(labels, device=self.device.device)
+                    global_step = self.state.epoch * self.steps + self.state.step
+                    self.state.loss_sum += self._step(batch, target, global_step)
+                self.state.step += 1
+                progress.advance(len(items), loss=f"{self.state.loss_sum / self.state.step:.4f}")
+                every = self.options.save_every
+                if stop or (every and self.state.step % every == 0):
+                    self.save()
+                if stop:
+                    raise Interrupted(f"stopped by signal {stop[0]} after saving {self.output}")
+
+    # --- validation and the whole run
+
+    def validate(self) -> dict[str, float]:
+        """AP, AUROC, accuracy and balanced accuracy on the validation pictures."""
+        self.judged.eval()
+        rows = []
+        with Progress(len(self.val), "validation") as progress:
+            for batch in score(
+                self.judged,
+                self.val,
+                self.device,
+                self.config.score.batch_size,
+                self.workers,
+                self.val_degradation,
+                self.config.score.seed,
+            ):
+                rows += [row for row in batch if not row.error]
+                progress.advance(len(batch))
+        labels = [row.label for row in rows]
+        logits = [row.logit for row in rows]
+        if set(labels) != {0, 1}:
+            raise ConfigError("validation needs readable pictures of both classes")
+        estimates = metrics.evaluate(labels, logits, threshold=0.5, resamples=0)
+        names = ("AP", "AUROC", "accuracy", "balanced_accuracy")
+        return {name: estimates[name].value for name in names}
+
+    def _finish_epoch(self, board: Any) -> None:
+        values = self.validate()
+        number = self.state.epoch + 1
+        rate = lr_at(self.options, number * self.steps - 1, self.steps)
+        loss = self.state.loss_sum / max(1, self.state.step)
+        self.state.history.append({"epoch": number, "loss": loss, "lr": rate, **values})
+        log.info(
+            "epoch %d/%d: loss %.4f, lr %.2e, validation %s",
+            number, self.options.epochs, loss, rate,
+            ", ".join(f"{k} {100 * v:.2f}" for k, v in values.items()),
+        )  # fmt: skip
+        for name, value in {"loss": loss, "lr": rate, **values}.items():
+            if board is not None:
+                board.add_scalar(name, value, number)
+        # Ties go to the later epoch, as in CO-SPY's training script.
+        if values[self.options.select] >= self.state.best:
+            self.state.best = values[self.options.select]
+            extra = {"config": self.config.as_dict(), "epoch": number, "validation": values}
+            card = Card(self.config.detector, describe_options(self.judged.options), extra=extra)
+            save_weights(self.output / BEST, self.judged.state_dict(), card)
+        self.state.epoch, self.state.step, self.state.loss_sum = number, 0, 0.0
+        self._write_tables()
+        self.save()
+
+    def _write_tables(self) -> None:
+        rows = self.state.history
+        _write_csv(self.output / HISTORY, list(rows[0]), [list(row.values()) for row in rows])
+        if self.state.bad:
+            _write_csv(self.output / BAD_FILES, ["key", "error"], sorted(self.state.bad.items()))
+            log.warning("%d unreadable training pictures, see %s", len(self.state.bad), BAD_FILES)
+
+    def run(self) -> list[dict[str, float]]:
+        """Trains until the last epoch. Returns the history, a dict per epoch.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state is saved.
+            ConfigError: the loss is no longer finite.
+        """
+        board = _tensorboard(self.output)
+        with stop_requests() as stop:
+            while self.state.epoch < self.options.epochs:
+                self._train_epoch(stop)
+                self._finish_epoch(board)
+        if board is not None:
+            board.close()
+        return self.state.history
+
+
+def _tensorboard(output: Path) -> Any:
+    """TensorBoard's writer when it is installed, else None."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(output / "tensorboard"))
+
+
+def _write_csv(path: Path, header: list[str], rows: Sequence[Sequence[Any]]) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        csv.writer(stream).writerows([header, *rows])
+    replace_file(temporary, path)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds torch, the only global generator in use: initial weights and dropout."""
+    torch.manual_seed(seed)
+
+

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Makes .venv from the committed lock. Needs Python >= 3.10 with pip, and nothing else.
+#   bash scripts/setup.sh          what it takes to score, evaluate and train
+#   bash scripts/setup.sh --dev    the same, and the test and lint tools
+#   bash scripts/setup.sh --all    the same, and every extra (TensorBoard, HEIC, ...)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    echo "setup.sh: '$python' is not Python 3.10 or newer; name one: PYTHON=/path/to/python3 bash scripts/setup.sh" >&2
+    exit 2
+fi
+
+options=(--frozen)
+case "${1:-}" in
+    "") options+=(--extra plots) ;;
+    --dev) options+=(--extra plots --group dev) ;;
+    --all) options+=(--group dev --all-extras) ;;
+    *) echo "setup.sh: unknown option '$1': expected nothing, --dev or --all" >&2; exit 2 ;;
+esac
+
+# uv goes to a folder of its own: pip refuses to touch many systems' own Python.
+if command -v uv >/dev/null 2>&1; then
+    uv=(uv)
+else
+    [ -x .uv/bin/uv ] || "$python" -m pip install --quiet --disable-pip-version-check --target .uv uv
+    uv=(.uv/bin/uv)
+fi
+echo "setup.sh: installing into .venv (the first time downloads PyTorch)" >&2
+"${uv[@]}" sync --quiet --python "$("$python" -c 'import sys; print(sys.executable)')" "${options[@]}"
