@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .heic .heif .avif".split()
-)
+FORMATS = "jpg jpeg jpe jfif png webp bmp gif tif tiff ppm pgm heic heif avif"
+SUFFIXES = frozenset("." + name for name in FORMATS.split())
 
 
 class Label(IntEnum):
@@ -42,7 +41,7 @@ class Record:
 
 def is_picture(name: str) -> bool:
     """Whether the last extension, in any case, is one of a picture format."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    return PurePath(name).suffix.lower() in SUFFIXES
 
 
 def walk_pictures(root: Path) -> Iterator[Path]:

@@ -48,7 +48,9 @@ def records(root: Path, split: str | None = None, labelled: bool = True) -> list
     root = Path(root)
     start = root / split if split else root
     if not start.is_dir():
-        found = ", ".join(sorted(p.name for p in root.iterdir())[:8]) if root.is_dir() else "nothing"
+        found = (
+            ", ".join(sorted(p.name for p in root.iterdir())[:8]) if root.is_dir() else "nothing"
+        )
         raise LayoutError(f"{start}: expected a folder; found {found} in its place or beside it")
     rows = []
     for path in walk_pictures(start):

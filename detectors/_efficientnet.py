@@ -138,7 +138,9 @@ def convert_imagenet(published: dict[str, Tensor]) -> dict[str, Tensor]:
         match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", module)
         if match and int(match[1]) < len(blocks):
             names = plain if match[1] == "0" else expanding
-            converted[f"{blocks[int(match[1])]}.{names.get(match[2], match[2])}.{parameter}"] = value
+            converted[f"{blocks[int(match[1])]}.{names.get(match[2], match[2])}.{parameter}"] = (
+                value
+            )
         elif module != "_fc":
             converted[f"{outer.get(module, module)}.{parameter}"] = value
     return converted

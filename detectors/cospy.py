@@ -19,7 +19,7 @@ from ._resnet import ArtifactTrunk
 
 
 @dataclass(frozen=True)
-class Options:
+class CoSpyOptions:
     """`train_dataset`, `mode`, `branch`: as on the published command line. `width`: channels of
     the stem (64 as published)."""
 
@@ -67,9 +67,9 @@ class CoSpy(Detector):
     """Input (B, 3, 224, 224), ImageNet-normalised; 1.44 M parameters at width 64."""
 
     title = "CO-SPY"
-    Options = Options
+    Options = CoSpyOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: CoSpyOptions) -> None:
         super().__init__(options)
         self.artifact_encoder = ArtifactTrunk(options.width)
         self.fc = nn.Linear(options.width * 8, 1)
@@ -91,5 +91,5 @@ class CoSpy(Detector):
         return {k: v for k, v in published.items() if not k.startswith("artifact_encoder.fc1.")}
 
     @classmethod
-    def tiny(cls) -> Options:
-        return Options(train_dataset="progan", mode="branch", width=8)
+    def tiny(cls) -> CoSpyOptions:
+        return CoSpyOptions(train_dataset="progan", mode="branch", width=8)

@@ -23,7 +23,7 @@ RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampl
 
 
 @dataclass(frozen=True)
-class Options:
+class DefaultOptions:
     """`crop`: side in px of a view. `views`: crops per picture when scoring, 1 (centre) or 5
     (corners too). `stem_stride`: of the first convolution. `dropout`: before the classifier.
     The rest is augmentation in training, the same for both classes: probabilities, and ranges of
@@ -85,7 +85,7 @@ def as_bytes(image: Image.Image) -> Tensor:
 class CropTransform:
     """Picture -> (V, 3, crop, crop) uint8 views. Pictures that are too small are mirrored."""
 
-    options: Options
+    options: DefaultOptions
     train: bool
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
@@ -115,14 +115,14 @@ class Default(Detector):
     """Input (B, V, 3, crop, crop) uint8; 3.4 M parameters."""
 
     title = "Default"
-    Options = Options
+    Options = DefaultOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: DefaultOptions) -> None:
         super().__init__(options)
         self.trunk = EfficientNetLite0(options.stem_stride)
         self.dropout = nn.Dropout(options.dropout)
         self.fc = nn.Linear(self.trunk.FEATURES, 1)
-        # From zero: the trunk's pooled features are large, random weights would start at a loss of 2.
+        # From zero: pooled features are large, and random weights would start at a loss of 2.
         nn.init.zeros_(self.fc.weight)
         nn.init.zeros_(self.fc.bias)
         self.to(memory_format=torch.channels_last)
@@ -141,5 +141,5 @@ class Default(Detector):
         return {f"trunk.{k}": v for k, v in convert_imagenet(published).items()}
 
     @classmethod
-    def tiny(cls) -> Options:
-        return Options(crop=48)
+    def tiny(cls) -> DefaultOptions:
+        return DefaultOptions(crop=48)

@@ -24,7 +24,7 @@ CANDIDATES = 64
 
 
 @dataclass(frozen=True)
-class Options:
+class SspOptions:
     """`patches`: average the logits of the N simplest patches (1 as published). `blur_prob`,
     `jpg_prob`: augmentation in training (0 as published). `layers`, `size`: blocks per stage and
     side in px of the upsampled patch; the published ResNet-50 has (3, 4, 6, 3) and 256."""
@@ -82,7 +82,7 @@ def prepare(image: Image.Image) -> Image.Image:
 def chosen_corners(image: Image.Image, count: int) -> np.ndarray:
     """(count, 2) corners (y, x) of the patches that scoring looks at, from the prepared picture."""
     pixels = np.asarray(image)
-    rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(pixels)))
+    rng = np.random.default_rng(zlib.crc32(pixels.tobytes()))
     corners = random_corners(image.width, image.height, rng)
     return corners[simplest(pixels, corners, count)]
 
@@ -98,7 +98,7 @@ class PatchTransform:
     """Picture -> the simplest patches. In training: optional blur (sigma U(0,1)) and JPEG
     (quality 90-100), then the one simplest of 64 patches at random positions."""
 
-    options: Options
+    options: SspOptions
     train: bool
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
@@ -153,9 +153,9 @@ class Ssp(Detector):
     """Input (B, N, 3, 32, 32); 23.5 M parameters as published."""
 
     title = "SSP"
-    Options = Options
+    Options = SspOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: SspOptions) -> None:
         super().__init__(options)
         self.srm = Srm()
         self.disc = resnet.ResNet(resnet.Bottleneck, list(options.layers), num_classes=1)
@@ -184,5 +184,5 @@ class Ssp(Detector):
         return {f"disc.{k}": v for k, v in published.items() if not k.startswith("fc.")}
 
     @classmethod
-    def tiny(cls) -> Options:
-        return Options(patches=2, layers=(1, 1, 1, 1), size=64)
+    def tiny(cls) -> SspOptions:
+        return SspOptions(patches=2, layers=(1, 1, 1, 1), size=64)

@@ -1,1 +1,1 @@
-"""Configuration, weights, scoring, training, evaluation: what every detector and data set shares."""
+"""Configuration, weights, scoring, training, evaluation: what all detectors share."""

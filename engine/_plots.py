@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine import metrics
-from engine._document import visible
-from engine.metrics import Cell, Estimate, Floats, Ints, Metrics
+from . import metrics
+from ._document import visible
+from .metrics import Cell, Estimate, Floats, Ints, Metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -87,19 +87,18 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """`batch_size` pictures a forward pass; `resamples` of the bootstrap; `confidence` of its
-    intervals; `seed` of the bootstrap and of random degradations."""
+    """`batch_size` pictures a forward pass; `resamples` of the bootstrap; `seed` of the bootstrap
+    and of random degradations."""
 
     batch_size: int = 16
     resamples: int = 1000
-    confidence: float = 0.95
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"score.batch_size: expected 1 or more; found {self.batch_size}")
-        if not 0.5 <= self.confidence < 1:
-            raise ConfigError(f"score.confidence: expected 0.5 to 1; found {self.confidence}")
+        if self.resamples < 1:
+            raise ConfigError(f"score.resamples: expected 1 or more; found {self.resamples}")
 
 
 @dataclass(frozen=True)
@@ -225,7 +224,9 @@ def resolve(detector: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Conf
         merged = _merge(merged, layer, where)
     named = merged.pop("detector", detector)
     if named != detector:
-        raise ConfigError(f"the configuration is for detector {named!r}; found --detector {detector}")
+        raise ConfigError(
+            f"the configuration is for detector {named!r}; found --detector {detector}"
+        )
     known = [detector, "train", "data", "score"]
     for section in merged:
         if section not in known:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from engine.table import ScoreRow
+from .table import ScoreRow
 
 AP = "AP"
 AUROC = "AUROC"
@@ -48,7 +48,7 @@ Cell = tuple[str, str]
 
 
 class Estimate(NamedTuple):
-    """A fraction in [0, 1] and the ends of its bootstrap interval."""
+    """A fraction in [0, 1] and the ends of its bootstrap interval, NaN where none was drawn."""
 
     value: float
     low: float
@@ -68,6 +68,10 @@ class Metrics:
     n_synthetic: int
     estimates: dict[str, Estimate] = field(default_factory=dict)
     n_errors: int = 0
+
+    def __getitem__(self, name: str) -> Estimate:
+        """The estimate of one metric; KeyError where this set of pictures does not define it."""
+        return self.estimates[name]
 
 
 class Curve(NamedTuple):
@@ -272,10 +276,12 @@ def _bootstrap(
         samples = min(step, resamples - start)
         synthetic = _resampled(rng, fakes, samples, width)
         chunks.append(_statistics(synthetic, _resampled(rng, reals, samples, width), cut))
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in METRICS}
+    return {name: np.concatenate([[], *(chunk[name] for chunk in chunks)]) for name in METRICS}
 
 
 def _estimate(value: float, samples: Floats, confidence: float) -> Estimate:
+    if not samples.size:
+        return Estimate(value, math.nan, math.nan)
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     # A percentile interval of few pictures can miss the value that was measured; it is widened.
     return Estimate(value, min(float(low), value), max(float(high), value))
@@ -293,14 +299,14 @@ def evaluate(
 
     The intervals are percentiles of `resamples` bootstrap resamples that draw the real and the
     synthetic pictures separately; they are widened to contain the measured value. The same seed
-    gives the same intervals. Raises ValueError for labels other than 0 and 1, NaN logits, or a
-    `confidence` outside (0, 1).
+    gives the same intervals; with 0 resamples their ends are NaN. Raises ValueError for labels
+    other than 0 and 1, NaN logits, negative `resamples`, or `confidence` outside (0, 1).
     """
     synthetic, scores = _checked(labels, logits)
     limit = threshold_logit(threshold)
-    if resamples < 1 or not 0.0 < confidence < 1.0:
+    if resamples < 0 or not 0.0 < confidence < 1.0:
         raise ValueError(
-            "expected at least 1 resample and a confidence between 0 and 1, "
+            "expected a number of resamples and a confidence between 0 and 1, "
             f"found {resamples} and {confidence}"
         )
     n_synthetic = int(synthetic.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import _plots, metrics
-from engine._document import Block, Heading, Plot, Table, to_html, to_markdown, to_text
-from engine.metrics import Cell, Estimate, Metrics
-from engine.table import ScoreRow
+from . import _plots, metrics
+from ._document import Block, Heading, Plot, Table, to_html, to_markdown, to_text
+from .metrics import Cell, Estimate, Metrics
+from .table import ScoreRow
 
 SHOWN_ERRORS = 20
 UNDEFINED = "–"
@@ -118,7 +119,7 @@ def percent(estimate: Estimate | float | None) -> str:
         return UNDEFINED
     if isinstance(estimate, Estimate):
         value, low, high = (f"{100 * part:.1f}" for part in estimate)
-        return f"{value} [{low}, {high}]"
+        return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
     return f"{100 * estimate:.1f}"
 
 

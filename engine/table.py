@@ -6,9 +6,11 @@ import csv
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+
+from .config import ConfigError
 
 FLUSH_SECONDS = 5.0
 
@@ -64,11 +66,11 @@ def _encode(values: Iterable[object]) -> str:
 
 
 def read_table(path: Path) -> list[ScoreRow]:
-    """Reads a scores.csv. Raises ValueError naming the columns when the header is another."""
+    """Reads a scores.csv. Raises ConfigError naming the columns when the header is another."""
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         reader = csv.DictReader(stream)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(
+            raise ConfigError(
                 f"{path}: expected the columns {', '.join(COLUMNS)}, "
                 f"found {', '.join(reader.fieldnames or ()) or 'an empty file'}"
             )
@@ -88,15 +90,22 @@ def _complete_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 class TableWriter:
-    """Appends rows to a scores.csv, on disk at most `FLUSH_SECONDS` later.
+    """Appends rows to a CSV, on disk at most `FLUSH_SECONDS` later.
 
     With `resume`, rows that an interrupted run left are kept, a half-written last row is cut off,
-    and `done` holds their (key, degradation).
+    and `done` holds the values of their `keys` columns.
+
+    Raises:
+        ConfigError: the file there has other columns.
     """
 
-    def __init__(self, path: Path, resume: bool) -> None:
+    def __init__(
+        self, path: Path, columns: Sequence[str], keys: Sequence[str], resume: bool
+    ) -> None:
         self.path = path
-        self.done: set[tuple[str, str]] = set()
+        self.columns = list(columns)
+        self.keys = [self.columns.index(key) for key in keys]
+        self.done: set[tuple[str, ...]] = set()
         self._last_flush = time.monotonic()
         if resume and path.exists():
             self._recover()
@@ -104,36 +113,38 @@ class TableWriter:
         else:
             self._stream = path.open("wb")
         if self._stream.tell() == 0:
-            self._stream.write(_encode(COLUMNS).encode())
+            self.append([self.columns])
 
     def _recover(self) -> None:
         end = 0
         for offset, row in _complete_rows(self.path):
-            if end == 0:
-                if tuple(row) != COLUMNS:
-                    raise ValueError(
-                        f"{self.path}: its columns are not this version's; "
-                        "use --overwrite or another --output"
-                    )
-            elif len(row) == len(COLUMNS):
-                self.done.add((row[0], row[COLUMNS.index("degradation")]))
-            else:
+            if end == 0 and row != self.columns:
+                raise ConfigError(
+                    f"{self.path}: expected the columns {', '.join(self.columns)}; found "
+                    f"{', '.join(row)}: use --overwrite or another --output"
+                )
+            if end and len(row) == len(self.columns):
+                self.done.add(tuple(row[i] for i in self.keys))
+            elif end:
                 break
             end = offset
         os.truncate(self.path, end)
 
-    def append(self, rows: Iterable[ScoreRow]) -> None:
-        text = "".join(_encode(astuple(row)) for row in rows)
+    def append(self, rows: Iterable[Sequence[object]]) -> None:
+        """Adds rows of values; None becomes an empty field."""
+        text = "".join(_encode(row) for row in rows)
         self._stream.write(text.encode("utf-8", "surrogateescape"))
         if time.monotonic() - self._last_flush >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
+        """Puts what was appended on the disk."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._last_flush = time.monotonic()
 
     def close(self) -> None:
+        """Flushes and closes the file."""
         self.flush()
         self._stream.close()
 

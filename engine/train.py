@@ -35,11 +35,14 @@ from .checkpoint import (
 from .config import Config, ConfigError, TrainOptions
 from .predict import Device, as_list, score
 from .progress import Progress
+from .run import log_to, open_output, run_info, write_json
 from .schedule import epoch_order, lr_at, steps_per_epoch
 from .weights import Card, replace_file, save_weights
 
 CHECKPOINT, BEST, HISTORY, BAD_FILES = "last.pt", "best.safetensors", "history.csv", "bad_files.csv"
-OUTPUTS = (CHECKPOINT, CHECKPOINT + ".previous", BEST, HISTORY, BAD_FILES, "training.log")
+VALIDATED = (metrics.AP, metrics.AUROC, metrics.ACCURACY, metrics.BALANCED_ACCURACY)
+LOG, RUN = "training.log", "run.json"
+OUTPUTS = (CHECKPOINT, CHECKPOINT + ".previous", BEST, HISTORY, BAD_FILES, LOG, RUN)
 log = logging.getLogger(__name__)
 
 
@@ -63,13 +66,13 @@ class State:
 def stop_requests() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM, to be heeded after the current step; the second one kills."""
     received: list[int] = []
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, previous[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         previous[number] = signal.signal(number, note)
     try:
         yield received
@@ -86,7 +89,8 @@ def listing_hash(records: Sequence[Record]) -> str:
 
 def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
     """Optimizer groups; the classifier (`fc`) learns at `head_lr` times the rate."""
-    head, body = [], []
+    head: list[nn.Parameter] = []
+    body: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (head if name.split(".")[-2] == "fc" else body).append(parameter)
@@ -297,15 +301,12 @@ class Trainer:
                 self.val_degradation,
                 self.config.score.seed,
             ):
-                rows += [row for row in batch if not row.error]
+                rows += batch
                 progress.advance(len(batch))
-        labels = [row.label for row in rows]
-        logits = [row.logit for row in rows]
-        if set(labels) != {0, 1}:
-            raise ConfigError("validation needs readable pictures of both classes")
-        estimates = metrics.evaluate(labels, logits, threshold=0.5, resamples=0)
-        names = ("AP", "AUROC", "accuracy", "balanced_accuracy")
-        return {name: estimates[name].value for name in names}
+        found = metrics.evaluate_rows(rows, threshold=0.5, resamples=1)
+        if not (found.n_real and found.n_synthetic):
+            raise ConfigError("validation needs readable pictures of both classes; found one class")
+        return {name: found.estimates[name].value for name in VALIDATED}
 
     def _finish_epoch(self, board: Any) -> None:
         values = self.validate()
@@ -376,3 +377,35 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def start(
+    model: Detector,
+    config: Config,
+    train: Sequence[Record],
+    val: Sequence[Record],
+    device: torch.device,
+    output: Path,
+    workers: int,
+    how: str,
+    resume: bool,
+    overwrite: bool,
+) -> list[dict[str, float]]:
+    """Trains a model in a folder, afresh or resumed. Returns the history, a dict per epoch.
+
+    Raises:
+        ConfigError: the folder holds another run; see also `Trainer.resume` and `Trainer.run`.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    open_output(output, OUTPUTS, resume, overwrite)
+    handler = log_to(output / LOG)
+    try:
+        trainer = Trainer(model, config, train, val, device, output, workers)
+        if resume and trainer.resume():
+            log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
+        log.info("%d pictures to train on, %d for validation: %s", len(train), len(val), how)
+        info = run_info(config, trainer.device, None)
+        info |= {"listing": listing_hash([*train, *val]), "split": how}
+        write_json(output / RUN, info)
+        return trainer.run()
+    finally:
+        logging.getLogger("engine").removeHandler(handler)
+        handler.close()

@@ -96,6 +96,7 @@ def save_weights(path: Path, state: dict[str, Tensor], card: Card) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata)
+    temporary.chmod(0o644)  # safetensors makes it readable to its owner alone
     replace_file(temporary, path)
 
 
@@ -153,7 +154,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card | None]:
             f"{path}: is a training checkpoint; its weights are best.safetensors beside it"
         )
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"{path}: expected a state dict of tensors; found {type(content).__name__}")
+        raise WeightsError(
+            f"{path}: expected a state dict of tensors; found {type(content).__name__}"
+        )
     return content, None
 
 
@@ -234,7 +237,9 @@ def open_weights(path: Path, detector: str) -> WeightFile:
     """
     state, card = read_weights(path)
     if card and card.detector != detector:
-        raise WeightsError(f"{path}: expected weights of {detector}; found those of {card.detector}")
+        raise WeightsError(
+            f"{path}: expected weights of {detector}; found those of {card.detector}"
+        )
     return WeightFile(path, state, card, sha256(path))
 
 

@@ -253,6 +253,16 @@ def test_a_thousand_resamples_of_four_thousand_scores_take_under_two_seconds() -
     assert time.process_time() - start < 2.0
 
 
+def test_without_resamples_there_are_values_and_no_intervals(arrays: Arrays) -> None:
+    found = metrics.evaluate(*arrays, 0.5, resamples=0)
+    for name in metrics.METRICS:
+        assert found[name].value == metrics.evaluate(*arrays, 0.5, resamples=2)[name].value
+        assert math.isnan(found[name].low) and math.isnan(found[name].high)
+    assert metrics.evaluate([1], [1.0], 0.5, resamples=0)["detection_rate"].value == 1.0
+    with pytest.raises(ValueError, match="resamples"):
+        metrics.evaluate(*arrays, 0.5, resamples=-1)
+
+
 def test_one_class_has_its_rate_alone() -> None:
     fakes = metrics.evaluate(np.ones(200), np.linspace(-1, 3, 200), 0.5)
     assert set(fakes.estimates) == {"detection_rate"}

@@ -19,7 +19,11 @@ from engine import report
 from engine.metrics import Estimate, Metrics
 from engine.table import ScoreRow
 
-RUN = {"command": "main.py --phase eval", "weights": {"sha256": "ab12"}, "timings": [1.5, 2]}
+RUN: dict[str, object] = {
+    "command": "main.py --phase eval",
+    "weights": {"sha256": "ab12"},
+    "timings": [1.5, 2],
+}
 NASTY = "<b>|\n"
 
 
@@ -45,8 +49,10 @@ def table(sources: Iterable[str] = ("coco",), n: int = 40) -> list[ScoreRow]:
     return rows
 
 
-def written(folder: Path, rows: list[ScoreRow], **other: object) -> tuple[str, str]:
-    report.write_report(folder, rows, 0.5, other.get("run", RUN), str(other.get("title", "T")))  # type: ignore[arg-type]
+def written(
+    folder: Path, rows: list[ScoreRow], run: dict[str, object] = RUN, title: str = "T"
+) -> tuple[str, str]:
+    report.write_report(folder, rows, 0.5, run, title)
     return (folder / "report.md").read_text("utf-8"), (folder / "report.html").read_text("utf-8")
 
 
@@ -106,6 +112,7 @@ def test_markdown_tables_keep_their_columns(tmp_path: Path) -> None:
 def test_numbers_are_percent_with_their_interval(tmp_path: Path) -> None:
     assert report.percent(Estimate(0.9314, 0.91, 0.949)) == "93.1 [91.0, 94.9]"
     assert report.percent(0.5) == "50.0" and report.percent(None) == "–"
+    assert report.percent(Estimate(0.5, math.nan, math.nan)) == "50.0"
     found = report.analyse(table(), 0.5)
     text, page = written(tmp_path, table())
     for name, estimate in found.pooled.estimates.items():

@@ -1,0 +1,105 @@
+"""Which pictures a run takes: splits, parts, and the pictures held out for validation."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+from datasets import LayoutError, Record
+from datasets.csv_file import read_rows
+
+from .config import DataOptions
+
+Group = tuple[str, str, object]
+
+
+def _groups(records: Sequence[Record]) -> dict[Group, list[Record]]:
+    """Records by label, source and generator."""
+    groups: defaultdict[Group, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.source, record.generator, record.label].append(record)
+    return groups
+
+
+def part(
+    records: Sequence[Record],
+    generators: Sequence[str] = (),
+    sources: Sequence[str] = (),
+    limit: int | None = None,
+) -> list[Record]:
+    """A part of a data set, in its order.
+
+    Args:
+        generators: keep the fakes of these, and all reals.
+        sources: keep the pictures of these.
+        limit: at most so many, the first by key, of every generator and every source of reals.
+
+    Raises:
+        LayoutError: a name that the data do not have (the message lists theirs), or nothing left.
+    """
+    for name, wanted, known in (
+        ("--generators", generators, {r.generator for r in records if r.generator}),
+        ("--sources", sources, {r.source for r in records if r.source}),
+    ):
+        if missing := set(wanted) - known:
+            found = ", ".join(sorted(known)) or "none"
+            raise LayoutError(f"{name}: no {', '.join(sorted(missing))}; found {found}")
+    kept = [
+        r
+        for r in records
+        if (not generators or not r.generator or r.generator in generators)
+        and (not sources or r.source in sources)
+    ]
+    if limit is not None:
+        chosen = {r.key for group in _groups(kept).values() for r in group[:limit]}
+        kept = [r for r in kept if r.key in chosen]
+    if not kept:
+        raise LayoutError("expected pictures; this choice of generators and sources leaves none")
+    return kept
+
+
+def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], list[Record]]:
+    """Splits off about `fraction` of each generator and each source of reals, at least one picture
+    where there are two; which ones, a hash of the keys decides."""
+    train, val = [], []
+    for group in _groups(records).values():
+        order = sorted(group, key=lambda r: zlib.crc32(r.key.encode("utf-8", "surrogateescape")))
+        count = min(max(1, round(fraction * len(group))), len(group) - 1)
+        val += order[:count]
+        train += order[count:]
+    return sorted(train, key=lambda r: r.key), sorted(val, key=lambda r: r.key)
+
+
+def _names_splits(path: Path, options: DataOptions) -> bool:
+    wanted = {options.train_split, options.val_split}
+    if path.is_dir():
+        return all((path / name).is_dir() for name in wanted)
+    columns, rows = read_rows(path)
+    return "split" in columns and wanted <= {row["split"] for row in rows}
+
+
+def train_and_val(
+    path: Path, options: DataOptions, csv_root: Path | None = None
+) -> tuple[list[Record], list[Record], str]:
+    """Training and validation pictures of a labelled folder or CSV, and a line that says how they
+    were told apart.
+
+    Raises:
+        LayoutError: no pictures, or one of the two lacks real or synthetic ones.
+    """
+    if not path.is_dir() and path.suffix.lower() != ".csv":
+        raise LayoutError(f"--data {path}: expected a folder or a .csv file; found neither")
+    if _names_splits(path, options):
+        train = datasets.open_path(path, options.train_split, csv_root=csv_root)
+        val = datasets.open_path(path, options.val_split, csv_root=csv_root)
+        how = f"splits {options.train_split} and {options.val_split} of {path}"
+    else:
+        train, val = hold_out(datasets.open_path(path, csv_root=csv_root), options.val_fraction)
+        how = f"{options.val_fraction:g} of every generator of {path} held out for validation"
+    for name, records in (("training", train), ("validation", val)):
+        if {int(r.label or 0) for r in records} != {0, 1}:
+            raise LayoutError(f"{path}: expected real and synthetic pictures for {name}")
+    return train, val, how

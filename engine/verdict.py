@@ -1,0 +1,239 @@
+"""Phase test: score pictures that nobody has labelled, and say what the score means."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import datasets
+from datasets import Record
+from datasets.csv_file import read_rows
+
+from .config import Config, ConfigError
+from .predict import Device, score
+from .progress import Progress
+from .run import begin, open_output, run_info, write_json
+from .table import ScoreRow, TableWriter
+from .weights import Loaded, replace_file
+
+PREDICTIONS, RUN = "predictions.csv", "run.json"
+COLUMNS = ("path", "score", "logit", "label", "error")
+SPOKEN = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
+PROMPT = "Please enter the image filepath for scanning: "
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Turns scores into words. `band` holds the probabilities called "uncertain", ends included;
+    a threshold that the user chose has no band."""
+
+    threshold: float
+    band: tuple[float, float] | None
+
+    def label(self, score: float | None) -> str | None:
+        """`synthetic` (strictly above the threshold), `real` or `uncertain`; None without score."""
+        if score is None:
+            return None
+        if self.band and self.band[0] <= score <= self.band[1]:
+            return "uncertain"
+        return "synthetic" if score > self.threshold else "real"
+
+
+def judge_of(loaded: Loaded, threshold: float | None) -> Judge:
+    """The weights' own threshold and band, or the user's threshold."""
+    if threshold is None:
+        return Judge(loaded.threshold, loaded.band)
+    return Judge(threshold, None)
+
+
+def collect(
+    inputs: Sequence[str], csv_root: Path | None, stdin: TextIO | None = None
+) -> list[Record]:
+    """Records of pictures, folders (recursive), CSV files and `-` (paths on standard input).
+
+    `key` is the path as results show it. A named file that is missing becomes a record all the
+    same: its row will carry the error.
+
+    Raises:
+        LayoutError: a folder or CSV without pictures, or nothing named at all.
+    """
+    found: list[Record] = []
+    for name in inputs:
+        path = Path(name)
+        if name == STDIN:
+            lines = (line.rstrip("\r\n") for line in stdin or sys.stdin)
+            found += [Record(line, Path(line)) for line in lines if line]
+        elif path.is_dir() or path.suffix.lower() == ".csv":
+            listed = datasets.open_path(path, labelled=False, csv_root=csv_root)
+            found += [Record(str(record.path), record.path) for record in listed]
+        else:
+            found.append(Record(name, path))
+    if not found:
+        raise datasets.LayoutError("--input: expected pictures; found none")
+    return found
+
+
+def as_json(row: ScoreRow, judge: Judge, loaded: Loaded) -> dict[str, Any]:
+    """The object of one picture; its keys are the command line's contract."""
+    return {
+        "path": row.key,
+        "score": row.score,
+        "logit": row.logit,
+        "label": judge.label(row.score),
+        "threshold": judge.threshold,
+        "detector": loaded.name,
+        "weights": loaded.path.name,
+        "width": row.width,
+        "height": row.height,
+        "error": row.error or None,
+    }
+
+
+def visible(text: str) -> str:
+    """One line of text that any terminal can show: control characters and broken bytes escaped."""
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text
+    )
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def as_text(row: ScoreRow, judge: Judge) -> str:
+    """One line: score, verdict, path; for an unreadable picture its error."""
+    if row.error:
+        return f"{'-':>6}  {'error':<12}  {visible(row.key)}: {visible(row.error)}"
+    label = SPOKEN[judge.label(row.score) or "uncertain"]
+    return f"{row.score:6.3f}  {label:<12}  {visible(row.key)}"
+
+
+def _prediction(row: ScoreRow, judge: Judge) -> tuple[object, ...]:
+    return (row.key, row.score, row.logit, judge.label(row.score), row.error)
+
+
+def _write_spai(file: Path, output: Path, tag: str, csv_root: Path | None) -> None:
+    """The CSV that came in, with one more column: the score, empty for unreadable pictures."""
+    columns, rows = read_rows(file)
+    with (output / PREDICTIONS).open(
+        newline="", encoding="utf-8", errors="surrogateescape"
+    ) as stream:
+        scores = {row["path"]: row["score"] for row in csv.DictReader(stream)}
+    root = csv_root or file.parent
+    temporary = output / (file.name + ".part")
+    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        writer = csv.DictWriter(stream, [*columns, tag], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            path = datasets.load("csv_file").resolve(row["image"], root, file)
+            writer.writerow({**row, tag: scores[str(path)]})
+    replace_file(temporary, output / file.name)
+
+
+def _check_tables(inputs: Sequence[str], tag: str) -> list[Path]:
+    """The CSV files among the inputs. Raises ConfigError when results could not stand beside."""
+    files = [Path(name) for name in inputs if Path(name).suffix.lower() == ".csv"]
+    names = [file.name for file in files]
+    for name in names:
+        if name == PREDICTIONS or names.count(name) > 1:
+            raise ConfigError(
+                f"--output: two result files would be called {name}: rename the input"
+            )
+    for file in files:
+        if tag in read_rows(file)[0]:
+            raise ConfigError(f"{file} has a column {tag!r} already: choose another by --tag")
+    return files
+
+
+@dataclass(frozen=True)
+class Request:
+    """What phase test is asked to do, besides the detector."""
+
+    inputs: Sequence[str]
+    csv_root: Path | None = None
+    output: Path | None = None
+    json: bool = False
+    tag: str = ""
+    resume: bool = False
+    overwrite: bool = False
+
+
+def _rows(
+    records: Sequence[Record], loaded: Loaded, device: Device, config: Config, workers: int
+) -> Iterator[ScoreRow]:
+    with Progress(len(records), "scoring") as progress:
+        for batch in score(
+            loaded.model, records, device, config.score.batch_size, workers, seed=config.score.seed
+        ):
+            yield from batch
+            progress.advance(len(batch))
+
+
+def _print(
+    rows: Iterable[ScoreRow], judge: Judge, loaded: Loaded, as_lines: bool
+) -> Iterator[ScoreRow]:
+    for row in rows:
+        line = json.dumps(as_json(row, judge, loaded)) if as_lines else as_text(row, judge)
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+        yield row
+
+
+def run(
+    request: Request,
+    records: Sequence[Record],
+    loaded: Loaded,
+    judge: Judge,
+    device: Device,
+    config: Config,
+    workers: int,
+) -> int:
+    """Scores what `collect` listed, prints a line for each, writes the files. Returns how many
+    could not be read."""
+    tables = _check_tables(request.inputs, request.tag) if request.output else []
+    if request.output is None:
+        rows = _rows(records, loaded, device, config, workers)
+        return sum(bool(row.error) for row in _print(rows, judge, loaded, request.json))
+    output = request.output
+    owned = (PREDICTIONS, RUN, *(file.name for file in tables))
+    open_output(output, owned, request.resume, request.overwrite)
+    info = run_info(config, device, loaded) | {"threshold": judge.threshold}
+    begin(output / RUN, info, request.resume)
+    with TableWriter(output / PREDICTIONS, COLUMNS, ["path"], request.resume) as table:
+        left = [record for record in records if (record.key,) not in table.done]
+        rows = _rows(left, loaded, device, config, workers)
+        for row in _print(rows, judge, loaded, request.json):
+            table.append([_prediction(row, judge)])
+    with (output / PREDICTIONS).open(
+        newline="", encoding="utf-8", errors="surrogateescape"
+    ) as stream:
+        failed = sum(bool(row["error"]) for row in csv.DictReader(stream))
+    for file in tables:
+        _write_spai(file, output, request.tag, request.csv_root)
+    info["counts"] = {"pictures": len(records), "unreadable": failed}
+    write_json(output / RUN, info)
+    return failed
+
+
+def ask(loaded: Loaded, judge: Judge, device: Device, config: Config) -> int:
+    """Asks for one path after the other until the input ends. Returns how many failed."""
+    failed = 0
+    while True:
+        sys.stderr.write(PROMPT)
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        name = line.strip().strip("'\"")
+        if not name:
+            sys.stderr.write("\n" if not line else "")
+            return failed
+        [[row]] = score(loaded.model, [Record(name, Path(name))], device, 1, seed=config.score.seed)
+        if row.error:
+            failed += 1
+            sys.stdout.write(f"{loaded.model.title} Error: {visible(name)}: {visible(row.error)}\n")
+        else:
+            spoken = SPOKEN[judge.label(row.score) or "uncertain"]
+            sys.stdout.write(f"{loaded.model.title} Prediction: {row.score:.3f} - {spoken}\n")
+        sys.stdout.flush()
