@@ -6,25 +6,53 @@ Imports nothing heavy before the arguments are parsed, so that --help answers at
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import detectors
 
-if TYPE_CHECKING:
-    from engine.config import Config
-    from engine.predict import Device
-    from engine.weights import Loaded, WeightFile
-
 UNREADABLE, USAGE, INTERRUPTED = 1, 2, 130
+# Flags that only some phases heed; the others refuse them rather than pass over them.
+PHASES = {
+    **dict.fromkeys(("input", "json", "tag"), ("test",)),
+    **dict.fromkeys(("data", "generators", "sources", "limit"), ("train", "eval")),
+    "degrade": ("eval",),
+}
 
 
-def parser() -> argparse.ArgumentParser:
+def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
+    """For argparse: text -> a number of that kind from `low` to `high`."""
+    limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
+    wanted = f"a {'whole ' if kind is int else ''}number, {limits}"
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if low <= value <= high:
+            return value
+        raise argparse.ArgumentTypeError(f"expected {wanted}; found {text!r}")
+
+    return parse
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
+
+
+def parser() -> Parser:
     """The command line; defaults of None mean: as the configuration says."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="main.py",
         description="Tell real pictures from AI-generated ones. score = probability of synthetic.",
         epilog="Exit status: 0 done; 1 done, but some pictures could not be read; 2 wrong usage, "
@@ -102,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--sources", default="", metavar="A,B", help="only these sources")
     data.add_argument(
         "--limit",
-        type=_positive,
+        type=_number(int, 1),
         metavar="N",
         help="at most N pictures of each generator and source of reals",
     )
@@ -118,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--tag", help="phase test: name of the score's column in a CSV (the detector)")
     out.add_argument(
         "--threshold",
-        type=_probability,
+        type=_number(float, 0, 1),
         metavar="X",
         help="score above which a picture counts as synthetic (as the weights say)",
     )
@@ -126,14 +154,14 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     again.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     train = p.add_argument_group("training")
-    train.add_argument("--epochs", type=_positive, metavar="N", help="(the recipe's)")
+    train.add_argument("--epochs", type=_number(int, 1), metavar="N", help="(the recipe's)")
     train.add_argument(
         "--batch_size",
-        type=_positive,
+        type=_number(int, 1),
         metavar="N",
         help="pictures a step, or a forward pass when scoring (the recipe's)",
     )
-    train.add_argument("--seed", type=int, metavar="N", help="(the recipe's)")
+    train.add_argument("--seed", type=_number(int, 0), metavar="N", help="(the recipe's)")
     how = p.add_argument_group("machine")
     how.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (cuda if there)")
     how.add_argument(
@@ -142,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="(fp32 for scoring)")
     how.add_argument(
         "--workers",
-        type=_count,
+        type=_number(int, 0),
         metavar="N",
         help="processes that decode pictures (one less than the cores; "
         "0 for fewer than 64 pictures)",
@@ -152,142 +180,37 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more; found {text}")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more; found {text}")
-    return value
-
-
-def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1; found {text}")
-    return value
-
-
-def detector_name(args: argparse.Namespace) -> str:
-    """`--detector`, else cospy when one of its own flags is given, else default."""
-    if args.detector:
-        return args.detector
-    return "cospy" if args.train_dataset or args.mode or args.branch or args.pretrain else "default"
-
-
-def _cospy_layer(args: argparse.Namespace) -> dict[str, Any]:
-    given = {k: getattr(args, k) for k in ("train_dataset", "mode", "branch")}
-    return {"cospy": {k: v for k, v in given.items() if v is not None}}
-
-
-def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
-    train = {k: getattr(args, k) for k in ("epochs", "batch_size", "seed", "precision")}
-    layer: dict[str, Any] = {"train": {k: v for k, v in train.items() if v is not None}}
-    if args.batch_size and args.phase != "train":
-        layer["score"] = {"batch_size": args.batch_size}
-    return layer
-
-
-def _own_config(name: str, args: argparse.Namespace) -> str:
-    if name == "cospy":
-        return f"cospy_{args.train_dataset or 'sd-v1_4'}"
-    return name
-
-
-def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None) -> Config:
-    """Layers: the detector's YAML, what the weights were trained with, --config, flags, --set."""
-    from engine.config import CONFIGS, parse_override, read_yaml, resolve
-
-    own = CONFIGS / f"{_own_config(name, args)}.yaml"
-    layers = [(str(own), read_yaml(own))] if own.exists() else []
-    if file is not None and file.card is not None:
-        layers.append((str(file.path), {name: file.card.options}))
-    if args.config:
-        layers.append((str(args.config), read_yaml(args.config)))
-    if name == "cospy":
-        layers.append(("flags", _cospy_layer(args)))
-    layers.append(("flags", _flag_layer(args)))
-    layers += [("--set", parse_override(text)) for text in args.set]
-    return resolve(name, layers)
-
-
-def _device(args: argparse.Namespace) -> Device:
-    from engine.config import ConfigError
-    from engine.predict import open_device
-
-    if args.gpu is not None and args.device:
-        raise ConfigError("--gpu and --device: expected one of them; found both")
-    name = args.device
-    if args.gpu is not None:
-        import torch
-
-        name = f"cuda:{args.gpu}"
-        if args.gpu < 0 or args.gpu >= torch.cuda.device_count():
-            logging.getLogger("engine").warning("--gpu %d: no such GPU; using the CPU", args.gpu)
-            name = "cpu"
-    return open_device(name, args.precision or "fp32")
-
-
-def _workers(args: argparse.Namespace, pictures: int) -> int:
-    if args.workers is not None:
-        return args.workers
-    return max(1, (os.cpu_count() or 1) - 1) if pictures >= 64 else 0
-
-
-def _weights(args: argparse.Namespace, name: str) -> WeightFile:
-    from engine.weights import locate, open_weights
-
-    chosen = args.weights
-    if chosen is None and name == "cospy":
-        variant, branch = args.train_dataset or "sd-v1_4", args.branch or "artifact"
-        mode = args.mode or "fusion"
-        folder = branch if mode == "branch" else mode
-        if args.pretrain:
-            chosen = f"cospy-{variant}-{folder}"
-        else:
-            chosen = str(args.ckpt / variant / folder / "best.safetensors")
-    return open_weights(locate(chosen, name), name)
-
-
-def _loaded(args: argparse.Namespace, device: Device) -> tuple[Loaded, Config]:
-    from engine.weights import build
-
-    name = detector_name(args)
-    if name == "cospy":
-        resolve_config(args, name, None)  # a variant that does not exist, before its weights
-    file = _weights(args, name)
-    config = resolve_config(args, name, file)
-    loaded = build(name, config.options, file)
-    loaded.model.to(device.device)
-    if args.compile:
-        loaded.model.compile()
-    return loaded, config
+def check_flags(p: Parser, args: argparse.Namespace) -> None:
+    """Ends the program when a flag was given that would have no effect."""
+    for name, phases in PHASES.items():
+        if args.phase not in phases and getattr(args, name) != p.get_default(name):
+            p.error(f"--{name}: expected --phase {' or '.join(phases)}; found {args.phase}")
+    if args.phase == "test":
+        if args.output and not args.input:
+            p.error("--output: expected --input too; the prompt writes no files")
+        if (args.resume or args.overwrite) and not args.output:
+            p.error("--resume, --overwrite: expected --output too; found none")
 
 
 def _listed(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def run_test(args: argparse.Namespace) -> int:
     """Phase test. Returns the exit status."""
-    from engine import verdict
+    from engine import flags, verdict
 
-    device = _device(args)
-    loaded, config = _loaded(args, device)
+    device = flags.device(args, args.precision)
+    loaded, config = flags.load(args, device)
     judge = verdict.judge_of(loaded, args.threshold)
     if args.input is None:
-        return UNREADABLE if verdict.ask(loaded, judge, device, config) else 0
+        return UNREADABLE if verdict.ask(loaded, judge, device, config, args.json) else 0
     request = verdict.Request(
         inputs=args.input, csv_root=args.csv_root, output=args.output, json=args.json,
         tag=args.tag or loaded.name, resume=args.resume, overwrite=args.overwrite,
     )  # fmt: skip
     records = verdict.collect(args.input, args.csv_root)
-    workers = _workers(args, len(records))
+    workers = flags.workers(args, len(records))
     failed = verdict.run(request, records, loaded, judge, device, config, workers)
     return UNREADABLE if failed else 0
 
@@ -295,21 +218,22 @@ def run_test(args: argparse.Namespace) -> int:
 def run_eval(args: argparse.Namespace) -> int:
     """Phase eval. Returns the exit status."""
     import datasets
-    from engine import evaluate, listing
+    from engine import evaluate, flags, listing
 
     if args.data is None:
         raise datasets.LayoutError("--phase eval: expected --data FOLDER or CSV; found none")
-    device = _device(args)
-    loaded, config = _loaded(args, device)
+    device = flags.device(args, args.precision)
+    loaded, config = flags.load(args, device)
     records = listing.part(
         datasets.open_path(args.data, config.data.split, csv_root=args.csv_root),
         _listed(args.generators), _listed(args.sources), args.limit,
     )  # fmt: skip
-    title = f"{loaded.model.title} on {args.data.name}"
+    data = args.data.resolve()  # which has a name even for "."
     request = evaluate.Request(
-        output=args.output or Path("runs", loaded.name, f"eval_{args.data.stem}"), title=title,
+        output=args.output or Path("runs", loaded.name, f"eval_{data.stem}"),
+        title=f"{loaded.model.title} on {data.name}",
         threshold=loaded.threshold if args.threshold is None else args.threshold,
-        degradation=args.degrade, workers=_workers(args, len(records)),
+        degradation=args.degrade, workers=flags.workers(args, len(records)),
         resume=args.resume, overwrite=args.overwrite,
     )  # fmt: skip
     summary, unreadable = evaluate.run(request, records, loaded, device, config)
@@ -320,18 +244,17 @@ def run_eval(args: argparse.Namespace) -> int:
 def run_train(args: argparse.Namespace) -> int:
     """Phase train. Returns the exit status."""
     import datasets
-    from engine import listing, train
-    from engine.predict import open_device
+    from engine import flags, listing, train
     from engine.weights import load_backbone, load_exact, open_weights
 
     if args.data is None:
         raise datasets.LayoutError("--phase train: expected --data FOLDER or CSV; found none")
-    name = detector_name(args)
-    config = resolve_config(args, name, None)
+    name = flags.detector_name(args)
+    config = flags.resolve_config(args, name, None)
     records, val, how = listing.train_and_val(args.data, config.data, args.csv_root)
     chosen = (_listed(args.generators), _listed(args.sources), args.limit)
     records, val = listing.part(records, *chosen), listing.part(val, *chosen)
-    device = _device(args) if args.gpu is not None else open_device(args.device, "fp32")
+    device = flags.device(args, None)  # the recipe says in which precision
     train.seed_everything(config.train.seed)
     model = detectors.load(name)(config.options)
     if args.backbone_weights:
@@ -341,10 +264,11 @@ def run_train(args: argparse.Namespace) -> int:
         load_exact(model, file.state if file.card else model.convert(file.state), file.path)
     if args.compile:
         model.compile()
-    output = args.output or _train_folder(args, name)
+    own = flags.cospy_folder(args) if name == "cospy" else Path("runs", name, "train")
+    output = args.output or own
     history = train.start(
         model, config, records, val, device.device, output,
-        _workers(args, len(records)), how, args.resume, args.overwrite,
+        flags.workers(args, len(records)), how, args.resume, args.overwrite,
     )  # fmt: skip
     best = max(history, key=lambda row: row[config.train.select])
     shown = ", ".join(f"{k} {100 * best[k]:.2f}" for k in train.VALIDATED)
@@ -352,22 +276,10 @@ def run_train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train_folder(args: argparse.Namespace, name: str) -> Path:
-    if name != "cospy":
-        return Path("runs", name, "train")
-    mode = args.mode or "fusion"
-    return (
-        args.ckpt
-        / (args.train_dataset or "sd-v1_4")
-        / (args.branch or "artifact" if mode == "branch" else mode)
-    )
+def run(args: argparse.Namespace) -> int:
+    """Runs a phase. Returns the exit status; errors of use print one line, no traceback."""
+    import torch
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status; errors of use print one line, no traceback."""
-    args = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("engine").setLevel(logging.INFO)
     from datasets import LayoutError
     from detectors._base import OptionError, WeightsError
     from engine.config import ConfigError
@@ -375,20 +287,47 @@ def main(arguments: list[str] | None = None) -> int:
 
     phases = {"train": run_train, "eval": run_eval, "test": run_test}
     try:
-        return phases[args.phase](args)
-    except (LayoutError, OptionError, WeightsError, ConfigError) as error:
+        status = phases[args.phase](args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader of our results went away, as `| head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+    except Interrupted as error:
+        print(f"main.py: {error}; --resume goes on", file=sys.stderr)
+        return INTERRUPTED
+    except (LayoutError, OptionError, WeightsError, ConfigError, OSError) as error:
         if args.debug:
             raise
         print(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE
-    except (KeyboardInterrupt, Interrupted) as error:
+    except torch.OutOfMemoryError as error:
         if args.debug:
             raise
-        print(f"main.py: {error or 'interrupted'}; --resume goes on", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our results went away, as `| head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        reason = str(error).split(". ")[0]
+        print(f"main.py: {reason}: use a smaller --batch_size, or --device cpu", file=sys.stderr)
+        return USAGE
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    p = parser()
+    args = p.parse_args(arguments)
+    check_flags(p, args)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("engine").setLevel(logging.INFO)
+    # File names are any bytes, and a terminal may lack the letters: neither may end a run.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        goes_on = "; --resume goes on" if args.output or args.phase != "test" else ""
+        print(f"\nmain.py: interrupted{goes_on}", file=sys.stderr)
         return INTERRUPTED
 
 

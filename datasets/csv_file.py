@@ -17,7 +17,9 @@ LABELS = {"0": Label.REAL, "1": Label.FAKE, "0.0": Label.REAL, "1.0": Label.FAKE
 def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Column names and rows of a CSV, values as text. Raises LayoutError when it is not one."""
     if not file.is_file():
-        raise LayoutError(f"{file}: expected a CSV file; found none")
+        raise LayoutError(
+            f"{file}: expected a CSV file with the columns image, class, split; found none"
+        )
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
@@ -77,7 +79,7 @@ def records(
             raise LayoutError(f"{file}: expected a class for every picture; none at {name!r}")
         if name in found:
             raise LayoutError(f"{file}: expected each picture once; found {name!r} twice")
-        generator = row.get("generator", "")
+        generator = "" if label == Label.REAL else row.get("generator", "")
         if label == Label.FAKE:
             generator = generator or "fake"
         found[name] = Record(

@@ -13,6 +13,7 @@ from ._record import Label, LayoutError, Record, walk_pictures
 
 REAL_NAMES = frozenset({"real", "0_real", "nature"})
 FAKE_NAMES = frozenset({"fake", "1_fake", "ai", "synthetic"})
+SPLIT_NAMES = frozenset({"train", "val", "test"})
 LAYOUT = (
     "real/… and fake/<generator>/… (or 0_real and 1_fake, nature and ai), "
     "optionally below train/, val/ or test/"
@@ -51,14 +52,17 @@ def records(root: Path, split: str | None = None, labelled: bool = True) -> list
         found = (
             ", ".join(sorted(p.name for p in root.iterdir())[:8]) if root.is_dir() else "nothing"
         )
-        raise LayoutError(f"{start}: expected a folder; found {found} in its place or beside it")
+        raise LayoutError(
+            f"{start}: expected a folder with {LAYOUT}; found {found} in its place or beside it"
+        )
     rows = []
     for path in walk_pictures(start):
         key = PurePosixPath(path.relative_to(root).as_posix())
-        label, source, generator = _describe(key, skip=1 if split else 0)
+        below_split = bool(split) or key.parts[0] in SPLIT_NAMES
+        label, source, generator = _describe(key, skip=1 if below_split else 0)
         if labelled and label is None:
             raise LayoutError(f"{root}: expected {LAYOUT}; found {str(key)!r} below neither")
         rows.append(Record(str(key), path, label, source, generator))
     if not rows:
-        raise LayoutError(f"{start}: expected pictures; found none (by extension)")
+        raise LayoutError(f"{start}: expected pictures in {LAYOUT}; found none (by extension)")
     return sorted(rows, key=lambda record: record.key)

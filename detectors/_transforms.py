@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import functional as TF
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LONGEST = 100
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -26,7 +27,12 @@ def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Ten
 
 
 def resize_shorter(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to `size` px, bilinear with antialiasing, aspect kept as torchvision does."""
+    """Shorter side to `size` px, bilinear with antialiasing, aspect kept as torchvision does. Of a
+    strip longer than `LONGEST` times its width only the middle is taken."""
+    longest = LONGEST * min(image.size)
+    if max(image.size) > longest:
+        # Enlarged whole, a file of a few kilobytes could fill the memory.
+        image = TF.center_crop(image, [min(image.height, longest), min(image.width, longest)])
     return TF.resize(image, size, TF.InterpolationMode.BILINEAR)
 
 

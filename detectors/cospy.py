@@ -32,6 +32,8 @@ class CoSpyOptions:
         one_of("cospy.train_dataset", self.train_dataset, ("sd-v1_4", "progan"))
         one_of("cospy.mode", self.mode, ("branch", "fusion", "end2end"))
         one_of("cospy.branch", self.branch, ("artifact", "semantic"))
+        if self.width < 1:
+            raise OptionError(f"cospy.width: expected 1 or more; found {self.width}")
         if (self.train_dataset, self.mode, self.branch) != ("progan", "branch", "artifact"):
             raise OptionError(
                 f"CO-SPY's {self.train_dataset} {self.mode} detector is not part of this version; "

@@ -43,6 +43,11 @@ class DefaultOptions:
     def __post_init__(self) -> None:
         if self.views not in (1, 5):
             raise OptionError(f"default.views: expected 1 or 5; found {self.views}")
+        if self.stem_stride not in (1, 2):
+            raise OptionError(f"default.stem_stride: expected 1 or 2; found {self.stem_stride}")
+        for name in ("dropout", "resize_prob", "blur_prob", "colour_prob", "jpeg_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"default.{name}: expected 0 to 1; found {getattr(self, name)}")
         if self.crop < 32:
             raise OptionError(f"default.crop: expected 32 or more; found {self.crop}")
         if not 0 < self.resize[0] <= self.resize[1]:

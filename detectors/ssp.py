@@ -43,6 +43,8 @@ class SspOptions:
                 raise OptionError(f"ssp.{name}: expected 0 to 1; found {getattr(self, name)}")
         if len(self.layers) != 4 or min(self.layers) < 1:
             raise OptionError(f"ssp.layers: expected four counts of blocks; found {self.layers}")
+        if self.size < PATCH:
+            raise OptionError(f"ssp.size: expected {PATCH} or more; found {self.size}")
 
 
 def random_corners(width: int, height: int, rng: np.random.Generator) -> np.ndarray:

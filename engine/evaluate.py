@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Record
 
 from . import degrade, report
-from .config import Config
+from .config import Config, ConfigError
 from .predict import Device, score
 from .progress import Progress
 from .run import begin, log_to, open_output, run_info, write_json
-from .table import COLUMNS, TableWriter, read_table
+from .table import COLUMNS, ScoreRow, TableWriter, read_table
 from .weights import Loaded
 
 SCORES, RUN, LOG = "scores.csv", "run.json", "evaluation.log"
@@ -23,7 +24,6 @@ RESULTS = (
     RUN, "result.json", "output.json", LOG, "report.md", "report.html",
     "roc.png", "pr.png", "histogram.png", "generators.png",
 )  # fmt: skip
-MANY_UNREADABLE = 0.01
 log = logging.getLogger(__name__)
 
 
@@ -44,11 +44,16 @@ def _score_table(
     request: Request, records: Sequence[Record], loaded: Loaded, device: Device, config: Config
 ) -> None:
     """Appends the rows that scores.csv does not hold yet."""
+    path, keys = request.output / SCORES, ("key", "degradation")
     degradation = degrade.parse(request.degradation)
-    name = degradation.name if degradation else degrade.NONE
-    keys = ("key", "degradation")
-    with TableWriter(request.output / SCORES, COLUMNS, keys, request.resume) as table:
-        left = [record for record in records if (record.key, name) not in table.done]
+    with TableWriter(path, COLUMNS, keys, request.resume) as table:
+        wanted = [(record.key, request.degradation) for record in records]
+        if others := table.done.difference(wanted):
+            raise ConfigError(
+                f"--resume: {path} has {len(others)} pictures that are not among these, such as "
+                f"{min(others)[0]!r}: give the same --data, or use --overwrite or another --output"
+            )
+        left = [r for r, row in zip(records, wanted, strict=True) if row not in table.done]
         if len(left) < len(records):
             log.info("%d of %d pictures were scored before", len(records) - len(left), len(records))
         with Progress(len(left), "scoring") as progress:
@@ -72,29 +77,44 @@ def run(
 
     Returns:
         The summary table for standard output, and how many pictures could not be read.
+
+    Raises:
+        ConfigError: no such degradation, or the folder holds another run.
     """
+    degradation = degrade.parse(request.degradation)  # before anything is written
+    request = replace(request, degradation=degradation.name if degradation else degrade.NONE)
     open_output(request.output, (SCORES, *RESULTS), request.resume, request.overwrite)
     handler = log_to(request.output / LOG)
-    info = run_info(config, device, loaded)
-    info |= {"threshold": request.threshold, "degradation": request.degradation}
-    begin(request.output / RUN, info, request.resume)
-    start = time.monotonic()
-    _score_table(request, records, loaded, device, config)
-    seconds = time.monotonic() - start
-    rows = read_table(request.output / SCORES)
+    try:
+        info = run_info(config, device, loaded)
+        info |= {"threshold": request.threshold, "degradation": request.degradation}
+        begin(request.output / RUN, info, request.resume)
+        start = time.monotonic()
+        _score_table(request, records, loaded, device, config)
+        info["seconds"] = round(time.monotonic() - start, 1)
+        rows = read_table(request.output / SCORES)
+        summary = _write_results(request, rows, info, config)
+        unreadable = info["counts"]["unreadable"]
+        if unreadable:
+            log.warning("%d of %d pictures could not be read", unreadable, len(rows))
+        log.info("results are in %s", request.output)
+    finally:
+        logging.getLogger("engine").removeHandler(handler)
+        handler.close()
+    with (request.output / LOG).open("a", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(f"{request.title}, threshold {request.threshold:g}\n{summary}\n")
+    return summary, unreadable
+
+
+def _write_results(
+    request: Request, rows: list[ScoreRow], info: dict[str, Any], config: Config
+) -> str:
+    """Everything that derives from the table; completes run.json. Returns the summary."""
     unreadable = sum(bool(row.error) for row in rows)
-    if unreadable > MANY_UNREADABLE * len(rows):
-        log.warning("%d of %d pictures could not be read", unreadable, len(rows))
     info["counts"] = {"pictures": len(rows), "unreadable": unreadable}
-    info["seconds"] = round(seconds, 1)
     analysis = report.analyse(rows, request.threshold, config.score.resamples, config.score.seed)
     report.write_report(request.output, rows, request.threshold, info, request.title, analysis)
     write_json(request.output / "result.json", report.result_json(rows, request.threshold))
     write_json(request.output / "output.json", report.output_json(rows))
     write_json(request.output / RUN, info)
-    summary = report.summary_text(rows, request.threshold, analysis)
-    logging.getLogger("engine").removeHandler(handler)
-    handler.close()
-    with (request.output / LOG).open("a", encoding="utf-8") as stream:
-        stream.write(f"{request.title}, threshold {request.threshold:g}\n{summary}\n")
-    return summary, unreadable
+    return report.summary_text(rows, request.threshold, analysis)

@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 
+from .checkpoint import differing_keys
 from .config import ROOT, Config, ConfigError
 from .predict import Device
 from .weights import Loaded, replace_file
 
+# What a resumed run must have in common with the one it goes on with.
+SAME = ("weights", "config", "degradation", "precision")
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "timm", "safetensors")
 
 
@@ -105,18 +108,23 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
     return info
 
 
-def begin(path: Path, info: dict[str, Any], resume: bool) -> None:
+def begin(path: Path, info: dict[str, Any], resume: bool, same: Sequence[str] = SAME) -> None:
     """Writes run.json before the first score, and keeps a resumed run from mixing two.
 
     Raises:
-        ConfigError: the run to resume used other weights, options or degradation.
+        ConfigError: the run to resume differs in one of `same`; the message says in which.
     """
     if resume and path.exists():
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
             raise ConfigError(f"{path}: is damaged: use --overwrite") from error
-        for name in ("weights", "config", "degradation", "precision"):
-            if earlier.get(name) != info.get(name):
-                raise ConfigError(f"--resume: the run in {path.parent} had another {name}")
+        names = [name for name in same if earlier.get(name) != info.get(name)]
+        if "config" in names and isinstance(earlier.get("config"), dict):
+            names = differing_keys(json.dumps(earlier["config"]), json.dumps(info["config"]))
+        if names:
+            raise ConfigError(
+                f"--resume: the run in {path.parent} had other {', '.join(names)}: "
+                "give the same, or use --overwrite or another --output"
+            )
     write_json(path, info)

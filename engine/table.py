@@ -61,8 +61,9 @@ def _parse(record: dict[str, str]) -> ScoreRow:
 
 def _encode(values: Iterable[object]) -> str:
     buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerow(["" if v is None else v for v in values])
-    return buffer.getvalue()
+    # Older versions of csv quote a lone carriage return only where the line ends in one.
+    csv.writer(buffer, lineterminator="\r\n").writerow(["" if v is None else v for v in values])
+    return buffer.getvalue()[:-2] + "\n"
 
 
 def read_table(path: Path) -> list[ScoreRow]:
@@ -116,6 +117,15 @@ class TableWriter:
             self.append([self.columns])
 
     def _recover(self) -> None:
+        try:
+            self._cut_off_half_row()
+        except csv.Error as error:
+            raise ConfigError(
+                f"{self.path}: expected a table of this program; found {error}: "
+                "use --overwrite or another --output"
+            ) from error
+
+    def _cut_off_half_row(self) -> None:
         end = 0
         for offset, row in _complete_rows(self.path):
             if end == 0 and row != self.columns:

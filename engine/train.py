@@ -93,7 +93,7 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
     body: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (head if name.split(".")[-2] == "fc" else body).append(parameter)
+            (head if name.split(".")[-2:-1] == ["fc"] else body).append(parameter)
     groups = [{"params": body, "scale": 1.0}, {"params": head, "scale": options.head_lr}]
     return [group for group in groups if group["params"]]
 

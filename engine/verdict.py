@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +20,7 @@ from datasets.csv_file import read_rows
 from .config import Config, ConfigError
 from .predict import Device, score
 from .progress import Progress
-from .run import begin, open_output, run_info, write_json
+from .run import SAME, begin, open_output, run_info, write_json
 from .table import ScoreRow, TableWriter
 from .weights import Loaded, replace_file
 
@@ -26,6 +29,7 @@ COLUMNS = ("path", "score", "logit", "label", "error")
 SPOKEN = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
 PROMPT = "Please enter the image filepath for scanning: "
 STDIN = "-"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,13 @@ def judge_of(loaded: Loaded, threshold: float | None) -> Judge:
     return Judge(threshold, None)
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        return False
+
+
 def collect(
     inputs: Sequence[str], csv_root: Path | None, stdin: TextIO | None = None
 ) -> list[Record]:
@@ -69,7 +80,7 @@ def collect(
         if name == STDIN:
             lines = (line.rstrip("\r\n") for line in stdin or sys.stdin)
             found += [Record(line, Path(line)) for line in lines if line]
-        elif path.is_dir() or path.suffix.lower() == ".csv":
+        elif _is_folder(path) or path.suffix.lower() == ".csv":
             listed = datasets.open_path(path, labelled=False, csv_root=csv_root)
             found += [Record(str(record.path), record.path) for record in listed]
         else:
@@ -115,13 +126,16 @@ def _prediction(row: ScoreRow, judge: Judge) -> tuple[object, ...]:
     return (row.key, row.score, row.logit, judge.label(row.score), row.error)
 
 
+def _read_predictions(output: Path) -> list[dict[str, str]]:
+    path = output / PREDICTIONS
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return list(csv.DictReader(stream))
+
+
 def _write_spai(file: Path, output: Path, tag: str, csv_root: Path | None) -> None:
     """The CSV that came in, with one more column: the score, empty for unreadable pictures."""
     columns, rows = read_rows(file)
-    with (output / PREDICTIONS).open(
-        newline="", encoding="utf-8", errors="surrogateescape"
-    ) as stream:
-        scores = {row["path"]: row["score"] for row in csv.DictReader(stream)}
+    scores = {row["path"]: row["score"] for row in _read_predictions(output)}
     root = csv_root or file.parent
     temporary = output / (file.name + ".part")
     with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
@@ -133,7 +147,7 @@ def _write_spai(file: Path, output: Path, tag: str, csv_root: Path | None) -> No
     replace_file(temporary, output / file.name)
 
 
-def _check_tables(inputs: Sequence[str], tag: str) -> list[Path]:
+def _check_tables(inputs: Sequence[str], output: Path, tag: str) -> list[Path]:
     """The CSV files among the inputs. Raises ConfigError when results could not stand beside."""
     files = [Path(name) for name in inputs if Path(name).suffix.lower() == ".csv"]
     names = [file.name for file in files]
@@ -143,6 +157,8 @@ def _check_tables(inputs: Sequence[str], tag: str) -> list[Path]:
                 f"--output: two result files would be called {name}: rename the input"
             )
     for file in files:
+        if file.resolve().parent == output.resolve():
+            raise ConfigError(f"--output {output}: expected another folder than that of {file}")
         if tag in read_rows(file)[0]:
             raise ConfigError(f"{file} has a column {tag!r} already: choose another by --tag")
     return files
@@ -164,12 +180,15 @@ class Request:
 def _rows(
     records: Sequence[Record], loaded: Loaded, device: Device, config: Config, workers: int
 ) -> Iterator[ScoreRow]:
-    with Progress(len(records), "scoring") as progress:
+    # Lines on a terminal are the progress; a bar among them would tear both.
+    quiet = sys.stdout.isatty()
+    with nullcontext() if quiet else Progress(len(records), "scoring") as progress:
         for batch in score(
             loaded.model, records, device, config.score.batch_size, workers, seed=config.score.seed
         ):
             yield from batch
-            progress.advance(len(batch))
+            if progress is not None:
+                progress.advance(len(batch))
 
 
 def _print(
@@ -180,6 +199,54 @@ def _print(
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
         yield row
+
+
+def _left(records: Sequence[Record], output: Path) -> list[Record]:
+    """The records that the predictions lack; one named twice has two rows."""
+    done = Counter(row["path"] for row in _read_predictions(output))
+    left = []
+    for record in records:
+        if done[record.key]:
+            done[record.key] -= 1
+        else:
+            left.append(record)
+    return left
+
+
+def _run_into(
+    output: Path,
+    request: Request,
+    records: Sequence[Record],
+    loaded: Loaded,
+    judge: Judge,
+    device: Device,
+    config: Config,
+    workers: int,
+) -> int:
+    """`run` with files. Returns how many of the records could not be read."""
+    tables = _check_tables(request.inputs, output, request.tag)
+    owned = (PREDICTIONS, RUN, *(file.name for file in tables))
+    open_output(output, owned, request.resume, request.overwrite)
+    info = run_info(config, device, loaded)
+    info |= {"threshold": judge.threshold, "band": list(judge.band) if judge.band else None}
+    begin(output / RUN, info, request.resume, (*SAME, "threshold", "band"))
+    with TableWriter(output / PREDICTIONS, COLUMNS, ["path"], request.resume) as table:
+        table.flush()
+        left = _left(records, output)
+        if len(left) < len(records):
+            log.info("%d of %d pictures were scored before", len(records) - len(left), len(records))
+        rows = _rows(left, loaded, device, config, workers)
+        for row in _print(rows, judge, loaded, request.json):
+            table.append([_prediction(row, judge)])
+    for file in tables:
+        _write_spai(file, output, request.tag, request.csv_root)
+    asked = {record.key for record in records}
+    found = [row for row in _read_predictions(output) if row["path"] in asked]
+    failed = sum(bool(row["error"]) for row in found)
+    info["counts"] = {"pictures": len(found), "unreadable": failed}
+    write_json(output / RUN, info)
+    log.info("results are in %s", output)
+    return failed
 
 
 def run(
@@ -193,47 +260,59 @@ def run(
 ) -> int:
     """Scores what `collect` listed, prints a line for each, writes the files. Returns how many
     could not be read."""
-    tables = _check_tables(request.inputs, request.tag) if request.output else []
     if request.output is None:
         rows = _rows(records, loaded, device, config, workers)
-        return sum(bool(row.error) for row in _print(rows, judge, loaded, request.json))
-    output = request.output
-    owned = (PREDICTIONS, RUN, *(file.name for file in tables))
-    open_output(output, owned, request.resume, request.overwrite)
-    info = run_info(config, device, loaded) | {"threshold": judge.threshold}
-    begin(output / RUN, info, request.resume)
-    with TableWriter(output / PREDICTIONS, COLUMNS, ["path"], request.resume) as table:
-        left = [record for record in records if (record.key,) not in table.done]
-        rows = _rows(left, loaded, device, config, workers)
-        for row in _print(rows, judge, loaded, request.json):
-            table.append([_prediction(row, judge)])
-    with (output / PREDICTIONS).open(
-        newline="", encoding="utf-8", errors="surrogateescape"
-    ) as stream:
-        failed = sum(bool(row["error"]) for row in csv.DictReader(stream))
-    for file in tables:
-        _write_spai(file, output, request.tag, request.csv_root)
-    info["counts"] = {"pictures": len(records), "unreadable": failed}
-    write_json(output / RUN, info)
+        failed = sum(bool(row.error) for row in _print(rows, judge, loaded, request.json))
+    else:
+        failed = _run_into(request.output, request, records, loaded, judge, device, config, workers)
+    if failed:
+        log.warning("%d of %d pictures could not be read", failed, len(records))
     return failed
 
 
-def ask(loaded: Loaded, judge: Judge, device: Device, config: Config) -> int:
-    """Asks for one path after the other until the input ends. Returns how many failed."""
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:
+        return False
+
+
+def typed_path(line: str) -> str:
+    """The path that a typed line means: as it stands where there is such a file, else without the
+    spaces and the pair of quotes that a terminal puts around a dropped file."""
+    name = line.rstrip("\r\n")
+    bare = name.strip()
+    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
+        bare = bare[1:-1]
+    return name if name != bare and _is_file(name) else bare
+
+
+def ask(loaded: Loaded, judge: Judge, device: Device, config: Config, as_lines: bool) -> int:
+    """Asks for one path after the other until the input ends; `as_lines` answers in JSON.
+    Returns how many failed."""
     failed = 0
     while True:
         sys.stderr.write(PROMPT)
         sys.stderr.flush()
         line = sys.stdin.readline()
-        name = line.strip().strip("'\"")
-        if not name:
-            sys.stderr.write("\n" if not line else "")
+        if not line:
+            sys.stderr.write("\n")
             return failed
-        [[row]] = score(loaded.model, [Record(name, Path(name))], device, 1, seed=config.score.seed)
-        if row.error:
-            failed += 1
-            sys.stdout.write(f"{loaded.model.title} Error: {visible(name)}: {visible(row.error)}\n")
-        else:
-            spoken = SPOKEN[judge.label(row.score) or "uncertain"]
-            sys.stdout.write(f"{loaded.model.title} Prediction: {row.score:.3f} - {spoken}\n")
-        sys.stdout.flush()
+        if name := typed_path(line):
+            [[row]] = score(
+                loaded.model, [Record(name, Path(name))], device, 1, seed=config.score.seed
+            )
+            failed += bool(row.error)
+            answer = _spoken(row, judge, loaded)
+            if as_lines:
+                answer = json.dumps(as_json(row, judge, loaded))
+            sys.stdout.write(answer + "\n")
+            sys.stdout.flush()
+
+
+def _spoken(row: ScoreRow, judge: Judge, loaded: Loaded) -> str:
+    """The published prompt's answer, or the error in its form."""
+    if row.error:
+        return f"{loaded.model.title} Error: {visible(row.key)}: {visible(row.error)}"
+    label = SPOKEN[judge.label(row.score) or "uncertain"]
+    return f"{loaded.model.title} Prediction: {row.score:.3f} - {label}"

@@ -132,7 +132,8 @@ def read_pickle(path: Path) -> Any:
         raise WeightsError(
             f"{path}: refused: it holds more than tensors and plain values, or is no weight file"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    # torch raises almost any type on damaged files (IndexError, struct.error, AssertionError, ...).
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path}: expected a weight file; it is damaged: {reason}") from error
 
@@ -197,10 +198,12 @@ def load_backbone(model: Detector, path: Path) -> None:
         raise WeightsError(f"{path}: expected a backbone; found weights of {card.detector}")
     part = type(model).convert_backbone(state)
     own = model.state_dict()
-    roots = {key.split(".")[0] for key in part}
-    outside = {k for k in own if k.split(".")[0] not in roots or k not in part}
+    # Modules of which the file has nothing (SSP's fixed filters) and classifiers stay as they are.
+    roots = {key.split(".")[0] for key in part or own}
+    outside = own.keys() - part.keys()
     heads = {k for k in outside if k.rsplit(".", 1)[0].endswith(("fc", "classifier"))}
-    check_keys(part, {k: v for k, v in own.items() if k not in heads}, path)
+    expected = {k: v for k, v in own.items() if k.split(".")[0] in roots and k not in heads}
+    check_keys(part, expected, path)
     model.load_state_dict({**own, **part})
 
 

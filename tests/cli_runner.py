@@ -1,0 +1,94 @@
+"""Runs the command line inside the tests' process, with small detectors of random weights."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_picture
+from torch import nn
+
+import detectors
+import main
+from detectors._base import describe_options
+from engine.weights import Card, save_weights
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended. `log`: the lines that go to standard error as log lines."""
+
+    status: int
+    out: str
+    err: str
+    log: list[str]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The objects of --json, one per line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def complaint(self) -> str:
+        """The one line of an error of use, which comes without results."""
+        assert (self.status, self.out) == (2, ""), self
+        line, *more = self.err.splitlines()
+        assert not more and line.startswith("main.py: "), self.err
+        return line
+
+
+Cli = Callable[..., Done]
+
+
+def runner(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    *first: object,
+) -> Cli:
+    """A function that runs main.py with `first` and its own arguments on the CPU."""
+
+    def run(*arguments: object, stdin: bytes = b"") -> Done:
+        caplog.clear()
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        words = [str(word) for word in (*first, *arguments)]
+        try:
+            status = main.main(words)
+        except SystemExit as error:
+            status = int(error.code or 0)
+        captured = capsys.readouterr()
+        return Done(status, captured.out, captured.err, list(caplog.messages))
+
+    return run
+
+
+def write_weights(
+    path: Path, name: str = "default", band: tuple[float, float] | None = None, seed: int = 0
+) -> Path:
+    """Seeded random weights whose logits spread around 0 over generated pictures."""
+    kind = detectors.load(name)
+    pictures = [make_picture(number, fake=bool(number % 2)) for number in range(8)]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = kind(kind.tiny())
+        items = [model.transform(train=False)(picture, None) for picture in pictures]
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # statistics of exactly the next pass
+        model.train()(model.collate(items))
+        model.eval()
+        last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+        nn.init.normal_(last.weight)
+        logits = model(model.collate(items))
+        last.weight /= logits.std() / 2
+        last.bias.copy_((last.bias - logits.mean()) / (logits.std() / 2))
+    save_weights(path, model.state_dict(), Card(name, describe_options(model.options), 0.5, band))
+    return path

@@ -1,0 +1,58 @@
+"""Shared by the tests: import path, threads, and small generated pictures."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+# Before torch is imported, here or in a subprocess: tests are many and their tensors small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+GENERATORS = ("gan", "diffusion")
+
+
+def make_picture(seed: int, fake: bool, size: tuple[int, int] = (72, 64)) -> Image.Image:
+    """A smooth coloured picture (width, height) with sensor-like noise; a fake one also carries
+    the checkerboard that transposed convolutions leave."""
+    rng = np.random.default_rng((seed, fake))
+    small = Image.fromarray(rng.integers(40, 216, (5, 5, 3), dtype=np.uint8))
+    pixels = np.asarray(small.resize(size, Image.Resampling.BICUBIC)).astype(np.float64)
+    pixels += rng.normal(0, 3, pixels.shape)
+    if fake:
+        y, x = np.mgrid[: size[1], : size[0]]
+        pixels += np.where((x + y) % 2, 14, -14)[..., None]
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def make_tree(root: Path, count: int = 6, size: tuple[int, int] = (72, 64), seed: int = 0) -> Path:
+    """Writes `root`/real/ and `root`/fake/<generator>/ with `count` pictures of each generator and
+    as many real ones as fakes; JPEG and PNG in turn, so that the format says nothing."""
+    groups = [("real", count * len(GENERATORS), False)]
+    groups += [(f"fake/{name}", count, True) for name in GENERATORS]
+    for number, (folder, pictures, fake) in enumerate(groups):
+        (root / folder).mkdir(parents=True)
+        for index in range(pictures):
+            picture = make_picture(1000 * (seed * len(groups) + number) + index, fake, size)
+            path = root / folder / f"{index:03}.{('jpg', 'png')[index % 2]}"
+            picture.save(path, **({"quality": 95, "subsampling": 0} if index % 2 == 0 else {}))
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A labelled folder: 12 real pictures, 6 of each of two generators."""
+    return make_tree(tmp_path / "tree")
+
+
+@pytest.fixture
+def pictures(tree: Path) -> list[Path]:
+    """The picture files of `tree`, sorted."""
+    return sorted(path for path in tree.rglob("*") if path.is_file())

@@ -1,0 +1,387 @@
+"""The contract that every family of pictures fulfils, on tiny generated trees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_picture, make_tree
+from PIL import Image
+
+import datasets
+from datasets import Label, LayoutError, Record, csv_file, folder
+from datasets._images import PictureDataset
+
+REAL, FAKE = Label.REAL, Label.FAKE
+
+
+@dataclass
+class Example:
+    """A tiny data set: what `records` must list, and roots in which there is nothing to list."""
+
+    root: Path
+    labels: dict[str, Label]
+    splits: dict[str, set[str]]
+    layout: str  # words of the expected layout that an error must contain
+    empty: list[Path] = field(default_factory=list)
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make_picture(len(path.name), fake=False, size=(8, 8)).save(path)
+    return path
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+def folder_example(tmp_path: Path) -> Example:
+    labels = {
+        "train/real/b.png": REAL,
+        "train/real/a.jpg": REAL,
+        "train/fake/gan/a.png": FAKE,
+        "val/real/a.png": REAL,
+        "val/fake/z.png": FAKE,
+    }
+    for key in labels:
+        touch(tmp_path / "data" / key)
+    splits = {s: {k for k in labels if k.startswith(s)} for s in ("train", "val")}
+    (tmp_path / "nothing").mkdir()
+    write(touch(tmp_path / "texts" / "real" / "a.png").with_suffix(".txt"), "no picture")
+    (tmp_path / "texts" / "real" / "a.png").unlink()
+    empty = [tmp_path / "missing", tmp_path / "nothing", tmp_path / "texts"]
+    return Example(tmp_path / "data", labels, splits, "real/… and fake/<generator>/…", empty)
+
+
+def csv_example(tmp_path: Path) -> Example:
+    labels = {"p/b.png": REAL, "p/a.png": FAKE, "p/c d.png": FAKE, "q.png": REAL}
+    for key in labels:
+        touch(tmp_path / key)
+    lines = ["image,class,split", "p/b.png,0,train", "p/a.png,1,train"]
+    lines += ["q.png,0,val", "p/c d.png,1.0,val", ""]
+    root = write(tmp_path / "list.csv", "\n".join(lines))
+    splits = {"train": {"p/b.png", "p/a.png"}, "val": {"q.png", "p/c d.png"}}
+    empty = [tmp_path / "missing.csv", write(tmp_path / "empty.csv", "")]
+    return Example(root, labels, splits, "image, class, split", empty)
+
+
+BUILDERS: dict[str, Callable[[Path], Example]] = {
+    "csv_file": csv_example,
+    "folder": folder_example,
+}
+
+
+@pytest.fixture(params=datasets.available())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def example(name: str, tmp_path: Path) -> Example:
+    if name not in BUILDERS:
+        pytest.fail(f"data set {name!r} has no tiny example: add its builder to BUILDERS")
+    return BUILDERS[name](tmp_path)
+
+
+# --- the contract
+
+
+def test_lists_every_picture_once_and_sorted(name: str, example: Example) -> None:
+    found = datasets.load(name).records(example.root)
+    assert [record.key for record in found] == sorted(example.labels)
+    assert {record.key: record.label for record in found} == example.labels
+    for record in found:
+        assert isinstance(record, Record)
+        assert isinstance(record.label, Label)
+        assert record.path.is_file()
+        assert record.path.as_posix().endswith(record.key)
+        assert bool(record.generator) == (record.label == FAKE)
+
+
+def test_is_pure(name: str, example: Example) -> None:
+    def content() -> list[Path]:
+        return sorted(example.root.parent.rglob("*"))
+
+    before = content()
+    records = datasets.load(name).records
+    assert records(example.root) == records(str(example.root))
+    assert content() == before
+
+
+def test_splits_are_parts_of_the_whole(name: str, example: Example) -> None:
+    records = datasets.load(name).records
+    whole = {record.key: record for record in records(example.root)}
+    for split, keys in example.splits.items():
+        part = records(example.root, split)
+        assert {record.key for record in part} == keys
+        assert [record.key for record in part] == sorted(keys)
+        assert all(whole[record.key] == record for record in part)
+    with pytest.raises(LayoutError, match="no-such-split"):
+        records(example.root, "no-such-split")
+
+
+def test_errors_name_the_place_and_the_layout(name: str, example: Example) -> None:
+    assert example.empty
+    for root in example.empty:
+        with pytest.raises(LayoutError) as caught:
+            datasets.load(name).records(root)
+        message = str(caught.value)
+        assert str(root) in message
+        assert example.layout in message
+        assert "expected" in message
+        assert "\n" not in message
+
+
+def test_states_layout_and_licence(name: str) -> None:
+    module = datasets.load(name)
+    assert "Licence" in (module.__doc__ or "")
+    assert "Raises" in (module.records.__doc__ or "")
+
+
+def test_unknown_family_lists_the_choices() -> None:
+    with pytest.raises(LayoutError, match=", ".join(datasets.available())):
+        datasets.load("no-such-family")
+
+
+def test_open_path_tells_folder_and_csv_apart(tmp_path: Path) -> None:
+    tree = folder_example(tmp_path / "a")
+    listing = csv_example(tmp_path / "b")
+    assert datasets.open_path(tree.root) == folder.records(tree.root)
+    assert datasets.open_path(listing.root, "val") == csv_file.records(listing.root, "val")
+    with pytest.raises(LayoutError, match=r"expected a folder or a \.csv file"):
+        datasets.open_path(tree.root / "train/real/b.png")
+
+
+# --- folder
+
+
+def described(root: Path, split: str | None = None) -> dict[str, tuple[Label | None, str, str]]:
+    found = folder.records(root, split)
+    return {r.key: (r.label, r.source, r.generator) for r in found}
+
+
+def test_folder_with_one_pair_per_generator(tmp_path: Path) -> None:
+    for key in (
+        "gan/0_real/a.png",
+        "gan/1_fake/a.png",
+        "dm/cat/0_real/b.png",
+        "dm/cat/1_fake/b.png",
+    ):
+        touch(tmp_path / key)
+    assert described(tmp_path) == {
+        "gan/0_real/a.png": (REAL, "gan", ""),
+        "gan/1_fake/a.png": (FAKE, "gan", "gan"),
+        "dm/cat/0_real/b.png": (REAL, "dm/cat", ""),
+        "dm/cat/1_fake/b.png": (FAKE, "dm/cat", "dm/cat"),
+    }
+
+
+def test_folder_with_generators_below_fake(tmp_path: Path) -> None:
+    for key in ("Nature/a.png", "AI/sd14/x/a.png", "AI/b.png", "AI/adm/c.png"):
+        touch(tmp_path / key)
+    assert described(tmp_path) == {
+        "Nature/a.png": (REAL, "", ""),
+        "AI/sd14/x/a.png": (FAKE, "", "sd14"),
+        "AI/b.png": (FAKE, "", "fake"),
+        "AI/adm/c.png": (FAKE, "", "adm"),
+    }
+
+
+def test_the_name_of_a_split_is_no_generator(tmp_path: Path) -> None:
+    for key in (
+        "train/real/a.png",
+        "train/fake/a.png",
+        "val/gan/0_real/a.png",
+        "val/gan/1_fake/a.png",
+    ):
+        touch(tmp_path / key)
+    whole = described(tmp_path)
+    assert whole["train/fake/a.png"] == (FAKE, "", "fake")
+    assert whole["val/gan/1_fake/a.png"] == (FAKE, "gan", "gan")
+    assert whole == described(tmp_path, "train") | described(tmp_path, "val")
+
+
+def test_folder_takes_every_spelling_of_a_picture_name(tmp_path: Path) -> None:
+    taken = ["UPPER.JPG", "Mixed.JpEg", "two.dots.png", "a.tar.webp", "sp ace.png", "naïve 图.png"]
+    taken += ["line\nbreak.png", 'comma, "quote".png']
+    left = [".hidden.png", "._mac.jpg", "notes.txt", "png", "archive.png.zip", ".cache/a.png"]
+    for key in taken + left:
+        path = tmp_path / "real" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    assert {record.path.name for record in folder.records(tmp_path)} == set(taken)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
+def test_folder_takes_names_that_are_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        (tmp_path / "real" / name).write_bytes(b"x")
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names alone")
+    assert [record.key for record in folder.records(tmp_path)] == [f"real/{name}"]
+
+
+def test_folder_without_labels(tmp_path: Path) -> None:
+    touch(tmp_path / "holiday" / "a.png")
+    touch(tmp_path / "fake" / "b.png")
+    found = folder.records(tmp_path, labelled=False)
+    assert [(r.key, r.label) for r in found] == [("fake/b.png", FAKE), ("holiday/a.png", None)]
+    with pytest.raises(LayoutError, match=r"found 'holiday/a\.png' below neither"):
+        folder.records(tmp_path)
+
+
+def test_missing_split_says_what_is_there(tmp_path: Path) -> None:
+    touch(tmp_path / "train" / "real" / "a.png")
+    with pytest.raises(LayoutError, match=r"test: expected .*; found train"):
+        folder.records(tmp_path, "test")
+
+
+# --- CSV
+
+
+def csv_of(tmp_path: Path, *lines: str, encoding: str = "utf-8") -> Path:
+    return write(tmp_path / "list.csv", "\n".join(lines) + "\n", encoding)
+
+
+@pytest.mark.parametrize("value", ["2", "real", "fake", "-1", "0.5", "nan"])
+def test_csv_class_is_0_or_1(tmp_path: Path, value: str) -> None:
+    file = csv_of(tmp_path, "image,class", "a.png,0", f"b.png,{value}")
+    with pytest.raises(LayoutError, match=rf"expected class 0 or 1; found '{value}' at 'b\.png'"):
+        csv_file.records(file)
+
+
+def test_csv_class_is_required_where_labels_are(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, "image,class", "a.png,0", "b.png,", "c.png, 1 ", "d.png")
+    with pytest.raises(LayoutError, match=r"expected a class for every picture; none at 'b\.png'"):
+        csv_file.records(file)
+    found = csv_file.records(file, labelled=False)
+    assert [record.label for record in found] == [REAL, None, FAKE, None]
+    with pytest.raises(LayoutError, match="expected a class"):
+        csv_file.records(csv_of(tmp_path, "image", "a.png"))
+
+
+@pytest.mark.parametrize(
+    "path", ["../a.png", "x/../../a.png", "/etc/a.png", "..\\a.png", "x\\..\\a.png", "..", ""]
+)
+def test_csv_paths_stay_inside(tmp_path: Path, path: str) -> None:
+    file = csv_of(tmp_path, "image,class", f"{path},0")
+    with pytest.raises(LayoutError, match="--csv_root") as caught:
+        csv_file.records(file)
+    assert repr(path) in str(caught.value)
+
+
+def test_csv_names_a_picture_once(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, "image,class,split", "a.png,0,train", "b.png,0,val", "a.png,0,val")
+    with pytest.raises(LayoutError, match=r"found 'a\.png' twice"):
+        csv_file.records(file)
+    assert [record.key for record in csv_file.records(file, "val")] == ["a.png", "b.png"]
+
+
+def test_csv_without_its_columns(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"expected the columns image, .*; found path, class"):
+        csv_file.records(csv_of(tmp_path, "path,class", "a.png,0"))
+    with pytest.raises(LayoutError, match="expected a column split; found image, class"):
+        csv_file.records(csv_of(tmp_path, "image,class", "a.png,0"), "train")
+    with pytest.raises(LayoutError, match="expected rows; found none"):
+        csv_file.records(csv_of(tmp_path, "image,class"))
+
+
+def test_csv_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, "image,class", "é.png,1", encoding="utf-8-sig")
+    assert file.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert [(r.key, r.label) for r in csv_file.records(file)] == [("é.png", FAKE)]
+
+
+def test_csv_in_another_encoding(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, "image,class", "é.png,1", encoding="latin-1")
+    with pytest.raises(LayoutError, match="expected a CSV file in UTF-8"):
+        csv_file.records(file)
+
+
+def test_csv_row_with_too_many_values(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, "image,class", "a.png,0", "b, c.png,1")
+    with pytest.raises(LayoutError, match="row 3: more values than the 2 columns"):
+        csv_file.records(file)
+
+
+def test_csv_root_is_where_paths_start(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    file = csv_of(tmp_path / "lists", "image,class", "x/a.png,0")
+    assert csv_file.records(file)[0].path == tmp_path / "lists" / "x" / "a.png"
+    found = csv_file.records(file, csv_root=tmp_path / "pictures")
+    assert [(r.key, r.path) for r in found] == [("x/a.png", tmp_path / "pictures" / "x" / "a.png")]
+
+
+def test_csv_generator_and_source(tmp_path: Path) -> None:
+    file = csv_of(
+        tmp_path,
+        "image,class,generator,source",
+        "a.png,1,sd14,coco",
+        "b.png,1,,coco",
+        "c.png,0,camera,coco",
+    )
+    found = [(r.generator, r.source) for r in csv_file.records(file)]
+    assert found == [("sd14", "coco"), ("fake", "coco"), ("", "coco")]
+
+
+def test_csv_quotes_commas_and_newlines_in_names(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, "image,class", '"a, ""b""\nc.png",1')
+    assert [record.key for record in csv_file.records(file)] == ['a, "b"\nc.png']
+
+
+# --- records to items
+
+
+def draw(image: Image.Image, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
+    return int(rng.integers(1 << 30)), image.size
+
+
+def test_randomness_of_scoring_is_the_same_for_every_picture(tree: Path) -> None:
+    dataset = PictureDataset(folder.records(tree), draw)
+    values = {item.value[0] for item in (dataset[i] for i in range(len(dataset)))}
+    assert len(values) == 1
+    assert dataset[0].index == 0
+    assert (dataset[0].width, dataset[0].height) == dataset[0].value[1] == (72, 64)
+
+
+def test_randomness_of_training_depends_on_seed_epoch_key_and_draw(tree: Path) -> None:
+    records = folder.records(tree)
+    order = [records[0], records[1], records[0]]
+
+    def values(records: list[Record], seed: int, epoch: int) -> list[int]:
+        dataset = PictureDataset(records, draw, seed=seed, epoch=epoch)
+        return [dataset[i].value[0] for i in range(len(dataset))]
+
+    first = values(order, 0, 0)
+    assert len(set(first)) == 3, "each picture and each repetition draws anew"
+    assert values(order, 0, 0) == first
+    assert set(first).isdisjoint(values(order, 0, 1))
+    assert set(first).isdisjoint(values(order, 1, 0))
+    assert values([order[1], order[0]], 0, 0) == [first[1], first[0]], "the place does not matter"
+
+
+def test_a_moved_data_set_gives_the_same_items(tmp_path: Path) -> None:
+    items = []
+    for place in ("a", "somewhere else"):
+        records = folder.records(make_tree(tmp_path / place, count=1))
+        dataset = PictureDataset(records, draw, epoch=3)
+        items.append([dataset[i] for i in range(len(dataset))])
+    assert items[0] == items[1]
+
+
+def test_unreadable_picture_is_an_item_with_its_error(tree: Path) -> None:
+    (tree / "real" / "000.jpg").write_text("no picture", encoding="utf-8")
+    records = folder.records(tree)
+    items = [PictureDataset(records, draw)[i] for i in range(len(records))]
+    broken = [item for item in items if item.value is None]
+    assert [records[item.index].key for item in broken] == ["real/000.jpg"]
+    assert broken[0].error == "not a picture in any known format"
+    assert all(bool(item.error) == (item.value is None) for item in items)

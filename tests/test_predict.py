@@ -1,0 +1,267 @@
+"""The scoring loop: a score depends on the picture alone; degradations are what they say."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_picture, make_tree
+from models import Toy, randomise, tiny
+from PIL import Image
+from torch import Tensor
+
+import detectors
+from datasets import Record, folder
+from datasets._images import open_picture
+from detectors._base import Detector
+from engine import degrade
+from engine.config import ConfigError
+from engine.predict import DECIMALS, Device, open_device, score, sigmoid
+from engine.table import ScoreRow
+
+CPU = Device(torch.device("cpu"))
+
+
+@pytest.fixture
+def records(tree: Path) -> list[Record]:
+    return folder.records(tree)
+
+
+@pytest.fixture
+def toy() -> Toy:
+    model = Toy(Toy.Options())
+    randomise(model)
+    return model.eval()
+
+
+def rows_of(
+    model: Detector,
+    records: list[Record],
+    batch_size: int = 8,
+    workers: int = 0,
+    degradation: degrade.Degradation | None = None,
+) -> list[ScoreRow]:
+    found = score(model, records, CPU, batch_size, workers, degradation)
+    return [row for batch in found for row in batch]
+
+
+def close(first: list[ScoreRow], second: list[ScoreRow]) -> None:
+    assert [row.key for row in first] == [row.key for row in second]
+    logits = [[row.logit for row in rows] for rows in (first, second)]
+    np.testing.assert_allclose(logits[0], logits[1], rtol=1e-5, atol=1e-5)
+
+
+# --- a score depends on nothing but the picture
+
+
+@pytest.mark.parametrize("name", detectors.available())
+def test_scores_do_not_depend_on_order_or_workers(name: str, records: list[Record]) -> None:
+    model = tiny(name)
+    expected = rows_of(model, records)
+    assert [row.key for row in expected] == [record.key for record in records]
+    assert len({row.logit for row in expected}) > len(records) // 2
+    order = np.random.default_rng(0).permutation(len(records))
+    shuffled = rows_of(model, [records[i] for i in order])
+    assert sorted(shuffled, key=lambda row: row.key) == expected
+    assert rows_of(model, records, workers=2) == expected
+
+
+@pytest.mark.parametrize("name", detectors.available())
+def test_scores_do_not_depend_on_the_batch_size(name: str, records: list[Record]) -> None:
+    model = tiny(name)
+    expected = rows_of(model, records[:9], batch_size=8)
+    close(rows_of(model, records[:9], batch_size=1), expected)
+    close(rows_of(model, records[:9], batch_size=3), expected)
+
+
+def test_scores_do_not_depend_on_the_path(toy: Toy, tmp_path: Path) -> None:
+    scores = []
+    for place in ("a", "elsewhere/with more"):
+        found = rows_of(toy, folder.records(make_tree(tmp_path / place, count=2)))
+        scores.append([row.score for row in found])
+    assert scores[0] == scores[1]
+
+
+def test_scoring_draws_from_no_global_generator(toy: Toy, records: list[Record]) -> None:
+    """Or validation would change the dropout of the next epoch."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    rows_of(toy, records)
+    rows_of(toy, records, workers=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_scoring_leaves_the_model_as_it_is(toy: Toy, records: list[Record]) -> None:
+    before = {key: value.clone() for key, value in toy.state_dict().items()}
+    rows_of(toy, records)
+    assert all(torch.equal(value, before[key]) for key, value in toy.state_dict().items())
+    assert not any(p.grad is not None for p in toy.parameters())
+
+
+# --- rows
+
+
+def test_rows_say_what_was_scored(toy: Toy, records: list[Record]) -> None:
+    fake = next(record for record in records if record.generator == "gan")
+    (row,) = rows_of(toy, [fake])
+    assert (row.key, row.source, row.generator, row.label) == (fake.key, "", "gan", 1)
+    assert (row.width, row.height, row.error, row.degradation) == (72, 64, "", "none")
+    assert row.logit is not None
+    assert row.logit == round(row.logit, DECIMALS)
+    assert row.score == round(1 / (1 + math.exp(-row.logit)), DECIMALS)
+    (unlabelled,) = rows_of(toy, [Record("x", fake.path)])
+    assert unlabelled.label is None
+    assert unlabelled.score == row.score
+
+
+def test_batches_come_as_they_are_done(toy: Toy, records: list[Record]) -> None:
+    sizes = [len(batch) for batch in score(toy, records[:7], CPU, batch_size=3)]
+    assert sizes == [3, 3, 1]
+    assert list(score(toy, [], CPU, batch_size=3)) == []
+
+
+def test_unreadable_pictures_have_rows_and_do_not_disturb(toy: Toy, records: list[Record]) -> None:
+    expected = rows_of(toy, records[:8])
+    broken = [records[0].path.with_name(name) for name in ("gone.png", "empty.png", "text.jpg")]
+    broken[1].write_bytes(b"")
+    broken[2].write_text("text", encoding="utf-8")
+    mixed = list(records[:8])
+    for place, path in zip((0, 4, 5), broken, strict=True):
+        mixed.insert(place, Record(path.name, path, records[0].label))
+    found = rows_of(toy, mixed, batch_size=4)
+    close([row for row in found if not row.error], expected)
+    errors = {row.key: row.error for row in found if row.error}
+    assert errors == {
+        "gone.png": "no such file",
+        "empty.png": "the file is empty",
+        "text.jpg": "not a picture in any known format",
+    }
+    for row in found:
+        assert (row.logit is None) == (row.score is None) == bool(row.error)
+
+
+def test_a_batch_of_unreadable_pictures_alone(toy: Toy, tmp_path: Path) -> None:
+    missing = [Record(f"{i}.png", tmp_path / f"{i}.png") for i in range(3)]
+    assert [row.error for row in rows_of(toy, missing, batch_size=2)] == ["no such file"] * 3
+
+
+class Divergent(Toy):
+    """Finite for the first picture of a batch alone."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        logits = super().forward(batch)
+        logits[1:] = torch.tensor([math.nan, math.inf, -math.inf])[: len(logits) - 1]
+        return logits
+
+
+def test_logits_that_are_not_finite_are_errors(records: list[Record]) -> None:
+    model = Divergent(Toy.Options()).eval()
+    found = rows_of(model, records[:4], batch_size=4)
+    assert found[0].error == ""
+    assert found[0].logit is not None
+    for row in found[1:]:
+        assert (row.logit, row.score) == (None, None)
+        assert row.error == "the detector's logit is not finite"
+        assert row.width == 72
+
+
+def test_sigmoid_does_not_overflow() -> None:
+    assert sigmoid(0.0) == 0.5
+    assert sigmoid(1000.0) == 1.0
+    assert sigmoid(-1000.0) == 0.0
+    assert sigmoid(2.0) + sigmoid(-2.0) == pytest.approx(1, abs=1e-15)
+
+
+def test_bf16_scores_are_near_those_of_fp32(toy: Toy, records: list[Record]) -> None:
+    device = Device(torch.device("cpu"), "bf16")
+    rough = [row for batch in score(toy, records, device, 8) for row in batch]
+    exact = rows_of(toy, records)
+    pairs = [(a.score, b.score) for a, b in zip(rough, exact, strict=True)]
+    np.testing.assert_allclose(*zip(*pairs, strict=True), atol=0.02)
+    assert rough != exact
+
+
+# --- devices
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", "", "cpu:x"])
+def test_unknown_devices(name: str) -> None:
+    with pytest.raises(ConfigError, match="--device"):
+        open_device(name, "fp32")
+
+
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(ConfigError, match="expected a GPU; use bf16 or fp32 on the CPU"):
+        open_device("cpu", "fp16")
+
+
+# --- degradations
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["jpg:90", "jpeg", "jpeg:", "jpeg:x", "jpeg:0", "jpeg:101", "jpeg:nan", "jpeg:90+", "", "+",
+     "crop:0", "crop:-1", "crop:1e9", "jpeg:90:80", "none+jpeg:90"],
+)  # fmt: skip
+def test_misspelt_degradations_list_the_right_ones(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--degrade: expected .*(jpeg|crop):\d+-\d+.*; found"):
+        degrade.parse(text)
+
+
+def test_degradations_have_one_spelling() -> None:
+    assert degrade.parse("none") is None
+    for text in ("crop:64+jpeg:90", "crop:64.0+jpeg:9e1", "crop: 64+jpeg:090"):
+        parsed = degrade.parse(text)
+        assert parsed is not None
+        assert parsed.name == "crop:64+jpeg:90"
+
+
+def degraded(text: str, image: Image.Image) -> Image.Image:
+    chain = degrade.parse(text)
+    assert chain is not None
+    return chain(image, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("quality", [1, 75, 90, 100])
+def test_jpeg_is_pillows(quality: int) -> None:
+    image = make_picture(0, fake=True, size=(75, 61))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    expected = Image.open(buffer).convert("RGB")
+    found = degraded(f"jpeg:{quality}", image)
+    assert found.tobytes() == expected.tobytes()
+    assert found.tobytes() != image.tobytes()
+
+
+def test_crop_is_central_and_enlarges_small_pictures() -> None:
+    image = make_picture(0, fake=True, size=(90, 70))
+    assert degraded("crop:40", image).tobytes() == image.crop((25, 15, 65, 55)).tobytes()
+    assert degraded("crop:200", image).size == (200, 200)
+
+
+def test_steps_are_taken_in_order() -> None:
+    image = make_picture(0, fake=True, size=(90, 70))
+    first = degraded("crop:41+jpeg:50", image)
+    second = degraded("jpeg:50+crop:41", image)
+    assert first.tobytes() == degraded("jpeg:50", degraded("crop:41", image)).tobytes()
+    assert first.tobytes() != second.tobytes()
+
+
+def test_degraded_rows_are_those_of_degraded_pictures(
+    toy: Toy, records: list[Record], tmp_path: Path
+) -> None:
+    chain = degrade.parse("jpeg:60")
+    found = rows_of(toy, records[:4], batch_size=4, degradation=chain)
+    assert {row.degradation for row in found} == {"jpeg:60"}
+    copies = []
+    for number, record in enumerate(records[:4]):
+        path = tmp_path / f"{number}.png"
+        degraded("jpeg:60", open_picture(record.path)).save(path)
+        copies.append(Record(path.name, path))
+    again = rows_of(toy, copies, batch_size=4)
+    assert [row.logit for row in found] == [row.logit for row in again]
+    assert [row.logit for row in found] != [row.logit for row in rows_of(toy, records[:4])]

@@ -1,0 +1,389 @@
+"""Weight files: exact keys, damaged and hostile files, cards, names, backbones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import detectors
+from detectors._base import Detector, OptionError, WeightsError, describe_options
+from detectors.cospy import CoSpy
+from detectors.default import Default
+from detectors.ssp import Ssp
+from engine import weights
+from engine.checkpoint import save_checkpoint
+from engine.weights import (
+    Card,
+    build,
+    load_backbone,
+    load_exact,
+    locate,
+    open_weights,
+    read_weights,
+    save_weights,
+    sha256,
+)
+
+FILE = Path("weights.pth")
+
+
+def small() -> CoSpy:
+    torch.manual_seed(0)
+    return CoSpy(CoSpy.tiny())
+
+
+def saved(path: Path, **changes: Any) -> Path:
+    """A weight file of the small detector with its card."""
+    model = small()
+    card = Card("cospy", describe_options(model.options), **changes)
+    save_weights(path, model.state_dict(), card)
+    return path
+
+
+# --- exact keys
+
+
+def test_missing_unexpected_and_misshapen_keys_are_named_together() -> None:
+    model = small()
+    state = dict(model.state_dict())
+    del state["fc.bias"]
+    state["module.fc.bias"] = torch.zeros(1)
+    state["fc.weight"] = torch.zeros(1, 3)
+    with pytest.raises(WeightsError) as caught:
+        load_exact(model, state, FILE)
+    message = str(caught.value)
+    for part in ("weights.pth", "missing fc.bias", "unexpected module.fc.bias"):
+        assert part in message
+    assert "fc.weight (1, 3) instead of (1, 64)" in message
+    assert "\n" not in message
+
+
+def test_a_long_list_of_keys_is_cut() -> None:
+    with pytest.raises(WeightsError, match=r"missing (\S+, ){3}\S+ and \d+ more$"):
+        load_exact(small(), {}, FILE)
+
+
+def test_a_refused_file_changes_nothing() -> None:
+    model = small()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = {key: value + 1 for key, value in before.items()}
+    del state["fc.bias"]
+    with pytest.raises(WeightsError):
+        load_exact(model, state, FILE)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+# --- damaged and hostile files
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.999])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".legacy.pth"])
+def test_truncated_files_are_errors(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".safetensors":
+        saved(path)
+    else:
+        zipped = suffix == ".pth"
+        torch.save(small().state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.stat().st_size
+    read_weights(path)
+    os.truncate(path, int(share * whole))
+    with pytest.raises(WeightsError) as caught:
+        read_weights(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\0" * 99]
+)
+def test_files_that_are_no_weights_are_errors(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="w") as caught:
+        read_weights(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_altered_files_are_read_or_refused(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"fc.weight": torch.ones(2, 3)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(100):
+        content = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        content[rng.integers(len(content))] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            read_weights(path)
+        except WeightsError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > 50
+
+
+class Malicious:
+    """Unpickling it would create the file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_pickle_runs_no_code(tmp_path: Path, plain: bool) -> None:
+    path, target = tmp_path / "w.pth", tmp_path / "created"
+    if plain:
+        path.write_bytes(pickle.dumps({"fc.weight": Malicious(target)}, protocol=2))
+    else:
+        torch.save({"fc.weight": Malicious(target)}, path)
+    with pytest.raises(WeightsError, match=r"refused: it holds more than tensors"):
+        read_weights(path)
+    assert not target.exists()
+    if plain:
+        pickle.loads(path.read_bytes())  # noqa: S301
+    else:
+        torch.load(path, weights_only=False)
+    assert target.exists(), "the file was not malicious in the first place"
+
+
+def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(nn.Linear(2, 1), path)
+    with pytest.raises(WeightsError, match="refused"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], torch.zeros(1), {"model": {"a": 1}}])
+def test_other_content_is_no_state_dict(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match="expected a state dict of tensors; found"):
+        read_weights(path)
+
+
+def test_a_training_checkpoint_is_not_a_weight_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"model": small().state_dict()})
+    with pytest.raises(WeightsError, match=r"training checkpoint; .* best\.safetensors"):
+        read_weights(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "w.pth", tmp_path):
+        with pytest.raises(WeightsError, match="expected a weight file; found none"):
+            read_weights(path)
+
+
+# --- cards and names
+
+
+def test_card_travels_with_the_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a" / "w.safetensors", threshold=0.3, band=(0.2, 0.4), extra={"n": 1})
+    file = open_weights(path, "cospy")
+    assert file.card == Card("cospy", describe_options(CoSpy.tiny()), 0.3, (0.2, 0.4), {"n": 1})
+    assert file.sha256 == sha256(path)
+    loaded = build("cospy", CoSpy.tiny(), file)
+    assert (loaded.threshold, loaded.band, loaded.path) == (0.3, (0.2, 0.4), path)
+    assert not loaded.model.training
+
+
+def test_card_of_another_detector(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="expected weights of ssp; found those of cospy"):
+        open_weights(path, "ssp")
+
+
+@pytest.mark.parametrize(
+    "card", ["", "[]", "{}", '{"detector": "cospy", "options": 3, "threshold": "x", "band": 1}']
+)
+def test_broken_card(tmp_path: Path, card: str) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"format": weights.FORMAT, "card": card})
+    with pytest.raises(WeightsError, match="its card is broken"):
+        read_weights(path)
+
+
+def test_own_weights_are_not_converted_again(tmp_path: Path) -> None:
+    """A file of this project already has this project's sign; a published one has not."""
+    model = Ssp(Ssp.tiny())
+    own, published = tmp_path / "own.safetensors", tmp_path / "published.pth"
+    save_weights(own, model.state_dict(), Card("ssp", describe_options(model.options)))
+    torch.save(model.state_dict(), published)
+    weight = model.state_dict()["disc.fc.weight"]
+    for path, sign in ((own, 1), (published, -1)):
+        loaded = build("ssp", Ssp.tiny(), open_weights(path, "ssp"))
+        assert torch.equal(loaded.model.state_dict()["disc.fc.weight"], sign * weight)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A manifest that knows `default` and `ssp`; only the latter's file is there."""
+    path = tmp_path / "pretrained"
+    path.mkdir()
+    entries = {
+        "default": {"file": "default.safetensors", "where": "fetch it"},
+        "ssp": {"file": "ssp.pth", "where": "fetch it", "sha256": "0" * 64},
+    }
+    (path / "manifest.yaml").write_text(json.dumps(entries), encoding="utf-8")
+    (path / "ssp.pth").write_bytes(b"content")
+    monkeypatch.setattr(weights, "PRETRAINED", path)
+    monkeypatch.setattr(weights, "MANIFEST", path / "manifest.yaml")
+    return path
+
+
+def test_unknown_name_lists_the_known_ones(manifest: Path) -> None:
+    with pytest.raises(WeightsError, match="expected a file or one of default, ssp; found 'sps'"):
+        locate("sps", "default")
+
+
+def test_name_whose_file_is_not_there(manifest: Path) -> None:
+    with pytest.raises(WeightsError, match="not there yet: fetch it; or name a file by --weights"):
+        locate(None, "default")
+
+
+def test_name_whose_file_has_another_digest(manifest: Path) -> None:
+    with pytest.raises(WeightsError, match="sha256 is not the manifest's"):
+        locate("ssp", "default")
+    text = (manifest / "manifest.yaml").read_text(encoding="utf-8")
+    text = text.replace("0" * 64, sha256(manifest / "ssp.pth"))
+    (manifest / "manifest.yaml").write_text(text, encoding="utf-8")
+    assert locate("ssp", "default") == locate(None, "ssp") == manifest / "ssp.pth"
+
+
+def test_a_path_wins_over_names(manifest: Path, tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.safetensors")
+    assert locate(str(path), "default") == path
+
+
+# --- backbones
+
+
+def efficientnet_file(path: Path) -> dict[str, Tensor]:
+    """ImageNet start weights in timm's names, the classifier included."""
+    from detectors._efficientnet import EfficientNetLite0
+
+    torch.manual_seed(1)
+    state = {**EfficientNetLite0().state_dict(), "classifier.weight": torch.zeros(1000, 1280)}
+    torch.save(state, path)
+    return state
+
+
+def test_backbone_of_default_is_loaded_and_the_classifier_kept(tmp_path: Path) -> None:
+    state = efficientnet_file(tmp_path / "b.pth")
+    model = Default(Default.tiny())
+    nn.init.constant_(model.fc.weight, 0.5)
+    load_backbone(model, tmp_path / "b.pth")
+    own = model.state_dict()
+    assert all(torch.equal(own[f"trunk.{k}"], v) for k, v in state.items() if "classifier" not in k)
+    assert bool((own["fc.weight"] == 0.5).all())
+
+
+def test_backbone_of_ssp_is_torchvisions_resnet50(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+
+    torch.manual_seed(1)
+    state = resnet50().state_dict()
+    torch.save(state, tmp_path / "resnet50.pth")
+    model = Ssp(Ssp.Options())
+    head = model.disc.fc.weight.clone()
+    load_backbone(model, tmp_path / "resnet50.pth")
+    own = model.state_dict()
+    assert all(torch.equal(own[f"disc.{k}"], v) for k, v in state.items() if "fc." not in k)
+    assert torch.equal(own["disc.fc.weight"], head)
+
+
+@pytest.mark.parametrize("kind", [Default, Ssp])
+def test_backbone_with_other_keys_is_refused(tmp_path: Path, kind: type[Detector]) -> None:
+    model = kind(kind.tiny())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    root = "trunk." if kind is Default else "disc."
+    inner = {k.removeprefix(root): v for k, v in before.items() if k.startswith(root)}
+    stem = next(iter(inner))
+    files: dict[str, tuple[dict[str, Tensor], str]] = {
+        "missing": ({k: v + 1 for k, v in inner.items() if k != stem}, f"missing {root}{stem}"),
+        "unexpected": (
+            {**inner, "stage5.weight": torch.zeros(1)},
+            f"unexpected {root}stage5.weight",
+        ),
+        "shape": ({**inner, stem: torch.zeros(1)}, "other shapes"),
+        "empty": ({}, "missing"),
+    }
+    for name, (state, message) in files.items():
+        path = tmp_path / f"{name}.pth"
+        torch.save(state, path)
+        with pytest.raises(WeightsError, match=message):
+            load_backbone(model, path)
+    after = model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_weights_of_a_detector_are_no_backbone(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="expected a backbone; found weights of cospy"):
+        load_backbone(Default(Default.tiny()), saved(tmp_path / "w.safetensors"))
+
+
+def test_detector_without_backbone_says_so(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "b.pth")
+    with pytest.raises(OptionError, match="CO-SPY takes no --backbone_weights"):
+        load_backbone(small(), tmp_path / "b.pth")
+
+
+# --- writing
+
+
+def test_saving_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "w.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    old = path.read_bytes()
+
+    def full_disk(state: Any, target: Path, metadata: Any) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(weights, "save_file", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        saved(path)
+    assert path.read_bytes() == old
+
+
+def test_saved_weights_can_be_read_by_everybody(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.safetensors")
+    assert path.stat().st_mode & 0o444 == 0o444
+
+
+def test_channels_last_weights_are_saved_in_the_usual_order(tmp_path: Path) -> None:
+    model = small()
+    expected = {key: value.clone() for key, value in model.state_dict().items()}
+    model.to(memory_format=torch.channels_last)
+    save_weights(tmp_path / "w.safetensors", model.state_dict(), Card("cospy", {}))
+    state, _ = read_weights(tmp_path / "w.safetensors")
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in state.items())
+    assert all(value.is_contiguous() for value in state.values())
+
+
+def test_every_detector_can_be_built_from_its_tiny_options() -> None:
+    for name in detectors.available():
+        kind = detectors.load(name)
+        model = kind(kind.tiny())
+        state = {key: value + 1 for key, value in model.state_dict().items()}
+        load_exact(model, state, FILE)
+        assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+        assert dataclasses.is_dataclass(model.options)
