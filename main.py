@@ -55,8 +55,9 @@ def parser() -> Parser:
     p = Parser(
         prog="main.py",
         description="Tell real pictures from AI-generated ones. score = probability of synthetic.",
-        epilog="Exit status: 0 done; 1 done, but some pictures could not be read; 2 wrong usage, "
-        "weights or data. Results go to standard output, everything else to standard error.",
+        epilog="Parentheses state defaults. Exit status: 0 done; 1 done, but some pictures could "
+        "not be read; 2 wrong usage, weights or data; 130 interrupted. Results go to standard "
+        "output, everything else to standard error.",
         allow_abbrev=False,
     )
     p.add_argument(
@@ -95,8 +96,10 @@ def parser() -> Parser:
     cospy.add_argument(
         "--train_dataset", choices=("sd-v1_4", "progan"), help="variant of CO-SPY (sd-v1_4)"
     )
-    cospy.add_argument("--mode", choices=("branch", "fusion", "end2end"), help="(fusion)")
-    cospy.add_argument("--branch", choices=("artifact", "semantic"), help="(artifact)")
+    cospy.add_argument("--mode", choices=("branch", "fusion", "end2end"), help="of CO-SPY (fusion)")
+    cospy.add_argument(
+        "--branch", choices=("artifact", "semantic"), help="in mode branch (artifact)"
+    )
     cospy.add_argument("--pretrain", action="store_true", help="use the published weights")
     cospy.add_argument(
         "--ckpt",
@@ -111,7 +114,8 @@ def parser() -> Parser:
         nargs="+",
         metavar="PATH",
         help="phase test: pictures, folders, CSV files with a column image, "
-        "or - for paths on standard input; left out: asks for paths",
+        "or - for paths on standard input; left out: asks for paths. A name that starts with a "
+        "dash is written ./-name",
     )
     data.add_argument(
         "--data",
@@ -154,20 +158,31 @@ def parser() -> Parser:
     again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     again.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     train = p.add_argument_group("training")
-    train.add_argument("--epochs", type=_number(int, 1), metavar="N", help="(the recipe's)")
+    train.add_argument(
+        "--epochs",
+        type=_number(int, 1),
+        metavar="N",
+        help="how often each picture is seen (the recipe's)",
+    )
     train.add_argument(
         "--batch_size",
         type=_number(int, 1),
         metavar="N",
         help="pictures a step, or a forward pass when scoring (the recipe's)",
     )
-    train.add_argument("--seed", type=_number(int, 0), metavar="N", help="(the recipe's)")
+    train.add_argument(
+        "--seed", type=_number(int, 0), metavar="N", help="of all randomness (the recipe's)"
+    )
     how = p.add_argument_group("machine")
     how.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (cuda if there)")
     how.add_argument(
         "--gpu", type=int, metavar="N", help="cuda:N, or the CPU with a warning where there is none"
     )
-    how.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="(fp32 for scoring)")
+    how.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="of the network's arithmetic (fp32; in training the recipe's)",
+    )
     how.add_argument(
         "--workers",
         type=_number(int, 0),

@@ -45,8 +45,17 @@ def is_picture(name: str) -> bool:
 
 
 def walk_pictures(root: Path) -> Iterator[Path]:
-    """Every picture file below `root`, sorted by path; hidden files and folders are left out."""
-    for folder, subfolders, files in os.walk(root):
+    """Every picture file below `root`, sorted by path. Hidden files and folders are left out, and
+    links to folders are not followed: they lead out of what the user named.
+
+    Raises:
+        LayoutError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise LayoutError(f"{error.filename}: expected a readable folder; {error.strerror}")
+
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(files):
             if is_picture(name) and not name.startswith("."):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detectors._base import WeightsError
 
@@ -35,6 +36,22 @@ class Averaged:
                 average.copy_(value)
 
 
+def is_head(name: str) -> bool:
+    """Whether a parameter belongs to the classifier, which no pretrained backbone has."""
+    return name.split(".")[-2:-1] == ["fc"]
+
+
+@torch.no_grad()
+def anchored(model: nn.Module, start: dict[str, Tensor], share: float) -> nn.Module:
+    """A copy of `model` whose weights, the classifier apart, are (1 - share) its own and `share`
+    those it started from: fine-tuning forgets less of what it did not see (WiSE-FT)."""
+    blend = copy.deepcopy(model).eval().requires_grad_(False)
+    for name, value in blend.state_dict().items():
+        if value.dtype.is_floating_point and not is_head(name):
+            value.lerp_(start[name].to(value.device), share)  # a resumed start is on the CPU
+    return blend
+
+
 def random_states() -> dict[str, Any]:
     """States of torch's generators; nothing else here draws from a global one."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -49,9 +66,15 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint; the one before is kept as `<name>.previous`."""
+    """Writes a checkpoint; the one before is kept as `<name>.previous`.
+
+    At any moment one of the three files that `read_checkpoint` looks at is whole.
+    """
     temporary = path.with_name(path.name + ".part")
-    torch.save({"format": FORMAT, **state}, temporary)
+    with temporary.open("wb") as stream:
+        torch.save({"format": FORMAT, **state}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
     if path.exists():
         path.replace(path.with_name(path.name + ".previous"))
     replace_file(temporary, path)
@@ -64,7 +87,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
         WeightsError: files are there, but none of them is whole.
     """
     note = ""
-    for candidate in (path, path.with_name(path.name + ".previous")):
+    for suffix in ("", ".part", ".previous"):
+        candidate = path.with_name(path.name + suffix)
         if not candidate.exists():
             continue
         try:

@@ -30,8 +30,10 @@ class TrainOptions:
     `balance`: draw pictures with weights that make classes equal and generators within a class
     count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
     `select`: the validation metric whose best epoch is kept. `ema`: decay of averaged weights
-    (0 = off). `save_every`: steps between checkpoints within an epoch (0 = epochs only).
-    `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32 elsewhere."""
+    (0 = off). `anchor`: share of the start weights in the judged and kept ones, the classifier
+    apart (0 = off; WiSE-FT, Wortsman et al. 2022). `save_every`: steps between checkpoints within
+    an epoch (0 = epochs only). `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32
+    elsewhere."""
 
     epochs: int = 10
     batch_size: int = 32
@@ -48,6 +50,7 @@ class TrainOptions:
     balance: float | None = None
     freeze_batchnorm: bool = False
     ema: float = 0.0
+    anchor: float = 0.0
     select: str = "AUROC"
     val_degrade: str = "none"
     save_every: int = 200
@@ -65,8 +68,11 @@ class TrainOptions:
                 raise ConfigError(f"train.{name}: expected 1 or more; found {getattr(self, name)}")
         if self.lr <= 0:
             raise ConfigError(f"train.lr: expected more than 0; found {self.lr}")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"train.ema: expected 0 to below 1; found {self.ema}")
+        for name in ("ema", "anchor"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"train.{name}: expected 0 to below 1; found {getattr(self, name)}"
+                )
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,18 @@ from .config import ConfigError
 NONE = "none"
 
 
-def _crop(image: Image.Image, value: float, _: np.random.Generator) -> Image.Image:
-    side = int(value)
-    if min(image.size) < side:
-        image = T.resize_shorter(image, side)
-    return T.centre_crop(image, side)
+def _crop(image: Image.Image, value: int, _: np.random.Generator) -> Image.Image:
+    if min(image.size) < value:
+        image = T.resize_shorter(image, value)
+    return T.centre_crop(image, value)
 
 
-def _jpeg(image: Image.Image, value: float, _: np.random.Generator) -> Image.Image:
-    return T.jpeg(image, int(value))
+def _jpeg(image: Image.Image, value: int, _: np.random.Generator) -> Image.Image:
+    return T.jpeg(image, value)
 
 
 # name -> (function, least and largest value, what the value is)
-STEPS: dict[str, tuple[Callable[..., Image.Image], float, float, str]] = {
+STEPS: dict[str, tuple[Callable[..., Image.Image], int, int, str]] = {
     "crop": (_crop, 1, 8192, "side in px of the central square; smaller pictures are enlarged"),
     "jpeg": (_jpeg, 1, 100, "quality, 4:2:0"),
 }
@@ -39,7 +38,7 @@ class Degradation:
     """A chain of steps; `name` is its canonical spelling."""
 
     name: str
-    steps: tuple[tuple[str, float], ...]
+    steps: tuple[tuple[str, int], ...]
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         for step, value in self.steps:
@@ -54,13 +53,13 @@ def parse(text: str) -> Degradation | None:
     steps = []
     for part in text.split("+"):
         name, _, value = part.partition(":")
-        known = ", ".join(f"{k}:{low:g}-{high:g}" for k, (_, low, high, _) in STEPS.items())
+        known = ", ".join(f"{k}:{low}-{high}" for k, (_, low, high, _) in STEPS.items())
         try:
-            number = float(value)
+            number = int(value)
             _, low, high, _ = STEPS[name]
         except (KeyError, ValueError) as error:
             raise ConfigError(f"--degrade: expected {known}; found {part!r}") from error
         if not low <= number <= high:
-            raise ConfigError(f"--degrade: expected {name}:{low:g}-{high:g}; found {part!r}")
+            raise ConfigError(f"--degrade: expected {name}:{low}-{high}; found {part!r}")
         steps.append((name, number))
-    return Degradation("+".join(f"{n}:{v:g}" for n, v in steps), tuple(steps))
+    return Degradation("+".join(f"{n}:{v}" for n, v in steps), tuple(steps))

@@ -13,6 +13,7 @@ from datasets import Record
 
 from . import degrade, report
 from .config import Config, ConfigError
+from .listing import whole_batches
 from .predict import Device, score
 from .progress import Progress
 from .run import begin, log_to, open_output, run_info, write_json
@@ -53,20 +54,21 @@ def _score_table(
                 f"--resume: {path} has {len(others)} pictures that are not among these, such as "
                 f"{min(others)[0]!r}: give the same --data, or use --overwrite or another --output"
             )
-        left = [r for r, row in zip(records, wanted, strict=True) if row not in table.done]
-        if len(left) < len(records):
-            log.info("%d of %d pictures were scored before", len(records) - len(left), len(records))
-        with Progress(len(left), "scoring") as progress:
+        if table.done:
+            log.info("%d of %d pictures were scored before", len(table.done), len(records))
+        chosen = whole_batches([row not in table.done for row in wanted], config.score.batch_size)
+        with Progress(len(chosen), "scoring") as progress:
             for rows in score(
                 loaded.model,
-                left,
+                [records[i] for i in chosen],
                 device,
                 config.score.batch_size,
                 request.workers,
                 degradation,
                 config.score.seed,
             ):
-                table.append(astuple(row) for row in rows)
+                new = [row for row in rows if (row.key, row.degradation) not in table.done]
+                table.append(astuple(row) for row in new)
                 progress.advance(len(rows))
 
 

@@ -116,7 +116,7 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
         WeightsError, ConfigError, OptionError: what was asked for does not exist or fit.
     """
     name = detector_name(args)
-    if name == "cospy":
+    if args.weights is None:
         resolve_config(args, name, None)  # a variant that does not exist, before its weights
     file = weight_file(args, name)
     config = resolve_config(args, name, file)

@@ -61,6 +61,13 @@ def part(
     return kept
 
 
+def whole_batches(missing: Sequence[bool], size: int) -> list[int]:
+    """Indices of the batches of `size` in which something is missing, all of each batch: the last
+    digits of a logit depend on what it shares its batch with."""
+    starts = [i for i in range(0, len(missing), size) if any(missing[i : i + size])]
+    return [k for i in starts for k in range(i, min(i + size, len(missing)))]
+
+
 def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], list[Record]]:
     """Splits off about `fraction` of each generator and each source of reals, at least one picture
     where there are two; which ones, a hash of the keys decides."""
@@ -73,12 +80,13 @@ def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], 
     return sorted(train, key=lambda r: r.key), sorted(val, key=lambda r: r.key)
 
 
-def _names_splits(path: Path, options: DataOptions) -> bool:
+def _splits_there(path: Path, options: DataOptions) -> set[str]:
+    """Those of the two splits that the data name."""
     wanted = {options.train_split, options.val_split}
     if path.is_dir():
-        return all((path / name).is_dir() for name in wanted)
+        return {name for name in wanted if (path / name).is_dir()}
     columns, rows = read_rows(path)
-    return "split" in columns and wanted <= {row["split"] for row in rows}
+    return wanted & {row["split"] for row in rows} if "split" in columns else set()
 
 
 def train_and_val(
@@ -92,13 +100,18 @@ def train_and_val(
     """
     if not path.is_dir() and path.suffix.lower() != ".csv":
         raise LayoutError(f"--data {path}: expected a folder or a .csv file; found neither")
-    if _names_splits(path, options):
+    there = _splits_there(path, options)
+    if there == {options.train_split, options.val_split}:
         train = datasets.open_path(path, options.train_split, csv_root=csv_root)
         val = datasets.open_path(path, options.val_split, csv_root=csv_root)
         how = f"splits {options.train_split} and {options.val_split} of {path}"
     else:
-        train, val = hold_out(datasets.open_path(path, csv_root=csv_root), options.val_fraction)
-        how = f"{options.val_fraction:g} of every generator of {path} held out for validation"
+        # A set with train and test but no val must not be trained on its test pictures.
+        split = options.train_split if options.train_split in there else None
+        records = datasets.open_path(path, split, csv_root=csv_root)
+        train, val = hold_out(records, options.val_fraction)
+        what = f"split {split} of {path}" if split else str(path)
+        how = f"{options.val_fraction:g} of every generator of {what} held out for validation"
     for name, records in (("training", train), ("validation", val)):
         if {int(r.label or 0) for r in records} != {0, 1}:
             raise LayoutError(f"{path}: expected real and synthetic pictures for {name}")

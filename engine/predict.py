@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ from .table import ScoreRow
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 DECIMALS = 6
+
+
+def leave_signals(_: int) -> None:
+    """For worker processes: Ctrl-C reaches them too, but only the main process decides."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ def score(
         batch_size,
         num_workers=min(workers, len(records)),
         collate_fn=as_list,
+        worker_init_fn=leave_signals,
         generator=torch.Generator(),  # its own, or it would draw from training's random state
     )
     for items in loader:

@@ -26,14 +26,16 @@ from detectors._base import Detector, describe_options
 from . import degrade, metrics
 from .checkpoint import (
     Averaged,
+    anchored,
     differing_keys,
+    is_head,
     random_states,
     read_checkpoint,
     restore_random_states,
     save_checkpoint,
 )
 from .config import Config, ConfigError, TrainOptions
-from .predict import Device, as_list, score
+from .predict import Device, as_list, leave_signals, score
 from .progress import Progress
 from .run import log_to, open_output, run_info, write_json
 from .schedule import epoch_order, lr_at, steps_per_epoch
@@ -42,7 +44,16 @@ from .weights import Card, replace_file, save_weights
 CHECKPOINT, BEST, HISTORY, BAD_FILES = "last.pt", "best.safetensors", "history.csv", "bad_files.csv"
 VALIDATED = (metrics.AP, metrics.AUROC, metrics.ACCURACY, metrics.BALANCED_ACCURACY)
 LOG, RUN = "training.log", "run.json"
-OUTPUTS = (CHECKPOINT, CHECKPOINT + ".previous", BEST, HISTORY, BAD_FILES, LOG, RUN)
+OUTPUTS = (
+    CHECKPOINT,
+    CHECKPOINT + ".part",
+    CHECKPOINT + ".previous",
+    BEST,
+    HISTORY,
+    BAD_FILES,
+    LOG,
+    RUN,
+)
 log = logging.getLogger(__name__)
 
 
@@ -93,7 +104,7 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
     body: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (head if name.split(".")[-2:-1] == ["fc"] else body).append(parameter)
+            (head if is_head(name) else body).append(parameter)
     groups = [{"params": body, "scale": 1.0}, {"params": head, "scale": options.head_lr}]
     return [group for group in groups if group["params"]]
 
@@ -142,16 +153,22 @@ class Trainer:
         self.device = training_device(device, config.train.precision)
         self.model = model.to(device)
         self.averaged = Averaged(self.model, self.options.ema) if self.options.ema else None
+        self.start: dict[str, Tensor] | None = None
+        if self.options.anchor:
+            self.start = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model, self.options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.device.precision == "fp16")
         self.steps = steps_per_epoch(self.train, self.options)
         self.state = State()
         self.val_degradation = degrade.parse(self.options.val_degrade)
 
-    @property
     def judged(self) -> Detector:
-        """The model whose validation counts and whose weights are kept: the average if any."""
-        return self.averaged.model if self.averaged else self.model  # type: ignore[return-value]
+        """The model whose validation counts and whose weights are kept: the running average if
+        there is one, drawn towards the start weights as `anchor` says."""
+        model = self.averaged.model if self.averaged else self.model
+        if self.start is not None:
+            model = anchored(model, self.start, self.options.anchor)
+        return model.eval()  # type: ignore[return-value]
 
     # --- checkpoints
 
@@ -163,6 +180,7 @@ class Trainer:
             "state": json.dumps(vars(self.state)),
             "model": self.model.state_dict(),
             "averaged": self.averaged.model.state_dict() if self.averaged else None,
+            "start": self.start,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": random_states(),
@@ -188,6 +206,7 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         if self.averaged:
             self.averaged.model.load_state_dict(saved["averaged"])
+        self.start = saved["start"]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         restore_random_states(saved["random"])
@@ -218,6 +237,7 @@ class Trainer:
             sampler=list(taken),
             num_workers=self.workers,
             collate_fn=as_list,
+            worker_init_fn=leave_signals,
             generator=torch.Generator(),
         )
 
@@ -244,10 +264,11 @@ class Trainer:
             loss = self.model.loss(batch, labels * (1 - smooth) + smooth / 2)
         value = float(loss.detach())
         if not math.isfinite(value):
+            saved = self.output / CHECKPOINT
             raise ConfigError(
                 f"the loss became {value} at epoch {self.state.epoch + 1}, step "
-                f"{self.state.step + 1}: lower train.lr, or use --precision fp32 "
-                f"(the state before is in {self.output / CHECKPOINT})"
+                f"{self.state.step + 1}: lower train.lr, or use --precision fp32"
+                + (f" (the state before is in {saved})" if saved.exists() else "")
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -287,13 +308,12 @@ class Trainer:
 
     # --- validation and the whole run
 
-    def validate(self) -> dict[str, float]:
-        """AP, AUROC, accuracy and balanced accuracy on the validation pictures."""
-        self.judged.eval()
+    def validate(self, model: Detector) -> dict[str, float]:
+        """AP, AUROC, accuracy and balanced accuracy of a model on the validation pictures."""
         rows = []
         with Progress(len(self.val), "validation") as progress:
             for batch in score(
-                self.judged,
+                model,
                 self.val,
                 self.device,
                 self.config.score.batch_size,
@@ -309,7 +329,8 @@ class Trainer:
         return {name: found.estimates[name].value for name in VALIDATED}
 
     def _finish_epoch(self, board: Any) -> None:
-        values = self.validate()
+        judged = self.judged()
+        values = self.validate(judged)
         number = self.state.epoch + 1
         rate = lr_at(self.options, number * self.steps - 1, self.steps)
         loss = self.state.loss_sum / max(1, self.state.step)
@@ -326,8 +347,8 @@ class Trainer:
         if values[self.options.select] >= self.state.best:
             self.state.best = values[self.options.select]
             extra = {"config": self.config.as_dict(), "epoch": number, "validation": values}
-            card = Card(self.config.detector, describe_options(self.judged.options), extra=extra)
-            save_weights(self.output / BEST, self.judged.state_dict(), card)
+            card = Card(self.config.detector, describe_options(judged.options), extra=extra)
+            save_weights(self.output / BEST, judged.state_dict(), card)
         self.state.epoch, self.state.step, self.state.loss_sum = number, 0, 0.0
         self._write_tables()
         self.save()

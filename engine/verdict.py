@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from datasets import Record
 from datasets.csv_file import read_rows
 
 from .config import Config, ConfigError
+from .listing import whole_batches
 from .predict import Device, score
 from .progress import Progress
 from .run import SAME, begin, open_output, run_info, write_json
@@ -138,12 +139,10 @@ def _write_spai(file: Path, output: Path, tag: str, csv_root: Path | None) -> No
     scores = {row["path"]: row["score"] for row in _read_predictions(output)}
     root = csv_root or file.parent
     temporary = output / (file.name + ".part")
-    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        writer = csv.DictWriter(stream, [*columns, tag], lineterminator="\n")
-        writer.writeheader()
+    with TableWriter(temporary, [*columns, tag], [], resume=False) as table:
         for row in rows:
             path = datasets.load("csv_file").resolve(row["image"], root, file)
-            writer.writerow({**row, tag: scores[str(path)]})
+            table.append([[*(row[column] for column in columns), scores[str(path)]]])
     replace_file(temporary, output / file.name)
 
 
@@ -191,25 +190,22 @@ def _rows(
                 progress.advance(len(batch))
 
 
-def _print(
-    rows: Iterable[ScoreRow], judge: Judge, loaded: Loaded, as_lines: bool
-) -> Iterator[ScoreRow]:
-    for row in rows:
-        line = json.dumps(as_json(row, judge, loaded)) if as_lines else as_text(row, judge)
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-        yield row
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
-def _left(records: Sequence[Record], output: Path) -> list[Record]:
-    """The records that the predictions lack; one named twice has two rows."""
+def _line(row: ScoreRow, judge: Judge, loaded: Loaded, in_json: bool) -> str:
+    return json.dumps(as_json(row, judge, loaded)) if in_json else as_text(row, judge)
+
+
+def _missing(records: Sequence[Record], output: Path) -> list[bool]:
+    """Whether the predictions lack each record; one named twice has two rows."""
     done = Counter(row["path"] for row in _read_predictions(output))
     left = []
     for record in records:
-        if done[record.key]:
-            done[record.key] -= 1
-        else:
-            left.append(record)
+        left.append(not done[record.key])
+        done[record.key] -= not left[-1]
     return left
 
 
@@ -232,12 +228,15 @@ def _run_into(
     begin(output / RUN, info, request.resume, (*SAME, "threshold", "band"))
     with TableWriter(output / PREDICTIONS, COLUMNS, ["path"], request.resume) as table:
         table.flush()
-        left = _left(records, output)
-        if len(left) < len(records):
-            log.info("%d of %d pictures were scored before", len(records) - len(left), len(records))
-        rows = _rows(left, loaded, device, config, workers)
-        for row in _print(rows, judge, loaded, request.json):
-            table.append([_prediction(row, judge)])
+        missing = _missing(records, output)
+        if not all(missing):
+            log.info("%d of %d pictures were scored before", missing.count(False), len(records))
+        chosen = whole_batches(missing, config.score.batch_size)
+        rows = _rows([records[i] for i in chosen], loaded, device, config, workers)
+        for i, row in zip(chosen, rows, strict=True):
+            if missing[i]:
+                table.append([_prediction(row, judge)])
+                _print(_line(row, judge, loaded, request.json))
     for file in tables:
         _write_spai(file, output, request.tag, request.csv_root)
     asked = {record.key for record in records}
@@ -261,8 +260,10 @@ def run(
     """Scores what `collect` listed, prints a line for each, writes the files. Returns how many
     could not be read."""
     if request.output is None:
-        rows = _rows(records, loaded, device, config, workers)
-        failed = sum(bool(row.error) for row in _print(rows, judge, loaded, request.json))
+        failed = 0
+        for row in _rows(records, loaded, device, config, workers):
+            failed += bool(row.error)
+            _print(_line(row, judge, loaded, request.json))
     else:
         failed = _run_into(request.output, request, records, loaded, judge, device, config, workers)
     if failed:
@@ -287,8 +288,8 @@ def typed_path(line: str) -> str:
     return name if name != bare and _is_file(name) else bare
 
 
-def ask(loaded: Loaded, judge: Judge, device: Device, config: Config, as_lines: bool) -> int:
-    """Asks for one path after the other until the input ends; `as_lines` answers in JSON.
+def ask(loaded: Loaded, judge: Judge, device: Device, config: Config, in_json: bool) -> int:
+    """Asks for one path after the other until the input ends; `in_json` answers in JSON.
     Returns how many failed."""
     failed = 0
     while True:
@@ -303,11 +304,8 @@ def ask(loaded: Loaded, judge: Judge, device: Device, config: Config, as_lines: 
                 loaded.model, [Record(name, Path(name))], device, 1, seed=config.score.seed
             )
             failed += bool(row.error)
-            answer = _spoken(row, judge, loaded)
-            if as_lines:
-                answer = json.dumps(as_json(row, judge, loaded))
-            sys.stdout.write(answer + "\n")
-            sys.stdout.flush()
+            answer = as_json(row, judge, loaded) if in_json else None
+            _print(json.dumps(answer) if answer else _spoken(row, judge, loaded))
 
 
 def _spoken(row: ScoreRow, judge: Judge, loaded: Loaded) -> str:

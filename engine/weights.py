@@ -81,10 +81,11 @@ def replace_file(temporary: Path, final: Path) -> None:
 
 def save_weights(path: Path, state: dict[str, Tensor], card: Card) -> None:
     """Writes a safetensors file that carries its card."""
+    # One entry: safetensors writes several in random order, and equal weights would get other sums.
     metadata = {
-        "format": FORMAT,
         "card": json.dumps(
             {
+                "format": FORMAT,
                 "detector": card.detector,
                 "options": card.options,
                 "threshold": card.threshold,
@@ -107,10 +108,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card | None]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: expected a safetensors file; found {error}") from error
-    if metadata.get("format") != FORMAT:
+    if "card" not in metadata:
         return state, None
     try:
         values = json.loads(metadata["card"])
+        if values["format"] != FORMAT:
+            raise WeightsError(f"{path}: is of format {values['format']}; expected {FORMAT}")
         band = values["band"]
         card = Card(
             str(values["detector"]),

@@ -1,14 +1,18 @@
-"""Shared by the tests: import path, threads, and small generated pictures."""
+"""What all tests use: import path, threads, and small generated pictures."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from datasets import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -56,3 +60,13 @@ def tree(tmp_path: Path) -> Path:
 def pictures(tree: Path) -> list[Path]:
     """The picture files of `tree`, sorted."""
     return sorted(path for path in tree.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], list[Record]]:
+    """17 pictures to train on, 7 for validation, both of either class. Do not change the files."""
+    from datasets import folder
+    from engine.listing import hold_out
+
+    root = make_tree(tmp_path_factory.mktemp("pictures") / "tree")
+    return hold_out(folder.records(root), 0.25)

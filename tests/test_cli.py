@@ -1,0 +1,637 @@
+"""The command line as its users meet it: results, messages, exit statuses, interrupted runs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_runner import Cli, runner, write_weights
+from conftest import ROOT, make_picture
+from sklearn.metrics import average_precision_score
+
+from detectors._base import WeightsError
+
+COMMAND = [sys.executable, str(ROOT / "main.py"), "--device", "cpu"]
+PROMPT = "Please enter the image filepath for scanning: "
+FEW = ("--set", "score.resamples=2")
+BAND = (0.3, 0.7)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", band=BAND)
+
+
+@pytest.fixture(scope="module")
+def cospy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "cospy.safetensors", "cospy")
+
+
+@pytest.fixture
+def bare(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cli:
+    """main.py without --weights."""
+    return runner(capsys, caplog, monkeypatch, "--device", "cpu")
+
+
+@pytest.fixture
+def cli(
+    weights: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cli:
+    """main.py with the small detector's weights."""
+    return runner(capsys, caplog, monkeypatch, "--device", "cpu", "--weights", weights)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return list(csv.DictReader(stream))
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+# --- usage
+
+
+def test_help_is_quick_and_names_every_phase() -> None:
+    begin = time.perf_counter()
+    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - begin < 2  # importing torch alone takes longer
+    assert done.stderr == ""
+    for word in ("train", "eval", "test", "--input", "--json", "--resume", "Exit status"):
+        assert word in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--phase guess", "'train'.*'eval'.*'test'"),
+        ("--detector nobody", "cospy.*default.*ssp"),
+        ("--wieghts x", "--wieghts"),
+        ("--inp x", "--inp"),
+        ("--input", "at least one"),
+        ("--limit 0 --phase eval", "1 or more.*'0'"),
+        ("--batch_size some", "whole number.*'some'"),
+        ("--workers -1", "0 or more.*'-1'"),
+        ("--seed 1.5", "whole number.*'1.5'"),
+        ("--threshold 1.1", "0 to 1.*'1.1'"),
+        ("--threshold nan", "0 to 1.*'nan'"),
+        ("--precision fp8", "fp32"),
+        ("--resume --overwrite --input x --output y", "not allowed with"),
+        ("--data x", "--phase train or eval"),
+        ("--limit 3 --input x", "--phase train or eval"),
+        ("--degrade jpeg:90 --input x", "--phase eval"),
+        ("--phase eval --input x", "--phase test"),
+        ("--phase train --json --data x", "--phase test"),
+        ("--output x", "--input"),
+        ("--resume --input x", "--output"),
+    ],
+)
+def test_wrong_flags_are_one_line(bare: Cli, arguments: str, said: str) -> None:
+    complaint = bare(*arguments.split()).complaint
+    assert re.search(said, complaint)
+    assert "--help" in complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--set default.crpo=64", r"default\.crpo.*default\.crop.*default\.views"),
+        ("--set nobody.x=1", "nobody.*default, train, data, score"),
+        ("--set views=1", "section.key=value.*'views=1'"),
+        ("--set default.views=many", "default.views.*int.*'many'"),
+        ("--set default.views=2", "1 or 5.*2"),
+        ("--set score.batch_size=0", "1 or more.*0"),
+        ("--set default.views=[", "YAML"),
+        ("--config nowhere.yaml", "nowhere.yaml"),
+        ("--device tpu", "cpu, cuda"),
+        ("--device cuda:99", "CUDA devices.*--device cpu"),
+        ("--device cpu --precision fp16", "expected a GPU"),
+        ("--device cpu --gpu 0", "one of them"),
+    ],
+)
+def test_wrong_values_are_one_line(cli: Cli, arguments: str, said: str) -> None:
+    assert re.search(said, cli("--input", "x.png", *arguments.split()).complaint)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("default: {crpo: 3}", "default.crpo.*default.crop"),
+        ("detector: ssp", "'ssp'.*default"),
+        ("- 1", "sections of keys.*list"),
+        ("default: 3", "below 'default'.*3"),
+        ("{", "YAML"),
+    ],
+)
+def test_a_wrong_configuration_is_named(cli: Cli, tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(content)
+    assert re.search(said, cli("--input", "x.png", "--config", file).complaint)
+
+
+@pytest.mark.parametrize("phase", ["train", "eval"])
+def test_labelled_data_are_asked_for(cli: Cli, phase: str) -> None:
+    assert re.search(f"--phase {phase}.*--data", cli("--phase", phase).complaint)
+
+
+@pytest.mark.parametrize("phase", ["train", "eval"])
+def test_data_without_labels_are_refused(cli: Cli, phase: str, tmp_path: Path) -> None:
+    for data in (tmp_path / "none", tmp_path):
+        complaint = cli("--phase", phase, "--data", data, "--output", tmp_path / "out").complaint
+        assert str(data) in complaint
+        assert "expected" in complaint
+    make_picture(0, fake=False).save(tmp_path / "a.png")
+    done = cli("--phase", phase, "--data", tmp_path, "--output", tmp_path / "out")
+    assert "real" in done.complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_weights_say_what_to_do(
+    bare: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.weights.PRETRAINED", tmp_path)
+    shipped = bare("--input", "x.png").complaint
+    assert "default.safetensors" in shipped
+    assert "--weights" in shipped
+    assert "--weights" in bare("--input", "x.png", "--detector", "ssp").complaint
+    named = bare("--input", "x.png", "--weights", "nowhere.safetensors").complaint
+    assert "nowhere.safetensors" in named
+    own = ("--train_dataset", "progan", "--mode", "branch", "--ckpt", tmp_path / "ckpt")
+    trained = bare("--input", "x.png", *own).complaint
+    assert str(tmp_path / "ckpt" / "progan" / "artifact") in trained
+    assert "--phase train" in trained
+
+
+def test_wrong_weights_are_refused(bare: Cli, cospy: Path, tmp_path: Path) -> None:
+    said = bare("--input", "x.png", "--weights", cospy).complaint
+    assert re.search("default.*cospy", said)
+    text = tmp_path / "text.safetensors"
+    text.write_text("no weights")
+    assert str(text) in bare("--input", "x.png", "--weights", text).complaint
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(cospy.read_bytes()[:-100])
+    assert str(cut) in bare("--input", "x.png", "--weights", cut, "--detector", "cospy").complaint
+
+
+def test_weights_with_a_card_know_their_variant(
+    bare: Cli, cospy: Path, pictures: list[Path]
+) -> None:
+    flags = ("--json", "--weights", cospy, "--input", pictures[0])
+    short = bare("--detector", "cospy", *flags)
+    assert (short.status, short.rows[0]["detector"]) == (0, "cospy")
+    assert short.rows == bare("--train_dataset", "progan", "--mode", "branch", *flags).rows
+
+
+def test_debug_shows_the_traceback(bare: Cli) -> None:
+    with pytest.raises(WeightsError):
+        bare("--input", "x.png", "--weights", "nowhere.safetensors", "--debug")
+
+
+def test_a_gpu_that_is_not_there_is_replaced_with_a_warning(
+    weights: Path, tree: Path, request: pytest.FixtureRequest
+) -> None:
+    fixtures = map(request.getfixturevalue, ("capsys", "caplog", "monkeypatch"))
+    done = runner(*fixtures, "--weights", weights, "--gpu", 99)("--json", "--input", tree)
+    assert done.status == 0
+    assert len(done.rows) == 24
+    assert any("--gpu 99" in line and "CPU" in line for line in done.log)
+
+
+def test_a_failing_disk_is_one_line(cli: Cli, tree: Path) -> None:
+    taken = tree / "real" / "000.jpg"
+    for output in (taken, taken / "below"):
+        assert str(taken) in cli("--input", tree, "--output", output).complaint
+
+
+# --- phase test
+
+
+def test_json_keeps_the_contract(cli: Cli, tree: Path, pictures: list[Path]) -> None:
+    missing = tree / "missing.png"
+    done = cli("--json", "--input", tree, missing)
+    assert done.status == 1
+    assert done.err == ""
+    assert [row["path"] for row in done.rows] == [*map(str, pictures), str(missing)]
+    keys = ("path", "score", "logit", "label", "threshold", "detector", "weights")
+    for row in done.rows:
+        assert tuple(row) == (*keys, "width", "height", "error")
+        assert (row["threshold"], row["detector"]) == (0.5, "default")
+        assert row["weights"] == "tiny.safetensors"
+    *good, bad = done.rows
+    for row in good:
+        assert row["error"] is None
+        assert row["score"] == pytest.approx(1 / (1 + np.exp(-row["logit"])), abs=1e-6)
+        assert row["label"] == label(row["score"], 0.5, BAND)
+        assert (row["width"], row["height"]) == (72, 64)
+    assert {row["label"] for row in good} == {"synthetic", "real", "uncertain"}
+    assert [bad[key] for key in ("score", "logit", "label", "width", "height")] == [None] * 5
+    assert bad["error"] == "no such file"
+
+
+def label(score: float, threshold: float, band: tuple[float, float] | None) -> str:
+    if band and band[0] <= score <= band[1]:
+        return "uncertain"
+    return "synthetic" if score > threshold else "real"
+
+
+def test_lines_for_people(cli: Cli, tree: Path) -> None:
+    rows = cli("--json", "--input", tree).rows
+    spoken = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
+    lines = cli("--input", tree).out.splitlines()
+    for row, line in zip(rows, lines, strict=True):
+        score, verdict, path = line.split()
+        assert float(score) == pytest.approx(row["score"], abs=0.0006)
+        assert (verdict, path) == (spoken[row["label"]], row["path"])
+
+
+def test_a_terminal_without_the_letters_gets_escapes(
+    cli: Cli, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = pictures[0].with_name("ü\N{SNOWMAN}.png")
+    shutil.copy(pictures[0], odd)
+    terminal = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding="ascii"))
+    assert cli("--input", odd, pictures[1]).status == 0
+    first, second = terminal.getvalue().decode("ascii").splitlines()
+    assert first.endswith(f"{odd.parent}/\\xfc\\u2603.png")
+    assert second.endswith(str(pictures[1]))
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 1])
+def test_a_threshold_of_ones_own_has_no_band(cli: Cli, tree: Path, threshold: float) -> None:
+    rows = cli("--json", "--input", tree, "--threshold", threshold).rows
+    assert {row["threshold"] for row in rows} == {threshold}
+    assert [row["label"] for row in rows] == [label(row["score"], threshold, None) for row in rows]
+    assert any(BAND[0] <= row["score"] <= BAND[1] for row in rows)
+
+
+def test_pictures_folders_tables_and_standard_input_mix(
+    cli: Cli, tree: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    names = [path.relative_to(tree).as_posix() for path in pictures[:2]]
+    table = tmp_path / "list.csv"
+    table.write_text("image\n" + "\n".join(names) + "\n")
+    lines = f"{pictures[4]}\r\n\n{pictures[5]}".encode()
+    inputs = ("--input", pictures[3], tree / "real", "-", table, "--csv_root", tree)
+    done = cli("--json", *inputs, stdin=lines)
+    assert done.status == 0
+    real = [path for path in pictures if path.parent.name == "real"]
+    wanted = [pictures[3], *real, pictures[4], pictures[5], *pictures[:2]]
+    assert [row["path"] for row in done.rows] == [str(path) for path in wanted]
+
+
+def test_an_empty_standard_input_is_an_error_of_use(cli: Cli) -> None:
+    assert "found none" in cli("--input", "-").complaint
+
+
+def test_scores_do_not_depend_on_order_batch_or_workers(cli: Cli, pictures: list[Path]) -> None:
+    def logits(*arguments: object) -> dict[str, float]:
+        return {row["path"]: row["logit"] for row in cli("--json", *arguments).rows}
+
+    usual = logits("--input", *pictures)
+    assert logits("--input", *pictures[::-1]) == pytest.approx(usual, abs=1e-4)
+    assert logits("--batch_size", 5, "--input", *pictures) == pytest.approx(usual, abs=1e-4)
+    assert logits("--workers", 2, "--input", *pictures) == usual
+
+
+def test_predictions_and_spais_table(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    table = tmp_path / "in" / "list.csv"
+    table.parent.mkdir()
+    rows = ['fake/gan/001.png,1,test,"a, b"', "missing.png,0,test,", "real/000.jpg,0,val,ü"]
+    table.write_text("image,class,split,note\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    output = tmp_path / "out"
+    done = cli("--json", "--input", table, "--csv_root", tree, "--output", output, "--tag", "mine")
+    assert done.status == 1
+
+    found = read_csv(output / "predictions.csv")
+    assert list(found[0]) == ["path", "score", "logit", "label", "error"]
+    for row, shown in zip(found, done.rows, strict=True):
+        for key, value in row.items():
+            assert value == ("" if shown[key] is None else str(shown[key]))
+    scores = {row["path"]: row["score"] for row in found}
+    spai = read_csv(output / "list.csv")
+    assert list(spai[0]) == ["image", "class", "split", "note", "mine"]
+    for row, given in zip(spai, read_csv(table), strict=True):
+        assert row == {**given, "mine": scores[str(tree / given["image"])]}
+    assert [bool(row["mine"]) for row in spai] == [True, False, True]
+    run = json.loads((output / "run.json").read_text())
+    assert run["counts"] == {"pictures": 3, "unreadable": 1}
+
+
+def test_tables_that_results_would_overwrite_are_refused(
+    cli: Cli, tree: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "list.csv"
+    content = "image,default\nreal/000.jpg,1\n"
+    table.write_text(content)
+    use = ("--input", table, "--csv_root", tree)
+    assert "--tag" in cli(*use, "--output", tmp_path / "out").complaint
+    assert "another folder" in cli(
+        *use, "--tag", "x", "--output", tmp_path, "--overwrite"
+    ).complaint  # fmt: skip
+    assert table.read_text() == content
+    twin = tmp_path / "twin" / "list.csv"
+    twin.parent.mkdir()
+    twin.write_text("image\nreal/001.png\n")
+    both = ("--input", table, twin, "--csv_root", tree, "--tag", "x")
+    assert "list.csv" in cli(*both, "--output", tmp_path / "out").complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompt_as_published(bare: Cli, cospy: Path, tree: Path, pictures: list[Path]) -> None:
+    flags = ("--train_dataset", "progan", "--mode", "branch", "--weights", cospy)
+    spaced = tree / " two words.png"
+    shutil.copy(pictures[0], spaced)
+    rows = bare(*flags, "--json", "--input", *pictures[:8], spaced).rows
+    lines = [f"{path}\n" for path in pictures[:8]]
+    lines[2] = f"\n  '{pictures[2]}' \r\n"  # an empty line, and a file dropped on a terminal
+    typed = "".join(lines) + str(spaced)  # without a newline at the end
+    done = bare(*flags, stdin=typed.encode())
+    assert done.status == 0
+    words = {"synthetic": "AI-Generated", "real": "Real"}
+    shown = done.out.splitlines()
+    for line, row in zip(shown, rows, strict=True):
+        match = re.fullmatch(r"CO-SPY Prediction: (\d\.\d{3}) - (AI-Generated|Real)", line)
+        assert match, line
+        assert float(match[1]) == pytest.approx(row["score"], abs=0.002)
+        assert match[2] == words[row["label"]]
+    assert len({line.split(" - ")[1] for line in shown}) == 2
+    assert done.err == PROMPT * 11 + "\n"
+
+
+def test_prompt_with_a_bad_path_and_in_json(cli: Cli, pictures: list[Path]) -> None:
+    typed = f"nowhere.png\n{pictures[0]}\n".encode()
+    done = cli(stdin=typed)
+    assert done.status == 1
+    bad, good = done.out.splitlines()
+    assert bad == "Default Error: nowhere.png: no such file"
+    assert good.startswith("Default Prediction: 0.")
+    rows = cli("--json", stdin=typed).rows
+    assert [row["error"] for row in rows] == ["no such file", None]
+
+
+# --- phase eval
+
+
+@pytest.fixture
+def evaluate(cli: Cli, tree: Path) -> Cli:
+    """Phase eval of `tree`; the arguments are those besides."""
+
+    def run(*arguments: object, stdin: bytes = b"") -> object:
+        return cli("--phase", "eval", "--data", tree, *FEW, *arguments)
+
+    return run
+
+
+def test_evaluation_writes_files_that_agree(
+    evaluate: Cli, tree: Path, tmp_path: Path, weights: Path
+) -> None:
+    output = tmp_path / "eval"
+    done = evaluate("--output", output, "--threshold", 0.6)
+    assert (done.status, done.err) == (0, "")
+    assert any(str(output) in line for line in done.log)
+    plots = {"roc.png", "pr.png", "histogram.png", "generators.png"}
+    files = {"scores.csv", "result.json", "output.json", "evaluation.log", "run.json"}
+    files |= {"report.md", "report.html"} | plots
+    assert {path.name for path in output.iterdir()} == files
+
+    rows = read_csv(output / "scores.csv")
+    columns = ("key", "source", "generator", "label", "logit", "score", "error", "degradation")
+    assert tuple(rows[0]) == (*columns, "width", "height")
+    assert [row["key"] for row in rows] == sorted(
+        path.relative_to(tree).as_posix() for path in tree.rglob("*.*")
+    )
+    result = json.loads((output / "result.json").read_text())[""]
+    saved = json.loads((output / "output.json").read_text())[""]
+    assert result.keys() == saved.keys() == {"gan", "diffusion"}
+    for generator, cell in result.items():
+        part = [row for row in rows if row["generator"] in ("", generator)]
+        labels = np.array([int(row["label"]) for row in part])
+        scores = np.array([float(row["score"]) for row in part])
+        logits = np.array([float(row["logit"]) for row in part])
+        assert cell["size"] == len(part) == 18
+        assert cell["AP"] == pytest.approx(average_precision_score(labels, logits), abs=1e-9)
+        assert cell["Accuracy"] == pytest.approx(np.mean((scores > 0.6) == labels), abs=1e-9)
+        assert sorted(zip(saved[generator]["y_pred"], saved[generator]["y_true"], strict=True)) == (
+            sorted(zip(scores, labels, strict=True))
+        )
+    for generator, cell in result.items():
+        line = next(line for line in done.out.splitlines() if line.startswith(generator))
+        assert f"{100 * cell['AP']:.1f} [" in line
+    assert done.out.strip() in (output / "evaluation.log").read_text("utf-8")
+
+    run = json.loads((output / "run.json").read_text())
+    assert run["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert run["counts"] == {"pictures": 24, "unreadable": 0}
+    assert (run["threshold"], run["degradation"], run["device"]) == (0.6, "none", "cpu")
+    assert run["config"]["default"]["crop"] == 48
+    assert {"command", "git_revision", "versions", "platform", "seconds"} <= run.keys()
+
+
+def test_parts_of_the_data(evaluate: Cli, tmp_path: Path) -> None:
+    output = tmp_path / "eval"
+    done = evaluate("--output", output, "--generators", "gan", "--limit", 4)
+    assert done.status == 0
+    rows = read_csv(output / "scores.csv")
+    assert [row["key"] for row in rows] == [
+        *(f"fake/gan/{n:03}.{('jpg', 'png')[n % 2]}" for n in range(4)),
+        *(f"real/{n:03}.{('jpg', 'png')[n % 2]}" for n in range(4)),
+    ]
+    other = tmp_path / "other"
+    assert re.search("gna.*diffusion, gan", evaluate("--generators", "gna").complaint)
+    assert "--sources" in evaluate("--sources", "coco", "--output", other).complaint
+    assert not other.exists()
+
+
+def test_degradations_are_written_in_the_rows(evaluate: Cli, tmp_path: Path) -> None:
+    plain, jpeg = tmp_path / "plain", tmp_path / "jpeg"
+    evaluate("--output", plain)
+    assert evaluate("--output", jpeg, "--degrade", "crop:64+jpeg:090").status == 0
+    before, after = read_csv(plain / "scores.csv"), read_csv(jpeg / "scores.csv")
+    assert {row["degradation"] for row in before} == {"none"}
+    assert {row["degradation"] for row in after} == {"crop:64+jpeg:90"}
+    assert [row["key"] for row in before] == [row["key"] for row in after]
+    assert [row["width"] for row in after] == ["72"] * 24  # of the picture as it was
+    changed = [a["logit"] != b["logit"] for a, b in zip(before, after, strict=True)]
+    assert all(changed)
+
+
+@pytest.mark.parametrize("wrong", ["blur:3", "jpeg", "jpeg:0", "crop:64+", "jpeg:90,crop:64"])
+def test_a_wrong_degradation_leaves_no_folder(evaluate: Cli, tmp_path: Path, wrong: str) -> None:
+    output = tmp_path / "eval"
+    assert "--degrade" in evaluate("--output", output, "--degrade", wrong).complaint
+    assert not output.exists()
+
+
+def test_the_output_has_a_name_without_being_given_one(
+    cli: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tree)
+    done = cli("--phase", "eval", "--data", ".", "--limit", 2, *FEW)
+    assert done.status == 0
+    assert (tree / "runs" / "default" / "eval_tree" / "scores.csv").exists()
+
+
+# --- runs that were interrupted
+
+
+def cuts(data: bytes) -> list[int]:
+    """Lengths that a killed run may leave: nothing, half a header, whole and half rows."""
+    lines = data.splitlines(keepends=True)
+    rows = [sum(map(len, lines[:n])) for n in range(len(lines) + 1)]
+    return [0, 5, rows[1], rows[2] - 3, rows[9], rows[10] + 1, rows[18], rows[-1] - 1, rows[-1]]
+
+
+def test_a_resumed_test_ends_like_an_uninterrupted_one(
+    cli: Cli, tree: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    pictures[3].write_bytes(b"broken")
+    inputs = ("--input", tree, pictures[0], pictures[3])  # two of them twice
+    output = tmp_path / "out"
+    whole = cli(*inputs, "--output", output)
+    assert whole.status == 1
+    files = {path: path.read_bytes() for path in (output / "predictions.csv", output / "run.json")}
+    table = output / "predictions.csv"
+    shown = whole.out.splitlines()
+    for length in cuts(files[table]):
+        table.write_bytes(files[table][:length])
+        done = cli(*inputs, "--output", output, "--resume")
+        assert (done.status, done.err) == (1, "")
+        assert table.read_bytes() == files[table], length
+        kept = max(0, files[table][:length].count(b"\n") - 1)
+        assert done.out.splitlines() == shown[kept:], length
+        if kept:
+            assert f"{kept} of 26 pictures were scored before" in done.log
+
+
+def test_a_resumed_evaluation_ends_like_an_uninterrupted_one(
+    evaluate: Cli, pictures: list[Path], tmp_path: Path
+) -> None:
+    pictures[3].write_bytes(b"broken")
+    output = tmp_path / "eval"
+    whole = evaluate("--output", output)
+    names = ("scores.csv", "result.json", "output.json", "roc.png")
+    files = {output / name: (output / name).read_bytes() for name in names}
+    table = output / "scores.csv"
+    for length in cuts(files[table])[::3]:
+        table.write_bytes(files[table][:length])
+        for name in names[1:]:
+            (output / name).unlink()
+        done = evaluate("--output", output, "--resume")
+        assert (done.status, done.out) == (whole.status, whole.out)
+        for path, content in files.items():
+            assert path.read_bytes() == content, (path.name, length)
+
+
+@pytest.mark.parametrize("phase", ["test", "eval"])
+def test_an_earlier_run_is_neither_mixed_nor_lost(
+    cli: Cli, tree: Path, tmp_path: Path, phase: str
+) -> None:
+    output = tmp_path / "out"
+    use = ("--phase", "eval", "--data", tree, *FEW) if phase == "eval" else ("--input", tree)
+    table = output / ("scores.csv" if phase == "eval" else "predictions.csv")
+    (output / "keep").mkdir(parents=True)
+    (output / "notes.txt").write_text("mine")
+    assert cli(*use, "--output", output).status == 0
+    first = table.read_bytes()
+
+    refused = cli(*use, "--output", output).complaint
+    assert "--resume" in refused
+    assert "--overwrite" in refused
+    others = {
+        "weights": ("--weights", write_weights(tmp_path / "other.safetensors", seed=1)),
+        "score.batch_size": ("--batch_size", 3),
+        "default.views": ("--set", "default.views=1"),
+        "precision": ("--precision", "bf16"),
+    }
+    others |= (
+        {"degradation": ("--degrade", "jpeg:90"), "gan": ("--generators", "diffusion")}
+        if phase == "eval"
+        else {"threshold": ("--threshold", 0.1), "band": ("--threshold", 0.5)}
+    )
+    for name, flags in others.items():
+        complaint = cli(*use, "--output", output, "--resume", *flags).complaint
+        assert re.search(rf"--resume.*\b{name}\b", complaint), complaint
+        assert table.read_bytes() == first
+
+    table.write_text("spoiled\n")
+    assert "expected the columns" in cli(*use, "--output", output, "--resume").complaint
+    done = cli(*use, "--output", output, "--overwrite")
+    assert done.status == 0
+    assert table.read_bytes() == first
+    assert (output / "notes.txt").read_text() == "mine"
+    assert (output / "keep").is_dir()
+
+
+# --- as a process of its own
+
+
+@pytest.fixture
+def many(tree: Path, pictures: list[Path]) -> Path:
+    """A folder of 3000 names for a few pictures, so that scoring them takes a while."""
+    folder = tree.parent / "many"
+    folder.mkdir()
+    for number in range(3000):
+        os.link(pictures[number % len(pictures)], folder / f"{number:04}.png")
+    return folder
+
+
+def test_a_reader_that_goes_away_is_no_error(weights: Path, many: Path) -> None:
+    process = start("--weights", weights, "--input", many, "--workers", 0)
+    assert process.stdout
+    assert process.stdout.readline().count(".png") == 1
+    process.stdout.close()
+    assert process.stderr
+    err = process.stderr.read()
+    assert process.wait(60) == 130
+    assert err == ""
+
+
+def test_an_interrupted_process_keeps_what_it_has_scored(
+    weights: Path, many: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    process = start(
+        "--weights", weights, "--input", many, "--workers", 1, "--output", output,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stderr
+    first = process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, the workers included
+    # Not communicate(), which would lose what readline() has read ahead.
+    out, err = process.stdout.read(), process.stderr.read()
+    assert process.wait(60) == 130
+    assert err == "\nmain.py: interrupted; --resume goes on\n"
+    paths = [row["path"] for row in read_csv(output / "predictions.csv")]
+    shown = [line.split(maxsplit=2)[2] for line in (first + out).splitlines()]
+    assert paths[: len(shown)] == shown
+    assert len(shown) <= len(paths) <= len(shown) + 1
+    assert len(paths) < 3000

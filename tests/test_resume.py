@@ -1,0 +1,232 @@
+"""A training run that is killed at any moment and resumed ends exactly as an uninterrupted one:
+the same weights, averages, optimizer state, history and files, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from training import STEPS, Killed, Parts, at_call, at_step, kill, result, run, terminate
+
+from detectors._base import WeightsError
+from engine import checkpoint, train
+from engine.config import ConfigError
+from engine.train import CHECKPOINT, HISTORY, Interrupted, Trainer
+
+PREVIOUS = f"{CHECKPOINT}.previous"
+Result = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    output = tmp_path_factory.mktemp("run")
+    run(output, parts)
+    return result(output)
+
+
+def test_the_same_run_twice_is_the_same(
+    parts: Parts, tmp_path: Path, uninterrupted: Result
+) -> None:
+    run(tmp_path, parts)
+    assert result(tmp_path) == uninterrupted
+    other = tmp_path / "other"
+    run(other, parts, seed=6)
+    assert result(other)["best"] != uninterrupted["best"]
+
+
+def test_workers_do_not_matter(parts: Parts, tmp_path: Path, uninterrupted: Result) -> None:
+    run(tmp_path, parts, workers=2)
+    assert result(tmp_path) == uninterrupted
+
+
+# --- killed, then resumed
+
+
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_killed_at_any_step(
+    parts: Parts, tmp_path: Path, uninterrupted: Result, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    at_step(monkeypatch, step, kill)
+    with pytest.raises(Killed):
+        run(tmp_path, parts)
+    run(tmp_path, parts, resume=True)
+    assert result(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("validate", 1), ("validate", 2), ("_write_tables", 1), ("_write_tables", 2),
+     ("save", 1), ("save", 2), ("save", 3), ("save", 4)],
+)  # fmt: skip
+def test_killed_outside_of_steps(
+    parts: Parts, tmp_path: Path, uninterrupted: Result, name: str, number: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, Trainer, name, number, kill)
+        with pytest.raises(Killed):
+            run(tmp_path, parts)
+    run(tmp_path, parts, resume=True)
+    assert result(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_killed_between_the_two_renames(
+    parts: Parts, tmp_path: Path, uninterrupted: Result, number: int
+) -> None:
+    """The checkpoint before has its other name, the new one not yet its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, checkpoint, "replace_file", number, kill)
+        with pytest.raises(Killed):
+            run(tmp_path, parts)
+    assert not (tmp_path / CHECKPOINT).exists()
+    assert (tmp_path / PREVIOUS).exists() == (number > 1)
+    run(tmp_path, parts, resume=True)
+    assert result(tmp_path) == uninterrupted
+
+
+def test_stopped_by_a_signal_at_every_step(
+    parts: Parts, tmp_path: Path, uninterrupted: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run in eight pieces; each saves what it did, so that none repeats a step."""
+    for _ in range(STEPS):
+        with pytest.MonkeyPatch.context() as patch:
+            at_step(patch, 1, terminate)
+            with pytest.raises(Interrupted, match="stopped by signal 15 after saving"):
+                run(tmp_path, parts, resume=True)
+    at_step(monkeypatch, 1, kill)  # no step must be left
+    run(tmp_path, parts, resume=True)
+    assert result(tmp_path) == uninterrupted
+
+
+def test_killed_for_good_in_another_process(
+    parts: Parts, tmp_path: Path, uninterrupted: Result
+) -> None:
+    """SIGKILL; then the rest in this process."""
+    script = (
+        "import os, pathlib, pickle, signal, sys, pytest, training\n"
+        "kill = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "training.at_step(pytest.MonkeyPatch(), 6, kill)\n"
+        "training.run(pathlib.Path(sys.argv[1]), pickle.load(sys.stdin.buffer))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+        input=pickle.dumps(parts), capture_output=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert (tmp_path / CHECKPOINT).exists()
+    run(tmp_path, parts, resume=True)
+    assert result(tmp_path) == uninterrupted
+
+
+def test_each_picture_once(parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without balance an epoch is a permutation, with a rest that no batch takes."""
+    changes = {"balance": None, "save_every": 4, "ema": 0.0, "optimizer": "adam"}
+    run(tmp_path / "a", parts, **changes)
+    at_step(monkeypatch, 5, kill)
+    with pytest.raises(Killed):
+        run(tmp_path / "b", parts, **changes)
+    run(tmp_path / "b", parts, resume=True, **changes)
+    assert result(tmp_path / "b") == result(tmp_path / "a")
+
+
+def test_a_finished_run_resumes_to_itself(
+    parts: Parts, tmp_path: Path, uninterrupted: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = run(tmp_path, parts)
+    at_step(monkeypatch, 1, kill)
+    assert run(tmp_path, parts, resume=True) == history
+    assert result(tmp_path) == uninterrupted
+
+
+def test_resume_of_nothing_starts(parts: Parts, tmp_path: Path, uninterrupted: Result) -> None:
+    run(tmp_path / "new", parts, resume=True)
+    assert result(tmp_path / "new") == uninterrupted
+
+
+# --- damaged checkpoints
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    parts: Parts,
+    tmp_path: Path,
+    uninterrupted: Result,
+    caplog: pytest.LogCaptureFixture,
+    share: float,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 7, terminate)
+        with pytest.raises(Interrupted):
+            run(tmp_path, parts)
+    last = tmp_path / CHECKPOINT
+    os.truncate(last, int(share * last.stat().st_size))
+    with caplog.at_level(logging.INFO, "engine"):
+        run(tmp_path, parts, resume=True)
+    assert "going on from the one before" in caplog.text
+    assert result(tmp_path) == uninterrupted
+
+
+def test_no_whole_checkpoint_is_an_error(parts: Parts, tmp_path: Path) -> None:
+    run(tmp_path, parts, epochs=1)
+    for name in (CHECKPOINT, PREVIOUS):
+        os.truncate(tmp_path / name, 100)
+    with pytest.raises(WeightsError, match=r"no whole checkpoint is left: .* --overwrite"):
+        run(tmp_path, parts, resume=True, epochs=1)
+
+
+# --- what is not resumed
+
+
+def test_other_settings_are_named(parts: Parts, tmp_path: Path) -> None:
+    run(tmp_path, parts, epochs=1)
+    with pytest.raises(ConfigError, match=r"had other train\.epochs, train\.lr$"):
+        run(tmp_path, parts, resume=True, lr=0.5, epochs=9)
+
+
+def test_other_pictures_are_refused(parts: Parts, tmp_path: Path) -> None:
+    run(tmp_path, parts, epochs=1)
+    fewer = (parts[0][1:], parts[1])
+    swapped = dataclasses.replace(parts[0][0], label=parts[0][-1].label)
+    relabelled = ([swapped, *parts[0][1:]], parts[1])
+    assert swapped != parts[0][0]
+    for other in (fewer, relabelled):
+        with pytest.raises(ConfigError, match="was trained on other pictures"):
+            run(tmp_path, other, resume=True, epochs=1)
+
+
+def test_an_earlier_run_is_neither_mixed_nor_replaced_unasked(parts: Parts, tmp_path: Path) -> None:
+    run(tmp_path, parts)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(ConfigError, match=r"add --resume .*, --overwrite"):
+        run(tmp_path, parts)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert len(run(tmp_path, parts, overwrite=True, epochs=1)) == 1
+    assert len((tmp_path / HISTORY).read_text(encoding="utf-8").splitlines()) == 2
+
+
+# --- signals
+
+
+def test_the_second_signal_is_not_held_back() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with train.stop_requests() as received:
+            assert received == []
+            terminate()
+            assert received == [signal.SIGTERM]
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN, "as it was before"
+        with train.stop_requests():
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)

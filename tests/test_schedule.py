@@ -1,0 +1,134 @@
+"""Learning rates of the published recipes, and the order in which an epoch takes its pictures."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from datasets import Label, Record
+from engine.config import TrainOptions
+from engine.schedule import epoch_order, lr_at, steps_per_epoch
+
+STEPS = 7
+
+
+def rates(options: TrainOptions) -> list[float]:
+    return [lr_at(options, step, STEPS) for step in range(options.epochs * STEPS)]
+
+
+def per_epoch(options: TrainOptions) -> list[float]:
+    """The rate of each epoch, which must not change within it."""
+    found = rates(options)
+    epochs = [found[i : i + STEPS] for i in range(0, len(found), STEPS)]
+    assert all(len(set(epoch)) == 1 for epoch in epochs)
+    return [epoch[0] for epoch in epochs]
+
+
+def test_step_schedule_is_cospys() -> None:
+    """Times 0.9 after each epoch whose 0-based index is a non-zero multiple of 10."""
+    found = per_epoch(TrainOptions(schedule="step", epochs=33, lr=1e-4))
+    expected = [1e-4] * 11 + [0.9e-4] * 10 + [0.81e-4] * 10 + [0.729e-4] * 2
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_polynomial_schedule_is_ssps() -> None:
+    """lr * (1 - epoch / epochs) ** 0.9 with epochs counted from 1."""
+    found = per_epoch(TrainOptions(schedule="polynomial", epochs=30, lr=1e-4))
+    assert found == pytest.approx([1e-4 * (1 - e / 30) ** 0.9 for e in range(1, 31)], rel=1e-12)
+    assert found[0] == pytest.approx(9.6995e-5, rel=1e-4)
+    assert found[-1] == 0
+
+
+def test_cosine_schedule_is_cospys() -> None:
+    """Per step, from lr to lr / epochs over all steps."""
+    options = TrainOptions(schedule="cosine", epochs=20, lr=1e-4, final_lr=1 / 20)
+    found, total = rates(options), 20 * STEPS
+    low = 1e-4 / 20
+    expected = [low + (1e-4 - low) * (1 + math.cos(math.pi * s / total)) / 2 for s in range(total)]
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found[0] == 1e-4
+    assert found[total // 2] == pytest.approx((1e-4 + low) / 2)
+    assert low < found[-1] < 1.01 * low
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_warmup_rises_to_the_full_rate(schedule: str) -> None:
+    found = rates(TrainOptions(schedule=schedule, epochs=4, lr=1.0, warmup=1.0))
+    rising = found[: STEPS + 1]
+    assert rising == pytest.approx([(step + 1) / (STEPS + 1) for step in range(STEPS)] + [1.0])
+    assert found[STEPS:] == sorted(found[STEPS:], reverse=True)
+    assert (found[-1] < 0.05) == (schedule == "cosine")
+
+
+def test_constant_schedule() -> None:
+    assert set(rates(TrainOptions(schedule="constant", epochs=3, lr=0.5))) == {0.5}
+
+
+# --- the order of an epoch
+
+
+def pictures_of(generator: str, count: int) -> list[Record]:
+    label = Label.FAKE if generator else Label.REAL
+    keys = [f"{generator or 'real'}/{i}.png" for i in range(count)]
+    return [Record(key, Path(key), label, "", generator) for key in keys]
+
+
+RECORDS = pictures_of("", 60) + pictures_of("often", 27) + pictures_of("seldom", 3)
+
+
+def drawn(balance: float, epochs: int) -> Counter[str]:
+    """How often an epoch takes each generator, on average."""
+    options = TrainOptions(balance=balance, seed=1)
+    found: Counter[str] = Counter()
+    for epoch in range(epochs):
+        order = epoch_order(RECORDS, options, epoch)
+        assert len(order) == len(RECORDS)
+        labels = Counter(int(RECORDS[i].label or 0) for i in order)
+        assert labels == {0: 45, 1: 45}, "half of each class, exactly"
+        found.update(RECORDS[i].generator or "real" for i in order)
+    return Counter({name: round(count / epochs) for name, count in found.items()})
+
+
+def test_without_balance_each_picture_is_taken_once() -> None:
+    order = epoch_order(RECORDS, TrainOptions(), 0)
+    assert sorted(order) == list(range(len(RECORDS)))
+    assert order != sorted(order)
+
+
+@pytest.mark.parametrize("balance", [None, 0.5])
+def test_order_depends_on_seed_and_epoch(balance: float | None) -> None:
+    first = epoch_order(RECORDS, TrainOptions(seed=1, balance=balance), 0)
+    assert epoch_order(RECORDS, TrainOptions(seed=1, balance=balance), 0) == first
+    assert epoch_order(RECORDS, TrainOptions(seed=1, balance=balance), 1) != first
+    assert epoch_order(RECORDS, TrainOptions(seed=2, balance=balance), 0) != first
+
+
+def test_balance_0_takes_all_generators_alike() -> None:
+    found = drawn(0.0, epochs=200)
+    assert found["often"] == pytest.approx(22.5, abs=1)
+    assert found["seldom"] == pytest.approx(22.5, abs=1)
+
+
+def test_balance_1_takes_generators_by_size() -> None:
+    found = drawn(1.0, epochs=200)
+    assert found["often"] == pytest.approx(45 * 27 / 30, abs=1)
+    assert found["seldom"] == pytest.approx(45 * 3 / 30, abs=1)
+
+
+def test_balance_between_is_between() -> None:
+    found = drawn(0.5, epochs=200)
+    share = math.sqrt(3) / (math.sqrt(3) + math.sqrt(27))
+    assert found["seldom"] == pytest.approx(45 * share, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "balance", "steps"),
+    [(1, None, 90), (32, None, 2), (90, None, 1), (91, None, 1), (1000, 0.5, 1), (45, 0.5, 2)],
+)
+def test_steps_are_whole_batches(batch_size: int, balance: float | None, steps: int) -> None:
+    options = TrainOptions(batch_size=batch_size, balance=balance)
+    assert steps_per_epoch(RECORDS, options) == steps
+    assert len(epoch_order(RECORDS, options, 0)) >= min(steps * batch_size, len(RECORDS))

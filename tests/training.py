@@ -1,0 +1,119 @@
+"""Short training runs, ways to interrupt them, and their results in a form to compare exactly."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import Toy, ToyOptions
+from torch import Tensor
+
+from datasets import Record
+from detectors._base import Detector
+from engine import train
+from engine.checkpoint import read_checkpoint
+from engine.config import Config, ScoreOptions, TrainOptions
+from engine.train import BEST, CHECKPOINT, HISTORY, Trainer
+from engine.weights import read_weights
+
+Parts = tuple[list[Record], list[Record]]
+# Two epochs of four steps; all that a resumed run has to restore is in use.
+RECIPE = {
+    "epochs": 2, "batch_size": 4, "lr": 0.02, "head_lr": 2.0, "schedule": "cosine", "warmup": 0.5,
+    "weight_decay": 0.01, "clip_norm": 1.0, "label_smoothing": 0.1, "ema": 0.9, "anchor": 0.2,
+    "balance": 0.5, "save_every": 3, "seed": 5,
+}  # fmt: skip
+STEPS = 8
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of the program may catch it."""
+
+
+def config_of(**changes: Any) -> Config:
+    """The recipe with changes."""
+    return Config("toy", ToyOptions(), TrainOptions(**(RECIPE | changes)), score=ScoreOptions(8))
+
+
+def run(
+    output: Path,
+    parts: Parts,
+    resume: bool = False,
+    overwrite: bool = False,
+    kind: type[Detector] = Toy,
+    workers: int = 0,
+    board: bool = False,
+    **changes: Any,
+) -> list[dict[str, float]]:
+    """Trains as the command line does, from the seed on; without TensorBoard unless `board`."""
+    settings, cpu = config_of(**changes), torch.device("cpu")
+    train.seed_everything(settings.train.seed)
+    model = kind(settings.options)
+    with pytest.MonkeyPatch.context() as patch:
+        if not board:
+            patch.setattr(train, "_tensorboard", lambda output: None)
+        return train.start(
+            model, settings, *parts, cpu, output, workers, "as given", resume, overwrite
+        )
+
+
+def plain(value: Any) -> Any:
+    """Tensors as (dtype, shape, bytes), so that == is bitwise."""
+    if isinstance(value, Tensor):
+        return str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
+
+
+def result(output: Path) -> dict[str, Any]:
+    """All that a finished run leaves, in values that can be compared exactly."""
+    saved, note = read_checkpoint(output / CHECKPOINT)
+    assert saved is not None
+    assert note == ""
+    best, card = read_weights(output / BEST)
+    return {
+        "checkpoint": plain(saved),
+        "best": plain(best),
+        "card": card,
+        "history": (output / HISTORY).read_bytes(),
+        "files": sorted(path.name for path in output.iterdir()),
+    }
+
+
+def kill() -> None:
+    """Ends the process as far as the program can tell."""
+    raise Killed
+
+
+def terminate() -> None:
+    """Asks this process to stop, as `kill` or a batch system does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def at_call(
+    patch: pytest.MonkeyPatch, place: Any, name: str, number: int, action: Callable[[], None]
+) -> None:
+    """Does `action` when the n-th call (1-based, from now on) of `place.name` begins."""
+    original, calls = getattr(place, name), 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            action()
+        return original(*arguments)
+
+    patch.setattr(place, name, counted)
+
+
+def at_step(patch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
+    """Does `action` when the n-th optimizer step from now on begins."""
+    at_call(patch, Trainer, "_step", number, action)
