@@ -24,6 +24,8 @@ SCORING_SEED = 0
 
 # Pillow warns from 89 megapixels on and refuses from 179 on; only the refusal is wanted.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# A broken EXIF block or palette does not stop a picture from being decoded.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class UnreadablePicture(ValueError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path, PurePath
 
+log = logging.getLogger(__name__)
 FORMATS = "jpg jpeg jpe jfif png webp bmp gif tif tiff ppm pgm heic heif avif"
 SUFFIXES = frozenset("." + name for name in FORMATS.split())
 
@@ -45,8 +47,9 @@ def is_picture(name: str) -> bool:
 
 
 def walk_pictures(root: Path) -> Iterator[Path]:
-    """Every picture file below `root`, sorted by path. Hidden files and folders are left out, and
-    links to folders are not followed: they lead out of what the user named.
+    """Every picture file below `root`, sorted by path. Hidden files and folders are left out;
+    links to folders are not followed, because they lead out of what the user named, and a warning
+    says so.
 
     Raises:
         LayoutError: a folder cannot be read.
@@ -57,6 +60,9 @@ def walk_pictures(root: Path) -> Iterator[Path]:
 
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in subfolders:
+            if Path(folder, name).is_symlink():
+                log.warning("%s: a link to a folder, left out: name its target", Path(folder, name))
         for name in sorted(files):
             if is_picture(name) and not name.startswith("."):
                 yield Path(folder, name)

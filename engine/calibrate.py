@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,6 +32,8 @@ def fit_platt(labels: Ints, logits: Floats) -> Platt:
     Raises:
         ValueError: a class is missing, or higher logits do not mean synthetic.
     """
+    from sklearn.linear_model import LogisticRegression
+
     if set(labels.tolist()) != {0, 1}:
         raise ValueError("expected real and synthetic pictures to calibrate on; found one class")
     model = LogisticRegression(C=1e6, class_weight="balanced")

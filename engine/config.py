@@ -66,6 +66,8 @@ class TrainOptions:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name}: expected 1 or more; found {getattr(self, name)}")
+        if self.seed < 0:
+            raise ConfigError(f"train.seed: expected 0 or more; found {self.seed}")
         if self.lr <= 0:
             raise ConfigError(f"train.lr: expected more than 0; found {self.lr}")
         for name in ("ema", "anchor"):
@@ -103,6 +105,8 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"score.batch_size: expected 1 or more; found {self.batch_size}")
+        if self.seed < 0:
+            raise ConfigError(f"score.seed: expected 0 or more; found {self.seed}")
         if self.resamples < 1:
             raise ConfigError(f"score.resamples: expected 1 or more; found {self.resamples}")
 

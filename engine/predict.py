@@ -102,7 +102,8 @@ def _logits(model: Detector, items: list[Item], device: Device) -> list[float]:
     batch = model.collate([item.value for item in items])
     with torch.inference_mode(), device.autocast():
         values = model(batch.to(device.device, non_blocking=True)).float().cpu()
-    return [round(value, DECIMALS) for value in values.tolist()]
+    # Adding zero turns -0.0, which reads like an error, into 0.0.
+    return [round(value, DECIMALS) + 0.0 for value in values.tolist()]
 
 
 def score(

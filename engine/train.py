@@ -416,10 +416,10 @@ def start(
         ConfigError: the folder holds another run; see also `Trainer.resume` and `Trainer.run`.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
+    trainer = Trainer(model, config, train, val, device, output, workers)
     open_output(output, OUTPUTS, resume, overwrite)
     handler = log_to(output / LOG)
     try:
-        trainer = Trainer(model, config, train, val, device, output, workers)
         if resume and trainer.resume():
             log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
         log.info("%d pictures to train on, %d for validation: %s", len(train), len(val), how)
