@@ -1,11 +1,13 @@
 """Calibrates a trained detector, and puts it into pretrained/ with its card and checksum.
 
     python scripts/ship_default.py runs/default --val runs/val90 runs/val75 \\
-        --heldout runs/heldout90 runs/heldout75 --note scripts/default_card.md
+        --extra runs/val90_256 --heldout runs/heldout90 runs/heldout75 \\
+        --note scripts/default_card.md
 
 RUN is a training output; the others are outputs of phase eval with its weights: on the generators
 that training never saw, and on held-out pictures of those it saw. Threshold, slope and band are
-fitted on --val; their quality is measured by cross-fitting.
+fitted on --val; their quality is measured by cross-fitting. --extra are the same pictures cut to
+one size, only shown.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from engine.table import ScoreRow, read_table  # noqa: E402
 from engine.weights import MANIFEST, PRETRAINED, read_weights, save_weights, sha256  # noqa: E402
 
 WANTED_ACCURACY = 0.85
+RECONSTRUCTION = "tae-flux2-reconstruction"
+KINDS = ("val", "extra", "heldout")
 SHOWN = (metrics.AUROC, metrics.AP, metrics.TPR_AT_1, metrics.TPR_AT_5)
 
 
@@ -68,11 +72,12 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--val", type=Path, nargs="+", required=True)
     parser.add_argument("--heldout", type=Path, nargs="+", required=True)
+    parser.add_argument("--extra", type=Path, nargs="*", default=[], help="--val at other sizes")
     parser.add_argument("--note", type=Path, required=True, help="the card's text, with $fields")
     args = parser.parse_args()
     source = args.run / "best.safetensors"
     state, card = read_weights(source)
-    runs = {name: [read_run(f) for f in getattr(args, name)] for name in ("val", "heldout")}
+    runs = {name: [read_run(f) for f in getattr(args, name)] for name in KINDS}
     if card is None or any(sha != sha256(source) for group in runs.values() for *_, sha in group):
         print(f"{source}: expected the weights that the evaluations used", file=sys.stderr)
         return 2
@@ -100,7 +105,10 @@ def main() -> int:
 
     pairs = {name: [(d, table) for d, table, _ in group] for name, group in runs.items()}
     results = results_table("unseen generators", pairs["val"])
+    results += results_table("unseen generators", pairs["extra"])
     results += results_table("held out, seen generators", pairs["heldout"])
+    others = [(d, [r for r in t if r.generator != RECONSTRUCTION]) for d, t in pairs["heldout"]]
+    results += results_table("the same without reconstructions", others)
     fields = {
         "band": f"{band[0]:.2f} to {band[1]:.2f}",
         "wanted": percent(WANTED_ACCURACY),
