@@ -23,6 +23,8 @@ PHASES = {
     **dict.fromkeys(("input", "json", "tag"), ("test",)),
     **dict.fromkeys(("data", "generators", "sources", "limit"), ("train", "eval")),
     "degrade": ("eval",),
+    "threshold": ("test", "eval"),
+    **dict.fromkeys(("backbone_weights", "epochs"), ("train",)),
 }
 
 
@@ -200,6 +202,12 @@ def check_flags(p: Parser, args: argparse.Namespace) -> None:
     for name, phases in PHASES.items():
         if args.phase not in phases and getattr(args, name) != p.get_default(name):
             p.error(f"--{name}: expected --phase {' or '.join(phases)}; found {args.phase}")
+    if args.pretrain and args.weights:
+        p.error("--pretrain, --weights: expected one of them; found both")
+    if args.detector not in (None, "cospy"):
+        for name in ("train_dataset", "mode", "branch", "pretrain"):
+            if getattr(args, name):
+                p.error(f"--{name}: expected --detector cospy; found {args.detector}")
     if args.phase == "test":
         if args.output and not args.input:
             p.error("--output: expected --input too; the prompt writes no files")
@@ -260,6 +268,7 @@ def run_train(args: argparse.Namespace) -> int:
     """Phase train. Returns the exit status."""
     import datasets
     from engine import flags, listing, train
+    from engine.config import ConfigError
     from engine.weights import load_backbone, load_exact, open_weights
 
     if args.data is None:
@@ -268,7 +277,8 @@ def run_train(args: argparse.Namespace) -> int:
     config = flags.resolve_config(args, name, None)
     records, val, how = listing.train_and_val(args.data, config.data, args.csv_root)
     chosen = (_listed(args.generators), _listed(args.sources), args.limit)
-    records, val = listing.part(records, *chosen), listing.part(val, *chosen)
+    records, val = listing.part(records, *chosen, val), listing.part(val, *chosen, records)
+    listing.check_classes(args.data, records, val)
     device = flags.device(args, None)  # the recipe says in which precision
     train.seed_everything(config.train.seed)
     model = detectors.load(name)(config.options)
@@ -277,9 +287,18 @@ def run_train(args: argparse.Namespace) -> int:
     if args.weights:
         file = open_weights(Path(args.weights), name)
         load_exact(model, file.state if file.card else model.convert(file.state), file.path)
+    if config.train.freeze_batchnorm and not (args.backbone_weights or args.weights):
+        raise ConfigError(
+            "train.freeze_batchnorm: expected --backbone_weights or --weights to start from; found "
+            "neither: give one, or --set train.freeze_batchnorm=false"
+        )
     if args.compile:
         model.compile()
-    own = flags.cospy_folder(args) if name == "cospy" else Path("runs", name, "train")
+    own = (
+        flags.cospy_folder(args.ckpt, config.options)
+        if name == "cospy"
+        else Path("runs", name, "train")
+    )
     output = args.output or own
     history = train.start(
         model, config, records, val, device.device, output,

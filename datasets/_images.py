@@ -135,6 +135,12 @@ class PictureDataset(Dataset):
             return Item(index, None, str(error), None, None)
         width, height = image.size
         rng = self._generator(index)
-        if self.degradation is not None:
-            image = self.degradation(image, rng)
-        return Item(index, self.transform(image, rng), "", width, height)
+        try:
+            if self.degradation is not None:
+                image = self.degradation(image, rng)
+            value = self.transform(image, rng)
+        # Encoders have limits of their own: a JPEG has at most 65,500 px a side.
+        except (OSError, MemoryError) as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            return Item(index, None, f"cannot be processed: {text}"[:200], width, height)
+        return Item(index, value, "", width, height)

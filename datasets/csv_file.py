@@ -72,9 +72,9 @@ def records(
         if split and row["split"] != split:
             continue
         name, value = row["image"], row.get("class", "").strip()
-        if value not in LABELS:
+        if labelled and value not in LABELS:
             raise LayoutError(f"{file}: expected class 0 or 1; found {value!r} at {name!r}")
-        label = LABELS[value]
+        label = LABELS.get(value)
         if labelled and label is None:
             raise LayoutError(f"{file}: expected a class for every picture; none at {name!r}")
         if name in found:

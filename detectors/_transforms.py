@@ -26,13 +26,18 @@ def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Ten
     return (x - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
 
 
+def cut_strip(image: Image.Image, longest: int) -> Image.Image:
+    """The middle of a picture longer than `longest` px: enlarged or padded whole, a strip in a
+    file of a few kilobytes could fill the memory."""
+    if max(image.size) <= longest:
+        return image
+    return TF.center_crop(image, [min(image.height, longest), min(image.width, longest)])
+
+
 def resize_shorter(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to `size` px, bilinear with antialiasing, aspect kept as torchvision does. Of a
     strip longer than `LONGEST` times its width only the middle is taken."""
-    longest = LONGEST * min(image.size)
-    if max(image.size) > longest:
-        # Enlarged whole, a file of a few kilobytes could fill the memory.
-        image = TF.center_crop(image, [min(image.height, longest), min(image.width, longest)])
+    image = cut_strip(image, LONGEST * min(image.size))
     return TF.resize(image, size, TF.InterpolationMode.BILINEAR)
 
 
@@ -63,7 +68,10 @@ def jpeg(image: Image.Image, quality: int, subsampling: int = -1) -> Image.Image
 
 
 def pad_to(image: Image.Image, size: int) -> Image.Image:
-    """Mirrored at the borders, evenly on both sides, until each side is at least `size` px."""
+    """Mirrored at the borders, evenly on both sides, until each side is at least `size` px; of a
+    strip that is too narrow only the middle is taken."""
+    if min(image.size) < size:
+        image = cut_strip(image, LONGEST * size)
     high, wide = max(0, size - image.height), max(0, size - image.width)
     if not high and not wide:
         return image

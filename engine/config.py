@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -66,11 +67,16 @@ class TrainOptions:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name}: expected 1 or more; found {getattr(self, name)}")
-        if self.seed < 0:
-            raise ConfigError(f"train.seed: expected 0 or more; found {self.seed}")
-        if self.lr <= 0:
-            raise ConfigError(f"train.lr: expected more than 0; found {self.lr}")
-        for name in ("ema", "anchor"):
+        for name in ("seed", "weight_decay", "warmup", "final_lr", "save_every", "balance"):
+            if not (getattr(self, name) or 0) >= 0:
+                raise ConfigError(f"train.{name}: expected 0 or more; found {getattr(self, name)}")
+        for name in ("lr", "head_lr", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"train.{name}: expected more than 0; found {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"train.betas: expected 0 to below 1; found {self.betas}")
+        for name in ("ema", "anchor", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
                     f"train.{name}: expected 0 to below 1; found {getattr(self, name)}"

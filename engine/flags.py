@@ -84,11 +84,10 @@ def workers(args: argparse.Namespace, pictures: int) -> int:
     return max(1, (os.cpu_count() or 1) - 1) if pictures >= 64 else 0
 
 
-def cospy_folder(args: argparse.Namespace) -> Path:
+def cospy_folder(ckpt: Path, options: Any) -> Path:
     """Where CO-SPY's training puts its weights: below --ckpt, by variant and mode or branch."""
-    mode = args.mode or "fusion"
-    part = (args.branch or "artifact") if mode == "branch" else mode
-    return args.ckpt / (args.train_dataset or "sd-v1_4") / part
+    part = options.branch if options.mode == "branch" else options.mode
+    return ckpt / options.train_dataset / part
 
 
 def weight_file(args: argparse.Namespace, name: str) -> WeightFile:
@@ -99,7 +98,8 @@ def weight_file(args: argparse.Namespace, name: str) -> WeightFile:
     """
     chosen = args.weights
     if chosen is None and name == "cospy":
-        folder = cospy_folder(args)
+        # Before its weights, whether the variant exists.
+        folder = cospy_folder(args.ckpt, resolve_config(args, name, None).options)
         trained = folder / "best.safetensors"
         chosen = f"cospy-{folder.parent.name}-{folder.name}" if args.pretrain else str(trained)
         if not (args.pretrain or trained.is_file()):
@@ -116,8 +116,6 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
         WeightsError, ConfigError, OptionError: what was asked for does not exist or fit.
     """
     name = detector_name(args)
-    if args.weights is None:
-        resolve_config(args, name, None)  # a variant that does not exist, before its weights
     file = weight_file(args, name)
     config = resolve_config(args, name, file)
     loaded = build(name, config.options, file)

@@ -29,10 +29,12 @@ def part(
     generators: Sequence[str] = (),
     sources: Sequence[str] = (),
     limit: int | None = None,
+    others: Sequence[Record] = (),
 ) -> list[Record]:
     """A part of a data set, in its order.
 
     Args:
+        others: pictures whose generators and sources may be named too.
         generators: keep the fakes of these, and all reals.
         sources: keep the pictures of these.
         limit: at most so many, the first by key, of every generator and every source of reals.
@@ -40,9 +42,10 @@ def part(
     Raises:
         LayoutError: a name that the data do not have (the message lists theirs), or nothing left.
     """
+    everything = (*records, *others)
     for name, wanted, known in (
-        ("--generators", generators, {r.generator for r in records if r.generator}),
-        ("--sources", sources, {r.source for r in records if r.source}),
+        ("--generators", generators, {r.generator for r in everything if r.generator}),
+        ("--sources", sources, {r.source for r in everything if r.source}),
     ):
         if missing := set(wanted) - known:
             found = ", ".join(sorted(known)) or "none"
@@ -107,12 +110,22 @@ def train_and_val(
         how = f"splits {options.train_split} and {options.val_split} of {path}"
     else:
         # A set with train and test but no val must not be trained on its test pictures.
-        split = options.train_split if options.train_split in there else None
+        if there and options.train_split not in there:
+            raise LayoutError(
+                f"{path}: expected a split {options.train_split}; found no such one beside "
+                f"{', '.join(sorted(there))}: name it with --set data.train_split=NAME"
+            )
+        split = options.train_split if there else None
         records = datasets.open_path(path, split, csv_root=csv_root)
         train, val = hold_out(records, options.val_fraction)
         what = f"split {split} of {path}" if split else str(path)
         how = f"{options.val_fraction:g} of every generator of {what} held out for validation"
+    check_classes(path, train, val)
+    return train, val, how
+
+
+def check_classes(path: Path, train: Sequence[Record], val: Sequence[Record]) -> None:
+    """Raises LayoutError unless training and validation both have real and synthetic pictures."""
     for name, records in (("training", train), ("validation", val)):
         if {int(r.label or 0) for r in records} != {0, 1}:
             raise LayoutError(f"{path}: expected real and synthetic pictures for {name}")
-    return train, val, how

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import logging
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -55,7 +56,8 @@ def open_output(folder: Path, owned: Sequence[str], resume: bool, overwrite: boo
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
         for name in found:
-            (folder / name).unlink()
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def log_to(path: Path) -> logging.Handler:

@@ -43,7 +43,7 @@ from .weights import Card, replace_file, save_weights
 
 CHECKPOINT, BEST, HISTORY, BAD_FILES = "last.pt", "best.safetensors", "history.csv", "bad_files.csv"
 VALIDATED = (metrics.AP, metrics.AUROC, metrics.ACCURACY, metrics.BALANCED_ACCURACY)
-LOG, RUN = "training.log", "run.json"
+LOG, RUN, BOARD = "training.log", "run.json", "tensorboard"
 OUTPUTS = (
     CHECKPOINT,
     CHECKPOINT + ".part",
@@ -53,6 +53,7 @@ OUTPUTS = (
     BAD_FILES,
     LOG,
     RUN,
+    BOARD,
 )
 log = logging.getLogger(__name__)
 
@@ -367,7 +368,7 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
             ConfigError: the loss is no longer finite.
         """
-        board = _tensorboard(self.output)
+        board = _tensorboard(self.output, self.state.epoch + 1)
         with stop_requests() as stop:
             while self.state.epoch < self.options.epochs:
                 self._train_epoch(stop)
@@ -377,13 +378,14 @@ class Trainer:
         return self.state.history
 
 
-def _tensorboard(output: Path) -> Any:
-    """TensorBoard's writer when it is installed, else None."""
+def _tensorboard(output: Path, epoch: int) -> Any:
+    """TensorBoard's writer when it is installed, else None. What an interrupted run wrote about
+    `epoch` (1-based) and later ones is dropped."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(output / "tensorboard"))
+    return SummaryWriter(str(output / BOARD), purge_step=epoch)
 
 
 def _write_csv(path: Path, header: list[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -17,6 +17,7 @@ import datasets
 from datasets import Record
 from datasets.csv_file import read_rows
 
+from ._document import visible
 from .config import Config, ConfigError
 from .listing import whole_batches
 from .predict import Device, score
@@ -105,14 +106,6 @@ def as_json(row: ScoreRow, judge: Judge, loaded: Loaded) -> dict[str, Any]:
         "height": row.height,
         "error": row.error or None,
     }
-
-
-def visible(text: str) -> str:
-    """One line of text that any terminal can show: control characters and broken bytes escaped."""
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text
-    )
-    return shown.encode("utf-8", "backslashreplace").decode()
 
 
 def as_text(row: ScoreRow, judge: Judge) -> str:

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 EXAMPLES = ROOT / "data" / "examples"
 BARE_IMPORT = [sys.executable, "-c", "import torch, torchvision"]
+PHASE_TEST = ["main.py", "--phase", "test", "--device", "cpu", "--workers", "1"]
 REPEATS, FOLDER_PICTURES = 5, 200
 
 
@@ -76,7 +77,7 @@ def median_cost(command: list[str], repeats: int = REPEATS) -> Cost:
 def test_command(*inputs: Path) -> list[str]:
     """The command line that scores pictures with the shipped detector on the CPU."""
     names = [str(path) for path in inputs]
-    return [sys.executable, "main.py", "--phase", "test", "--device", "cpu", "--input", *names]
+    return [sys.executable, *PHASE_TEST, "--input", *names]
 
 
 def measure_help(_: Path) -> list[Figure]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import string
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from engine import metrics  # noqa: E402
 from engine.calibrate import choose_band, cross_fitted, fit_platt, outside  # noqa: E402
 from engine.report import percent  # noqa: E402
 from engine.table import ScoreRow, read_table  # noqa: E402
-from engine.weights import MANIFEST, PRETRAINED, read_weights, save_weights, sha256  # noqa: E402
+from engine.weights import MANIFEST, PRETRAINED, read_weights, replace_file, save_weights, sha256  # noqa: E402
 
 WANTED_ACCURACY = 0.85
 RECONSTRUCTION = "tae-flux2-reconstruction"
@@ -101,7 +102,10 @@ def main() -> int:
     header = [line for line in MANIFEST.read_text(encoding="utf-8").splitlines() if line[:1] == "#"]
     manifest["default"]["sha256"] = digest
     text = yaml.safe_dump(manifest, sort_keys=False, width=100)
-    MANIFEST.write_text("\n".join(header) + "\n" + text, encoding="utf-8")
+    temporary = MANIFEST.with_name(MANIFEST.name + ".part")
+    temporary.write_text("\n".join(header) + "\n" + text, encoding="utf-8")
+    replace_file(temporary, MANIFEST)
+    shutil.copy(args.val[0] / "generators.png", PRETRAINED / "default_generators.png")
 
     pairs = {name: [(d, table) for d, table, _ in group] for name, group in runs.items()}
     results = results_table("unseen generators", pairs["val"])
@@ -117,10 +121,11 @@ def main() -> int:
         "accuracy": percent(honest.accuracy),
         "coverage": percent(honest.coverage),
         "accuracy_all": percent(honest.accuracy_without_band),
-        "coverage_fit": percent(float(judged.mean())),
+        "reached": percent(float(((probabilities > 0.5) == (labels == 1))[judged].mean())),
         "results": "\n".join(results),
         "generators": "\n".join(generators_table(pairs["val"][0][1])),
         "degradation": pairs["val"][0][0],
+        "crop": str(card.options["crop"]),
         "epoch": str((card.extra or {})["epoch"]),
         "megabytes": f"{target.stat().st_size / 1e6:.1f}",
         "sha256": digest,

@@ -635,3 +635,71 @@ def test_an_interrupted_process_keeps_what_it_has_scored(
     assert paths[: len(shown)] == shown
     assert len(shown) <= len(paths) <= len(shown) + 1
     assert len(paths) < 3000
+
+
+# --- training from the command line
+
+TRAIN = ("--phase", "train", "--detector", "default", "--set", "default.crop=32", "--epochs", 1,
+         "--batch_size", 4, "--workers", 0)  # fmt: skip
+
+
+def test_frozen_statistics_need_weights_to_start_from(
+    bare: Cli, tree: Path, tmp_path: Path
+) -> None:
+    done = bare(*TRAIN, "--data", tree, "--output", tmp_path / "run")
+    assert done.status == 2
+    assert "expected --backbone_weights or --weights" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_starts_from_weights_and_ends_with_its_own(
+    bare: Cli, weights: Path, tree: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    done = bare(*TRAIN, "--weights", weights, "--data", tree, "--output", output)
+    assert done.status == 0
+    assert done.out.startswith("best epoch 1: AP ")
+    scored = bare("--weights", output / "best.safetensors", "--input", tree / "real")
+    assert (scored.status, len(scored.out.splitlines())) == (0, 12)
+
+
+def test_training_on_a_part_of_the_generators(
+    bare: Cli, weights: Path, tree: Path, tmp_path: Path
+) -> None:
+    # The generators of a named validation split are others than those of training.
+    lines = ["image,class,split,generator"]
+    for name, generator, split in (("gan", "gan", "train"), ("diffusion", "new", "val")):
+        lines += [
+            f"fake/{name}/{p.name},1,{split},{generator}" for p in (tree / "fake" / name).iterdir()
+        ]
+    reals = sorted((tree / "real").iterdir())
+    lines += [f"real/{p.name},0,{('train', 'val')[i % 2]}," for i, p in enumerate(reals)]
+    (tree / "list.csv").write_text("\n".join(lines))
+    given = (
+        *TRAIN,
+        "--weights",
+        weights,
+        "--data",
+        tree / "list.csv",
+        "--output",
+        tmp_path / "run",
+    )
+    assert bare(*given, "--generators", "gan,new").status == 0
+    refused = bare(*given, "--overwrite", "--generators", "gan")
+    assert refused.status == 2
+    assert "real and synthetic pictures for validation" in refused.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--detector ssp --mode branch",
+        "--pretrain --weights x",
+        "--epochs 2",
+        "--phase train --threshold 0.4",
+    ],
+)
+def test_flags_without_effect_are_refused(bare: Cli, arguments: str) -> None:
+    done = bare(*arguments.split())
+    assert (done.status, done.out) == (2, "")
+    assert "expected" in done.err

@@ -17,6 +17,7 @@ from torch import Tensor
 import detectors
 from datasets import Record, folder
 from datasets._images import open_picture
+from detectors import _transforms as T
 from detectors._base import Detector
 from engine import degrade
 from engine.config import ConfigError
@@ -265,3 +266,19 @@ def test_degraded_rows_are_those_of_degraded_pictures(
     again = rows_of(toy, copies, batch_size=4)
     assert [row.logit for row in found] == [row.logit for row in again]
     assert [row.logit for row in found] != [row.logit for row in rows_of(toy, records[:4])]
+
+
+def test_what_cannot_be_degraded_is_an_error_row(toy: Toy, tmp_path: Path) -> None:
+    Image.new("RGB", (70_000, 8)).save(tmp_path / "long.png")
+    make_picture(1, False).save(tmp_path / "short.png")
+    found = [Record(name, tmp_path / name) for name in ("long.png", "short.png")]
+    [rows] = score(toy, found, open_device("cpu", "fp32"), 2, degradation=degrade.parse("jpeg:90"))
+    assert "cannot be processed" in rows[0].error
+    assert (rows[0].score, rows[0].width) == (None, 70_000)
+    assert not rows[1].error
+
+
+def test_a_narrow_strip_does_not_fill_the_memory() -> None:
+    padded = T.pad_to(Image.new("RGB", (1, 3_000_000)), 160)
+    assert padded.width == 160
+    assert padded.height <= 100 * 160

@@ -56,7 +56,7 @@ def run(
     model = kind(settings.options)
     with pytest.MonkeyPatch.context() as patch:
         if not board:
-            patch.setattr(train, "_tensorboard", lambda output: None)
+            patch.setattr(train, "_tensorboard", lambda output, epoch: None)
         return train.start(
             model, settings, *parts, cpu, output, workers, "as given", resume, overwrite
         )
