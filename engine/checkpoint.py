@@ -97,6 +97,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
             note = str(error)
             continue
         if isinstance(state, dict) and state.get("format") == FORMAT:
+            if suffix == ".part":
+                candidate.replace(path)  # the run was killed just before this
             return state, note
         note = f"{candidate}: not a checkpoint of this program"
     if note:
