@@ -205,8 +205,8 @@ def test_fp16_needs_a_gpu() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["jpg:90", "jpeg", "jpeg:", "jpeg:x", "jpeg:0", "jpeg:101", "jpeg:nan", "jpeg:90.5", "jpeg:90+", "", "+",
-     "crop:0", "crop:-1", "crop:1e9", "jpeg:90:80", "none+jpeg:90"],
+    ["jpg:90", "jpeg", "jpeg:", "jpeg:x", "jpeg:0", "jpeg:101", "jpeg:nan", "jpeg:90.5", "",
+     "jpeg:90+", "+", "crop:0", "crop:-1", "crop:1e9", "jpeg:90:80", "none+jpeg:90"],
 )  # fmt: skip
 def test_misspelt_degradations_list_the_right_ones(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--degrade: expected .*(jpeg|crop):\d+-\d+.*; found"):
