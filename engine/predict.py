@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ DECIMALS = 6
 
 
 def leave_signals(_: int) -> None:
-    """For worker processes: Ctrl-C reaches them too, but only the main process decides."""
+    """For worker processes: Ctrl-C reaches them too, but only the main process decides. When it
+    goes, their connections to it are cut, which is no news; their errors take another way."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = lambda *_: None
 
 
 @dataclass(frozen=True)
