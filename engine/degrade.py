@@ -26,10 +26,10 @@ def _jpeg(image: Image.Image, value: int, _: np.random.Generator) -> Image.Image
     return T.jpeg(image, value)
 
 
-# name -> (function, least and largest value, what the value is)
-STEPS: dict[str, tuple[Callable[..., Image.Image], int, int, str]] = {
-    "crop": (_crop, 1, 8192, "side in px of the central square; smaller pictures are enlarged"),
-    "jpeg": (_jpeg, 1, 100, "quality, 4:2:0"),
+# name -> (function, least and largest value)
+STEPS: dict[str, tuple[Callable[..., Image.Image], int, int]] = {
+    "crop": (_crop, 1, 8192),  # side in px of the central square; smaller pictures are enlarged
+    "jpeg": (_jpeg, 1, 100),  # quality, 4:2:0
 }
 
 
@@ -53,10 +53,10 @@ def parse(text: str) -> Degradation | None:
     steps = []
     for part in text.split("+"):
         name, _, value = part.partition(":")
-        known = ", ".join(f"{k}:{low}-{high}" for k, (_, low, high, _) in STEPS.items())
+        known = ", ".join(f"{k}:{low}-{high}" for k, (_, low, high) in STEPS.items())
         try:
             number = int(value)
-            _, low, high, _ = STEPS[name]
+            _, low, high = STEPS[name]
         except (KeyError, ValueError) as error:
             raise ConfigError(f"--degrade: expected {known}; found {part!r}") from error
         if not low <= number <= high:
