@@ -61,9 +61,27 @@ class Detector(nn.Module, ABC):
     def forward(self, batch: Any) -> Tensor:
         """Batch -> logits (B,), natural-log odds of synthetic."""
 
+    def explain(self, batch: Any) -> tuple[Tensor, list[Tensor]]:
+        """Batch -> logits (B,) as `forward` gives them, and what in each picture they rest on, in
+        a form of the detector's own that `overlay` draws.
+
+        Raises:
+            OptionError: the detector has nothing to show.
+        """
+        raise OptionError(f"--explain: {self.title} has nothing to show")
+
+    def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
+        """The RGB picture with the relevance that `explain` gave for it drawn over it."""
+        raise OptionError(f"--explain: {self.title} has nothing to show")
+
     def loss(self, batch: Any, labels: Tensor) -> Tensor:
         """Scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits."""
         return F.binary_cross_entropy_with_logits(self(batch).float(), labels.float())
+
+    def external(self) -> dict[str, str]:
+        """Frozen parts that weight files may leave out: prefix of their keys in the state dict ->
+        name of the manifest's entry that has them. Here: none."""
+        return {}
 
     @classmethod
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:

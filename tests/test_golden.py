@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden_rule import INPUTS, by_name, check, golden, published
 
 import detectors
 from datasets._images import open_picture
@@ -18,47 +17,8 @@ from detectors import ssp
 from detectors._base import Detector, WeightsError
 from engine.weights import build, load_exact, open_weights
 
-GOLDEN = Path(__file__).parent / "golden"
-INPUTS = sorted((GOLDEN / "inputs").iterdir())
 COSPY_FILE, SSP_FILE = "cospy progan artifact_weights.pth", "ssp Net_epoch_best.pth"
 COSPY = {"train_dataset": "progan", "mode": "branch", "branch": "artifact"}
-SMALL = ("bias", "q_bias", "v_bias", "cls_token", "pos_embed", "cls_pos_embed")
-SMALL += ("actual_cls_token", "patch_aggregator", "alpha")
-
-
-@cache
-def golden(name: str) -> dict[str, Any]:
-    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
-
-
-def fill(key: str, shape: list[int]) -> torch.Tensor:
-    """The value that the golden run gave to a parameter: noise seeded by the key, scaled by role.
-    `srm.kernel` is no parameter: a constant of the method."""
-    if key == "srm.kernel":
-        return ssp.srm_kernels()
-    last = key.rsplit(".", 1)[-1]
-    rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
-    x = rng.standard_normal(shape, dtype=np.float32)
-    if last == "num_batches_tracked":
-        return torch.tensor(0)
-    if last == "running_var":
-        x = 1 + 0.1 * np.abs(x)
-    elif last == "running_mean":
-        x = 0.1 * x
-    elif last == "weight" and len(shape) == 1:
-        x = 1 + 0.1 * x
-    elif last in SMALL:
-        x = 0.02 * x
-    else:
-        x = x / np.sqrt(np.prod(shape[1:], dtype=np.float32))
-    return torch.from_numpy(np.asarray(x, dtype=np.float32))
-
-
-@cache
-def published(file: str) -> dict[str, torch.Tensor]:
-    """A state dict in the published layout of a weight file, without downloading it."""
-    shapes = golden("state_dict_keys.json")[file]
-    return {key: fill(key, shape) for key, shape in shapes.items()}
 
 
 def options(name: str) -> Any:
@@ -70,19 +30,6 @@ def detector(name: str, file: str) -> Detector:
     model = detectors.load(name)(options(name)).eval()
     load_exact(model, model.convert(published(file)), Path(file))
     return model
-
-
-def check(tensor: torch.Tensor, summary: dict[str, Any], rtol: float, atol: float) -> None:
-    """Compares a tensor with its golden summary."""
-    assert list(tensor.shape) == summary["shape"]
-    flat = tensor.double().flatten()
-    np.testing.assert_allclose(flat[summary["flat_index"]], summary["values"], rtol, atol)
-    found = [float(flat.mean()), float(flat.std(correction=0)), float(flat.norm())]
-    np.testing.assert_allclose(found, [summary[k] for k in ("mean", "std", "l2")], rtol, atol)
-
-
-def by_name(path: Path) -> str:
-    return path.stem
 
 
 def test_every_input_has_vectors() -> None:

@@ -1,0 +1,68 @@
+"""The rule that fills the weights of the golden runs, and how a tensor is compared with its golden
+summary; see golden/README.md."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from detectors import ssp
+
+GOLDEN = Path(__file__).parent / "golden"
+INPUTS = sorted((GOLDEN / "inputs").iterdir())
+SMALL = ("bias", "q_bias", "v_bias", "cls_token", "pos_embed", "cls_pos_embed")
+SMALL += ("actual_cls_token", "patch_aggregator", "alpha")
+
+
+@cache
+def golden(name: str) -> dict[str, Any]:
+    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
+
+
+def fill(key: str, shape: list[int]) -> torch.Tensor:
+    """The value that the golden run gave to a parameter: noise seeded by the key, scaled by role.
+    `srm.kernel` is no parameter: a constant of the method."""
+    if key == "srm.kernel":
+        return ssp.srm_kernels()
+    last = key.rsplit(".", 1)[-1]
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+    x = rng.standard_normal(shape, dtype=np.float32)
+    if last == "num_batches_tracked":
+        return torch.tensor(0)
+    if last == "running_var":
+        x = 1 + 0.1 * np.abs(x)
+    elif last == "running_mean":
+        x = 0.1 * x
+    elif last == "weight" and len(shape) == 1:
+        x = 1 + 0.1 * x
+    elif last in SMALL:
+        x = 0.02 * x
+    else:
+        x = x / np.sqrt(np.prod(shape[1:], dtype=np.float32))
+    return torch.from_numpy(np.asarray(x, dtype=np.float32))
+
+
+@cache
+def published(file: str) -> dict[str, torch.Tensor]:
+    """A state dict in the published layout of a weight file, without downloading it."""
+    shapes = golden("state_dict_keys.json")[file]
+    return {key: fill(key, shape) for key, shape in shapes.items()}
+
+
+def check(tensor: torch.Tensor, summary: dict[str, Any], rtol: float, atol: float) -> None:
+    """Compares a tensor with its golden summary."""
+    assert list(tensor.shape) == summary["shape"]
+    flat = tensor.double().flatten()
+    np.testing.assert_allclose(flat[summary["flat_index"]], summary["values"], rtol, atol)
+    found = [float(flat.mean()), float(flat.std(correction=0)), float(flat.norm())]
+    np.testing.assert_allclose(found, [summary[k] for k in ("mean", "std", "l2")], rtol, atol)
+
+
+def by_name(path: Path) -> str:
+    return path.stem
