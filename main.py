@@ -20,11 +20,11 @@ import detectors
 UNREADABLE, USAGE, INTERRUPTED = 1, 2, 130
 # Flags that only some phases heed; the others refuse them rather than pass over them.
 PHASES = {
-    **dict.fromkeys(("input", "json", "tag"), ("test",)),
+    **dict.fromkeys(("input", "json", "tag", "explain"), ("test",)),
     **dict.fromkeys(("data", "generators", "sources", "limit"), ("train", "eval")),
     "degrade": ("eval",),
     "threshold": ("test", "eval"),
-    **dict.fromkeys(("backbone_weights", "epochs"), ("train",)),
+    "epochs": ("train",),
 }
 
 
@@ -86,13 +86,17 @@ def parser() -> Parser:
     what.add_argument(
         "--weights",
         metavar="PATH|NAME",
-        help="a weight file, or a name of pretrained/manifest.yaml",
+        help="a weight file, a folder with the three files of CO-SPY, or a name of "
+        "pretrained/manifest.yaml",
     )
     what.add_argument(
         "--backbone_weights",
         type=Path,
+        nargs="+",
+        default=[],
         metavar="PATH",
-        help="phase train: local file that the backbone starts from",
+        help="local files for frozen encoders (SigLIP, CLIP, autoencoder), or that training "
+        "starts a backbone from",
     )
     cospy = p.add_argument_group("CO-SPY")
     cospy.add_argument(
@@ -102,7 +106,11 @@ def parser() -> Parser:
     cospy.add_argument(
         "--branch", choices=("artifact", "semantic"), help="in mode branch (artifact)"
     )
-    cospy.add_argument("--pretrain", action="store_true", help="use the published weights")
+    cospy.add_argument(
+        "--pretrain",
+        action="store_true",
+        help="use the published weights, downloaded if they are not there",
+    )
     cospy.add_argument(
         "--ckpt",
         type=Path,
@@ -149,6 +157,11 @@ def parser() -> Parser:
     out = p.add_argument_group("results")
     out.add_argument("--output", type=Path, metavar="DIR", help="where results go")
     out.add_argument("--json", action="store_true", help="phase test: a JSON object a line")
+    out.add_argument(
+        "--explain",
+        action="store_true",
+        help="phase test: draw what each score rests on, into DIR/explain",
+    )
     out.add_argument("--tag", help="phase test: name of the score's column in a CSV (the detector)")
     out.add_argument(
         "--threshold",
@@ -211,8 +224,8 @@ def check_flags(p: Parser, args: argparse.Namespace) -> None:
     if args.phase == "test":
         if args.output and not args.input:
             p.error("--output: expected --input too; the prompt writes no files")
-        if (args.resume or args.overwrite) and not args.output:
-            p.error("--resume, --overwrite: expected --output too; found none")
+        if (args.resume or args.overwrite or args.explain) and not args.output:
+            p.error("--resume, --overwrite, --explain: expected --output too; found none")
 
 
 def _listed(text: str) -> list[str]:
@@ -228,13 +241,13 @@ def run_test(args: argparse.Namespace) -> int:
     judge = verdict.judge_of(loaded, args.threshold)
     if args.input is None:
         return UNREADABLE if verdict.ask(loaded, judge, device, config, args.json) else 0
+    records = verdict.collect(args.input, args.csv_root)
     request = verdict.Request(
         inputs=args.input, csv_root=args.csv_root, output=args.output, json=args.json,
-        tag=args.tag or loaded.name, resume=args.resume, overwrite=args.overwrite,
+        tag=args.tag or loaded.name, explain=args.explain,
+        workers=flags.workers(args, len(records)), resume=args.resume, overwrite=args.overwrite,
     )  # fmt: skip
-    records = verdict.collect(args.input, args.csv_root)
-    workers = flags.workers(args, len(records))
-    failed = verdict.run(request, records, loaded, judge, device, config, workers)
+    failed = verdict.run(request, records, loaded, judge, device, config)
     return UNREADABLE if failed else 0
 
 
@@ -268,8 +281,6 @@ def run_train(args: argparse.Namespace) -> int:
     """Phase train. Returns the exit status."""
     import datasets
     from engine import flags, listing, train
-    from engine.config import ConfigError
-    from engine.weights import load_backbone, load_exact, open_weights
 
     if args.data is None:
         raise datasets.LayoutError("--phase train: expected --data FOLDER or CSV; found none")
@@ -281,17 +292,7 @@ def run_train(args: argparse.Namespace) -> int:
     listing.check_classes(args.data, records, val)
     device = flags.device(args, None)  # the recipe says in which precision
     train.seed_everything(config.train.seed)
-    model = detectors.load(name)(config.options)
-    if args.backbone_weights:
-        load_backbone(model, args.backbone_weights)
-    if args.weights:
-        file = open_weights(Path(args.weights), name)
-        load_exact(model, file.state if file.card else model.convert(file.state), file.path)
-    if config.train.freeze_batchnorm and not (args.backbone_weights or args.weights):
-        raise ConfigError(
-            "train.freeze_batchnorm: expected --backbone_weights or --weights to start from; found "
-            "neither: give one, or --set train.freeze_batchnorm=false"
-        )
+    model = flags.model_to_train(args, name, config)
     if args.compile:
         model.compile()
     own = (

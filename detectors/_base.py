@@ -41,6 +41,8 @@ class Detector(nn.Module, ABC):
 
     title: ClassVar[str]
     Options: ClassVar[type]
+    # Beginnings of the keys that `convert_backbone` heeds; nothing else of a file is read.
+    BACKBONE_KEYS: ClassVar[tuple[str, ...]] = ("",)
 
     def __init__(self, options: Any) -> None:
         super().__init__()
@@ -61,7 +63,7 @@ class Detector(nn.Module, ABC):
     def forward(self, batch: Any) -> Tensor:
         """Batch -> logits (B,), natural-log odds of synthetic."""
 
-    def explain(self, batch: Any) -> tuple[Tensor, list[Tensor]]:
+    def explain(self, batch: Any) -> tuple[Tensor, list[Tensor]]:  # noqa: ARG002
         """Batch -> logits (B,) as `forward` gives them, and what in each picture they rest on, in
         a form of the detector's own that `overlay` draws.
 
@@ -70,7 +72,7 @@ class Detector(nn.Module, ABC):
         """
         raise OptionError(f"--explain: {self.title} has nothing to show")
 
-    def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
+    def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:  # noqa: ARG002
         """The RGB picture with the relevance that `explain` gave for it drawn over it."""
         raise OptionError(f"--explain: {self.title} has nothing to show")
 
@@ -78,7 +80,8 @@ class Detector(nn.Module, ABC):
         """Scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits."""
         return F.binary_cross_entropy_with_logits(self(batch).float(), labels.float())
 
-    def external(self) -> dict[str, str]:
+    @classmethod
+    def external(cls, options: Any) -> dict[str, str]:
         """Frozen parts that weight files may leave out: prefix of their keys in the state dict ->
         name of the manifest's entry that has them. Here: none."""
         return {}

@@ -81,11 +81,6 @@ def view_corners(width: int, height: int, crop: int, views: int) -> list[tuple[i
     return centre + corners if views == 5 else centre
 
 
-def as_bytes(image: Image.Image) -> Tensor:
-    """(3, H, W) uint8: a quarter of the float's size on its way from a worker process."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
 @dataclass(frozen=True)
 class CropTransform:
     """Picture -> (V, 3, crop, crop) uint8 views. Pictures that are too small are mirrored."""
@@ -96,10 +91,10 @@ class CropTransform:
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
         crop = self.options.crop
         if self.train:
-            return as_bytes(self._augment(image, rng))[None]
+            return T.as_bytes(self._augment(image, rng))[None]
         image = T.pad_to(image, crop)
         corners = view_corners(image.width, image.height, crop, self.options.views)
-        return torch.stack([as_bytes(image.crop((x, y, x + crop, y + crop))) for x, y in corners])
+        return torch.stack([T.as_bytes(image.crop((x, y, x + crop, y + crop))) for x, y in corners])
 
     def _augment(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         o = self.options

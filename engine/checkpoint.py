@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors._base import WeightsError
+from detectors._base import Detector, WeightsError
 
 from .weights import FORMAT, read_pickle, replace_file
 
@@ -20,7 +20,7 @@ class Averaged:
     """Exponential moving average of a model's weights and buffers. Early on the average is short:
     decay min(ema, (1 + step) / (10 + step))."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Detector, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
 
@@ -41,13 +41,24 @@ def is_head(name: str) -> bool:
     return name.split(".")[-2:-1] == ["fc"]
 
 
+def own_state(model: Detector) -> dict[str, Tensor]:
+    """The state dict without the frozen parts that come from files of their own."""
+    outside = tuple(type(model).external(model.options))
+    return {k: v for k, v in model.state_dict().items() if not k.startswith(outside)}
+
+
+def restore_own(model: Detector, saved: dict[str, Tensor]) -> None:
+    """Puts back what `own_state` gave."""
+    model.load_state_dict({**model.state_dict(), **saved})
+
+
 @torch.no_grad()
 def anchored(model: nn.Module, start: dict[str, Tensor], share: float) -> nn.Module:
     """A copy of `model` whose weights, the classifier apart, are (1 - share) its own and `share`
     those it started from: fine-tuning forgets less of what it did not see (WiSE-FT)."""
     blend = copy.deepcopy(model).eval().requires_grad_(False)
     for name, value in blend.state_dict().items():
-        if value.dtype.is_floating_point and not is_head(name):
+        if name in start and value.dtype.is_floating_point and not is_head(name):
             value.lerp_(start[name].to(value.device), share)  # a resumed start is on the CPU
     return blend
 

@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 
 
+SCHEDULES = ("constant", "cosine", "warm_cosine", "polynomial", "step")
+
+
 class ConfigError(ValueError):
     """A configuration key or value that does not exist or fit; the message lists what does."""
 
@@ -26,9 +29,11 @@ class ConfigError(ValueError):
 @dataclass(frozen=True)
 class TrainOptions:
     """How to train. `schedule`: constant; cosine (per step, from lr to lr * final_lr after
-    `warmup` epochs); polynomial (per epoch, lr * (1 - epoch / epochs) ** 0.9, 1-based); step (per
+    `warmup` epochs; final_lr null = 1 / epochs); warm_cosine (the same, but linear from lr * final_lr
+    in the warm-up, and the cosine counts from step 0); polynomial (per epoch, lr * (1 - epoch / epochs) ** 0.9, 1-based); step (per
     epoch, times 0.9 after each epoch whose 0-based index is a non-zero multiple of 10).
-    `balance`: draw pictures with weights that make classes equal and generators within a class
+    `decay_vectors`: whether weight decay also shrinks biases and other vectors, such as those of
+    norms. `balance`: draw pictures with weights that make classes equal and generators within a class
     count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
     `select`: the validation metric whose best epoch is kept. `ema`: decay of averaged weights
     (0 = off). `anchor`: share of the start weights in the judged and kept ones, the classifier
@@ -42,10 +47,11 @@ class TrainOptions:
     lr: float = 1e-4
     head_lr: float = 1.0
     weight_decay: float = 0.0
+    decay_vectors: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: str = "constant"
     warmup: float = 0.0
-    final_lr: float = 0.0
+    final_lr: float | None = 0.0
     clip_norm: float | None = None
     label_smoothing: float = 0.0
     balance: float | None = None
@@ -60,7 +66,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         _choice("train.optimizer", self.optimizer, ("adam", "adamw"))
-        _choice("train.schedule", self.schedule, ("constant", "cosine", "polynomial", "step"))
+        _choice("train.schedule", self.schedule, SCHEDULES)
         if self.precision is not None:
             _choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
         _choice("train.select", self.select, ("AUROC", "AP", "balanced_accuracy", "accuracy"))

@@ -5,17 +5,31 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from detectors._base import WeightsError
+import detectors
+from detectors._base import Detector, WeightsError
 
 from .config import CONFIGS, Config, ConfigError, parse_override, read_yaml, resolve
-from .predict import Device, open_device
-from .weights import Loaded, WeightFile, build, locate, open_weights
+from .fetch import fetch
+from .predict import PRECISIONS, Device, open_device
+from .weights import (
+    BEST,
+    Loaded,
+    WeightFile,
+    build,
+    external_state,
+    load_backbone,
+    load_exact,
+    locate,
+    open_weights,
+)
 
+COSPY_CHOICE = ("train_dataset", "mode", "branch")
 log = logging.getLogger(__name__)
 
 
@@ -39,16 +53,21 @@ def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
     return layer
 
 
-def _own_config(name: str, args: argparse.Namespace) -> str:
-    if name == "cospy":
-        return f"cospy_{args.train_dataset or 'sd-v1_4'}"
-    return name
+def _own_config(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Path:
+    """The detector's YAML; CO-SPY has one for each variant and each part that is trained."""
+    if name != "cospy":
+        return CONFIGS / f"{name}.yaml"
+    chosen: dict[str, Any] = {}
+    for _, layer in layers:
+        if isinstance(layer.get(name), dict):
+            chosen |= {k: v for k, v in layer[name].items() if k in COSPY_CHOICE}
+    options = resolve(name, [("", {name: chosen})]).options
+    return CONFIGS / f"cospy_{options.train_dataset}_{part_of(options)}.yaml"
 
 
 def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None) -> Config:
     """Layers: the detector's YAML, what the weights were trained with, --config, flags, --set."""
-    own = CONFIGS / f"{_own_config(name, args)}.yaml"
-    layers = [(str(own), read_yaml(own))] if own.exists() else []
+    layers = []
     if file is not None and file.card is not None:
         layers.append((str(file.path), {name: file.card.options}))
     if args.config:
@@ -57,6 +76,9 @@ def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None)
         layers.append(("flags", _cospy_layer(args)))
     layers.append(("flags", _flag_layer(args)))
     layers += [("--set", parse_override(text)) for text in args.set]
+    own = _own_config(name, layers)
+    if own.exists():
+        layers.insert(0, (str(own), read_yaml(own)))
     return resolve(name, layers)
 
 
@@ -84,10 +106,32 @@ def workers(args: argparse.Namespace, pictures: int) -> int:
     return max(1, (os.cpu_count() or 1) - 1) if pictures >= 64 else 0
 
 
+def part_of(options: Any) -> str:
+    """What of CO-SPY is meant: semantic, artifact, fusion or end2end."""
+    return options.branch if options.mode == "branch" else options.mode
+
+
 def cospy_folder(ckpt: Path, options: Any) -> Path:
     """Where CO-SPY's training puts its weights: below --ckpt, by variant and mode or branch."""
-    part = options.branch if options.mode == "branch" else options.mode
-    return ckpt / options.train_dataset / part
+    return ckpt / options.train_dataset / part_of(options)
+
+
+def _cospy_file(args: argparse.Namespace) -> WeightFile:
+    """CO-SPY's weights: those of --weights, the published ones, or those trained below --ckpt."""
+    options = resolve_config(args, "cospy", None).options
+    part = part_of(options)
+    parts = ("semantic", "artifact", "fusion") if part == "fusion" else (part,)
+    if args.weights:
+        return open_weights(locate(args.weights, "cospy"), "cospy", parts)
+    if args.pretrain:
+        return open_weights(fetch(f"cospy-{options.train_dataset}"), "cospy", parts)
+    trained = cospy_folder(args.ckpt, options) / BEST
+    if not trained.is_file():
+        raise WeightsError(
+            f"{trained}: not there yet: --phase train makes it; --pretrain takes the published "
+            "weights; or name a file or folder by --weights"
+        )
+    return open_weights(trained, "cospy")
 
 
 def weight_file(args: argparse.Namespace, name: str) -> WeightFile:
@@ -96,17 +140,9 @@ def weight_file(args: argparse.Namespace, name: str) -> WeightFile:
     Raises:
         WeightsError: not there, or not this detector's.
     """
-    chosen = args.weights
-    if chosen is None and name == "cospy":
-        # Before its weights, whether the variant exists.
-        folder = cospy_folder(args.ckpt, resolve_config(args, name, None).options)
-        trained = folder / "best.safetensors"
-        chosen = f"cospy-{folder.parent.name}-{folder.name}" if args.pretrain else str(trained)
-        if not (args.pretrain or trained.is_file()):
-            raise WeightsError(
-                f"{trained}: not there yet: --phase train makes it; or name a file by --weights"
-            )
-    return open_weights(locate(chosen, name), name)
+    if name == "cospy":
+        return _cospy_file(args)
+    return open_weights(locate(args.weights, name), name)
 
 
 def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
@@ -118,8 +154,53 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
     name = detector_name(args)
     file = weight_file(args, name)
     config = resolve_config(args, name, file)
-    loaded = build(name, config.options, file)
+    if args.pretrain and not args.backbone_weights:
+        for entry in detectors.load(name).external(config.options).values():
+            fetch(entry)
+    loaded = build(name, config.options, file, args.backbone_weights, PRECISIONS[on.precision])
     loaded.model.to(on.device)
     if args.compile:
         loaded.model.compile()
     return loaded, config
+
+
+def _start_weights(args: argparse.Namespace, name: str, config: Config) -> WeightFile | None:
+    """What training goes on from: --weights; for CO-SPY's fusion its two trained branches."""
+    if name == "cospy" and config.options.mode == "fusion":
+        folder = (
+            locate(args.weights, name)
+            if args.weights
+            else cospy_folder(args.ckpt, config.options).parent
+        )
+        return open_weights(folder, name, ("semantic", "artifact"))
+    return open_weights(locate(args.weights, name), name) if args.weights else None
+
+
+def model_to_train(args: argparse.Namespace, name: str, config: Config) -> Detector:
+    """A detector as training starts it: fresh, from a backbone, or from weights.
+
+    Raises:
+        WeightsError: what it starts from is not there or does not fit.
+        ConfigError: frozen batch norm statistics, but nothing that has any.
+    """
+    kind = detectors.load(name)
+    model = kind(config.options)
+    outside = kind.external(config.options)
+    start = _start_weights(args, name, config)
+    if config.train.freeze_batchnorm and not (args.backbone_weights or start):
+        raise ConfigError(
+            "train.freeze_batchnorm: expected --backbone_weights or --weights to start from; found "
+            "neither: give one, or --set train.freeze_batchnorm=false"
+        )
+    if outside:
+        state = {} if start is None else start.converted(kind)
+        state |= external_state(kind, config.options, state, args.backbone_weights, None)[0]
+        fresh = tuple(k for k in model.state_dict() if not k.startswith(tuple(outside)))
+        whole = start is not None and config.options.mode != "fusion"
+        load_exact(model, state, start.path if start else args.ckpt, () if whole else fresh)
+        return model
+    for path in args.backbone_weights:
+        load_backbone(model, path)
+    if start is not None:
+        load_exact(model, start.converted(kind), start.path)
+    return model

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datasets import Record
@@ -22,6 +24,7 @@ from .table import ScoreRow
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 DECIMALS = 6
+Show = Callable[[Record, Tensor], None]
 
 
 def leave_signals(_: int) -> None:
@@ -101,12 +104,28 @@ def _row(record: Record, item: Item, logit: float | None, degradation: str) -> S
     )
 
 
-def _logits(model: Detector, items: list[Item], device: Device) -> list[float]:
+def move(batch: Any, device: torch.device) -> Any:
+    """A collated batch on a device: a tensor, or a list of what makes a batch."""
+    if isinstance(batch, list):
+        return [move(part, device) for part in batch]
+    return batch.to(device, non_blocking=True)
+
+
+def _logits(
+    model: Detector, items: list[Item], device: Device, explain: bool
+) -> list[tuple[float, Tensor | None]]:
+    """Logit and, to explain it, relevance of each item."""
     batch = model.collate([item.value for item in items])
     with torch.inference_mode(), device.autocast():
-        values = model(batch.to(device.device, non_blocking=True)).float().cpu()
+        batch = move(batch, device.device)
+        relevance: list[Any] = [None] * len(items)
+        if explain:
+            values, relevance = model.explain(batch)
+        else:
+            values = model(batch)
     # Adding zero turns -0.0, which reads like an error, into 0.0.
-    return [round(value, DECIMALS) + 0.0 for value in values.tolist()]
+    logits = [round(value, DECIMALS) + 0.0 for value in values.float().tolist()]
+    return list(zip(logits, relevance, strict=True))
 
 
 def score(
@@ -117,11 +136,13 @@ def score(
     workers: int = 0,
     degradation: Degradation | None = None,
     seed: int = SCORING_SEED,
+    show: Show | None = None,
 ) -> Iterator[list[ScoreRow]]:
     """Yields the rows of `records` in their order, a batch at a time.
 
     The model is used as it is: in evaluation mode, on its device. Unreadable pictures give rows
     with their error. Logits are rounded to 6 decimals; the score derives from the rounded logit.
+    `show` gets each readable picture's record and the relevance that its logit rests on.
     """
     dataset = PictureDataset(records, model.transform(train=False), degradation, seed)
     name = degradation.name if degradation else NONE
@@ -135,8 +156,11 @@ def score(
     )
     for items in loader:
         readable = [item for item in items if item.value is not None]
-        logits = iter(_logits(model, readable, device) if readable else [])
-        yield [
-            _row(records[item.index], item, next(logits) if item.value is not None else None, name)
-            for item in items
-        ]
+        found = iter(_logits(model, readable, device, show is not None) if readable else [])
+        rows = []
+        for item in items:
+            logit, relevance = next(found) if item.value is not None else (None, None)
+            rows.append(_row(records[item.index], item, logit, name))
+            if show is not None and relevance is not None:
+                show(records[item.index], relevance)
+        yield rows

@@ -14,11 +14,16 @@ from .config import TrainOptions
 STEP_EVERY, STEP_FACTOR, POLYNOMIAL_POWER = 10, 0.9, 0.9
 
 
+def _cosine(high: float, low: float, progress: float) -> float:
+    """From `high` at progress 0 to `low` at 1."""
+    return low + (high - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
 def lr_at(options: TrainOptions, step: int, steps_per_epoch: int) -> float:
     """Learning rate of the 0-based global `step`.
 
-    Sources: step = CO-SPY's progan recipe; cosine = its sd-v1_4 recipe with final_lr = 1/epochs;
-    polynomial = SSP's training script.
+    Sources: step = CO-SPY's progan recipe; cosine = its sd-v1_4 recipe with final_lr null;
+    warm_cosine = SPAI's; polynomial = SSP's training script.
     """
     epoch = step // steps_per_epoch
     if options.schedule == "step":
@@ -26,14 +31,18 @@ def lr_at(options: TrainOptions, step: int, steps_per_epoch: int) -> float:
         return options.lr * STEP_FACTOR**decays
     if options.schedule == "polynomial":
         return options.lr * (1 - (epoch + 1) / options.epochs) ** POLYNOMIAL_POWER
-    warmup = options.warmup * steps_per_epoch
+    warmup, total = options.warmup * steps_per_epoch, options.epochs * steps_per_epoch
+    share = 1 / options.epochs if options.final_lr is None else options.final_lr
+    low = options.lr * share
+    if options.schedule == "warm_cosine":
+        if step < warmup:
+            return low + (options.lr - low) * step / warmup
+        return _cosine(options.lr, low, step / total)
     if step < warmup:
         return options.lr * (step + 1) / (warmup + 1)
     if options.schedule == "constant":
         return options.lr
-    progress = (step - warmup) / max(1.0, options.epochs * steps_per_epoch - warmup)
-    low = options.lr * options.final_lr
-    return low + (options.lr - low) * 0.5 * (1 + math.cos(math.pi * progress))
+    return _cosine(options.lr, low, (step - warmup) / max(1.0, total - warmup))
 
 
 def _weights(records: Sequence[Record], balance: float) -> tuple[np.ndarray, np.ndarray]:

@@ -29,19 +29,21 @@ from .checkpoint import (
     anchored,
     differing_keys,
     is_head,
+    own_state,
     random_states,
     read_checkpoint,
+    restore_own,
     restore_random_states,
     save_checkpoint,
 )
 from .config import Config, ConfigError, TrainOptions
-from .predict import Device, as_list, leave_signals, score
+from .predict import Device, as_list, leave_signals, move, score
 from .progress import Progress
 from .run import log_to, open_output, run_info, write_json
 from .schedule import epoch_order, lr_at, steps_per_epoch
-from .weights import Card, replace_file, save_weights
+from .weights import BEST, Card, replace_file, save_weights
 
-CHECKPOINT, BEST, HISTORY, BAD_FILES = "last.pt", "best.safetensors", "history.csv", "bad_files.csv"
+CHECKPOINT, HISTORY, BAD_FILES = "last.pt", "history.csv", "bad_files.csv"
 VALIDATED = (metrics.AP, metrics.AUROC, metrics.ACCURACY, metrics.BALANCED_ACCURACY)
 LOG, RUN, BOARD = "training.log", "run.json", "tensorboard"
 OUTPUTS = (
@@ -99,15 +101,22 @@ def listing_hash(records: Sequence[Record]) -> str:
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether SPAI's recipe lets weight decay shrink a parameter: not biases, not vectors."""
+    return parameter.ndim > 1 and not name.endswith("bias")
+
+
 def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
-    """Optimizer groups; the classifier (`fc`) learns at `head_lr` times the rate."""
-    head: list[nn.Parameter] = []
-    body: list[nn.Parameter] = []
+    """Optimizer groups; the classifier (`fc`) learns at `head_lr` times the rate, and vectors
+    decay as `decay_vectors` says."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (head if is_head(name) else body).append(parameter)
-    groups = [{"params": body, "scale": 1.0}, {"params": head, "scale": options.head_lr}]
-    return [group for group in groups if group["params"]]
+            spared = not options.decay_vectors and not decays(name, parameter)
+            scale = options.head_lr if is_head(name) else 1.0
+            decay = 0.0 if spared else options.weight_decay
+            groups.setdefault((scale, decay), []).append(parameter)
+    return [{"params": p, "scale": s, "weight_decay": d} for (s, d), p in groups.items()]
 
 
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
@@ -156,7 +165,7 @@ class Trainer:
         self.averaged = Averaged(self.model, self.options.ema) if self.options.ema else None
         self.start: dict[str, Tensor] | None = None
         if self.options.anchor:
-            self.start = {k: v.clone() for k, v in self.model.state_dict().items()}
+            self.start = {k: v.clone() for k, v in own_state(self.model).items()}
         self.optimizer = make_optimizer(self.model, self.options)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.device.precision == "fp16")
         self.steps = steps_per_epoch(self.train, self.options)
@@ -166,7 +175,7 @@ class Trainer:
     def judged(self) -> Detector:
         """The model whose validation counts and whose weights are kept: the running average if
         there is one, drawn towards the start weights as `anchor` says."""
-        model = self.averaged.model if self.averaged else self.model
+        model: nn.Module = self.averaged.model if self.averaged else self.model
         if self.start is not None:
             model = anchored(model, self.start, self.options.anchor)
         return model.eval()  # type: ignore[return-value]
@@ -179,8 +188,8 @@ class Trainer:
             "config": json.dumps(self.config.as_dict()),
             "listing": listing_hash(self.train + self.val),
             "state": json.dumps(vars(self.state)),
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.model.state_dict() if self.averaged else None,
+            "model": own_state(self.model),
+            "averaged": own_state(self.averaged.model) if self.averaged else None,
             "start": self.start,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -204,9 +213,9 @@ class Trainer:
         if saved["listing"] != listing_hash(self.train + self.val):
             raise ConfigError(f"--resume: the run in {self.output} was trained on other pictures")
         self.state = State(**json.loads(saved["state"]))
-        self.model.load_state_dict(saved["model"])
+        restore_own(self.model, saved["model"])
         if self.averaged:
-            self.averaged.model.load_state_dict(saved["averaged"])
+            restore_own(self.averaged.model, saved["averaged"])
         self.start = saved["start"]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
@@ -295,7 +304,7 @@ class Trainer:
                     break
                 values, labels = self._readable(items)
                 if values:
-                    batch = self.model.collate(values).to(self.device.device, non_blocking=True)
+                    batch = move(self.model.collate(values), self.device.device)
                     target = torch.tensor(labels, device=self.device.device)
                     global_step = self.state.epoch * self.steps + self.state.step
                     self.state.loss_sum += self._step(batch, target, global_step)
@@ -349,7 +358,7 @@ class Trainer:
             self.state.best = values[self.options.select]
             extra = {"config": self.config.as_dict(), "epoch": number, "validation": values}
             card = Card(self.config.detector, describe_options(judged.options), extra=extra)
-            save_weights(self.output / BEST, judged.state_dict(), card)
+            save_weights(self.output / BEST, own_state(judged), card)
         self.state.epoch, self.state.step, self.state.loss_sum = number, 0, 0.0
         self._write_tables()
         self.save()

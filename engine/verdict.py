@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -13,20 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from torch import Tensor
+
 import datasets
 from datasets import Record
+from datasets._images import open_picture
 from datasets.csv_file import read_rows
+from detectors._base import Detector
 
 from ._document import visible
 from .config import Config, ConfigError
 from .listing import whole_batches
-from .predict import Device, score
+from .predict import Device, Show, score
 from .progress import Progress
 from .run import SAME, begin, open_output, run_info, write_json
 from .table import ScoreRow, TableWriter
 from .weights import Loaded, replace_file
 
-PREDICTIONS, RUN = "predictions.csv", "run.json"
+PREDICTIONS, RUN, EXPLAIN = "predictions.csv", "run.json", "explain"
 COLUMNS = ("path", "score", "logit", "label", "error")
 SPOKEN = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
 PROMPT = "Please enter the image filepath for scanning: "
@@ -158,26 +164,52 @@ def _check_tables(inputs: Sequence[str], output: Path, tag: str) -> list[Path]:
 
 @dataclass(frozen=True)
 class Request:
-    """What phase test is asked to do, besides the detector."""
+    """What phase test is asked to do, besides the detector. `explain` needs an `output`."""
 
     inputs: Sequence[str]
     csv_root: Path | None = None
     output: Path | None = None
     json: bool = False
     tag: str = ""
+    explain: bool = False
+    workers: int = 0
     resume: bool = False
     overwrite: bool = False
 
 
+def overlay_path(output: Path, record: Record) -> Path:
+    """Where the explanation of a picture goes: its name, and a sum that tells namesakes apart."""
+    digest = zlib.crc32(record.key.encode("utf-8", "surrogateescape"))
+    stem = re.sub(r"[^\w.-]+", "_", record.path.stem)[:80]
+    return output / EXPLAIN / f"{stem}_{digest:08x}.png"
+
+
+def _overlays(model: Detector, output: Path) -> Show:
+    """Draws each picture's explanation into a file of its own."""
+    (output / EXPLAIN).mkdir(exist_ok=True)
+
+    def show(record: Record, relevance: Tensor) -> None:
+        path = overlay_path(output, record)
+        temporary = path.with_name(path.name + ".part")
+        model.overlay(open_picture(record.path), relevance).save(temporary, "PNG")
+        replace_file(temporary, path)
+
+    return show
+
+
 def _rows(
-    records: Sequence[Record], loaded: Loaded, device: Device, config: Config, workers: int
+    request: Request, records: Sequence[Record], loaded: Loaded, device: Device, config: Config
 ) -> Iterator[ScoreRow]:
+    show = None
+    if request.explain and request.output is not None:
+        show = _overlays(loaded.model, request.output)
     # Lines on a terminal are the progress; a bar among them would tear both.
     quiet = sys.stdout.isatty()
     with nullcontext() if quiet else Progress(len(records), "scoring") as progress:
         for batch in score(
-            loaded.model, records, device, config.score.batch_size, workers, seed=config.score.seed
-        ):
+            loaded.model, records, device, config.score.batch_size, request.workers,
+            seed=config.score.seed, show=show,
+        ):  # fmt: skip
             yield from batch
             if progress is not None:
                 progress.advance(len(batch))
@@ -210,11 +242,10 @@ def _run_into(
     judge: Judge,
     device: Device,
     config: Config,
-    workers: int,
 ) -> int:
     """`run` with files. Returns how many of the records could not be read."""
     tables = _check_tables(request.inputs, output, request.tag)
-    owned = (PREDICTIONS, RUN, *(file.name for file in tables))
+    owned = (PREDICTIONS, RUN, EXPLAIN, *(file.name for file in tables))
     open_output(output, owned, request.resume, request.overwrite)
     info = run_info(config, device, loaded)
     info |= {"threshold": judge.threshold, "band": list(judge.band) if judge.band else None}
@@ -225,7 +256,7 @@ def _run_into(
         if not all(missing):
             log.info("%d of %d pictures were scored before", missing.count(False), len(records))
         chosen = whole_batches(missing, config.score.batch_size)
-        rows = _rows([records[i] for i in chosen], loaded, device, config, workers)
+        rows = _rows(request, [records[i] for i in chosen], loaded, device, config)
         for i, row in zip(chosen, rows, strict=True):
             if missing[i]:
                 table.append([_prediction(row, judge)])
@@ -248,17 +279,16 @@ def run(
     judge: Judge,
     device: Device,
     config: Config,
-    workers: int,
 ) -> int:
     """Scores what `collect` listed, prints a line for each, writes the files. Returns how many
     could not be read."""
     if request.output is None:
         failed = 0
-        for row in _rows(records, loaded, device, config, workers):
+        for row in _rows(request, records, loaded, device, config):
             failed += bool(row.error)
             _print(_line(row, judge, loaded, request.json))
     else:
-        failed = _run_into(request.output, request, records, loaded, judge, device, config, workers)
+        failed = _run_into(request.output, request, records, loaded, judge, device, config)
     if failed:
         log.warning("%d of %d pictures could not be read", failed, len(records))
     return failed

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,11 +20,12 @@ from torch import Tensor
 import detectors
 from detectors._base import Detector, WeightsError
 
-from .config import ROOT, read_yaml
+from . import manifest, unpickle
 
-PRETRAINED = ROOT / "pretrained"
-MANIFEST = PRETRAINED / "manifest.yaml"
 FORMAT = "synthetic-picture-detectors/1"
+BEST = "best.safetensors"  # what training keeps
+OPEN_ANEW = 32
+Wanted = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class WeightFile:
     card: Card | None
     sha256: str
 
+    def converted(self, kind: type[Detector]) -> dict[str, Tensor]:
+        """The state dict with the detector's own key names."""
+        return dict(self.state if self.card else kind.convert(self.state))
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -61,6 +67,7 @@ class Loaded:
     sha256: str
     threshold: float
     band: tuple[float, float] | None
+    external: dict[str, Path] = field(default_factory=dict)  # manifest entry -> its file
 
 
 def sha256(path: Path) -> str:
@@ -79,43 +86,72 @@ def replace_file(temporary: Path, final: Path) -> None:
     temporary.replace(final)
 
 
+def card_metadata(card: Card) -> dict[str, str]:
+    """What a weight file says of itself, for its metadata; `read_card` reads it."""
+    values = {
+        "format": FORMAT,
+        "detector": card.detector,
+        "options": card.options,
+        "threshold": card.threshold,
+        "band": card.band,
+        "extra": card.extra or {},
+    }
+    # One entry: safetensors writes several in random order, and equal weights would get other sums.
+    return {"card": json.dumps(values)}
+
+
 def save_weights(path: Path, state: dict[str, Tensor], card: Card) -> None:
     """Writes a safetensors file that carries its card."""
-    # One entry: safetensors writes several in random order, and equal weights would get other sums.
-    metadata = {
-        "card": json.dumps(
-            {
-                "format": FORMAT,
-                "detector": card.detector,
-                "options": card.options,
-                "threshold": card.threshold,
-                "band": card.band,
-                "extra": card.extra or {},
-            }
-        ),
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    save_file(tensors, temporary, card_metadata(card))
     temporary.chmod(0o644)  # safetensors makes it readable to its owner alone
     replace_file(temporary, path)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card | None]:
+def _tensors(path: Path, wanted: Wanted, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The wanted tensors of a safetensors file. Converted ones are copies: the file is opened anew
+    every few tensors, so that what was read of it does not stay in memory beside them."""
+    with safe_open(path, framework="pt") as file:
+        keys = [key for key in file.keys() if wanted(key)]  # noqa: SIM118
+    state: dict[str, Tensor] = {}
+    step = OPEN_ANEW if dtype else len(keys)
+    for first in range(0, len(keys), step or 1):
+        with safe_open(path, framework="pt") as file:
+            for key in keys[first : first + step]:
+                state[key] = _cast(file.get_tensor(key), dtype)
+    return state
+
+
+def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return value.to(dtype) if dtype and value.dtype.is_floating_point else value
+
+
+def _everything(_: str) -> bool:
+    return True
+
+
+def _read_safetensors(
+    path: Path, wanted: Wanted, dtype: torch.dtype | None
+) -> tuple[dict[str, Tensor], Card | None]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        state = _tensors(path, wanted, dtype)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: expected a safetensors file; found {error}") from error
-    if "card" not in metadata:
-        return state, None
+    return state, read_card(path, metadata) if "card" in metadata else None
+
+
+def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
+    """The card in a weight file's metadata. Raises WeightsError when it is broken."""
     try:
         values = json.loads(metadata["card"])
         if values["format"] != FORMAT:
             raise WeightsError(f"{path}: is of format {values['format']}; expected {FORMAT}")
         band = values["band"]
-        card = Card(
+        return Card(
             str(values["detector"]),
             dict(values["options"]),
             float(values["threshold"]),
@@ -124,13 +160,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Card | None]:
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise WeightsError(f"{path}: its card is broken ({error!r}); fetch it again") from error
-    return state, card
 
 
 def read_pickle(path: Path) -> Any:
-    """The content of a torch.save file that holds nothing but tensors and plain values."""
+    """The content of a torch.save file that holds nothing but tensors and plain values; mapped
+    into memory where the file's format allows it."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: refused: it holds more than tensors and plain values, or is no weight file"
@@ -141,27 +177,49 @@ def read_pickle(path: Path) -> Any:
         raise WeightsError(f"{path}: expected a weight file; it is damaged: {reason}") from error
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], Card | None]:
+def _flat(content: Any, path: Path) -> dict[str, Tensor]:
+    """A state dict, or several by name, whose keys then start with the name."""
+    if isinstance(content, dict) and content:
+        if all(isinstance(part, dict) for part in content.values()):
+            content = {f"{n}.{k}": v for n, part in content.items() for k, v in part.items()}
+        if all(isinstance(v, Tensor) for v in content.values()):
+            return content
+    raise WeightsError(f"{path}: expected a state dict of tensors; found {type(content).__name__}")
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        content = read_pickle(path)
+    except WeightsError as plain:
+        # Published checkpoints hold optimizers and configurations as well; their objects stay out.
+        if not isinstance(plain.__cause__, pickle.UnpicklingError) or not is_zipfile(path):
+            raise
+        content = {"model": unpickle.model_state(path)}
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        raise WeightsError(f"{path}: is a training checkpoint; its weights are {BEST} beside it")
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        content = content["model"]
+    return _flat(content, path)
+
+
+def read_weights(
+    path: Path, wanted: Wanted = _everything, dtype: torch.dtype | None = None
+) -> tuple[dict[str, Tensor], Card | None]:
     """State dict of a .safetensors, .pth or .pt file; the card when this project wrote it.
 
+    Args:
+        path: the file; a checkpoint's weights may stand below `model`, or be several by name.
+        wanted: which keys to read.
+        dtype: what floating point numbers are converted to as they are read; None = as they are.
+
     Raises:
-        WeightsError: no such file, damaged, not a state dict, or a pickle that holds other
-            objects than tensors and plain values.
+        WeightsError: no such file, damaged, not a state dict, or a pickle that would run code.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: expected a weight file; found none")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    content = read_pickle(path)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
-        raise WeightsError(
-            f"{path}: is a training checkpoint; its weights are best.safetensors beside it"
-        )
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(
-            f"{path}: expected a state dict of tensors; found {type(content).__name__}"
-        )
-    return content, None
+        return _read_safetensors(path, wanted, dtype)
+    return {k: _cast(v, dtype) for k, v in _read_torch(path).items() if wanted(k)}, None
 
 
 def _some(keys: Iterable[str]) -> str:
@@ -188,10 +246,15 @@ def check_keys(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path
         raise WeightsError(f"{path}: not the weights of this detector: {'; '.join(problems)}")
 
 
-def load_exact(model: Detector, state: dict[str, Tensor], path: Path) -> None:
-    """Copies a state dict into the model; every key must be there, and no other."""
-    check_keys(state, model.state_dict(), path)
-    model.load_state_dict(state)
+def load_exact(
+    model: Detector, state: dict[str, Tensor], path: Path, optional: tuple[str, ...] = ()
+) -> None:
+    """Copies a state dict into the model; every key must be there, and no other. What begins with
+    one of `optional` may be missing, and stays as it is."""
+    own = model.state_dict()
+    expected = {k: v for k, v in own.items() if k in state or not k.startswith(optional)}
+    check_keys(state, expected, path)
+    model.load_state_dict({**own, **state})
 
 
 def load_backbone(model: Detector, path: Path) -> None:
@@ -211,36 +274,62 @@ def load_backbone(model: Detector, path: Path) -> None:
 
 
 def locate(weights: str | None, detector: str) -> Path:
-    """The file that `--weights` means: a path, or a name of pretrained/manifest.yaml.
+    """The file or folder that `--weights` means: a path, or a name of pretrained/manifest.yaml.
 
     Without `weights`, the manifest's entry named like the detector.
 
     Raises:
         WeightsError: neither a path nor a known name, or a known file that is not there yet.
     """
-    if weights and Path(weights).is_file():
+    if weights and Path(weights).exists():
         return Path(weights)
-    manifest = read_yaml(MANIFEST)
+    entries = manifest.read_manifest()
     name = weights or detector
-    if name not in manifest:
+    if name not in entries:
         raise WeightsError(
-            f"--weights: expected a file or one of {', '.join(sorted(manifest))}; found {name!r}"
+            f"--weights: expected a file or one of {', '.join(sorted(entries))}; found {name!r}"
         )
-    entry = manifest[name]
-    path = PRETRAINED / entry["file"]
-    if not path.is_file():
-        raise WeightsError(f"{path}: not there yet: {entry['where']}; or name a file by --weights")
-    if entry.get("sha256") and sha256(path) != entry["sha256"]:
+    path = manifest.find(name)
+    if path is None:
+        raise WeightsError(f"{name}: not there yet: {manifest.how_to_get(entries[name])}")
+    if path.is_file() and entries[name].sha256 and sha256(path) != entries[name].sha256:
         raise WeightsError(f"{path}: its sha256 is not the manifest's: fetch the file again")
     return path
 
 
-def open_weights(path: Path, detector: str) -> WeightFile:
-    """Reads a weight file for a detector.
+def _part_file(folder: Path, part: str) -> Path | None:
+    """CO-SPY's file of a part below a folder: a published one, or one of our own training."""
+    names = (f"{part}_weights.pth", f"{part}_weights.safetensors", f"{part}/{BEST}")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
+    """The parts of CO-SPY in a folder as one state dict, each converted."""
+    state: dict[str, Tensor] = {}
+    digest = hashlib.sha256()
+    kind = detectors.load("cospy")
+    for part in parts:
+        path = _part_file(folder, part)
+        if path is None:
+            raise WeightsError(
+                f"{folder}: expected {part}_weights.pth or {part}/{BEST} in it; found neither"
+            )
+        found, card = read_weights(path)
+        state |= found if card else kind.convert(found)
+        digest.update(bytes.fromhex(sha256(path)))
+    return WeightFile(folder, state, Card("cospy", {}), digest.hexdigest())
+
+
+def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> WeightFile:
+    """Reads a weight file for a detector, or a folder with the `parts` of CO-SPY.
 
     Raises:
         WeightsError: see `read_weights`; or the file's card names another detector.
     """
+    if path.is_dir():
+        if not parts:
+            raise WeightsError(f"{path}: expected a weight file of {detector}; found a folder")
+        return _read_folder(path, parts)
     state, card = read_weights(path)
     if card and card.detector != detector:
         raise WeightsError(
@@ -249,10 +338,83 @@ def open_weights(path: Path, detector: str) -> WeightFile:
     return WeightFile(path, state, card, sha256(path))
 
 
-def build(name: str, options: Any, file: WeightFile) -> Loaded:
-    """A detector with a file's weights, in evaluation mode. Raises WeightsError on other keys."""
+def _from_files(
+    kind: type[Detector], prefix: str, files: Sequence[Path], dtype: torch.dtype | None
+) -> tuple[dict[str, Tensor], Path] | None:
+    """The part of the state dict below `prefix` from the first of `files` that has it."""
+    for path in files:
+        state, _ = read_weights(path, lambda key: key.startswith(kind.BACKBONE_KEYS), dtype)
+        part = {k: v for k, v in kind.convert_backbone(state).items() if k.startswith(prefix)}
+        if part:
+            return part, path
+    return None
+
+
+def external_state(
+    kind: type[Detector],
+    options: Any,
+    state: Mapping[str, Tensor],
+    backbones: Sequence[Path],
+    dtype: torch.dtype | None,
+) -> tuple[dict[str, Tensor], dict[str, Path]]:
+    """What `state` leaves out of a detector's frozen parts, from the user's files or from where
+    the manifest's entries are on this machine.
+
+    Returns:
+        State dict of those parts, and the file that each came from, by the entry's name.
+
+    Raises:
+        WeightsError: a part is nowhere; the message says how to get it.
+    """
+    found: dict[str, Tensor] = {}
+    sources: dict[str, Path] = {}
+    for prefix, name in kind.external(options).items():
+        if any(key.startswith(prefix) for key in state):
+            continue
+        part = _from_files(kind, prefix, backbones, dtype)
+        if part is None and (path := manifest.find(name)) is not None:
+            part = _from_files(kind, prefix, [path], dtype)
+        if part is None:
+            how = manifest.how_to_get(manifest.read_manifest()[name])
+            raise WeightsError(
+                f"{name}, which these weights build on, is not there yet: {how}; or name its file "
+                "by --backbone_weights"
+            )
+        found |= part[0]
+        sources[name] = part[1]
+    return found, sources
+
+
+def build(
+    name: str,
+    options: Any,
+    file: WeightFile,
+    backbones: Sequence[Path] = (),
+    dtype: torch.dtype | None = None,
+) -> Loaded:
+    """A detector with a file's weights, in evaluation mode, without initialising it first.
+
+    Args:
+        name, options: of the detector.
+        file: its weights.
+        backbones: local files for the frozen parts that the weights leave out.
+        dtype: of those frozen parts; None = as the files have them.
+
+    Raises:
+        WeightsError: other keys than the detector's, or a frozen part is missing.
+    """
     kind = detectors.load(name)
-    model = kind(options)
-    load_exact(model, file.state if file.card else kind.convert(file.state), file.path)
+    with torch.device("meta"):
+        model = kind(options)
+    state = file.converted(kind)
+    external, sources = external_state(kind, options, state, backbones, dtype)
+    frozen = tuple(kind.external(options))
+    for key, value in state.items():
+        small = dtype if dtype and frozen and key.startswith(frozen) else torch.float32
+        state[key] = _cast(value, small)
+    state |= external
+    check_keys(state, model.state_dict(), file.path)
+    model.load_state_dict(state, assign=True)
+    model.to(memory_format=torch.channels_last)
     card = file.card or Card(name, {})
-    return Loaded(model.eval(), name, file.path, file.sha256, card.threshold, card.band)
+    return Loaded(model.eval(), name, file.path, file.sha256, card.threshold, card.band, sources)

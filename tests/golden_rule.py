@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from detectors import ssp
+from detectors._spectral import frequency_mask
 
 GOLDEN = Path(__file__).parent / "golden"
 INPUTS = sorted((GOLDEN / "inputs").iterdir())
@@ -27,9 +28,11 @@ def golden(name: str) -> dict[str, Any]:
 
 def fill(key: str, shape: list[int]) -> torch.Tensor:
     """The value that the golden run gave to a parameter: noise seeded by the key, scaled by role.
-    `srm.kernel` is no parameter: a constant of the method."""
+    `srm.kernel` and `mfvit.frequencies_mask` are no parameters: constants of the method."""
     if key == "srm.kernel":
         return ssp.srm_kernels()
+    if key == "mfvit.frequencies_mask":
+        return frequency_mask()
     last = key.rsplit(".", 1)[-1]
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
     x = rng.standard_normal(shape, dtype=np.float32)
@@ -44,7 +47,8 @@ def fill(key: str, shape: list[int]) -> torch.Tensor:
     elif last in SMALL:
         x = 0.02 * x
     else:
-        x = x / np.sqrt(np.prod(shape[1:], dtype=np.float32))
+        inputs = shape[1:] if len(shape) > 1 else shape
+        x = x / np.sqrt(np.prod(inputs, dtype=np.float32))
     return torch.from_numpy(np.asarray(x, dtype=np.float32))
 
 

@@ -1,0 +1,133 @@
+"""Turns a published weight file into safetensors, with the same key names.
+
+    python scripts/convert_weights.py spai.pth spai.safetensors
+    python scripts/convert_weights.py open_clip_model.safetensors siglip.safetensors --dtype bf16
+
+Reads state dicts, checkpoints with a state dict under `model`, and files that hold several state
+dicts by name, whose keys then start with that name. What it writes loads like the published file,
+but runs no code, holds no optimizer, and loads faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROGRAM = "convert_weights.py"
+USAGE = 2
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    p.add_argument("input", type=Path, metavar="IN", help="a published .pth, .pt or .safetensors")
+    p.add_argument("output", type=Path, metavar="OUT", help="the .safetensors file to write")
+    p.add_argument("--dtype", choices=tuple(DTYPES), help="of numbers with fraction (as they are)")
+    return p
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The state dict of a published file. Raises WeightsError when there is none."""
+    from detectors._base import WeightsError
+    from engine.unpickle import published_state
+    from engine.weights import read_weights
+
+    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
+        return published_state(path)
+    state, card = read_weights(path)
+    if card is not None:
+        raise WeightsError(f"{path}: expected a published file; found one of this project already")
+    return state
+
+
+def convert(state: dict[str, Tensor], dtype: str | None) -> dict[str, Tensor]:
+    """The same tensors in another precision, each with memory of its own, as the format wants.
+
+    Raises:
+        WeightsError: a number is too large for the precision.
+    """
+    import torch
+
+    from detectors._base import WeightsError
+
+    seen: set[int] = set()
+    converted = {}
+    for key, value in state.items():
+        own = value.detach().contiguous()
+        if dtype and own.is_floating_point():
+            own = own.to(getattr(torch, DTYPES[dtype]))
+            if not torch.equal(own.isfinite(), value.isfinite()):
+                raise WeightsError(f"{key}: expected numbers that fit {dtype}; found larger ones")
+        storage = own.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != own.nbytes:
+            own = own.clone()
+        seen.add(own.untyped_storage().data_ptr())
+        converted[key] = own
+    return converted
+
+
+def write(path: Path, state: dict[str, Tensor]) -> None:
+    """Writes a safetensors file without a card."""
+    from safetensors.torch import save_file
+
+    from engine.weights import replace_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        save_file(state, temporary, {"format": "pt"})  # some libraries read no file without it
+        temporary.chmod(0o644)  # safetensors makes it readable to its owner alone
+        replace_file(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def run(args: argparse.Namespace) -> str:
+    """Converts. Returns a line about what was written."""
+    from engine.weights import sha256
+
+    state = convert(read(args.input), args.dtype)
+    write(args.output, state)
+    size = args.output.stat().st_size
+    return f"{args.output}: {len(state)} tensors, {size} bytes, sha256 {sha256(args.output)}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    p = parser()
+    args = p.parse_args(arguments)
+    if args.output.suffix != ".safetensors":
+        p.error(f"OUT: expected a name that ends in .safetensors; found {args.output.name}")
+    if args.output.exists():
+        p.error(f"OUT: expected a file that is not there yet; found {args.output}")
+    from safetensors import SafetensorError
+
+    from detectors._base import WeightsError
+
+    try:
+        print(run(args))
+    except (WeightsError, SafetensorError, OSError) as error:
+        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Brings published weight files to this machine, by their names in pretrained/manifest.yaml.
+
+    python scripts/fetch_weights.py --list
+    python scripts/fetch_weights.py cospy-progan clip-vit-l-14
+    python scripts/fetch_weights.py spai --from ~/Downloads/spai.pth
+
+Standard output has the path of each; everything else goes to standard error. Downloads go on where
+they broke off. HF_HOME says where the hub's cache is, HF_ENDPOINT which mirror to ask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    from engine.manifest import Entry
+
+PROGRAM = "fetch_weights.py"
+USAGE, INTERRUPTED = 2, 130
+HEADER = ("name", "there", "size", "licence", "where", "what", "path")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        prog=PROGRAM,
+        description=(__doc__ or "").split("\n")[0],
+        epilog="Exit status: 0 done; 2 something is missing or wrong, one line each; "
+        "130 interrupted, the same command goes on.",
+        allow_abbrev=False,
+    )
+    p.add_argument("names", nargs="*", metavar="NAME", help="what to bring; --list shows the names")
+    p.add_argument("--all", action="store_true", help="everything that can be downloaded")
+    p.add_argument("--list", action="store_true", help="what there is, and what is here already")
+    p.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="PATH",
+        help="of one NAME: a file, zip or folder brought by hand; it is checked and copied",
+    )
+    p.add_argument("--force", action="store_true", help="download what is here already, again")
+    return p
+
+
+def where(entry: Entry) -> str:
+    """Where an entry comes from, in a few words."""
+    from engine.manifest import Hub, Page
+
+    if isinstance(entry.source, Hub):
+        return f"hub {entry.source.repo}"
+    return f"page {entry.source.url}" if isinstance(entry.source, Page) else "ships"
+
+
+def size_of(size: int | None) -> str:
+    """Bytes for people, as the hub shows them: 935 MB."""
+    if size is None:
+        return "-"
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def table() -> list[str]:
+    """All entries, a line each under a header, in columns."""
+    from engine.manifest import find, read_manifest
+
+    rows = [HEADER]
+    for name, entry in read_manifest().items():
+        path = find(name)
+        rows.append(
+            (
+                name, "no" if path is None else "yes", size_of(entry.size),
+                entry.licence or "not stated", where(entry), entry.title, str(path or "-"),
+            )
+        )  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def bring_all(force: bool) -> int:
+    """Everything that can be downloaded; says what a person must bring. Returns the status."""
+    from engine.manifest import Page, find, how_to_get, read_manifest
+
+    entries = read_manifest()
+    by_hand = [n for n, e in entries.items() if isinstance(e.source, Page) and find(n) is None]
+    status = bring([name for name in entries if name not in by_hand], force)
+    for name in by_hand:
+        print(f"by hand: {name}: {how_to_get(entries[name])}", file=sys.stderr)
+    return status
+
+
+def bring(names: list[str], force: bool, source: Path | None = None) -> int:
+    """Fetches or places each, prints where it is. Returns the status."""
+    from detectors._base import WeightsError
+    from engine.fetch import fetch, place
+    from engine.manifest import Hub, entry_named
+
+    status = 0
+    for name in names:
+        try:
+            again = force and isinstance(entry_named(name).source, Hub)
+            print(place(name, source) if source else fetch(name, again, recheck=True), flush=True)
+        except WeightsError as error:
+            print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+            status = USAGE
+    return status
+
+
+def run(args: argparse.Namespace) -> int:
+    """What the command line asks for. Returns the exit status."""
+    from engine.config import ConfigError
+    from engine.manifest import entry_named
+
+    try:
+        if args.list:
+            print("\n".join(table()))
+            return 0
+        for name in args.names:
+            entry_named(name)
+        if args.all:
+            return bring_all(args.force)
+        return bring(args.names, args.force, args.source)
+    except (ConfigError, OSError) as error:
+        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    p = parser()
+    args = p.parse_args(arguments)
+    if sum((bool(args.names), args.all, args.list)) != 1:
+        p.error("expected NAMEs, --all or --list, one of them")
+    if args.source and len(args.names) != 1:
+        p.error(f"--from: expected one NAME; found {len(args.names)}")
+    if args.source and args.force:
+        p.error("--from, --force: expected one of them; found both")
+    # Not on the root logger: the hub's library shows its warnings itself.
+    log, shown = logging.getLogger("engine"), logging.StreamHandler(sys.stderr)
+    log.addHandler(shown)
+    log.setLevel(logging.INFO)
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        log.removeHandler(shown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""SPAI's parity with the published code, step by step, and its key layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_rule import INPUTS, by_name, check, golden, published
+from models import tiny
+from torch import Tensor
+
+from datasets._images import open_picture
+from detectors._base import WeightsError
+from detectors._spectral import frequency_mask, split_frequencies
+from detectors.spai import MASK, PATCH, Spai, SpaiOptions
+from engine.weights import build, load_backbone, load_exact, open_weights
+
+FILE = 'spai spai.pth["model"]'
+
+
+# One of a grid of patches, one padded and with the five-crop; the others take two minutes.
+QUICK = ("astronaut_512x512", "coffee_small_180x120")
+
+
+def empty() -> Spai:
+    with torch.device("meta"):
+        return Spai(SpaiOptions())
+
+
+@cache
+def detector() -> Spai:
+    model = empty()
+    model.load_state_dict(Spai.convert(published(FILE)), assign=True)
+    return model.eval()
+
+
+def some_pictures() -> list[Tensor]:
+    drawn = torch.Generator().manual_seed(0)
+    sizes = ((230, 260), (450, 672))
+    return [torch.randint(0, 256, (3, *s), dtype=torch.uint8, generator=drawn) for s in sizes]
+
+
+def patches_of(path: Path) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
+    """Item, corners of its patches, and the patches in [0, 1]."""
+    transform = empty().transform(train=False)
+    item = transform(open_picture(path), np.random.default_rng(0))
+    corners = empty().corners(item)
+    patches = torch.stack([item[:, y : y + PATCH, x : x + PATCH] for y, x in corners])
+    return item, corners, patches.float() / 255
+
+
+def test_every_input_has_vectors() -> None:
+    assert {path.name for path in INPUTS} == golden("spai.json").keys()
+    assert {path.stem for path in INPUTS} >= set(QUICK)
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=by_name)
+def test_patches_and_their_frequencies(path: Path) -> None:
+    expected = golden("spai.json")[path.name]
+    item, corners, patches = patches_of(path)
+    check(item[None].float() / 255, expected["input"], rtol=1e-5, atol=1e-5)
+    assert len(corners) == expected["patches"]
+    assert (len(corners) == 5) == expected["five_crop"]
+    low, high = split_frequencies(patches)
+    check(low, expected["low_freq"], rtol=1e-4, atol=1e-5)
+    check(high, expected["high_freq"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else pytest.mark.slow)
+        for path in INPUTS
+    ],
+)
+def test_patch_vectors_attention_and_logit(path: Path) -> None:
+    expected = golden("spai.json")[path.name]
+    model = detector()
+    item, corners, _ = patches_of(path)
+    seen: list[Tensor] = []
+    hook = model.aggregator.to_kv.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    with torch.inference_mode():
+        logits, relevance = model.explain(model.collate([item]))
+    hook.remove()
+    check(seen[0], expected["patch_features"], rtol=1e-3, atol=1e-4)
+    assert relevance[0][:, :2].tolist() == [list(corner) for corner in corners]
+    np.testing.assert_allclose(relevance[0][:, 2], expected["attention"], rtol=1e-3)
+    assert logits.tolist() == pytest.approx([expected["logit"]], rel=1e-3)
+    assert torch.sigmoid(logits).tolist() == pytest.approx([expected["probability"]], abs=1e-4)
+
+
+def test_what_the_published_network_never_uses_is_left_out() -> None:
+    keys = published(FILE).keys()
+    own = empty().state_dict().keys()
+    assert Spai.convert(published(FILE)).keys() == own
+    kept = {key for key in keys if set(Spai.convert({key: published(FILE)[key]})) & own}
+    folded = {key for key in keys if key.split(".")[-1] in ("q_bias", "v_bias")}
+    dropped = {".".join(key.split(".")[:3]) for key in keys - kept - folded}
+    names = ("head", "cls_blocks", "cls_pos_embed", "actual_cls_token", "intermediate_fc_norm")
+    assert dropped == {"mfvit.frequencies_mask", "mfvit.vit.fc_norm"} | {
+        f"mfvit.vit.{name}" for name in names
+    }
+    assert sum(value.numel() for value in published(FILE).values()) == pytest.approx(
+        139.9e6, rel=1e-3
+    )
+
+
+def test_other_layouts_are_refused() -> None:
+    state = published(FILE)
+    for gone, named in (
+        ("cls_head.head.3.weight", r"missing aggregator\.head\.3\.weight"),
+        ("mfvit.vit.blocks.7.norm1.weight", r"missing vit\.blocks\.7\.norm1\.weight"),
+        ("mfvit.vit.blocks.7.attn.q_bias", r"missing .*qkv\.bias; unexpected .*7\.attn\.v_bias"),
+    ):
+        without = {key: value for key, value in state.items() if key != gone}
+        with pytest.raises(WeightsError, match=named):
+            load_exact(empty(), Spai.convert(without), Path(FILE))
+    more = {**state, "mfvit.semantic.weight": torch.zeros(1)}
+    with pytest.raises(WeightsError, match=r"unexpected mfvit\.semantic\.weight"):
+        load_exact(empty(), Spai.convert(more), Path(FILE))
+
+
+# --- the same for the tiny variant, and the backbone
+
+
+@cache
+def layout() -> dict[str, Tensor]:
+    """The tiny detector's weights in the published layout, with what is there unused."""
+    state: dict[str, Tensor] = {MASK: frequency_mask()}
+    names = {
+        "restoration.projectors.": "mfvit.features_processor.patch_projector.projectors.",
+        "restoration.original.": "mfvit.features_processor.original_features_processor.",
+        "aggregator.query": "patch_aggregator",
+        "aggregator.to_out.": "to_out.0.",
+        "aggregator.head.": "cls_head.head.",
+        "aggregator.": "",
+        "vit.": "mfvit.vit.",
+    }
+    for key, value in tiny("spai").state_dict().items():
+        ours = next(name for name in names if key.startswith(name))
+        state[names[ours] + key.removeprefix(ours)] = value
+    for key in [k for k in state if k.endswith("qkv.bias")]:
+        query, _, value = state.pop(key).chunk(3)
+        state[key.replace("qkv.bias", "q_bias")] = query
+        state[key.replace("qkv.bias", "v_bias")] = value
+    for name in ("head.weight", "cls_blocks.0.attn.q_bias", "cls_pos_embed", "fc_norm.bias"):
+        state[f"mfvit.vit.{name}"] = torch.zeros(2)
+    return state
+
+
+def test_convert_gives_the_detectors_own_keys() -> None:
+    before = set(layout())
+    converted = Spai.convert(layout())
+    own = tiny("spai").state_dict()
+    assert converted.keys() == own.keys()
+    assert set(layout()) == before
+    for key, value in own.items():
+        if not key.endswith("qkv.bias"):
+            assert torch.equal(converted[key], value), key
+            continue
+        query, bias, last = converted[key].chunk(3)
+        assert torch.equal(query, value.chunk(3)[0])
+        assert not bias.any(), "keys have no bias"
+        assert torch.equal(last, value.chunk(3)[2])
+
+
+def test_another_mask_is_refused() -> None:
+    other = frequency_mask()
+    other[0, 0] = 1
+    for mask in (other, torch.ones(256, 256)):
+        with pytest.raises(WeightsError, match=r"mfvit\.frequencies_mask: expected .*; found"):
+            Spai.convert({**layout(), MASK: mask})
+    assert "mfvit.frequencies_mask" not in Spai.convert({**layout(), MASK: frequency_mask().half()})
+
+
+def test_a_published_checkpoint_loads_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "spai.pth"
+    torch.save({"model": layout(), "epoch": 16, "max_accuracy": 0.5}, path)
+    loaded = build("spai", Spai.tiny(), open_weights(path, "spai"))
+    own = Spai.convert(layout())
+    assert all(torch.equal(v, own[k]) for k, v in loaded.model.state_dict().items())
+    with torch.inference_mode():
+        assert bool(loaded.model(some_pictures()).isfinite().all())
+
+
+def without(state: dict[str, Tensor], key: str) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if k != key}
+
+
+def test_what_does_not_fit_stays_to_be_named() -> None:
+    more = {**layout(), "mfvit.extra": torch.zeros(1), "mfvit.vit.extra": torch.zeros(1)}
+    assert {"mfvit.extra", "vit.extra"} <= Spai.convert(more).keys()
+    lacking = Spai.convert(without(layout(), "mfvit.vit.blocks.1.attn.q_bias"))
+    assert "vit.blocks.1.attn.qkv.bias" not in lacking
+    assert "vit.blocks.1.attn.v_bias" in lacking
+    assert "vit.blocks.0.attn.qkv.bias" in lacking
+    odd = {**layout(), "mfvit.vit.blocks.0.attn.q_bias": torch.zeros(3, 2)}
+    assert "vit.blocks.0.attn.qkv.bias" not in Spai.convert(odd)
+
+
+def mfm() -> Iterator[tuple[str, Tensor]]:
+    for key, value in layout().items():
+        if key.startswith("mfvit.vit."):
+            yield key.replace("mfvit.vit.", "encoder."), value
+    yield "encoder.norm.weight", torch.zeros(64)
+    yield "encoder.mask_token", torch.zeros(64)
+    yield "decoder.0.weight", torch.zeros(64)
+
+
+def test_the_backbone_is_the_vit_alone() -> None:
+    part = Spai.convert_backbone(dict(mfm()))
+    own = {k: v for k, v in tiny("spai").state_dict().items() if k.startswith("vit.")}
+    assert part.keys() == own.keys()
+    assert torch.equal(part["vit.pos_embed"], own["vit.pos_embed"])
+    assert all(key.startswith(Spai.BACKBONE_KEYS) for key, _ in mfm() if "decoder" not in key)
+    assert Spai.convert_backbone({"blocks.0.weight": torch.zeros(1)}) == {}
+
+
+def test_training_starts_from_the_backbones_file(tmp_path: Path) -> None:
+    path = tmp_path / "mfm.pth"
+    torch.save({"model": dict(mfm())}, path)
+    model = Spai(Spai.tiny())
+    head = model.aggregator.head[0].weight.clone()
+    load_backbone(model, path)
+    assert torch.equal(model.vit.pos_embed, tiny("spai").vit.pos_embed)
+    assert torch.equal(model.aggregator.head[0].weight, head)
+    assert not any(p.requires_grad for p in model.vit.parameters())
+    torch.save({k: v for k, v in mfm() if "blocks.1.mlp" not in k}, path)
+    with pytest.raises(WeightsError, match=r"missing vit\.blocks\.1\.mlp"):
+        load_backbone(model, path)
+
+
+def test_weights_can_be_assigned_to_an_empty_model() -> None:
+    """Constants of the method are no buffers, which would stay empty."""
+    with torch.device("meta"):
+        model = Spai(Spai.tiny())
+    model.load_state_dict(tiny("spai").state_dict(), assign=True)
+    assert not [name for name, value in model.named_buffers() if value.is_meta]
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(some_pictures()), tiny("spai")(some_pictures()))
+    assert not any(p.requires_grad for p in model.vit.parameters())

@@ -1,0 +1,334 @@
+"""SPAI: patches and padding, frequencies, streaming, conversion, training views, relevance."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_picture
+from models import randomise, tiny
+from PIL import Image
+from torch import Tensor
+
+from detectors._base import OptionError
+from detectors._spectral import split_frequencies
+from detectors.spai import (
+    PATCH,
+    Spai,
+    attention_map,
+    mirrored,
+    patch_corners,
+    seen_part,
+)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def pictures() -> list[Tensor]:
+    """Items of three sizes: five-crop, a grid of 6, a grid of 4 with a remainder."""
+    drawn = torch.Generator().manual_seed(0)
+    sizes = ((230, 260), (450, 672), (500, 460))
+    return [torch.randint(0, 256, (3, *s), dtype=torch.uint8, generator=drawn) for s in sizes]
+
+
+def variant(**changes: object) -> Spai:
+    """The tiny detector with other options and the same weights."""
+    model = Spai(dataclasses.replace(Spai.tiny(), **changes)).eval()
+    model.load_state_dict(tiny("spai").state_dict())
+    return model
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("resize_to", 0), ("dim", 63), ("dropout", 1.0), ("depth", 0)]
+)
+def test_options_say_what_they_take(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=rf"spai\.{name}: expected .*; found {value}"):
+        dataclasses.replace(Spai.tiny(), **{name: value})
+
+
+# --- pictures and patches
+
+
+@pytest.mark.parametrize(
+    ("length", "before", "after"), [(300, 7, 9), (10, 9, 9), (3, 20, 31), (2, 3, 4), (1, 5, 6)]
+)
+def test_margins_mirror_as_often_as_it_takes(length: int, before: int, after: int) -> None:
+    expected = [0]
+    step = 1
+    while len(expected) < before + length + after + 2 * length:
+        if not 0 <= expected[-1] + step < length:
+            step = -step
+        expected.append(expected[-1] + step if length > 1 else 0)
+    start = -before % max(1, 2 * length - 2)
+    found = mirrored(length, before, after).tolist()
+    assert found == expected[start : start + before + length + after]
+    assert found[before : before + length] == list(range(length))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (31, 500), (224, 223), (2, 30_000)])
+def test_small_pictures_are_centred(size: tuple[int, int]) -> None:
+    picture = make_picture(0, fake=True, size=size)
+    item = tiny("spai").transform(train=False)(picture, rng())
+    assert item.shape[1] >= PATCH
+    assert item.shape[2] >= PATCH
+    assert item.numel() <= 3 * PATCH * 100 * PATCH
+    shown = torch.from_numpy(np.array(seen_part(picture, None))).permute(2, 0, 1)
+    top, left = ((i - s) // 2 for i, s in zip(item.shape[1:], shown.shape[1:], strict=True))
+    assert torch.equal(item[:, top : top + shown.shape[1], left : left + shown.shape[2]], shown)
+
+
+def test_whole_pictures_are_items_as_they_are() -> None:
+    """Also those of more rows than are copied at a time."""
+    picture = make_picture(0, fake=False, size=(241, 700))
+    item = tiny("spai").transform(train=False)(picture, rng())
+    assert torch.equal(item, torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+
+
+def test_resize_to_bounds_the_larger_side() -> None:
+    picture = make_picture(0, fake=False, size=(900, 600))
+    smaller = variant(resize_to=450).transform(train=False)(picture, rng())
+    assert smaller.shape == (3, 300, 450)
+    expected = picture.resize((450, 300), Image.Resampling.BILINEAR)
+    assert torch.equal(smaller, torch.from_numpy(np.array(expected)).permute(2, 0, 1))
+    for limit in (900, 2000, None):
+        item = variant(resize_to=limit).transform(train=False)(picture, rng())
+        assert item.shape == (3, 600, 900)
+
+
+def test_patches_of_a_picture() -> None:
+    assert patch_corners(448, 671, False) == [(0, 0), (0, 224), (224, 0), (224, 224)]
+    five = [(0, 0), (0, 447), (223, 0), (223, 447), (112, 224)]
+    assert patch_corners(447, 671, False) == five, "halves are rounded to even"
+    assert patch_corners(224, 224, False) == 5 * [(0, 0)]
+    assert len(patch_corners(224, 896, False)) == 4
+
+
+@pytest.mark.parametrize("height", [224, 225, 447, 448, 600, 672])
+@pytest.mark.parametrize("width", [224, 300, 448, 500, 672, 700, 896])
+def test_the_remainder_can_be_covered(height: int, width: int) -> None:
+    seen = np.zeros((height, width), bool)
+    corners = patch_corners(height, width, cover=True)
+    for top, left in corners:
+        assert 0 <= top <= height - PATCH
+        assert 0 <= left <= width - PATCH
+        seen[top : top + PATCH, left : left + PATCH] = True
+    assert seen.all()
+    plain = patch_corners(height, width, cover=False)
+    if len(plain) >= 4 and len(plain) != 5:
+        assert set(plain) <= set(corners)
+
+
+def test_covering_the_remainder_makes_it_matter() -> None:
+    picture = pictures()[2]
+    changed = picture.clone()
+    changed[:, 448:] = 255 - changed[:, 448:]
+    with torch.inference_mode():
+        plain = tiny("spai")([picture, changed])
+        assert abs(float(plain[0] - plain[1])) < 1e-6
+        covered = variant(cover_remainder=True)([picture, changed])
+    assert abs(float(covered[0] - covered[1])) > 1e-4
+
+
+# --- frequencies
+
+
+def split_by_fft(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The published formula."""
+    coordinate = torch.cat([torch.arange(111, -1, -1), torch.arange(112)])
+    radius = (coordinate[:, None] ** 2 + coordinate[None] ** 2).double().sqrt()
+    mask = (radius < 16).double()
+    spectrum = torch.fft.fftshift(torch.fft.fft2(x.double()))
+    views = (torch.fft.ifft2(torch.fft.ifftshift(spectrum * m)).real for m in (mask, 1 - mask))
+    low, high = (view.clamp(0, 1).float() for view in views)
+    return low, high
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_frequencies_are_split_as_by_fft(precision: torch.dtype | None) -> None:
+    noise = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    picture = make_picture(0, fake=True, size=(224, 224))
+    smooth = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    x = torch.cat([noise, smooth, torch.ones(1, 3, 224, 224)])
+    with torch.autocast("cpu", precision, enabled=precision is not None):
+        found = split_frequencies(x)
+    for view, expected in zip(found, split_by_fft(x), strict=True):
+        assert view.dtype == torch.float32
+        torch.testing.assert_close(view, expected, rtol=0, atol=1e-5)
+
+
+# --- streaming
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 64])
+def test_logits_do_not_depend_on_the_chunks(size: int) -> None:
+    batch = pictures()
+    seen: list[int] = []
+    model = variant(feature_batch=size)
+    model.vit.patch_embed.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
+    with torch.inference_mode():
+        expected = torch.cat([tiny("spai")([item]) for item in batch])
+        assert expected.std() > 1e-4
+        torch.testing.assert_close(model(batch), expected, rtol=1e-5, atol=1e-5)
+    assert sum(seen) == 3 * (5 + 6 + 4)
+    assert max(seen) == 3 * min(size, 15), "three views of a chunk are one batch"
+    assert len(seen) == -(-15 // size)
+
+
+def test_a_large_picture_is_cut_before_it_becomes_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never are more than a chunk's patches in float at once."""
+    model = variant(feature_batch=2)
+    sizes: list[int] = []
+    plain = Tensor.float
+    monkeypatch.setattr(Tensor, "float", lambda x: (sizes.append(x.numel()), plain(x))[1])
+    picture = torch.zeros(3, 1200, 1200, dtype=torch.uint8).expand(3, 1200, 1200)
+    with torch.inference_mode():
+        model([picture])
+    assert max(sizes) <= 2 * 3 * PATCH * PATCH
+
+
+def test_half_precision_moves_scores_little() -> None:
+    with torch.inference_mode():
+        exact = tiny("spai")(pictures())
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = tiny("spai")(pictures())
+    assert rough.dtype == torch.float32
+    assert not torch.equal(exact, rough)
+    torch.testing.assert_close(rough.sigmoid(), exact.sigmoid(), rtol=0, atol=0.02)
+
+
+def test_the_parts_for_export_are_the_whole() -> None:
+    """Patch encoder and aggregator, run on their own, give the detector's logit."""
+    model, picture = tiny("spai"), pictures()[1]
+    corners = model.corners(picture)
+    patches = torch.stack([picture[:, y : y + PATCH, x : x + PATCH] for y, x in corners])
+    with torch.inference_mode():
+        vectors = model.patch_encoder()(patches.float() / 255)
+        logit, attention = model.aggregator(vectors)
+        torch.testing.assert_close(logit, model([picture]), rtol=1e-5, atol=1e-5)
+    assert vectors.shape == (6, 6 * 2 + 32)
+    assert attention.shape == (6,)
+    assert float(attention.sum()) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_parts_can_be_exported() -> None:
+    """Traced with any number of patches, as an ONNX file needs them."""
+    model = tiny("spai")
+    batch = torch.export.Dim("patches", min=2, max=64)
+    for module, shape in (
+        (model.patch_encoder(), (3, 3, PATCH, PATCH)),
+        (model.aggregator, (3, 44)),
+    ):
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        traced = torch.export.export(module.eval(), (x,), dynamic_shapes=({0: batch},)).module()
+        more = torch.cat([x, 1 - x])
+        with torch.inference_mode():
+            torch.testing.assert_close(traced(more), module(more), rtol=1e-4, atol=1e-4)
+
+
+# --- training
+
+
+def test_the_vit_is_frozen_and_the_rest_learns() -> None:
+    model = Spai(dataclasses.replace(Spai.tiny(), drop_path=0.5))
+    randomise(model)
+    model.train()
+    items = [make_picture(i, fake=bool(i), size=(300, 300)) for i in range(2)]
+    views = [model.transform(train=True)(item, rng(i)) for i, item in enumerate(items)]
+    before = {k: v.clone() for k, v in model.vit.state_dict().items()}
+    torch.manual_seed(0)
+    model.loss(views, torch.tensor([0.0, 1.0])).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (not name.startswith("vit.")), name
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    assert all(torch.equal(v, before[k]) for k, v in model.vit.state_dict().items())
+
+
+def test_stochastic_depth_stays_on_in_training() -> None:
+    model = Spai(dataclasses.replace(Spai.tiny(), drop_path=0.5, dropout=0.0))
+    randomise(model)
+    batch = [pictures()[0]]
+
+    def drawn() -> set[float]:
+        with torch.no_grad():
+            return {round(float(model(batch)), 5) for _ in range(4)}
+
+    torch.manual_seed(0)
+    assert len(drawn()) > 1
+    model.eval()
+    assert len(drawn()) == 1
+
+
+def test_training_sees_four_views() -> None:
+    model = tiny("spai")
+    picture = make_picture(0, fake=True, size=(400, 300))
+    before = picture.tobytes()
+    state = torch.get_rng_state()
+    item = model.transform(train=True)(picture, rng(1))
+    assert (item.shape, item.dtype) == ((3, 224, 896), torch.uint8)
+    assert model.corners(item) == [(0, 0), (0, 224), (0, 448), (0, 672)]
+    views = item.split(224, dim=2)
+    assert not any(torch.equal(views[0], view) for view in views[1:])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert picture.tobytes() == before
+
+
+# --- relevance
+
+
+def test_explain_gives_logits_and_attention() -> None:
+    model, batch = tiny("spai"), pictures()
+    with torch.inference_mode():
+        logits, relevance = model.explain(batch)
+        torch.testing.assert_close(logits, model(batch), rtol=0, atol=0)
+    for picture, found in zip(batch, relevance, strict=True):
+        assert found[:, :2].tolist() == [list(corner) for corner in model.corners(picture)]
+        assert float(found[:, 2].sum()) == pytest.approx(1, abs=1e-5)
+
+
+def relevance_of(model: Spai, picture: Image.Image, attention: list[float]) -> Tensor:
+    corners = model.corners(model.transform(train=False)(picture, rng()))
+    return torch.tensor([[*c, a] for c, a in zip(corners, attention, strict=True)])
+
+
+def test_overlay_colours_patches_by_attention() -> None:
+    model, picture = tiny("spai"), make_picture(0, fake=False, size=(500, 600))
+    before = picture.tobytes()
+    drawn = model.overlay(picture, relevance_of(model, picture, [0.7, 0.1, 0.1, 0.1]))
+    other = model.overlay(picture, relevance_of(model, picture, [0.1, 0.7, 0.1, 0.1]))
+    assert picture.tobytes() == before
+    assert drawn.size == other.size
+    assert drawn.width == 500
+    assert 600 < drawn.height < 700
+    pixels, others = (np.asarray(d).astype(int) for d in (drawn, other))
+    differ = (pixels != others).any(axis=2)
+    assert differ[:224, :448].all()
+    assert not differ[224:].any()
+    assert not differ[:, 448:].any()
+    yellow, grey = pixels[100, 100], pixels[550, 490]
+    assert yellow[0] - yellow[2] > 80, "much attention is yellow"
+    assert pixels[300, 300, 2] - pixels[300, 300, 0] > 10, "little attention is blue"
+    assert np.ptp(grey) == 0, "what no patch saw has no colour"
+
+
+def test_overlay_maps_patches_back_to_the_picture() -> None:
+    """Positions are those of the shrunk or padded item."""
+    shrunk = attention_map((1000, 500), np.array([[0, 0, 1.0]]), resize_to=500)
+    assert shrunk.shape == (500, 800)
+    assert np.isfinite(shrunk[:448, :358]).all()
+    assert np.isnan(shrunk[448:]).all()
+    assert np.isnan(shrunk[:, 359:]).all()
+    padded = attention_map((100, 300), np.array([[0, 0, 0.5], [76, 0, 0.3]]), resize_to=None)
+    assert padded.shape == (300, 100)
+    assert np.unique(padded[:76]) == pytest.approx([1.0])
+    assert np.unique(padded[76:224]) == pytest.approx([0.8])
+    assert np.unique(padded[224:]) == pytest.approx([0.6])
+    strip = attention_map((30_000, 2), np.array([[0, 11_200, 1.0]]), resize_to=None)
+    seen = np.flatnonzero(np.isfinite(strip[0]))
+    assert seen.min() / 800 * 30_000 == pytest.approx(15_000, abs=40)
