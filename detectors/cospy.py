@@ -298,6 +298,7 @@ class CoSpy(Detector):
             assert self.semantic is not None
             assert self.artifact is not None
             self.fc = _linear(self.semantic.features + self.artifact.features)
+        self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> CoSpy:
         """Training mode; what is frozen stays in evaluation mode."""

@@ -161,6 +161,7 @@ class Ssp(Detector):
         super().__init__(options)
         self.srm = Srm()
         self.disc = resnet.ResNet(resnet.Bottleneck, list(options.layers), num_classes=1)
+        self.to(memory_format=torch.channels_last)
 
     def transform(self, train: bool) -> Transform:
         return PatchTransform(self.options, train)

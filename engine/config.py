@@ -29,12 +29,12 @@ class ConfigError(ValueError):
 @dataclass(frozen=True)
 class TrainOptions:
     """How to train. `schedule`: constant; cosine (per step, from lr to lr * final_lr after
-    `warmup` epochs; final_lr null = 1 / epochs); warm_cosine (the same, but linear from lr * final_lr
-    in the warm-up, and the cosine counts from step 0); polynomial (per epoch, lr * (1 - epoch / epochs) ** 0.9, 1-based); step (per
-    epoch, times 0.9 after each epoch whose 0-based index is a non-zero multiple of 10).
-    `decay_vectors`: whether weight decay also shrinks biases and other vectors, such as those of
-    norms. `balance`: draw pictures with weights that make classes equal and generators within a class
-    count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
+    `warmup` epochs; final_lr null = 1 / epochs); warm_cosine (the same, but the warm-up is linear
+    from lr * final_lr, and the cosine counts from step 0); polynomial (per epoch, lr * (1 - epoch /
+    epochs) ** 0.9, 1-based); step (per epoch, times 0.9 after each epoch whose 0-based index is a
+    non-zero multiple of 10). `decay_vectors`: whether weight decay also shrinks biases and other
+    vectors. `balance`: draw pictures with weights that make classes equal and generators within a
+    class count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
     `select`: the validation metric whose best epoch is kept. `ema`: decay of averaged weights
     (0 = off). `anchor`: share of the start weights in the judged and kept ones, the classifier
     apart (0 = off; WiSE-FT, Wortsman et al. 2022). `save_every`: steps between checkpoints within

@@ -179,7 +179,7 @@ def read_pickle(path: Path) -> Any:
 
 def _flat(content: Any, path: Path) -> dict[str, Tensor]:
     """A state dict, or several by name, whose keys then start with the name."""
-    if isinstance(content, dict) and content:
+    if isinstance(content, dict):
         if all(isinstance(part, dict) for part in content.values()):
             content = {f"{n}.{k}": v for n, part in content.items() for k, v in part.items()}
         if all(isinstance(v, Tensor) for v in content.values()):
@@ -190,11 +190,11 @@ def _flat(content: Any, path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         content = read_pickle(path)
-    except WeightsError as plain:
+    except WeightsError:
         # Published checkpoints hold optimizers and configurations as well; their objects stay out.
-        if not isinstance(plain.__cause__, pickle.UnpicklingError) or not is_zipfile(path):
+        if not is_zipfile(path):
             raise
-        content = {"model": unpickle.model_state(path)}
+        return unpickle.published_state(path)
     if isinstance(content, dict) and content.get("format") == FORMAT:
         raise WeightsError(f"{path}: is a training checkpoint; its weights are {BEST} beside it")
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
@@ -291,7 +291,11 @@ def locate(weights: str | None, detector: str) -> Path:
         )
     path = manifest.find(name)
     if path is None:
-        raise WeightsError(f"{name}: not there yet: {manifest.how_to_get(entries[name])}")
+        how = manifest.how_to_get(entries[name])
+        raise WeightsError(
+            f"{manifest.local_path(entries[name])}: not there yet: {how}; or name a file by "
+            "--weights"
+        )
     if path.is_file() and entries[name].sha256 and sha256(path) != entries[name].sha256:
         raise WeightsError(f"{path}: its sha256 is not the manifest's: fetch the file again")
     return path

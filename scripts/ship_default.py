@@ -22,16 +22,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from engine import metrics  # noqa: E402
 from engine.calibrate import choose_band, cross_fitted, fit_platt, outside  # noqa: E402
+from engine.manifest import MANIFEST, PRETRAINED, entry_named  # noqa: E402
 from engine.report import percent  # noqa: E402
 from engine.table import ScoreRow, read_table  # noqa: E402
-from engine.weights import MANIFEST, PRETRAINED, read_weights, replace_file, save_weights, sha256  # noqa: E402
+from engine.weights import read_weights, replace_file, save_weights, sha256  # noqa: E402
 
 WANTED_ACCURACY = 0.85
 RECONSTRUCTION = "tae-flux2-reconstruction"
@@ -98,12 +98,10 @@ def main() -> int:
     target = PRETRAINED / "default.safetensors"
     save_weights(target, state, replace(card, threshold=0.5, band=band))
     digest = sha256(target)
-    manifest = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    header = [line for line in MANIFEST.read_text(encoding="utf-8").splitlines() if line[:1] == "#"]
-    manifest["default"]["sha256"] = digest
-    text = yaml.safe_dump(manifest, sort_keys=False, width=100)
+    before = entry_named("default").sha256
+    text = MANIFEST.read_text(encoding="utf-8").replace(str(before), digest)
     temporary = MANIFEST.with_name(MANIFEST.name + ".part")
-    temporary.write_text("\n".join(header) + "\n" + text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     replace_file(temporary, MANIFEST)
     shutil.copy(args.val[0] / "generators.png", PRETRAINED / "default_generators.png")
 

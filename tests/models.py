@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import detectors
@@ -39,6 +41,21 @@ def tiny(name: str) -> Detector:
     model = kind(kind.tiny())
     randomise(model)
     return model.eval()
+
+
+def backbone_files(model: Detector, folder: Path) -> list[Path]:
+    """The model's frozen parts in files of their own, with published key names."""
+    published = {"semantic.encoder.": "visual.", "artifact.vae.": ""}
+    files = []
+    for prefix, name in type(model).external(model.options).items():
+        part = {
+            published[prefix] + key.removeprefix(prefix): value.contiguous()
+            for key, value in model.state_dict().items()
+            if key.startswith(prefix)
+        }
+        files.append(folder / f"{name}.safetensors")
+        save_file(part, files[-1])
+    return files
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ import detectors
 from datasets._images import open_picture
 from detectors import ssp
 from detectors._base import Detector, WeightsError
+from engine.config import CONFIGS, read_yaml, resolve
+from engine.schedule import lr_at
+from engine.train import decays
 from engine.weights import build, load_exact, open_weights
 
 COSPY_FILE, SSP_FILE = "cospy progan artifact_weights.pth", "ssp Net_epoch_best.pth"
@@ -36,19 +39,6 @@ def test_every_input_has_vectors() -> None:
     names = {path.name for path in INPUTS}
     assert len(names) == 6
     assert names == golden("cospy_progan_artifact.json").keys() == golden("ssp.json").keys()
-
-
-@pytest.mark.parametrize("path", INPUTS, ids=by_name)
-def test_cospy_artifact_branch(path: Path) -> None:
-    expected = golden("cospy_progan_artifact.json")[path.name]
-    model = detector("cospy", COSPY_FILE)
-    item = model.transform(train=False)(open_picture(path), np.random.default_rng(0))
-    batch = model.collate([item])
-    check(batch, expected["input"], rtol=1e-5, atol=1e-5)
-    with torch.inference_mode():
-        check(model.feature(batch), expected["feature"], rtol=1e-3, atol=1e-5)
-        logit = model(batch)
-    assert logit.tolist() == pytest.approx([expected["logit"]], rel=1e-3)
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=by_name)
@@ -102,21 +92,35 @@ def test_published_files_load_as_they_are(name: str, file: str, tmp_path: Path) 
     assert all(torch.equal(v, expected[k]) for k, v in loaded.model.state_dict().items())
 
 
-def test_the_unused_layer_of_cospy_is_expected_and_left_out() -> None:
-    keys = golden("state_dict_keys.json")[COSPY_FILE]
-    assert {"artifact_encoder.fc1.weight", "artifact_encoder.fc1.bias"} <= keys.keys()
-    own = detector("cospy", COSPY_FILE).state_dict().keys()
-    assert keys.keys() - own == {"artifact_encoder.fc1.weight", "artifact_encoder.fc1.bias"}
-
-
-@pytest.mark.parametrize(("name", "file"), [("cospy", COSPY_FILE), ("ssp", SSP_FILE)])
-def test_other_layouts_are_refused(name: str, file: str) -> None:
-    state = published(file)
-    model = detectors.load(name)(options(name))
+def test_other_layouts_are_refused() -> None:
+    state = published(SSP_FILE)
+    model = ssp.Ssp(ssp.SspOptions())
     gone = next(key for key in state if key.endswith("layer1.0.conv1.weight"))
     without = {key: value for key, value in state.items() if key != gone}
     with pytest.raises(WeightsError, match=f"missing {gone}"):
-        load_exact(model, model.convert(without), Path(file))
+        load_exact(model, model.convert(without), Path(SSP_FILE))
     more = {**state, "semantic.fc.weight": torch.zeros(1)}
     with pytest.raises(WeightsError, match=r"unexpected semantic\.fc\.weight"):
-        load_exact(model, model.convert(more), Path(file))
+        load_exact(model, model.convert(more), Path(SSP_FILE))
+
+
+def test_spais_learning_rates_and_weight_decay() -> None:
+    """The published schedule, and which published parameters decay."""
+    expected = golden("spai_optimizer.json")
+    path = CONFIGS / "spai.yaml"
+    options = resolve("spai", [(str(path), read_yaml(path))]).train
+    for step, rates in expected["lr_after_step_update"].items():
+        found = lr_at(options, int(step), expected["steps_per_epoch"])
+        assert [found, found] == pytest.approx(rates, rel=1e-6)
+    shapes = golden("state_dict_keys.json")['spai spai.pth["model"]']
+    groups: dict[bool, list[str]] = {True: [], False: []}
+    for key, shape in shapes.items():
+        if not key.endswith("frequencies_mask"):
+            groups[decays(key, torch.empty(shape, device="meta"))].append(key)
+    for group in expected["groups"]:
+        names = groups[group["weight_decay"] > 0]
+        assert (len(names), names[0], names[-1]) == (
+            group["params"], group["first"], group["last"],
+        )  # fmt: skip
+    assert options.weight_decay == expected["groups"][0]["weight_decay"]
+    assert not options.decay_vectors

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_tree
-from models import Toy, ToyOptions
+from models import Toy, ToyOptions, backbone_files
 from torch import Tensor, nn
 from training import STEPS, Killed, Parts, at_step, config_of, kill, plain, result, run
 
 import detectors
 from datasets import Record, folder
 from detectors._base import Detector
+from detectors.cospy import CoSpyOptions
 from engine import config, train
 from engine.checkpoint import Averaged, read_checkpoint, save_checkpoint
 from engine.config import Config, ConfigError, TrainOptions
@@ -172,10 +173,15 @@ def test_the_card_holds_the_resolved_configuration(parts: Parts, tmp_path: Path)
     assert card.extra["config"] == config_of().as_dict()
 
 
-def tiny_run(name: str, **options: Any) -> tuple[Config, Detector]:
-    """A registered detector's tiny variant, and a configuration to train it."""
+ARTIFACT = CoSpyOptions(train_dataset="progan", mode="branch", size="tiny")
+
+
+def tiny_run(name: str, own: Any = None, **options: Any) -> tuple[Config, Detector]:
+    """A registered detector's tiny variant, or that with `own` options, and a configuration to
+    train it."""
     kind = detectors.load(name)
-    layers = [("tiny", {name: dataclasses.asdict(kind.tiny())}), ("test", {"train": options})]
+    own = dataclasses.asdict(own or kind.tiny())
+    layers = [("tiny", {name: own}), ("test", {"train": options})]
     settings = config.resolve(name, layers)
     train.seed_everything(0)
     return settings, kind(settings.options)
@@ -199,7 +205,7 @@ def test_every_detector_trains_and_its_weights_load(
     assert file.card.extra is not None
     again = config.resolve(name, [("card", file.card.extra["config"])])
     assert again == settings
-    loaded = build(name, again.options, file)
+    loaded = build(name, again.options, file, backbone_files(model, tmp_path))
     rows = [
         [row for batch in score(m, parts[1], Device(CPU), 4) for row in batch]
         for m in (model.eval(), loaded.model)
@@ -209,7 +215,7 @@ def test_every_detector_trains_and_its_weights_load(
 
 def test_a_separable_set_is_learnt(tmp_path: Path) -> None:
     parts = hold_out(folder.records(make_tree(tmp_path / "tree", count=12)), 0.34)
-    settings, model = tiny_run("cospy", epochs=5, batch_size=8, lr=3e-3)
+    settings, model = tiny_run("cospy", ARTIFACT, epochs=5, batch_size=8, lr=3e-3)
     output = tmp_path / "run"
     history = train.start(model, settings, *parts, CPU, output, 0, "as given", False, False)
     losses = [row["loss"] for row in history]

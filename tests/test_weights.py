@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import detectors
-from detectors._base import Detector, OptionError, WeightsError, describe_options
-from detectors.cospy import CoSpy
+from detectors._base import Detector, WeightsError, describe_options
+from detectors.cospy import CoSpy, CoSpyOptions
 from detectors.default import Default
 from detectors.ssp import Ssp
 from engine import weights
@@ -34,11 +34,12 @@ from engine.weights import (
 )
 
 FILE = Path("weights.pth")
+SMALL = CoSpyOptions(train_dataset="progan", mode="branch", size="tiny")
 
 
 def small() -> CoSpy:
     torch.manual_seed(0)
-    return CoSpy(CoSpy.tiny())
+    return CoSpy(SMALL)
 
 
 def saved(path: Path, **changes: Any) -> Path:
@@ -55,15 +56,15 @@ def saved(path: Path, **changes: Any) -> Path:
 def test_missing_unexpected_and_misshapen_keys_are_named_together() -> None:
     model = small()
     state = dict(model.state_dict())
-    del state["fc.bias"]
+    del state["artifact.fc.bias"]
     state["module.fc.bias"] = torch.zeros(1)
-    state["fc.weight"] = torch.zeros(1, 3)
+    state["artifact.fc.weight"] = torch.zeros(1, 3)
     with pytest.raises(WeightsError) as caught:
         load_exact(model, state, FILE)
     message = str(caught.value)
-    for part in ("weights.pth", "missing fc.bias", "unexpected module.fc.bias"):
+    for part in ("weights.pth", "missing artifact.fc.bias", "unexpected module.fc.bias"):
         assert part in message
-    assert "fc.weight (1, 3) instead of (1, 64)" in message
+    assert "artifact.fc.weight (1, 3) instead of (1, 64)" in message
     assert "\n" not in message
 
 
@@ -76,7 +77,7 @@ def test_a_refused_file_changes_nothing() -> None:
     model = small()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = {key: value + 1 for key, value in before.items()}
-    del state["fc.bias"]
+    del state["artifact.fc.bias"]
     with pytest.raises(WeightsError):
         load_exact(model, state, FILE)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -151,7 +152,7 @@ def test_a_pickle_runs_no_code(tmp_path: Path, plain: bool) -> None:
         path.write_bytes(pickle.dumps({"fc.weight": Malicious(target)}, protocol=2))
     else:
         torch.save({"fc.weight": Malicious(target)}, path)
-    with pytest.raises(WeightsError, match=r"refused: it holds more than tensors"):
+    with pytest.raises(WeightsError, match=r"refused: "):
         read_weights(path)
     assert not target.exists()
     if plain:
@@ -164,7 +165,7 @@ def test_a_pickle_runs_no_code(tmp_path: Path, plain: bool) -> None:
 def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(nn.Linear(2, 1), path)
-    with pytest.raises(WeightsError, match="refused"):
+    with pytest.raises(WeightsError, match="expected a state dict"):
         read_weights(path)
 
 
@@ -195,9 +196,9 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_card_travels_with_the_weights(tmp_path: Path) -> None:
     path = saved(tmp_path / "a" / "w.safetensors", threshold=0.3, band=(0.2, 0.4), extra={"n": 1})
     file = open_weights(path, "cospy")
-    assert file.card == Card("cospy", describe_options(CoSpy.tiny()), 0.3, (0.2, 0.4), {"n": 1})
+    assert file.card == Card("cospy", describe_options(SMALL), 0.3, (0.2, 0.4), {"n": 1})
     assert file.sha256 == sha256(path)
-    loaded = build("cospy", CoSpy.tiny(), file)
+    loaded = build("cospy", SMALL, file)
     assert (loaded.threshold, loaded.band, loaded.path) == (0.3, (0.2, 0.4), path)
     assert not loaded.model.training
 
@@ -237,14 +238,16 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A manifest that knows `default` and `ssp`; only the latter's file is there."""
     path = tmp_path / "pretrained"
     path.mkdir()
-    entries = {
-        "default": {"file": "default.safetensors", "where": "fetch it"},
-        "ssp": {"file": "ssp.pth", "where": "fetch it", "sha256": "0" * 64},
+    entries: dict[str, dict[str, Any]] = {
+        "default": {"file": "default.safetensors", "ships": True},
+        "ssp": {"file": "ssp.pth", "page": {"url": "https://x", "get": "it"}, "sha256": "0" * 64},
     }
+    for name, entry in entries.items():
+        entry |= {"title": name, "format": "state dict"}
     (path / "manifest.yaml").write_text(json.dumps(entries), encoding="utf-8")
     (path / "ssp.pth").write_bytes(b"content")
-    monkeypatch.setattr(weights, "PRETRAINED", path)
-    monkeypatch.setattr(weights, "MANIFEST", path / "manifest.yaml")
+    monkeypatch.setattr("engine.manifest.PRETRAINED", path)
+    monkeypatch.setattr("engine.manifest.MANIFEST", path / "manifest.yaml")
     return path
 
 
@@ -254,7 +257,9 @@ def test_unknown_name_lists_the_known_ones(manifest: Path) -> None:
 
 
 def test_name_whose_file_is_not_there(manifest: Path) -> None:
-    with pytest.raises(WeightsError, match="not there yet: fetch it; or name a file by --weights"):
+    with pytest.raises(
+        WeightsError, match=r"default.safetensors: not there yet: .*; or name a file by --w"
+    ):
         locate(None, "default")
 
 
@@ -337,12 +342,6 @@ def test_backbone_with_other_keys_is_refused(tmp_path: Path, kind: type[Detector
 def test_weights_of_a_detector_are_no_backbone(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="expected a backbone; found weights of cospy"):
         load_backbone(Default(Default.tiny()), saved(tmp_path / "w.safetensors"))
-
-
-def test_detector_without_backbone_says_so(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(1)}, tmp_path / "b.pth")
-    with pytest.raises(OptionError, match="CO-SPY takes no --backbone_weights"):
-        load_backbone(small(), tmp_path / "b.pth")
 
 
 # --- writing
