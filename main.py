@@ -217,7 +217,7 @@ def check_flags(p: Parser, args: argparse.Namespace) -> None:
             p.error(f"--{name}: expected --phase {' or '.join(phases)}; found {args.phase}")
     if args.pretrain and args.weights:
         p.error("--pretrain, --weights: expected one of them; found both")
-    if args.detector not in (None, "cospy"):
+    if args.detector not in (None, "cospy", "ensemble"):
         for name in ("train_dataset", "mode", "branch", "pretrain"):
             if getattr(args, name):
                 p.error(f"--{name}: expected --detector cospy; found {args.detector}")
@@ -280,7 +280,7 @@ def run_eval(args: argparse.Namespace) -> int:
 def run_train(args: argparse.Namespace) -> int:
     """Phase train. Returns the exit status."""
     import datasets
-    from engine import flags, listing, train
+    from engine import flags, fuse, listing, train
 
     if args.data is None:
         raise datasets.LayoutError("--phase train: expected --data FOLDER or CSV; found none")
@@ -291,16 +291,21 @@ def run_train(args: argparse.Namespace) -> int:
     records, val = listing.part(records, *chosen, val), listing.part(val, *chosen, records)
     listing.check_classes(args.data, records, val)
     device = flags.device(args, None)  # the recipe says in which precision
+    output = args.output or flags.train_folder(args, name, config)
+    if name == flags.ENSEMBLE:
+        members = flags.load_members(args, config.options, device)
+        workers = flags.workers(args, len(records))
+        print(
+            fuse.run(
+                members, config, records, val, device, output, workers, args.resume, args.overwrite
+            )
+        )
+        print(f"weights in {output / train.BEST}")
+        return 0
     train.seed_everything(config.train.seed)
     model = flags.model_to_train(args, name, config)
     if args.compile:
         model.compile()
-    own = (
-        flags.cospy_folder(args.ckpt, config.options)
-        if name == "cospy"
-        else Path("runs", name, "train")
-    )
-    output = args.output or own
     history = train.start(
         model, config, records, val, device.device, output,
         flags.workers(args, len(records)), how, args.resume, args.overwrite,

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-Transform = Callable[[Image.Image, np.random.Generator], Tensor]
+# Picture, generator -> item: a tensor, or a list of items where several detectors look at it.
+Transform = Callable[[Image.Image, np.random.Generator], Any]
 
 
 class OptionError(ValueError):
@@ -55,7 +56,7 @@ class Detector(nn.Module, ABC):
         With `train` False it uses no randomness but what the picture's own content seeds.
         """
 
-    def collate(self, items: list[Tensor]) -> Any:
+    def collate(self, items: list[Any]) -> Any:
         """Items -> batch. Here: stacks tensors of one shape to (B, ...)."""
         return torch.stack(items)
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor, nn
 
+from . import _overlay
 from . import _transforms as T
 from ._base import Detector, OptionError, Transform
 from ._efficientnet import EfficientNetLite0, convert_imagenet
@@ -131,9 +132,29 @@ class Default(Detector):
         return CropTransform(self.options, train)
 
     def forward(self, batch: Tensor) -> Tensor:
+        return self._view_logits(batch).mean(dim=1)
+
+    def _view_logits(self, batch: Tensor) -> Tensor:
+        """(B, V)."""
         x = batch.flatten(0, 1).to(memory_format=torch.channels_last)
         feature = self.dropout(self.trunk(x.float() / 127.5 - 1))
-        return self.fc(feature).view(batch.shape[:2]).mean(dim=1)
+        return self.fc(feature).view(batch.shape[:2])
+
+    def explain(self, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Per picture the scores (V,) of its views, whose logits are averaged."""
+        logits = self._view_logits(batch)
+        return logits.mean(dim=1), list(torch.sigmoid(logits.float()).cpu())
+
+    def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
+        """The score of each view where it lies; grey: not looked at."""
+        crop = self.options.crop
+        image = T.pad_to(image, crop)
+        values = np.full((image.height, image.width), np.nan, np.float32)
+        corners = view_corners(image.width, image.height, crop, self.options.views)
+        # The centre comes first, and is drawn last: in small pictures the views overlap.
+        for (x, y), score in list(zip(corners, relevance.tolist(), strict=True))[::-1]:
+            values[y : y + crop, x : x + crop] = score
+        return _overlay.heat(image, values, "score of each view; grey = not looked at", 0.0, 1.0)
 
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -328,15 +328,10 @@ class Spai(Detector):
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """MFM's pretrained ViT; its decoder, mask token, last norm and head are of no use here."""
-        unused = tuple(f"encoder.{name}" for name in (*UNUSED, "norm.", "mask_token"))
-        kept = {k: v for k, v in published.items() if not k.startswith(unused)}
-        return fold_biases(
-            {
-                k.replace("encoder.", "vit.", 1): v
-                for k, v in kept.items()
-                if k.startswith("encoder.")
-            }
-        )
+        prefix, unused = cls.BACKBONE_KEYS[0], (*UNUSED, "norm.", "mask_token")
+        inner = {k.removeprefix(prefix): v for k, v in published.items() if k.startswith(prefix)}
+        kept = {f"vit.{k}": v for k, v in inner.items() if not k.startswith(unused)}
+        return fold_biases(kept)
 
     @classmethod
     def tiny(cls) -> SpaiOptions:

@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from . import _overlay
 from . import _transforms as T
 from ._base import Detector, OptionError, Transform
 
@@ -172,8 +173,26 @@ class Ssp(Detector):
         return self.srm(F.interpolate(patches, size, mode="bilinear", align_corners=False))
 
     def forward(self, batch: Tensor) -> Tensor:
-        logits = self.disc(self.residual(batch.flatten(0, 1)))
-        return logits.view(batch.shape[0], -1).mean(dim=1)
+        return self._patch_logits(batch).mean(dim=1)
+
+    def _patch_logits(self, batch: Tensor) -> Tensor:
+        """(B, N)."""
+        return self.disc(self.residual(batch.flatten(0, 1))).view(batch.shape[:2])
+
+    def explain(self, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Per picture the logits (N,) of its patches, the simplest first."""
+        each = self._patch_logits(batch)
+        return each.mean(dim=1), list(each.float().cpu())
+
+    def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
+        """The chosen patches, outlined."""
+        image = prepare(image)
+        corners = chosen_corners(image, len(relevance)).tolist()
+        drawn = [(x, y, x + PATCH, y + PATCH) for y, x in corners]
+        shown = ", ".join(f"{score:.2f}" for score in torch.sigmoid(relevance).tolist()[:4])
+        more = ", ..." if len(relevance) > 4 else ""
+        which = "the simplest patch" if len(relevance) == 1 else f"the {len(relevance)} simplest"
+        return _overlay.boxes(image, drawn, f"{which}; score {shown}{more}")
 
     @classmethod
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:

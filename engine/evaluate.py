@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Record
+from detectors._base import Detector
 
 from . import degrade, report
 from .config import Config, ConfigError
@@ -41,14 +42,24 @@ class Request:
     overwrite: bool = False
 
 
-def _score_table(
-    request: Request, records: Sequence[Record], loaded: Loaded, device: Device, config: Config
-) -> None:
-    """Appends the rows that scores.csv does not hold yet."""
-    path, keys = request.output / SCORES, ("key", "degradation")
-    degradation = degrade.parse(request.degradation)
-    with TableWriter(path, COLUMNS, keys, request.resume) as table:
-        wanted = [(record.key, request.degradation) for record in records]
+def score_table(
+    path: Path,
+    records: Sequence[Record],
+    model: Detector,
+    device: Device,
+    config: Config,
+    degradation: str,
+    workers: int,
+    resume: bool,
+) -> list[ScoreRow]:
+    """Appends the rows that a table does not hold yet. Returns all of them.
+
+    Raises:
+        ConfigError: the table has pictures that are not among the records.
+    """
+    keys = ("key", "degradation")
+    with TableWriter(path, COLUMNS, keys, resume) as table:
+        wanted = [(record.key, degradation) for record in records]
         if others := table.done.difference(wanted):
             raise ConfigError(
                 f"--resume: {path} has {len(others)} pictures that are not among these, such as "
@@ -59,17 +70,18 @@ def _score_table(
         chosen = whole_batches([row not in table.done for row in wanted], config.score.batch_size)
         with Progress(len(chosen), "scoring") as progress:
             for rows in score(
-                loaded.model,
+                model,
                 [records[i] for i in chosen],
                 device,
                 config.score.batch_size,
-                request.workers,
-                degradation,
+                workers,
+                degrade.parse(degradation),
                 config.score.seed,
             ):
                 new = [row for row in rows if (row.key, row.degradation) not in table.done]
                 table.append(astuple(row) for row in new)
                 progress.advance(len(rows))
+    return read_table(path)
 
 
 def run(
@@ -92,9 +104,11 @@ def run(
         info |= {"threshold": request.threshold, "degradation": request.degradation}
         begin(request.output / RUN, info, request.resume)
         start = time.monotonic()
-        _score_table(request, records, loaded, device, config)
+        rows = score_table(
+            request.output / SCORES, records, loaded.model, device, config,
+            request.degradation, request.workers, request.resume,
+        )  # fmt: skip
         info["seconds"] = round(time.monotonic() - start, 1)
-        rows = read_table(request.output / SCORES)
         summary = _write_results(request, rows, info, config)
         unreadable = info["counts"]["unreadable"]
         if unreadable:

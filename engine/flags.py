@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -22,13 +23,16 @@ from .weights import (
     Loaded,
     WeightFile,
     build,
+    check_keys,
     external_state,
     load_backbone,
     load_exact,
     locate,
     open_weights,
+    read_folder,
 )
 
+ENSEMBLE = "ensemble"
 COSPY_CHOICE = ("train_dataset", "mode", "branch")
 log = logging.getLogger(__name__)
 
@@ -65,6 +69,12 @@ def _own_config(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Path
     return CONFIGS / f"cospy_{options.train_dataset}_{part_of(options)}.yaml"
 
 
+def _is_members(override: str) -> bool:
+    """Whether a --set is about a member of the ensemble, not about itself."""
+    section = override.split(".")[0]
+    return section != ENSEMBLE and section in detectors.available()
+
+
 def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None) -> Config:
     """Layers: the detector's YAML, what the weights were trained with, --config, flags, --set."""
     layers = []
@@ -75,7 +85,8 @@ def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None)
     if name == "cospy":
         layers.append(("flags", _cospy_layer(args)))
     layers.append(("flags", _flag_layer(args)))
-    layers += [("--set", parse_override(text)) for text in args.set]
+    sets = [text for text in args.set if name != ENSEMBLE or not _is_members(text)]
+    layers += [("--set", parse_override(text)) for text in sets]
     own = _own_config(name, layers)
     if own.exists():
         layers.insert(0, (str(own), read_yaml(own)))
@@ -116,6 +127,13 @@ def cospy_folder(ckpt: Path, options: Any) -> Path:
     return ckpt / options.train_dataset / part_of(options)
 
 
+def train_folder(args: argparse.Namespace, name: str, config: Config) -> Path:
+    """Where training puts its results without --output."""
+    if name == "cospy":
+        return cospy_folder(args.ckpt, config.options)
+    return Path("runs", name, "train")
+
+
 def _cospy_file(args: argparse.Namespace) -> WeightFile:
     """CO-SPY's weights: those of --weights, the published ones, or those trained below --ckpt."""
     options = resolve_config(args, "cospy", None).options
@@ -152,6 +170,8 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
         WeightsError, ConfigError, OptionError: what was asked for does not exist or fit.
     """
     name = detector_name(args)
+    if name == ENSEMBLE:
+        return _load_ensemble(args, on)
     file = weight_file(args, name)
     config = resolve_config(args, name, file)
     if args.pretrain and not args.backbone_weights:
@@ -164,6 +184,59 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
     return loaded, config
 
 
+def _member_args(args: argparse.Namespace, name: str, weights: str | None) -> argparse.Namespace:
+    """The command line as if it asked for one member: CO-SPY's flags are CO-SPY's, and a --set of
+    `member.key` is the member's."""
+    own = [text for text in args.set if text.split(".")[0] == name]
+    changes: dict[str, Any] = {"detector": name, "weights": weights, "set": own, "config": None}
+    if name == "cospy":
+        changes["weights"] = weights or f"cospy-{args.train_dataset or 'sd-v1_4'}"
+        changes["pretrain"] = args.pretrain and weights is None
+        if changes["pretrain"]:
+            changes["weights"] = None
+    else:
+        changes |= {"train_dataset": None, "mode": None, "branch": None, "pretrain": False}
+    return argparse.Namespace(**{**vars(args), **changes})
+
+
+def load_members(args: argparse.Namespace, options: Any, on: Device) -> list[tuple[Loaded, Config]]:
+    """The ensemble's members with their weights, each as its own command line would load it."""
+    weights = options.weights or [None] * len(options.members)
+    pairs = zip(options.members, weights, strict=True)
+    return [load(_member_args(args, name, weight), on) for name, weight in pairs]
+
+
+def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
+    """The ensemble: fitted, by --weights; else the plain average of its members."""
+    from detectors.ensemble import Ensemble
+
+    file = open_weights(locate(args.weights, ENSEMBLE), ENSEMBLE) if args.weights else None
+    config = resolve_config(args, ENSEMBLE, file)
+    members = [loaded for loaded, _ in load_members(args, config.options, on)]
+    model = Ensemble(config.options, [member.model for member in members]).eval()
+    model.to(on.device)
+    sums = [member.sha256 for member in members]
+    digest = hashlib.sha256("".join(sums).encode()).hexdigest()
+    if file is None or file.card is None:
+        log.warning(
+            "the members' logits are averaged as they are; --phase train --detector ensemble "
+            "calibrates them on a labelled set"
+        )
+        path = Path("+".join(member.path.name for member in members))
+        return Loaded(model, ENSEMBLE, path, digest, 0.5, None), config
+    fitted = [member["sha256"] for member in (file.card.extra or {}).get("members", [])]
+    if fitted != sums:
+        raise WeightsError(
+            f"{file.path}: was fitted with other weights of its members: name those by --set "
+            f"ensemble.weights=[...], or fit it again"
+        )
+    check_keys(file.state, model.fc.state_dict(prefix="fc."), file.path)
+    model.fc.load_state_dict({k.removeprefix("fc."): v for k, v in file.state.items()})
+    model.fc.to(on.device)
+    card, digest = file.card, hashlib.sha256((digest + file.sha256).encode()).hexdigest()
+    return Loaded(model, ENSEMBLE, file.path, digest, card.threshold, card.band), config
+
+
 def _start_weights(args: argparse.Namespace, name: str, config: Config) -> WeightFile | None:
     """What training goes on from: --weights; for CO-SPY's fusion its two trained branches."""
     if name == "cospy" and config.options.mode == "fusion":
@@ -172,7 +245,7 @@ def _start_weights(args: argparse.Namespace, name: str, config: Config) -> Weigh
             if args.weights
             else cospy_folder(args.ckpt, config.options).parent
         )
-        return open_weights(folder, name, ("semantic", "artifact"))
+        return read_folder(folder, ("semantic", "artifact"))
     return open_weights(locate(args.weights, name), name) if args.weights else None
 
 

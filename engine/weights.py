@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -71,7 +73,13 @@ class Loaded:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest of a file; of one that did not change, taken once."""
+    found = path.stat()
+    return _digest(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _size: int, _changed: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -166,7 +174,9 @@ def read_pickle(path: Path) -> Any:
     """The content of a torch.save file that holds nothing but tensors and plain values; mapped
     into memory where the file's format allows it."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of programs, which are refused
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: refused: it holds more than tensors and plain values, or is no weight file"
@@ -217,6 +227,8 @@ def read_weights(
     """
     if not path.is_file():
         raise WeightsError(f"{path}: expected a weight file; found none")
+    if other := unpickle.is_other_file(path):
+        raise WeightsError(f"{path}: expected a weight file; found {other}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path, wanted, dtype)
     return {k: _cast(v, dtype) for k, v in _read_torch(path).items() if wanted(k)}, None
@@ -296,7 +308,8 @@ def locate(weights: str | None, detector: str) -> Path:
             f"{manifest.local_path(entries[name])}: not there yet: {how}; or name a file by "
             "--weights"
         )
-    if path.is_file() and entries[name].sha256 and sha256(path) != entries[name].sha256:
+    sums = {copy.sha256 for copy in entries[name].copies}
+    if path.is_file() and None not in sums and sha256(path) not in sums:
         raise WeightsError(f"{path}: its sha256 is not the manifest's: fetch the file again")
     return path
 
@@ -307,8 +320,9 @@ def _part_file(folder: Path, part: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def _read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
-    """The parts of CO-SPY in a folder as one state dict, each converted."""
+def read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
+    """The parts of CO-SPY in a folder as one state dict, each converted. Raises WeightsError when
+    one is missing."""
     state: dict[str, Tensor] = {}
     digest = hashlib.sha256()
     kind = detectors.load("cospy")
@@ -333,7 +347,7 @@ def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> Weight
     if path.is_dir():
         if not parts:
             raise WeightsError(f"{path}: expected a weight file of {detector}; found a folder")
-        return _read_folder(path, parts)
+        return read_folder(path, parts)
     state, card = read_weights(path)
     if card and card.detector != detector:
         raise WeightsError(

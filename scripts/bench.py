@@ -1,9 +1,14 @@
-"""Measures what the command line costs: start-up, the first verdict, memory, throughput.
+"""Measures what the command line and the detectors cost, and how close they are to the published.
 
 Every figure is a ratio or a difference within one run, so that it means the same on any machine.
+The published detectors get weights by the rule of the golden runs; nothing is downloaded.
 
-    python scripts/bench.py                    everything, about two minutes on two cores
-    python scripts/bench.py help verdict       only these; also: throughput
+    python scripts/bench.py                    the quick ones, about seven minutes on two cores
+    python scripts/bench.py help verdict       only these
+    python scripts/bench.py --all              the slow ones, too
+
+Quick (two cores): help 10 s, verdict 1 min, throughput 1 min, spai 3 min, ssp 1 min, cospy 1 min.
+Slow: parity 10 min, spai_memory 20 min, cospy_memory 2 min (and 6 GB of temporary files).
 """
 
 from __future__ import annotations
@@ -11,90 +16,48 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-EXAMPLES = ROOT / "data" / "examples"
+
+from engine.config import resolve  # noqa: E402
+from engine.weights import build, locate, open_weights  # noqa: E402
+from scripts._bench_base import (  # noqa: E402
+    EXAMPLES,
+    PHASE_TEST,
+    Figure,
+    jpeg_folder,
+    large_picture,
+    median_cost,
+)
+from scripts._bench_models import (  # noqa: E402
+    measure_cospy,
+    measure_cospy_memory,
+    measure_spai,
+    measure_spai_memory,
+    measure_ssp,
+    stages,
+)
+from scripts._bench_parity import measure_parity  # noqa: E402
+
 BARE_IMPORT = [sys.executable, "-c", "import torch, torchvision"]
-PHASE_TEST = ["main.py", "--phase", "test", "--device", "cpu", "--workers", "1"]
-REPEATS, FOLDER_PICTURES = 5, 200
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the result; `limit` is '' where the figure only informs."""
-
-    what: str
-    value: str
-    limit: str = ""
-    met: bool = True
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Wall time in seconds and peak resident memory in MB of a child process."""
-
-    seconds: float
-    megabytes: float
-
-
-def run_once(command: list[str]) -> Cost:
-    """Runs a command from the repository's root. Raises RuntimeError when it fails."""
-    start = time.monotonic()
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert child.stderr is not None
-    errors = child.stderr.read().decode(errors="replace")
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.monotonic() - start
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise RuntimeError(f"{' '.join(command)} exited with {child.returncode}: {errors[-500:]}")
-    unit = 1024 * 1024 if sys.platform == "darwin" else 1024
-    return Cost(seconds, usage.ru_maxrss / unit)
-
-
-def median_cost(command: list[str], repeats: int = REPEATS) -> Cost:
-    """Median time and memory of several runs, after one that warms the file cache."""
-    run_once(command)
-    costs = [run_once(command) for _ in range(repeats)]
-    return Cost(
-        statistics.median(c.seconds for c in costs), statistics.median(c.megabytes for c in costs)
-    )
+FOLDER_PICTURES = 200
 
 
 def test_command(*inputs: Path) -> list[str]:
     """The command line that scores pictures with the shipped detector on the CPU."""
     names = [str(path) for path in inputs]
-    return [sys.executable, *PHASE_TEST, "--input", *names]
+    return [sys.executable, *PHASE_TEST, "--workers", "1", "--input", *names]
 
 
 def measure_help(_: Path) -> list[Figure]:
     """How fast --help answers."""
     cost = median_cost([sys.executable, "main.py", "--help"])
     return [Figure("main.py --help", f"{cost.seconds:.2f} s", "< 0.5 s", cost.seconds < 0.5)]
-
-
-def large_picture(path: Path) -> None:
-    """A 12-megapixel JPEG with structure at every scale."""
-    rng = np.random.default_rng(0)
-    canvas = np.zeros((3000, 4000, 3), dtype=np.float32)
-    for side in (8, 64, 512):
-        noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
-        layer = Image.fromarray(noise).resize((4000, 3000), Image.Resampling.BICUBIC)
-        canvas += np.asarray(layer) / 3
-    Image.fromarray(canvas.astype(np.uint8)).save(path, quality=92)
 
 
 def measure_verdict(folder: Path) -> list[Figure]:
@@ -114,74 +77,17 @@ def measure_verdict(folder: Path) -> list[Figure]:
     ]
 
 
-def jpeg_folder(folder: Path) -> list[Path]:
-    """200 JPEGs of 640 x 480, crops of the example photographs."""
-    rng = np.random.default_rng(1)
-    folder.mkdir()
-    sources = [Image.open(path).convert("RGB") for path in sorted((EXAMPLES / "real").iterdir())]
-    sources = [s.resize((max(800, s.width), max(600, s.height))) for s in sources]
-    paths = []
-    for index in range(FOLDER_PICTURES):
-        source = sources[index % len(sources)]
-        left = int(rng.integers(source.width - 639))
-        top = int(rng.integers(source.height - 479))
-        paths.append(folder / f"{index:03}.jpg")
-        source.crop((left, top, left + 640, top + 480)).save(paths[-1], quality=90)
-    return paths
-
-
-def _stage_seconds(paths: list[Path]) -> list[Figure]:
-    """Where the time goes in one process: decode, transform, forward; fp32 against bf16."""
-    import torch
-
-    from datasets._images import open_picture
-    from engine.config import resolve
-    from engine.weights import build, locate, open_weights
-
+def _stage_rows(paths: list[Path]) -> list[Figure]:
+    """Where the time of the shipped detector goes in one process, and what bf16 does to it."""
     file = open_weights(locate(None, "default"), "default")
     assert file.card is not None
     options = resolve("default", [("card", {"default": file.card.options})]).options
-    model = build("default", options, file).model
-    transform, rng = model.transform(train=False), np.random.default_rng(0)
-    seconds = dict.fromkeys(("decode", "transform", "forward fp32", "forward bf16"), 0.0)
-    scores: dict[str, list[float]] = {"fp32": [], "bf16": []}
-
-    @contextmanager
-    def timed(name: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        seconds[name] += time.monotonic() - start
-
-    for first in range(0, len(paths), 16):
-        with timed("decode"):
-            images = [open_picture(path) for path in paths[first : first + 16]]
-        with timed("transform"):
-            items = [transform(image, rng) for image in images]
-        batch = model.collate(items)
-        for precision in scores:
-            bf16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-            with timed(f"forward {precision}"), torch.inference_mode(), bf16:
-                logits = model(batch)
-            scores[precision] += torch.sigmoid(logits.float()).tolist()
-    total = seconds["decode"] + seconds["transform"] + seconds["forward fp32"]
-    shares = ", ".join(
-        f"{name} {100 * seconds[name] / total:.0f} %"
-        for name in ("decode", "transform", "forward fp32")
-    )
-    moved = max(abs(a - b) for a, b in zip(scores["fp32"], scores["bf16"], strict=True))
-    speedup = seconds["forward fp32"] / seconds["forward bf16"]
-    return [
-        Figure("share of the time in one process", shares),
-        Figure("forward in bf16 against fp32", f"{speedup:.2f} x faster"),
-        Figure(
-            "largest move of a score by bf16", f"{moved:.4f}", "< 0.005 to be the default", True
-        ),
-    ]
+    return stages(build("default", options, file).model, paths).rows("< 0.005 to be the default")
 
 
 def measure_throughput(folder: Path) -> list[Figure]:
     """Pictures a second over a folder of 200 JPEGs, start-up left out, and where the time goes."""
-    paths = jpeg_folder(folder / "pictures")
+    paths = jpeg_folder(folder / "pictures", FOLDER_PICTURES)
     small = folder / "few"
     small.mkdir()
     for path in paths[:8]:
@@ -191,26 +97,47 @@ def measure_throughput(folder: Path) -> list[Figure]:
     rate = (len(paths) - 8) / (whole.seconds - start.seconds)
     return [
         Figure(f"{len(paths)} JPEGs of 640 x 480", f"{rate:.0f} pictures/s"),
-        *_stage_seconds(paths),
+        *_stage_rows(paths),
     ]
 
 
-MEASURES = {"help": measure_help, "verdict": measure_verdict, "throughput": measure_throughput}
+Measure = Callable[[Path], Iterable[Figure]]
+QUICK: dict[str, Measure] = {
+    "help": measure_help,
+    "verdict": measure_verdict,
+    "throughput": measure_throughput,
+    "spai": measure_spai,
+    "ssp": measure_ssp,
+    "cospy": measure_cospy,
+}
+SLOW: dict[str, Measure] = {
+    "parity": measure_parity,
+    "spai_memory": measure_spai_memory,
+    "cospy_memory": measure_cospy_memory,
+}
+MEASURES = QUICK | SLOW
 
 
-def main() -> int:
-    """Prints a Markdown table. Exit status 1 when a limit is not met."""
+def chosen(argv: Sequence[str] | None) -> list[str]:
+    """Names of the measures that a command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("measures", nargs="*", metavar="NAME", help=", ".join(MEASURES))
-    args = parser.parse_args()
+    parser.add_argument("--all", action="store_true", help=f"also {', '.join(SLOW)}")
+    args = parser.parse_args(argv)
     if unknown := set(args.measures) - set(MEASURES):
         parser.error(f"expected {', '.join(MEASURES)}; found {', '.join(sorted(unknown))}")
+    return list(MEASURES) if args.all else args.measures or list(QUICK)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a Markdown table. Exit status 1 when a limit is not met."""
+    names = chosen(argv)
     import torch
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
     print("| what | measured | limit |\n|---|---|---|")
     met = True
-    for name in args.measures or MEASURES:
+    for name in names:
         with tempfile.TemporaryDirectory() as folder:
             for figure in MEASURES[name](Path(folder)):
                 met = met and figure.met

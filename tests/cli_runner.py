@@ -71,14 +71,18 @@ def runner(
 
 
 def write_weights(
-    path: Path, name: str = "default", band: tuple[float, float] | None = None, seed: int = 0
+    path: Path,
+    name: str = "default",
+    band: tuple[float, float] | None = None,
+    seed: int = 0,
+    options: Any = None,
 ) -> Path:
     """Seeded random weights whose logits spread around 0 over generated pictures."""
     kind = detectors.load(name)
     pictures = [make_picture(number, fake=bool(number % 2)) for number in range(8)]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = kind(kind.tiny())
+        model = kind(options or kind.tiny())
         items = [model.transform(train=False)(picture, None) for picture in pictures]
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -25,7 +25,7 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
         if value.ndim < 2:
             offset = 0.0 if name.endswith("bias") else 1.0
             value.data.copy_(offset + 0.1 * torch.randn(value.shape, generator=generator))
-        elif name.split(".")[-2] == "fc":
+        elif name.split(".")[-2:-1] == ["fc"]:
             value.data.normal_(0, value.shape[1] ** -0.5, generator=generator)
         else:
             value.data.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)

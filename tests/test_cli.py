@@ -22,6 +22,7 @@ from conftest import ROOT, make_picture
 from sklearn.metrics import average_precision_score
 
 from detectors._base import WeightsError
+from detectors.cospy import CoSpyOptions
 
 COMMAND = [sys.executable, str(ROOT / "main.py"), "--device", "cpu"]
 PROMPT = "Please enter the image filepath for scanning: "
@@ -36,7 +37,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cospy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "cospy.safetensors", "cospy")
+    options = CoSpyOptions(train_dataset="progan", mode="branch", size="tiny")
+    path = tmp_path_factory.mktemp("weights") / "cospy.safetensors"
+    return write_weights(path, "cospy", options=options)
 
 
 @pytest.fixture

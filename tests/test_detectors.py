@@ -54,6 +54,11 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     yield from found
 
 
+def tensors_of(item: Any) -> list[Tensor]:
+    """The item, or the first of the items of several detectors."""
+    return [item[0] if isinstance(item, list) else item]
+
+
 @pytest.fixture(params=NAMES)
 def model(request: pytest.FixtureRequest) -> Detector:
     return tiny(request.param)
@@ -135,7 +140,8 @@ def test_training_items_depend_on_the_generator_alone(model: Detector) -> None:
     first = transform(picture, rng(7))
     torch.manual_seed(1)
     torch.testing.assert_close(first, transform(picture, rng(7)), rtol=0, atol=0)
-    others = [transform(picture, rng(seed)) for seed in range(8)]
+    [first] = tensors_of(first)
+    others = [part for seed in range(8) for part in tensors_of(transform(picture, rng(seed)))]
     assert any(o.shape != first.shape or not torch.equal(o, first) for o in others)
 
 
@@ -204,8 +210,9 @@ def test_weights_survive_a_file(name: str, tmp_path: Path) -> None:
     assert options == model.options
     loaded = build(name, options, file)
     assert (loaded.threshold, loaded.band) == (0.4, (0.3, 0.6))
+    # Weights that lie elsewhere in memory can take another vector path: the last digit may differ.
     torch.testing.assert_close(
-        logits(loaded.model, pictures), logits(model, pictures), rtol=0, atol=0
+        logits(loaded.model, pictures), logits(model, pictures), rtol=1e-6, atol=1e-7
     )
 
 
@@ -346,3 +353,32 @@ def test_ssp_srm_filters_ignore_constant_pictures() -> None:
     torch.testing.assert_close(kernels.sum(dim=(2, 3)), torch.zeros(3, 3), rtol=0, atol=1e-6)
     strong = 1e3 * torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     assert ssp.Srm()(strong).abs().max() == 3
+
+
+# --- explanations
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ensemble"])
+@pytest.mark.parametrize("size", [(300, 260), (60, 40), (1, 1), (2000, 30)])
+def test_explanations_show_what_the_score_rests_on(name: str, size: tuple[int, int]) -> None:
+    model = tiny(name)
+    picture = make_picture(2, fake=True, size=size)
+    before = picture.tobytes()
+    batch = batch_of(model, [picture, make_picture(3, fake=False, size=(90, 80))])
+    with torch.inference_mode():
+        found, relevance = model.explain(batch)
+        torch.testing.assert_close(found, model(batch), rtol=1e-5, atol=1e-5)
+    assert len(relevance) == 2
+    drawn = model.overlay(picture, relevance[0])
+    assert picture.tobytes() == before
+    assert drawn.mode == "RGB"
+    assert drawn.width >= 480 or drawn.height >= 480
+    assert max(drawn.size) <= 1700
+    assert drawn.tobytes() != model.overlay(picture, relevance[0] * 0.3).tobytes()
+
+
+def test_the_ensemble_has_nothing_of_its_own_to_show() -> None:
+    model = tiny("ensemble")
+    batch = batch_of(model, [make_picture(0, fake=False)])
+    with pytest.raises(OptionError, match="--explain: Ensemble has nothing to show"):
+        model.explain(batch)

@@ -1,0 +1,398 @@
+"""CO-SPY in both variants and all modes, with tiny networks: what learns, what is frozen, how files
+are read, the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cli_runner import Cli, runner
+from conftest import make_picture
+from models import backbone_files, randomise
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from detectors import _clip, _vae, cospy
+from detectors._base import OptionError, WeightsError
+from engine.checkpoint import own_state
+from engine.weights import build, open_weights, read_weights
+
+VARIANTS = tuple(cospy.VARIANTS)
+MODES: dict[str, dict[str, str]] = {
+    "semantic": {"mode": "branch", "branch": "semantic"},
+    "artifact": {"mode": "branch", "branch": "artifact"},
+    "fusion": {"mode": "fusion"},
+    "end2end": {"mode": "end2end"},
+}
+EVERY = [(variant, mode) for variant in VARIANTS for mode in MODES]
+
+
+def make(variant: str, mode: str) -> cospy.CoSpy:
+    model = cospy.CoSpy(cospy.CoSpyOptions(train_dataset=variant, size="tiny", **MODES[mode]))
+    randomise(model)
+    return model.eval()
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def batch_of(model: cospy.CoSpy, train: bool = False) -> Tensor:
+    pictures = [make_picture(i, fake=bool(i % 2), size=(300, 260)) for i in range(2)]
+    transform = model.transform(train)
+    return model.collate([transform(p, rng(i)) for i, p in enumerate(pictures)])
+
+
+@pytest.mark.parametrize(("variant", "mode"), EVERY)
+def test_only_what_is_published_as_trainable_learns(variant: str, mode: str) -> None:
+    model = make(variant, mode)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model.train()
+    torch.manual_seed(0)  # end2end: no coefficient is dropped
+    model.loss(batch_of(model, train=True), torch.tensor([0.0, 1.0])).backward()
+    optimizer.step()
+    changed = {k.rsplit(".", 1)[0] for k, v in model.state_dict().items() if not v.equal(before[k])}
+    learns = {
+        "semantic": {"semantic.fc"},
+        "artifact": {"artifact.fc", "artifact.trunk"},
+        "fusion": {"fc"},
+        "end2end": {"fc", "semantic.fc", "artifact.fc", "artifact.trunk"},
+    }[mode]
+    assert {name for name in learns if any(key.startswith(name) for key in changed)} == learns
+    frozen = [key for key in changed if not key.startswith(tuple(learns))]
+    assert frozen == []
+
+
+@pytest.mark.parametrize(("variant", "mode"), EVERY)
+def test_frozen_parts_stay_in_evaluation_mode(variant: str, mode: str) -> None:
+    model = make(variant, mode).train()
+    assert model.training
+    if model.semantic is not None:
+        assert not any(m.training for m in model.semantic.encoder.modules())
+    if model.artifact is not None:
+        if model.artifact.vae is not None:
+            assert not any(m.training for m in model.artifact.vae.modules())
+        assert model.artifact.trunk.bn1.training == (mode != "fusion")
+    model.requires_grad_(False).eval().train()  # as an average of a model is
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fusion_of_one_shared_input(variant: str) -> None:
+    """Its logit is that of `fc` on the two branches' logits; each branch gets its own size."""
+    model = make(variant, "fusion")
+    assert model.semantic is not None
+    assert model.artifact is not None
+    batch = batch_of(model)
+    shared, small = model.inputs(batch)
+    assert shared.shape[2:] == ((384, 384) if variant == "sd-v1_4" else (224, 224))
+    assert small.shape[2:] == (224, 224)
+    with torch.inference_mode():
+        logits = torch.cat(
+            [
+                model.semantic.fc(model.semantic.feature(shared)),
+                model.artifact.fc(model.artifact.feature(small)),
+            ],
+            dim=1,
+        )
+        torch.testing.assert_close(model(batch), model.fc(logits).squeeze(1))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fusion_training_gives_each_branch_its_own_view(variant: str) -> None:
+    model = make(variant, "fusion")
+    views = batch_of(model, train=True)
+    semantic, artifact = model.inputs(views)
+    size = 384 if variant == "sd-v1_4" else 224
+    assert (semantic.shape[2:], artifact.shape[2:]) == ((size, size), (224, 224))
+    assert views.shape[2:] == (size, size + 224)
+    torch.testing.assert_close(semantic * 255, views[..., :size].float())
+    torch.testing.assert_close(artifact * 255, views[:, :, :224, size:].float())
+
+
+def test_fusion_loss_keeps_the_bias_above_its_floor() -> None:
+    logits, labels = torch.zeros(2), torch.tensor([0.0, 1.0])
+    bce = np.log(2)
+    for bias, penalty in ((2.0, 0.0), (2.5, 0.0), (1.25, 0.75)):
+        found = cospy.fusion_loss(logits, labels, torch.tensor([bias]), 2.0)
+        assert found.item() == pytest.approx(bce + penalty)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fusion_starts_as_published(variant: str) -> None:
+    model = cospy.CoSpy(cospy.CoSpyOptions(train_dataset=variant, size="tiny"))
+    weight, bias = (0.5, 2.0) if variant == "sd-v1_4" else (0.0, 0.0)
+    assert model.fc.bias.item() == bias
+    assert (model.fc.weight - weight).abs().max() < 0.1
+
+
+def test_end2end_drops_one_coefficient_in_three_batches_of_ten() -> None:
+    model = make("progan", "end2end").train()
+    torch.manual_seed(0)
+    drawn = [model._coefficients() for _ in range(2000)]
+    assert set(drawn) == {(1.0, 1.0), (0.0, 1.0), (1.0, 0.0)}
+    assert 0.26 < sum(d != (1.0, 1.0) for d in drawn) / len(drawn) < 0.34
+    assert {model.eval()._coefficients() for _ in range(50)} == {(1.0, 1.0)}
+
+
+def test_end2end_weighs_features_by_logits() -> None:
+    model = make("progan", "end2end")
+    assert model.semantic is not None
+    assert model.artifact is not None
+    batch = batch_of(model)
+    x, _ = model.inputs(batch)
+    with torch.inference_mode():
+        s, a = model.semantic.feature(x), model.artifact.feature(x)
+        joined = torch.cat([model.semantic.fc(s) * s, model.artifact.fc(a) * a], dim=1)
+        torch.testing.assert_close(model(batch), model.fc(joined).squeeze(1))
+
+
+# --- published layouts
+
+
+def published(model: cospy.CoSpy) -> dict[str, dict[str, Tensor]]:
+    """The files that the published code would write for the model."""
+    state = {k: v.contiguous() for k, v in own_state(model).items()}
+    own = {k: v for k, v in state.items() if k.startswith("fc.")}
+    semantic = {k.removeprefix("semantic."): v for k, v in state.items() if "semantic.fc" in k}
+    artifact = {
+        k.replace("artifact.trunk.", "artifact_encoder.").replace("artifact.fc.", "fc."): v
+        for k, v in state.items()
+        if k.startswith("artifact.")
+    }
+    return {"semantic": semantic, "artifact": artifact, "fusion": own}
+
+
+def write_folder(model: cospy.CoSpy, folder: Path) -> Path:
+    folder.mkdir()
+    for name, state in published(model).items():
+        torch.save(state, folder / f"{name}_weights.pth")
+    return folder
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_folder_of_three_published_files_is_one_detector(variant: str, tmp_path: Path) -> None:
+    model = make(variant, "fusion")
+    folder = write_folder(model, tmp_path / variant)
+    file = open_weights(folder, "cospy", ("semantic", "artifact", "fusion"))
+    loaded = build("cospy", model.options, file, backbone_files(model, tmp_path))
+    assert set(loaded.external) == set(cospy.CoSpy.external(model.options).values())
+    batch = batch_of(model)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.model(batch), model(batch), rtol=0, atol=0)
+    (folder / "artifact_weights.pth").unlink()
+    with pytest.raises(WeightsError, match=r"artifact_weights\.pth"):
+        open_weights(folder, "cospy", ("semantic", "artifact", "fusion"))
+
+
+def test_the_four_parts_of_an_end2end_file(tmp_path: Path) -> None:
+    model = make("sd-v1_4", "end2end")
+    state = model.state_dict()
+    parts: dict[str, dict[str, Tensor]] = {"sem_fc": {}, "art_fc": {}, "art_encoder": {}}
+    parts["classifier"] = {}
+    names = {
+        "semantic.fc.": ("sem_fc", ""),
+        "artifact.fc.": ("art_fc", ""),
+        "artifact.trunk.": ("art_encoder", ""),
+        "artifact.vae.": ("art_encoder", "vae."),
+        "fc.": ("classifier", ""),
+    }
+    for key, value in state.items():
+        for prefix, (part, inner) in names.items():
+            if key.startswith(prefix):
+                parts[part][inner + key.removeprefix(prefix)] = value
+    torch.save(parts, tmp_path / "end2end_weights.pth")
+    file = open_weights(tmp_path / "end2end_weights.pth", "cospy")
+    encoder = [p for p in backbone_files(model, tmp_path) if "siglip" in p.name]
+    loaded = build("cospy", model.options, file, encoder)
+    batch = batch_of(model)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.model(batch), model(batch), rtol=0, atol=0)
+
+
+def test_the_autoencoder_comes_with_the_file_or_alone(tmp_path: Path) -> None:
+    """The published artifact file holds it; one of our own training does not."""
+    model = make("sd-v1_4", "artifact")
+    whole = published(model)["artifact"] | {
+        k.replace("artifact.", "artifact_encoder."): v.contiguous()
+        for k, v in model.state_dict().items()
+        if k.startswith("artifact.vae.")
+    }
+    batch = batch_of(model)
+    for state, backbones in ((whole, []), (published(model)["artifact"], [0])):
+        torch.save(state, tmp_path / "artifact_weights.pth")
+        file = open_weights(tmp_path / "artifact_weights.pth", "cospy")
+        files = backbone_files(model, tmp_path) if backbones else []
+        loaded = build("cospy", model.options, file, files)
+        with torch.inference_mode():
+            torch.testing.assert_close(loaded.model(batch), model(batch), rtol=0, atol=0)
+
+
+def test_old_names_of_the_autoencoders_attention() -> None:
+    state = _vae.autoencoder(True).state_dict()
+    old = {new: name for name, new in _vae.RENAMED.items()}
+    published = {}
+    for key, value in state.items():
+        name = key
+        for new, before in old.items():
+            if ".attentions." in key:
+                name = name.replace(f".{new}.", f".{before}.")
+        published[name] = value
+    assert published.keys() != state.keys()
+    assert _vae.current_keys(published).keys() == state.keys()
+    assert _vae.current_keys({"fc.weight": torch.zeros(1)}) == {}
+
+
+def test_clip_of_the_transformers_library_is_the_same_network() -> None:
+    encoder = _clip.clip_vit_l14(True)
+    randomise(encoder)
+    state = encoder.state_dict()
+    theirs: dict[str, Tensor] = {"visual_projection.weight": state["proj"].T.contiguous()}
+    back = {new: old for old, new in _clip.RENAMED.items()}
+    for key, value in state.items():
+        if key == "proj":
+            continue
+        name = key
+        for new, old in back.items():
+            name = name.replace(new, old)
+        if "attn.in_proj_" in name:
+            kind = key.rsplit("_", 1)[1]
+            for part, chunk in zip("qkv", value.chunk(3), strict=True):
+                inner = name.replace(f"attn.in_proj_{kind}", f"self_attn.{part}_proj.{kind}")
+                theirs[f"vision_model.{inner}"] = chunk
+        else:
+            theirs[f"vision_model.{name}"] = value
+    theirs["text_model.embeddings.token_embedding.weight"] = torch.zeros(2)
+    found = _clip.vision_keys(theirs)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[k], state[k]) for k in state)
+
+
+def test_quick_gelu_is_used() -> None:
+    """open_clip's plain ViT-L-14 has GELU, which gives other features."""
+    names = {type(m).__name__ for m in _clip.clip_vit_l14(True).modules()}
+    assert "QuickGELU" in names
+    assert "GELU" not in names
+
+
+def test_text_towers_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make("progan", "semantic")
+    [path] = backbone_files(model, tmp_path)
+    save_file({**load_file(path), "text_projection": torch.zeros(3)}, path)
+    read: list[str] = []
+
+    def spy(file: Path, wanted: Any, dtype: Any = None) -> Any:
+        state, card = read_weights(file, wanted, dtype)
+        read.extend(state)
+        return state, card
+
+    monkeypatch.setattr("engine.weights.read_weights", spy)
+    own = {k.removeprefix("semantic."): v for k, v in own_state(model).items()}
+    monkeypatch.undo()
+    torch.save(own, tmp_path / "semantic_weights.pth")
+    file = open_weights(tmp_path / "semantic_weights.pth", "cospy")
+    monkeypatch.setattr("engine.weights.read_weights", spy)
+    build("cospy", model.options, file, [path])
+    assert read
+    assert all(key.startswith("visual.") for key in read)
+
+
+def test_frozen_parts_are_held_in_half_precision_when_asked(tmp_path: Path) -> None:
+    model = make("sd-v1_4", "fusion")
+    file = open_weights(write_folder(model, tmp_path / "w"), "cospy", tuple(published(model)))
+    files = backbone_files(model, tmp_path)
+    loaded = build("cospy", model.options, file, files, torch.bfloat16)
+    frozen = tuple(cospy.CoSpy.external(model.options))
+    kinds = {
+        (key.startswith(frozen), value.dtype)
+        for key, value in loaded.model.state_dict().items()
+        if value.is_floating_point()
+    }
+    assert kinds == {(True, torch.bfloat16), (False, torch.float32)}
+    batch = batch_of(model)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert bool(loaded.model(batch).isfinite().all())
+
+
+# --- explanations
+
+
+def test_the_residual_explains(tmp_path: Path) -> None:
+    for variant, mode in (("sd-v1_4", "fusion"), ("progan", "artifact")):
+        model = make(variant, mode)
+        picture = make_picture(0, fake=True, size=(300, 260))
+        batch = model.collate([model.transform(False)(picture, rng())])
+        with torch.inference_mode():
+            logits, [relevance] = model.explain(batch)
+            torch.testing.assert_close(logits, model(batch))
+        assert relevance.shape == (224, 224)
+        assert relevance.min() >= 0
+        drawn = model.overlay(picture, relevance)
+        assert isinstance(drawn, Image.Image)
+        assert drawn != model.overlay(picture, relevance.flip(0))
+    with pytest.raises(OptionError, match="semantic branch has no residual"):
+        semantic = make("progan", "semantic")
+        semantic.explain(batch_of(semantic))
+
+
+# --- the command line
+
+
+@pytest.fixture
+def bare(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Cli:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no-cache"))
+    small = ("--device", "cpu", "--set", "cospy.size=tiny", "--ckpt", tmp_path / "ckpt")
+    return runner(capsys, caplog, monkeypatch, *small)
+
+
+def test_verdict_with_a_folder_of_weights(bare: Cli, tree: Path, tmp_path: Path) -> None:
+    model = make("progan", "fusion")
+    folder = write_folder(model, tmp_path / "progan")
+    flags = ("--train_dataset", "progan", "--weights", folder, "--input", tree / "real", "--json")
+    missing = bare(*flags).complaint
+    assert "clip-vit-l-14" in missing
+    assert "scripts/fetch_weights.py" in missing
+    assert "--backbone_weights" in missing
+    files = backbone_files(model, tmp_path)
+    output = tmp_path / "out"
+    done = bare(*flags, "--backbone_weights", *files, "--explain", "--output", output)
+    assert (done.status, len(done.rows)) == (0, 12)
+    assert {row["detector"] for row in done.rows} == {"cospy"}
+    assert len({row["score"] for row in done.rows}) > 6
+    drawn = sorted((output / "explain").iterdir())
+    assert len(drawn) == 12
+    for path in drawn:
+        with Image.open(path) as picture:
+            picture.verify()
+
+
+def test_branches_then_fusion_are_trained_and_used(bare: Cli, tree: Path, tmp_path: Path) -> None:
+    """train.sh's three steps; the fusion finds the branches below --ckpt, and is a file of its
+    own afterwards that needs nothing but the frozen encoder."""
+    encoder = backbone_files(make("progan", "semantic"), tmp_path)
+    train = ("--phase", "train", "--train_dataset", "progan", "--data", tree, "--epochs", 1)
+    few = ("--batch_size", 4, "--workers", 0, "--backbone_weights", *encoder)
+    early = bare(*train, *few)
+    assert early.status == 2
+    assert "semantic_weights.pth or semantic/best.safetensors" in early.err
+    for branch in ("artifact", "semantic"):
+        files = few if branch == "semantic" else few[:4]
+        done = bare(*train, "--mode", "branch", "--branch", branch, *files)
+        assert done.status == 0, done.err
+    assert bare(*train, *few).status == 0
+    best = tmp_path / "ckpt" / "progan" / "fusion" / "best.safetensors"
+    keys = load_file(best).keys()
+    assert {"fc.weight", "semantic.fc.weight", "artifact.trunk.conv1.weight"} <= keys
+    assert not any(key.startswith("semantic.encoder") for key in keys)
+    flags = ("--train_dataset", "progan", "--backbone_weights", *encoder)
+    scored = bare(*flags, "--input", tree / "real")
+    assert (scored.status, len(scored.out.splitlines())) == (0, 12)

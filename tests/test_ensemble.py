@@ -1,0 +1,151 @@
+"""The ensemble: what is averaged, what is fitted, and how it is trained and used."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cli_runner import Cli, runner, write_weights
+from conftest import make_picture
+from models import tiny
+
+from detectors._base import OptionError
+from detectors.ensemble import Ensemble, EnsembleOptions
+from engine import fuse
+
+
+@pytest.fixture
+def bare(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cli:
+    return runner(capsys, caplog, monkeypatch, "--device", "cpu", "--detector", "ensemble")
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """--set words for an ensemble of two detectors with small weights of different seeds."""
+    folder = tmp_path_factory.mktemp("members")
+    first = write_weights(folder / "a.safetensors", "default", seed=1)
+    second = write_weights(folder / "b.safetensors", "ssp", seed=2)
+    return (
+        "--set", "ensemble.members=[default,ssp]",
+        "--set", f"ensemble.weights=['{first}','{second}']",
+    )  # fmt: skip
+
+
+def labelled(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and logits of a good member on a wide scale and of a poor one on a narrow one."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, count)
+    good = 20 * (labels - 0.5) + rng.normal(0, 10, count) + 5
+    poor = 0.1 * (labels - 0.5) + rng.normal(0, 0.2, count)
+    return labels, np.stack([good, poor], axis=1)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(OptionError, match=r"ensemble\.members.*cospy, default, spai, ssp"):
+        EnsembleOptions(members=("cospy", "nobody"))
+    with pytest.raises(OptionError, match=r"ensemble\.members"):
+        EnsembleOptions(members=("ensemble",))
+    with pytest.raises(OptionError, match=r"ensemble\.weights.*each of 2"):
+        EnsembleOptions(members=("ssp", "default"), weights=("a.pth",))
+    with pytest.raises(OptionError, match=r"ensemble\.fusion"):
+        EnsembleOptions(fusion="vote")
+
+
+def test_it_starts_as_the_average_of_its_members() -> None:
+    parts = [tiny("default"), tiny("ssp"), tiny("spai")]
+    options = EnsembleOptions(members=("default", "ssp", "spai"))
+    model = Ensemble(options, parts).eval()
+    transform = model.transform(train=False)
+    pictures = [make_picture(i, fake=bool(i), size=(300, 260)) for i in range(2)]
+    batch = model.collate([transform(p, np.random.default_rng(0)) for p in pictures])
+    with torch.inference_mode():
+        logits = model.member_logits(batch)
+        assert logits.shape == (2, 3)
+        for column, part, own in zip(logits.T, parts, batch, strict=True):
+            torch.testing.assert_close(column, part(own))
+        torch.testing.assert_close(model(batch), logits.mean(dim=1), rtol=1e-5, atol=1e-5)
+
+
+def test_average_is_the_mean_of_calibrated_logits() -> None:
+    labels, logits = labelled()
+    found = fuse.fit(labels, logits, "average")
+    singles = [fuse.fit(labels, logits[:, [k]], "average") for k in range(2)]
+    calibrated = np.stack([f(logits[:, [k]]) for k, f in enumerate(singles)], axis=1)
+    np.testing.assert_allclose(found(logits), calibrated.mean(axis=1))
+    # On its wide scale the good member would drown the other; calibrated they are comparable.
+    assert found.weight[0] < 0.2 * found.weight[1]
+
+
+def test_fusion_leans_on_the_better_member() -> None:
+    labels, logits = labelled()
+    fitted, averaged = (fuse.fit(labels, logits, kind) for kind in ("fitted", "average"))
+    shares = [abs(f.weight * logits.std(axis=0)) for f in (fitted, averaged)]
+    assert shares[0][0] / shares[0][1] > shares[1][0] / shares[1][1]
+    right = ((fitted(logits) > 0) == (labels == 1)).mean()
+    assert right >= ((logits[:, 0] > 5) == (labels == 1)).mean() - 0.01
+
+
+def test_a_member_that_is_upside_down_cannot_be_averaged() -> None:
+    labels, logits = labelled()
+    with pytest.raises(ValueError, match="higher logits on synthetic"):
+        fuse.fit(labels, -logits, "average")
+
+
+def test_plain_average_on_the_command_line(bare: Cli, members: tuple[str, ...], tree: Path) -> None:
+    done = bare(*members, "--input", tree / "real", "--json")
+    assert (done.status, len(done.rows)) == (0, 12)
+    assert any("averaged as they are" in line for line in done.log)
+    assert done.rows[0]["weights"] == "a.safetensors+b.safetensors"
+    logits = []
+    for name, path in zip(("default", "ssp"), members[3].split("'")[1::2], strict=True):
+        alone = bare("--detector", name, "--weights", path, "--input", tree / "real", "--json")
+        logits.append([row["logit"] for row in alone.rows])
+    expected = np.mean(logits, axis=0)
+    assert [row["logit"] for row in done.rows] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("fusion", ["average", "fitted"])
+def test_training_fits_and_the_file_remembers_its_members(
+    bare: Cli, members: tuple[str, ...], tree: Path, tmp_path: Path, fusion: str
+) -> None:
+    output = tmp_path / "run"
+    command = (
+        *members, "--set", f"ensemble.fusion={fusion}", "--set", "data.val_fraction=0.4",
+        "--phase", "train", "--data", tree, "--output", output, "--workers", 0,
+    )  # fmt: skip
+    done = bare(*command)
+    if done.status == 2:
+        # Random members may rank the wrong way round, which only the average minds.
+        assert fusion == "average"
+        assert "higher logits on synthetic" in done.err
+        return
+    assert done.status == 0, done.err
+    assert "| Ensemble |" in done.out
+    tables = [output / "scores_0_default.csv", output / "scores_1_ssp.csv"]
+    assert all(len(list(csv.DictReader(t.open()))) == 24 for t in tables)
+    again = bare(*command, "--resume")
+    assert again.out == done.out
+    assert any("24 of 24 pictures were scored before" in line for line in again.log)
+    assert bare(*command).status == 2
+
+    best = output / "best.safetensors"
+    scored = bare("--weights", best, "--input", tree / "real", "--json")
+    assert (scored.status, len(scored.rows)) == (0, 12)
+    assert {row["weights"] for row in scored.rows} == {"best.safetensors"}
+    fitted = json.loads((output / "run.json").read_text())
+    assert [m["detector"] for m in fitted["members"]] == ["default", "ssp"]
+    swapped = members[3].split("'")
+    other = write_weights(tmp_path / "other.safetensors", "default", seed=9)
+    wrong = bare(
+        "--weights", best, "--input", tree / "real",
+        "--set", f"ensemble.weights=['{other}','{swapped[3]}']",
+    ).complaint  # fmt: skip
+    assert "fitted with other weights" in wrong
