@@ -94,9 +94,9 @@ def parser() -> Parser:
         type=Path,
         nargs="+",
         default=[],
-        metavar="PATH",
-        help="local files for frozen encoders (SigLIP, CLIP, autoencoder), or that training "
-        "starts a backbone from",
+        metavar="PATH|NAME",
+        help="files, or names of pretrained/manifest.yaml, for frozen encoders (SigLIP, CLIP, "
+        "autoencoder), or that training starts a backbone from",
     )
     cospy = p.add_argument_group("CO-SPY")
     cospy.add_argument(
@@ -357,6 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
     check_flags(p, args)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("engine").setLevel(logging.INFO)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its lines itself
     # File names are any bytes, and a terminal may lack the letters: neither may end a run.
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 # Picture, generator -> item: a tensor, or a list of items where several detectors look at it.
 Transform = Callable[[Image.Image, np.random.Generator], Any]
+# Exported parts by their names: a tensor -> what the part makes of it.
+Running = Mapping[str, Callable[[Tensor], tuple[Tensor, ...]]]
+WHOLE = "detector"
 
 
 class OptionError(ValueError):
@@ -33,6 +36,17 @@ def one_of(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
+@dataclass(frozen=True)
+class Part:
+    """A network that an exported file holds. `example`: a tensor as `module` takes them, whose
+    first dimension is free; `outputs`: names of the one or more tensors that it gives."""
+
+    module: nn.Module
+    example: Tensor
+    input: str
+    outputs: tuple[str, ...]
+
+
 class Detector(nn.Module, ABC):
     """From decoded pictures to logits, positive = synthetic.
 
@@ -44,6 +58,8 @@ class Detector(nn.Module, ABC):
     Options: ClassVar[type]
     # Beginnings of the keys that `convert_backbone` heeds; nothing else of a file is read.
     BACKBONE_KEYS: ClassVar[tuple[str, ...]] = ("",)
+    # Options that `parts` do not depend on: an exported file runs with others than it was made of.
+    OUTSIDE_PARTS: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Any) -> None:
         super().__init__()
@@ -80,6 +96,25 @@ class Detector(nn.Module, ABC):
     def loss(self, batch: Any, labels: Tensor) -> Tensor:
         """Scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits."""
         return F.binary_cross_entropy_with_logits(self(batch).float(), labels.float())
+
+    def parts(self) -> dict[str, Part]:
+        """What exported files hold, one each, by name; the first one is the one that users name.
+        Here: all of it.
+
+        Raises:
+            OptionError: the detector cannot be exported.
+        """
+        rng = np.random.default_rng(0)
+        items = [self.transform(train=False)(Image.new("RGB", (256, 256)), rng) for _ in range(2)]
+        batch = self.collate(items)
+        if not isinstance(batch, Tensor):
+            raise OptionError(f"{self.title} cannot be exported as one network")
+        return {WHOLE: Part(self, batch, "batch", ("logits",))}
+
+    def run_parts(self, run: Running, batch: Any) -> tuple[Tensor, list[Tensor] | None]:
+        """Batch -> logits (B,) and, where the parts give it, what `explain` adds to them; computed
+        by exported `parts`, not by this module's own weights, which may be on the meta device."""
+        return run[WHOLE](batch)[0], None
 
     @classmethod
     def external(cls, options: Any) -> dict[str, str]:

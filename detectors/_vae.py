@@ -34,9 +34,11 @@ def reconstruct(vae: Any, x: Tensor) -> Tensor:
     """D(E(x)) of (B, 3, H, W), H and W multiples of 8: the posterior's mean, unscaled, decoded.
 
     One picture after the other: at full resolution the decoder holds some 50 MB per layer of each.
+    Not so in an exported network, which is for any number of them: its caller sees to that.
     """
     found = []
-    for picture in x.split(1 if x.device.type == "cpu" else 16):
+    exporting = torch.compiler.is_exporting()
+    for picture in [x] if exporting else x.split(1 if x.device.type == "cpu" else 16):
         mean, _ = vae.quant_conv(vae.encoder(picture)).chunk(2, dim=1)
         found.append(vae.decoder(vae.post_quant_conv(mean)))
     return torch.cat(found)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from . import _clip, _overlay, _vae
 from . import _transforms as T
 from ._augment import blur
-from ._base import Detector, OptionError, Transform, one_of
+from ._base import WHOLE, Detector, OptionError, Running, Transform, one_of
 from ._resnet import ArtifactTrunk
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -384,6 +384,12 @@ class CoSpy(Detector):
         what = "what the autoencoder" if variant.vae else "what halving and doubling"
         caption = f"{what} does not restore: |residual|, mean of R, G, B"
         return _overlay.heat(centred(image, view), relevance.numpy(), caption)
+
+    def run_parts(self, run: Running, batch: Tensor) -> tuple[Tensor, None]:
+        """With an autoencoder, one picture after the other: see `_vae.reconstruct`."""
+        alone = self.artifact is not None and self.artifact.vae is not None
+        logits = [run[WHOLE](part)[0] for part in batch.split(1 if alone else len(batch))]
+        return torch.cat(logits), None
 
     @classmethod
     def external(cls, options: CoSpyOptions) -> dict[str, str]:

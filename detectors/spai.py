@@ -8,7 +8,7 @@ Published file: `spai.pth`; the backbone to train from: MFM's `mfm_pretrain_vit_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import _augment, _overlay
 from . import _transforms as T
-from ._base import Detector, OptionError, Transform, WeightsError
+from ._base import Detector, OptionError, Part, Running, Transform, WeightsError
 from ._spectral import (
     PATCH,
     SIMILARITIES,
@@ -243,6 +243,7 @@ class Spai(Detector):
     title = "SPAI"
     Options = SpaiOptions
     BACKBONE_KEYS = ("encoder.",)
+    OUTSIDE_PARTS = ("feature_batch", "resize_to", "cover_remainder", "dropout", "drop_path")
 
     def __init__(self, options: SpaiOptions) -> None:
         super().__init__(options)
@@ -271,23 +272,25 @@ class Spai(Detector):
         return patch_corners(height, width, self.options.cover_remainder)
 
     def _chunks(self, batch: list[Tensor]) -> Iterator[Tensor]:
-        """The patches of all pictures in turn, `feature_batch` at a time, float in [0, 1]."""
-        device = self.aggregator.query.device
+        """The patches of all pictures in turn, `feature_batch` at a time, uint8."""
         places = [(picture, corner) for picture in batch for corner in self.corners(picture)]
         for first in range(0, len(places), self.options.feature_batch):
             some = places[first : first + self.options.feature_batch]
             patches = [p[:, top : top + PATCH, left : left + PATCH] for p, (top, left) in some]
-            yield torch.stack(patches).to(device).float() / 255
+            yield torch.stack(patches)
 
-    def encode(self, batch: list[Tensor]) -> list[Tensor]:
-        """Pictures -> (N, 1096) patch vectors of each."""
-        encoder = self.patch_encoder()
-        vectors = torch.cat([encoder(patches) for patches in self._chunks(batch)])
+    def encode(
+        self, batch: list[Tensor], encoder: Callable[[Tensor], Tensor], device: torch.device
+    ) -> list[Tensor]:
+        """Pictures -> (N, 1096) patch vectors of each, by a `patch_encoder` on that device."""
+        chunks = (patches.to(device).float() / 255 for patches in self._chunks(batch))
+        vectors = torch.cat([encoder(patches) for patches in chunks])
         return list(vectors.split([len(self.corners(picture)) for picture in batch]))
 
     def _judge(self, batch: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Logits (B,), and the attention (N,) to the patches of each picture."""
-        found = [self.aggregator.attend(vectors) for vectors in self.encode(batch)]
+        encoded = self.encode(batch, self.patch_encoder(), self.aggregator.query.device)
+        found = [self.aggregator.attend(vectors) for vectors in encoded]
         logits = self.aggregator.judge(torch.cat([taken for taken, _ in found]))
         return logits, [attention for _, attention in found]
 
@@ -298,9 +301,26 @@ class Spai(Detector):
         """Logits (B,), and for each picture (N, 3): top, left and attention of its patches, in
         px of the item and as shares that sum to 1."""
         logits, attention = self._judge(batch)
-        corners = [torch.tensor(self.corners(p), device=logits.device) for p in batch]
-        pairs = zip(corners, attention, strict=True)
-        return logits, [torch.cat([c.to(a.dtype), a[:, None]], dim=1) for c, a in pairs]
+        return logits, self._placed(batch, attention)
+
+    def _placed(self, batch: list[Tensor], attention: list[Tensor]) -> list[Tensor]:
+        """Attention with the corners of the patches before it, (N, 3) of each picture."""
+        pairs = [(a.new_tensor(self.corners(p)), a) for p, a in zip(batch, attention, strict=True)]
+        return [torch.cat([corners, a[:, None]], dim=1) for corners, a in pairs]
+
+    def parts(self) -> dict[str, Part]:
+        """Patch encoder, and aggregator of one picture's patches."""
+        encoder, vectors = self.patch_encoder(), torch.zeros(5, self.aggregator.to_kv.in_features)
+        patches = torch.zeros(2, 3, PATCH, PATCH)
+        return {
+            "encoder": Part(encoder, patches, "patches", ("vectors",)),
+            "aggregator": Part(self.aggregator, vectors, "vectors", ("logit", "attention")),
+        }
+
+    def run_parts(self, run: Running, batch: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        encoded = self.encode(batch, lambda patches: run["encoder"](patches)[0], batch[0].device)
+        logits, attention = zip(*(run["aggregator"](vectors) for vectors in encoded), strict=True)
+        return torch.cat(logits), self._placed(batch, list(attention))
 
     def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
         """Attention to each patch as a heat map over the picture: a patch's share times their

@@ -17,6 +17,7 @@ from detectors._base import Detector, WeightsError
 
 from .config import CONFIGS, Config, ConfigError, parse_override, read_yaml, resolve
 from .fetch import fetch
+from .onnx_files import card_of, is_onnx, load_onnx, open_onnx, runs_on_cuda
 from .predict import PRECISIONS, Device, open_device
 from .weights import (
     BEST,
@@ -28,6 +29,7 @@ from .weights import (
     load_backbone,
     load_exact,
     locate,
+    missing_parts,
     open_weights,
     read_folder,
 )
@@ -38,10 +40,14 @@ log = logging.getLogger(__name__)
 
 
 def detector_name(args: argparse.Namespace) -> str:
-    """`--detector`, else cospy when one of its own flags is given, else default."""
+    """`--detector`, else cospy when one of its own flags is given, else that of the card of
+    `--weights`, else default."""
     if args.detector:
         return args.detector
-    return "cospy" if args.train_dataset or args.mode or args.branch or args.pretrain else "default"
+    if args.train_dataset or args.mode or args.branch or args.pretrain:
+        return "cospy"
+    card = card_of(Path(args.weights)) if args.weights else None
+    return card.detector if card else "default"
 
 
 def _cospy_layer(args: argparse.Namespace) -> dict[str, Any]:
@@ -102,6 +108,8 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
     if args.gpu is not None and args.device:
         raise ConfigError("--gpu and --device: expected one of them; found both")
     name = args.device
+    if not name and is_onnx(args.weights) and torch.cuda.is_available() and not runs_on_cuda():
+        name = "cpu"
     if args.gpu is not None:
         name = f"cuda:{args.gpu}"
         if args.gpu < 0 or args.gpu >= torch.cuda.device_count():
@@ -152,12 +160,20 @@ def _cospy_file(args: argparse.Namespace) -> WeightFile:
     return open_weights(trained, "cospy")
 
 
+def backbones(args: argparse.Namespace) -> list[Path]:
+    """The files of --backbone_weights, each a path or a name of the manifest. Raises WeightsError
+    when one is neither."""
+    return [locate(str(path), "", "--backbone_weights") for path in args.backbone_weights]
+
+
 def weight_file(args: argparse.Namespace, name: str) -> WeightFile:
     """The file of `--weights`, else the detector's own.
 
     Raises:
         WeightsError: not there, or not this detector's.
     """
+    if is_onnx(args.weights):
+        return open_onnx(locate(args.weights, name), name)
     if name == "cospy":
         return _cospy_file(args)
     return open_weights(locate(args.weights, name), name)
@@ -174,10 +190,13 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
         return _load_ensemble(args, on)
     file = weight_file(args, name)
     config = resolve_config(args, name, file)
+    if is_onnx(file.path):
+        return load_onnx(name, config.options, file, on, args.compile), config
     if args.pretrain and not args.backbone_weights:
-        for entry in detectors.load(name).external(config.options).values():
+        kind = detectors.load(name)
+        for entry in missing_parts(kind, config.options, file.converted(kind)).values():
             fetch(entry)
-    loaded = build(name, config.options, file, args.backbone_weights, PRECISIONS[on.precision])
+    loaded = build(name, config.options, file, backbones(args), PRECISIONS[on.precision])
     loaded.model.to(on.device)
     if args.compile:
         loaded.model.compile()
@@ -208,12 +227,11 @@ def load_members(args: argparse.Namespace, options: Any, on: Device) -> list[tup
 
 def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
     """The ensemble: fitted, by --weights; else the plain average of its members."""
-    from detectors.ensemble import Ensemble
-
+    kind: Any = detectors.load(ENSEMBLE)
     file = open_weights(locate(args.weights, ENSEMBLE), ENSEMBLE) if args.weights else None
     config = resolve_config(args, ENSEMBLE, file)
     members = [loaded for loaded, _ in load_members(args, config.options, on)]
-    model = Ensemble(config.options, [member.model for member in members]).eval()
+    model = kind(config.options, [member.model for member in members]).eval()
     model.to(on.device)
     sums = [member.sha256 for member in members]
     digest = hashlib.sha256("".join(sums).encode()).hexdigest()
@@ -267,12 +285,12 @@ def model_to_train(args: argparse.Namespace, name: str, config: Config) -> Detec
         )
     if outside:
         state = {} if start is None else start.converted(kind)
-        state |= external_state(kind, config.options, state, args.backbone_weights, None)[0]
+        state |= external_state(kind, config.options, state, backbones(args), None)[0]
         fresh = tuple(k for k in model.state_dict() if not k.startswith(tuple(outside)))
         whole = start is not None and config.options.mode != "fusion"
         load_exact(model, state, start.path if start else args.ckpt, () if whole else fresh)
         return model
-    for path in args.backbone_weights:
+    for path in backbones(args):
         load_backbone(model, path)
     if start is not None:
         load_exact(model, start.converted(kind), start.path)

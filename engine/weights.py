@@ -229,6 +229,11 @@ def read_weights(
         raise WeightsError(f"{path}: expected a weight file; found none")
     if other := unpickle.is_other_file(path):
         raise WeightsError(f"{path}: expected a weight file; found {other}")
+    if path.suffix.lower() == ".onnx":
+        raise WeightsError(
+            f"{path}: expected .safetensors, .pth or .pt; found an ONNX file, which serves --phase "
+            "test and eval alone: name the weights that it was made of"
+        )
     if path.suffix == ".safetensors":
         return _read_safetensors(path, wanted, dtype)
     return {k: _cast(v, dtype) for k, v in _read_torch(path).items() if wanted(k)}, None
@@ -285,8 +290,9 @@ def load_backbone(model: Detector, path: Path) -> None:
     model.load_state_dict({**own, **part})
 
 
-def locate(weights: str | None, detector: str) -> Path:
-    """The file or folder that `--weights` means: a path, or a name of pretrained/manifest.yaml.
+def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
+    """The file or folder that `--weights`, or another flag, means: a path, or a name of the
+    manifest.
 
     Without `weights`, the manifest's entry named like the detector.
 
@@ -299,7 +305,7 @@ def locate(weights: str | None, detector: str) -> Path:
     name = weights or detector
     if name not in entries:
         raise WeightsError(
-            f"--weights: expected a file or one of {', '.join(sorted(entries))}; found {name!r}"
+            f"{flag}: expected a file or one of {', '.join(sorted(entries))}; found {name!r}"
         )
     path = manifest.find(name)
     if path is None:
@@ -368,6 +374,14 @@ def _from_files(
     return None
 
 
+def missing_parts(
+    kind: type[Detector], options: Any, state: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """The frozen parts that a state dict leaves out: prefix -> name of the manifest's entry."""
+    parts = kind.external(options).items()
+    return {p: name for p, name in parts if not any(key.startswith(p) for key in state)}
+
+
 def external_state(
     kind: type[Detector],
     options: Any,
@@ -386,9 +400,7 @@ def external_state(
     """
     found: dict[str, Tensor] = {}
     sources: dict[str, Path] = {}
-    for prefix, name in kind.external(options).items():
-        if any(key.startswith(prefix) for key in state):
-            continue
+    for prefix, name in missing_parts(kind, options, state).items():
         part = _from_files(kind, prefix, backbones, dtype)
         if part is None and (path := manifest.find(name)) is not None:
             part = _from_files(kind, prefix, [path], dtype)

@@ -396,3 +396,28 @@ def test_branches_then_fusion_are_trained_and_used(bare: Cli, tree: Path, tmp_pa
     flags = ("--train_dataset", "progan", "--backbone_weights", *encoder)
     scored = bare(*flags, "--input", tree / "real")
     assert (scored.status, len(scored.out.splitlines())) == (0, 12)
+
+
+def test_published_weights_that_cannot_be_downloaded(
+    bare: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
+    said = bare("--train_dataset", "progan", "--pretrain", "--input", "x.png").complaint
+    assert "cospy-progan" in said
+    assert "--from PATH" in said
+
+
+def test_published_weights_by_name_and_by_pretrain_are_the_same(
+    bare: Cli, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make("progan", "fusion")
+    write_folder(model, tmp_path / "progan")
+    monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
+    encoder = backbone_files(model, tmp_path)
+    flags = ("--train_dataset", "progan", "--backbone_weights", *encoder, "--json")
+    rows = [
+        bare(*flags, *how, "--input", tree / "real").rows
+        for how in (("--pretrain",), ("--weights", "cospy-progan"))
+    ]
+    assert len(rows[0]) == 12
+    assert rows[0] == rows[1]

@@ -1,0 +1,210 @@
+"""Exports a detector's networks as ONNX files, and compares those with PyTorch.
+
+    python scripts/export_onnx.py export --detector ssp ssp.onnx
+    python scripts/export_onnx.py export --train_dataset progan --mode branch --pretrain progan.onnx
+    python scripts/export_onnx.py validate ssp.onnx --input data/examples
+
+An ONNX file runs by `main.py --weights ssp.onnx`. SPAI has two: OUT.onnx with the patch encoder,
+(n, 3, 224, 224) in [0, 1] -> (n, 1096), and OUT.aggregator.onnx, which makes a logit and the
+attention to each patch of the n vectors of a picture. The others take a batch -> (n,). All
+are fp32, for any n, and carry the card of the weights they were made of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import main as command_line  # noqa: E402
+
+if TYPE_CHECKING:
+    from engine.predict import Device
+    from engine.table import ScoreRow
+    from engine.weights import Loaded
+
+PROGRAM = "export_onnx.py"
+DIFFERENT, USAGE, INTERRUPTED = 1, 2, 130
+TOLERANCE = 1e-4
+# Flags of main.py that choose weights, and those that choose what they are of.
+WEIGHTS = ("weights", "backbone_weights", "pretrain", "ckpt")
+CHOICE = ("detector", "config", "set", "train_dataset", "mode", "branch")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
+
+
+def shared(names: tuple[str, ...]) -> Parser:
+    """Some of main.py's flags, as it has them."""
+    p = Parser(add_help=False)
+    for action in command_line.parser()._actions:
+        if action.dest in names:
+            p._add_action(action)
+    return p
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        prog=PROGRAM,
+        description=(__doc__ or "").split("\n")[0],
+        epilog="Exit status: 0 done; 1 other probabilities than PyTorch gives, or a picture could "
+        "not be read; 2 wrong usage, weights or data; 130 interrupted.",
+        allow_abbrev=False,
+    )
+    commands = p.add_subparsers(dest="command", required=True)
+    export = commands.add_parser(
+        "export", parents=[shared((*CHOICE, *WEIGHTS))], allow_abbrev=False,
+        help="write a detector's networks as ONNX files",
+    )  # fmt: skip
+    export.add_argument("file", type=Path, metavar="OUT", help="the .onnx file to write")
+    validate = commands.add_parser(
+        "validate", parents=[shared((*WEIGHTS, "input", "csv_root"))], allow_abbrev=False,
+        help="compare an exported file with the weights it was made of",
+    )  # fmt: skip
+    validate.add_argument("file", type=Path, metavar="FILE", help="the .onnx file")
+    validate.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        metavar="X",
+        help="largest difference of a probability that counts as none (%(default)s)",
+    )
+    return p
+
+
+def cpu() -> Device:
+    """The device that both networks are compared on."""
+    import torch
+
+    from engine.predict import Device
+
+    return Device(torch.device("cpu"))
+
+
+def load(args: argparse.Namespace) -> Loaded:
+    """PyTorch's detector as main.py loads it, frozen parts in fp32 whatever their file has."""
+    from detectors._base import WeightsError
+    from engine import flags
+    from engine.onnx_files import is_onnx
+
+    if is_onnx(args.weights):
+        raise WeightsError(
+            f"--weights: expected PyTorch's weights; found an ONNX file: {args.weights}"
+        )
+    loaded, _ = flags.load(args, cpu())
+    loaded.model.float()
+    return loaded
+
+
+def export(args: argparse.Namespace) -> int:
+    """Writes the files and says what they are. Returns the exit status."""
+    from detectors._base import OptionError
+    from engine import _onnx_export, flags
+    from engine.onnx_files import card_of
+    from engine.weights import sha256
+
+    if flags.detector_name(args) == flags.ENSEMBLE:
+        raise OptionError("--detector: expected one detector; found ensemble: export its members")
+    loaded = load(args)
+    card = card_of(loaded.path)
+    notes = card.extra if card else None
+    for path in _onnx_export.export(loaded, args.file, notes or {}):
+        print(f"{path}: {path.stat().st_size} bytes, sha256 {sha256(path)}")
+    return 0
+
+
+def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
+    """Rows of each picture: PyTorch's and those of the ONNX file, with the file's options."""
+    from engine import flags, verdict
+    from engine.onnx_files import onnx_card
+    from engine.predict import score
+
+    card = onnx_card(args.file)
+    args.detector = card.detector
+    args.set = [f"{card.detector}.{k}={json.dumps(v)}" for k, v in card.options.items()]
+    records = verdict.collect(args.input, args.csv_root)
+    exported = {"weights": str(args.file), "pretrain": False, "backbone_weights": []}
+    loaded, config = flags.load(argparse.Namespace(**{**vars(args), **exported}), cpu())
+    size, seed = config.score.batch_size, config.score.seed
+    models = (load(args).model, loaded.model)
+    batches = zip(*(score(model, records, cpu(), size, seed=seed) for model in models), strict=True)
+    for ours, theirs in batches:
+        yield from zip(ours, theirs, strict=True)
+
+
+def validate(args: argparse.Namespace) -> int:
+    """Prints the probabilities of each picture side by side. Returns the exit status."""
+    from engine._document import visible
+    from engine.predict import sigmoid
+
+    differences: list[float] = []
+    failed = 0
+    for ours, theirs in both(args):
+        if not differences and not failed:
+            print(f"{'PyTorch':>9}  {'ONNX':>9}  {'difference':>10}  picture")
+        name = visible(ours.key)
+        if ours.logit is None or theirs.logit is None:
+            failed += 1
+            print(f"{'-':>9}  {'-':>9}  {'error':>10}  {name}: {ours.error or theirs.error}")
+            continue
+        expected, found = sigmoid(ours.logit), sigmoid(theirs.logit)
+        differences.append(abs(expected - found))
+        print(f"{expected:9.6f}  {found:9.6f}  {differences[-1]:10.1e}  {name}", flush=True)
+    largest = max(differences, default=0.0)
+    same = bool(differences) and largest <= args.tolerance
+    verdict = "within" if same else "beyond" if differences else "none compared with"
+    print(
+        f"largest difference {largest:.1e} over {len(differences)} pictures: "
+        f"{verdict} {args.tolerance:g}"
+    )
+    if failed:
+        print(f"{PROGRAM}: {failed} pictures could not be read", file=sys.stderr)
+    return 0 if same and not failed else DIFFERENT
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments, with all that main.py's flags would give. Ends the program when wrong."""
+    p, theirs = parser(), command_line.parser()
+    args = p.parse_args(arguments, theirs.parse_args([]))
+    theirs.prog = PROGRAM
+    command_line.check_flags(theirs, args)
+    if args.file.suffix.lower() != ".onnx":
+        p.error(f"expected a file name that ends in .onnx; found {args.file}")
+    if args.command == "validate" and not args.input:
+        p.error("--input: expected pictures to compare; found none")
+    return args
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    args = parse(arguments)
+    from datasets import LayoutError
+    from detectors._base import OptionError, WeightsError
+    from engine.config import ConfigError
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("engine").setLevel(logging.INFO)
+    try:
+        return export(args) if args.command == "export" else validate(args)
+    except (LayoutError, OptionError, WeightsError, ConfigError, OSError) as error:
+        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
