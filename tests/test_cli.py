@@ -193,7 +193,7 @@ def test_missing_weights_say_what_to_do(
 
 
 def test_wrong_weights_are_refused(bare: Cli, cospy: Path, tmp_path: Path) -> None:
-    said = bare("--input", "x.png", "--weights", cospy).complaint
+    said = bare("--input", "x.png", "--weights", cospy, "--detector", "default").complaint
     assert re.search("default.*cospy", said)
     text = tmp_path / "text.safetensors"
     text.write_text("no weights")
