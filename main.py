@@ -183,7 +183,7 @@ def parser() -> Parser:
         "--batch_size",
         type=_number(int, 1),
         metavar="N",
-        help="pictures a step, or a forward pass when scoring (the recipe's)",
+        help="pictures a step, or at a time when scoring (the recipe's)",
     )
     train.add_argument(
         "--seed", type=_number(int, 0), metavar="N", help="of all randomness (the recipe's)"

@@ -42,7 +42,7 @@ class SameConv(nn.Conv2d):
         if not symmetric:
             x = F.pad(x, pads)
         padding = pads[0] if symmetric else 0
-        return F.conv2d(x, self.weight, None, self.stride, padding, groups=self.groups)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
 
 
 class Block(nn.Module):

@@ -19,6 +19,7 @@ from torchvision.models import resnet
 from . import _overlay
 from . import _transforms as T
 from ._base import Detector, OptionError, Transform
+from ._fold import fold_norms
 
 PATCH = 32
 CANDIDATES = 64
@@ -171,6 +172,9 @@ class Ssp(Detector):
         """(B, 3, 32, 32) -> (B, 3, size, size): upsampled, then filtered."""
         size = (self.options.size, self.options.size)
         return self.srm(F.interpolate(patches, size, mode="bilinear", align_corners=False))
+
+    def fold(self) -> None:
+        fold_norms(self.disc)
 
     def forward(self, batch: Tensor) -> Tensor:
         return self._patch_logits(batch).mean(dim=1)

@@ -107,8 +107,8 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """`batch_size` pictures a forward pass; `resamples` of the bootstrap; `seed` of the bootstrap
-    and of random degradations."""
+    """`batch_size` pictures at a time, on a GPU in one forward pass; `resamples` of the bootstrap;
+    `seed` of the bootstrap and of random degradations."""
 
     batch_size: int = 16
     resamples: int = 1000

@@ -37,7 +37,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import Config, ConfigError, TrainOptions
-from .predict import Device, as_list, leave_signals, move, score
+from .predict import Device, as_list, leave_signals, move, reuse_memory, score
 from .progress import Progress
 from .run import log_to, open_output, run_info, write_json
 from .schedule import epoch_order, lr_at, steps_per_epoch
@@ -377,6 +377,8 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
             ConfigError: the loss is no longer finite.
         """
+        if self.device.device.type == "cpu":
+            reuse_memory()
         board = _tensorboard(self.output, self.state.epoch + 1)
         with stop_requests() as stop:
             while self.state.epoch < self.options.epochs:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_picture, make_tree
+from conftest import ROOT, make_picture, make_tree
 from models import Toy, randomise, tiny
 from PIL import Image
 from torch import Tensor
@@ -94,6 +96,29 @@ def test_scoring_draws_from_no_global_generator(toy: Toy, records: list[Record])
     rows_of(toy, records)
     rows_of(toy, records, workers=1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
+def test_memory_of_freed_tensors_serves_the_next_ones() -> None:
+    """Pages that the system has to hand over while 64 MB are filled and freed ten times."""
+    code = (
+        "import resource, torch\n"
+        "from engine.predict import reuse_memory\n"
+        "def pages():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(10):\n"
+        "        torch.ones(1 << 24)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "first = pages()\n"
+        "reuse_memory()\n"
+        "pages()\n"
+        "print(first, pages())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    first, later = map(int, done.stdout.split())
+    assert later < first / 20
 
 
 def test_scoring_leaves_the_model_as_it_is(toy: Toy, records: list[Record]) -> None:
