@@ -97,8 +97,8 @@ class Detector(nn.Module, ABC):
         """Scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits."""
         return F.binary_cross_entropy_with_logits(self(batch).float(), labels.float())
 
-    def fold(self) -> None:
-        """Merges layers, for good, that scoring need not keep apart: logits stay the same up to
+    def optimise(self) -> None:
+        """Replaces layers, for good, by faster ones that can only score: logits stay the same up to
         rounding, but weight files no longer fit. Called in evaluation mode. Here: none."""
         return
 

@@ -20,7 +20,7 @@ from . import _clip, _overlay, _vae
 from . import _transforms as T
 from ._augment import blur
 from ._base import WHOLE, Detector, OptionError, Running, Transform, one_of
-from ._fold import fold_norms
+from ._faster import convolve_linears, fold_norms
 from ._resnet import ArtifactTrunk
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -362,9 +362,11 @@ class CoSpy(Detector):
             return 1.0, 1.0
         return (0.0, 1.0) if float(torch.rand(())) < 0.5 else (1.0, 0.0)
 
-    def fold(self) -> None:
+    def optimise(self) -> None:
         if self.artifact is not None:
             fold_norms(self.artifact.trunk)
+        if self.semantic is not None:
+            convolve_linears(self.semantic.encoder)
 
     def forward(self, batch: Tensor) -> Tensor:
         return self._judge(batch)[0]

@@ -19,7 +19,7 @@ from . import _overlay
 from . import _transforms as T
 from ._base import Detector, OptionError, Transform
 from ._efficientnet import EfficientNetLite0, convert_imagenet
-from ._fold import fold_norms
+from ._faster import fold_norms
 
 RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
@@ -132,7 +132,7 @@ class Default(Detector):
     def transform(self, train: bool) -> Transform:
         return CropTransform(self.options, train)
 
-    def fold(self) -> None:
+    def optimise(self) -> None:
         fold_norms(self.trunk)
 
     def forward(self, batch: Tensor) -> Tensor:

@@ -85,9 +85,9 @@ class Ensemble(Detector):
         logits = [member(part) for member, part in zip(self._all(), batch, strict=True)]
         return torch.stack([each.float() for each in logits], dim=1)
 
-    def fold(self) -> None:
+    def optimise(self) -> None:
         for member in self._all():
-            member.fold()
+            member.optimise()
 
     def forward(self, batch: list[Any]) -> Tensor:
         return self.fc(self.member_logits(batch)).squeeze(1)

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import _augment, _overlay
 from . import _transforms as T
 from ._base import Detector, OptionError, Part, Running, Transform, WeightsError
+from ._faster import convolve_linears
 from ._spectral import (
     PATCH,
     SIMILARITIES,
@@ -293,6 +294,9 @@ class Spai(Detector):
         found = [self.aggregator.attend(vectors) for vectors in encoded]
         logits = self.aggregator.judge(torch.cat([taken for taken, _ in found]))
         return logits, [attention for _, attention in found]
+
+    def optimise(self) -> None:
+        convolve_linears(self.patch_encoder())
 
     def forward(self, batch: list[Tensor]) -> Tensor:
         return self._judge(batch)[0]

@@ -19,7 +19,7 @@ from torchvision.models import resnet
 from . import _overlay
 from . import _transforms as T
 from ._base import Detector, OptionError, Transform
-from ._fold import fold_norms
+from ._faster import fold_norms
 
 PATCH = 32
 CANDIDATES = 64
@@ -173,7 +173,7 @@ class Ssp(Detector):
         size = (self.options.size, self.options.size)
         return self.srm(F.interpolate(patches, size, mode="bilinear", align_corners=False))
 
-    def fold(self) -> None:
+    def optimise(self) -> None:
         fold_norms(self.disc)
 
     def forward(self, batch: Tensor) -> Tensor:

@@ -197,7 +197,7 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
         for entry in missing_parts(kind, config.options, file.converted(kind)).values():
             fetch(entry)
     loaded = build(name, config.options, file, backbones(args), PRECISIONS[on.precision])
-    loaded.model.fold()
+    loaded.model.optimise()
     loaded.model.to(on.device)
     if args.compile:
         loaded.model.compile()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
+
+from engine.predict import M_MMAP_MAX, M_TRIM_THRESHOLD
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = Path(__file__).with_name("_bench_child.py")
@@ -21,6 +25,7 @@ EXAMPLES = ROOT / "data" / "examples"
 REPEATS = 5
 SAME_LOGIT = 1e-3
 GB = 1e9
+M_MMAP_THRESHOLD = -3  # as in malloc.h
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,31 @@ def alternate(ways: Mapping[str, Callable[[], Tensor]], repeats: int = REPEATS) 
             way()
             seconds[name].append(time.monotonic() - start)
     return {name: Run(statistics.median(seconds[name]), logits[name]) for name in ways}
+
+
+def return_memory() -> None:
+    """Undoes `engine.predict.reuse_memory`: what glibc settles on after a while by itself."""
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(M_MMAP_MAX, 1 << 16)
+        mallopt(M_MMAP_THRESHOLD, 1 << 25)
+        mallopt(M_TRIM_THRESHOLD, 1 << 26)
+
+
+def matrix_speedup() -> Figure:
+    """How much faster this machine multiplies large matrices in bf16: no network gains more."""
+
+    def multiply(dtype: torch.dtype) -> Callable[[], Tensor]:
+        layer, x = torch.nn.Linear(768, 3072, dtype=dtype), torch.randn(9456, 768).to(dtype)
+
+        def run() -> Tensor:
+            with torch.inference_mode():
+                return layer(x)
+
+        return run
+
+    runs = alternate({"fp32": multiply(torch.float32), "bf16": multiply(torch.bfloat16)})
+    ratio = runs["fp32"].seconds / runs["bf16"].seconds
+    return Figure("bf16 against fp32: products of matrices alone", f"{ratio:.2f} x faster")
 
 
 def faster(what: str, plain: Run, product: Run, limit: float) -> Figure:

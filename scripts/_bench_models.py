@@ -15,7 +15,7 @@ from torch import Tensor
 from datasets import Record
 from datasets._images import open_picture
 from detectors._base import Detector
-from engine.predict import PRECISIONS, Device, score
+from engine.predict import PRECISIONS, Device, reuse_memory, score
 
 from . import _bench_plain as plain
 from ._bench_base import (
@@ -26,8 +26,10 @@ from ._bench_base import (
     alternate,
     faster,
     jpeg_folder,
+    matrix_speedup,
     memory,
     moved,
+    return_memory,
     same,
     square_picture,
 )
@@ -47,6 +49,7 @@ def _forward(model: Detector, batch: object, precision: str) -> Callable[[], Ten
     """What the scoring loop does with a batch."""
 
     def run() -> Tensor:
+        reuse_memory()
         with torch.inference_mode(), Device(CPU, precision).autocast():
             return model(batch)
 
@@ -55,6 +58,7 @@ def _forward(model: Detector, batch: object, precision: str) -> Callable[[], Ten
 
 def _plainly(way: Callable[..., Tensor], *args: object) -> Callable[[], Tensor]:
     def run() -> Tensor:
+        return_memory()
         with torch.inference_mode():
             return way(*args)
 
@@ -133,11 +137,11 @@ def measure_spai(_: Path) -> list[Figure]:
     picture = torch.randint(0, 256, (3, 1024, 1024), dtype=torch.uint8, generator=drawn)
     model = _product(SPAI, "fp32")
     ways = {
-        "plain": _plainly(plain.spai, model, picture),
+        "plain": _plainly(plain.spai, load(SPAI, fast=False).model, picture),
         "fp32": _forward(model, [picture], "fp32"),
         "bf16": _forward(_product(SPAI, "bf16"), [picture], "bf16"),
     }
-    return _compared("SPAI", alternate(ways), 1.15, 3.5)
+    return [*_compared("SPAI", alternate(ways), 1.15, 3.5), matrix_speedup()]
 
 
 def _scored(model: Detector, paths: list[Path], precision: str) -> Callable[[], Tensor]:
@@ -157,7 +161,7 @@ def measure_ssp(folder: Path) -> list[Figure]:
     paths = jpeg_folder(folder / "pictures", SSP_PICTURES)
     model = _product(SSP, "fp32")
     ways = {
-        "plain": _plainly(plain.ssp, plain.planar(model), paths),
+        "plain": _plainly(plain.ssp, plain.planar(load(SSP, fast=False).model), paths),
         "fp32": _scored(model, paths, "fp32"),
         "bf16": _scored(model, paths, "bf16"),
     }
@@ -172,12 +176,12 @@ def measure_ssp(folder: Path) -> list[Figure]:
 
 def measure_cospy(_: Path) -> list[Figure]:
     """The artifact branch of sd-v1_4, a batch of pictures."""
-    model = _product(SD_ARTIFACT, "fp32")
+    model, apart = _product(SD_ARTIFACT, "fp32"), load(SD_ARTIFACT, fast=False).model
     transform, rng = model.transform(train=False), np.random.default_rng(0)
     paths = sorted((EXAMPLES / "real").iterdir())[:COSPY_PICTURES]
     batch = model.collate([transform(open_picture(path), rng) for path in paths])
     ways = {
-        "plain": _plainly(plain.artifact, plain.with_public_attention(model), batch),
+        "plain": _plainly(plain.artifact, plain.with_public_attention(apart), batch),
         "fp32": _forward(model, batch, "fp32"),
         "bf16": _forward(_product(SD_ARTIFACT, "bf16"), batch, "bf16"),
     }

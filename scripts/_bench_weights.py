@@ -113,8 +113,9 @@ def _cospy_state(kind: Any, options: Any) -> dict[str, Tensor]:
     return state
 
 
-def load(case: Case, dtype: torch.dtype | None = None) -> Loaded:
-    """The detector as `engine.weights.build` makes it; `dtype` of its frozen parts."""
+def load(case: Case, dtype: torch.dtype | None = None, fast: bool = True) -> Loaded:
+    """The detector as the command line loads it; `dtype` of its frozen parts. Without `fast` its
+    layers are those of the weight file."""
     kind = detectors.load(case.detector)
     options = kind.Options(**case.options)
     if case.detector == "cospy":
@@ -122,7 +123,10 @@ def load(case: Case, dtype: torch.dtype | None = None) -> Loaded:
         file = WeightFile(Path(case.golden), state, card, "")
     else:
         file = WeightFile(Path(case.golden), filled(case.detector), None, "")
-    return build(case.detector, options, file, dtype=dtype)
+    loaded = build(case.detector, options, file, dtype=dtype)
+    if fast:
+        loaded.model.optimise()
+    return loaded
 
 
 # --- files for child processes

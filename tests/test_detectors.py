@@ -170,18 +170,18 @@ def test_logits_do_not_depend_on_the_batch(model: Detector) -> None:
     torch.testing.assert_close(shuffled, together[order], rtol=1e-5, atol=1e-5)
 
 
-def test_folded_layers_compute_the_same(model: Detector) -> None:
+def test_faster_layers_compute_the_same(model: Detector) -> None:
     pictures = [make_picture(seed, fake=bool(seed % 2), size=(300, 260)) for seed in range(3)]
-    apart, folded = copy.deepcopy(model), copy.deepcopy(model)
-    for network in (apart, folded):
+    slow, fast = copy.deepcopy(model), copy.deepcopy(model)
+    for network in (slow, fast):
         generator = torch.Generator().manual_seed(0)
         for name, value in network.named_buffers():
             if name.endswith("running_var"):
                 value.uniform_(0.7, 1.3, generator=generator)
-    folded.fold()
-    expected = logits(apart, pictures)
-    torch.testing.assert_close(logits(folded, pictures), expected, rtol=1e-4, atol=1e-5)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    fast.optimise()
+    expected = logits(slow, pictures)
+    torch.testing.assert_close(logits(fast, pictures), expected, rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
 
 
 @pytest.mark.parametrize("name", NAMES)
