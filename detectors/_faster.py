@@ -25,15 +25,14 @@ def fold_norms(network: nn.Module) -> None:
 
 
 class PointwiseLinear(nn.Linear):
-    """A linear layer that the CPU computes in float32 as a convolution of 1 x 1.
+    """A linear layer that the CPU computes as a convolution of 1 x 1.
 
     PyTorch leaves products of float32 matrices to MKL, which is slow on other makers' processors,
     and convolutions to oneDNN, which is not.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = x.device.type != "cpu" or torch.is_autocast_enabled("cpu")
-        if plain or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
         pixels = x.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)
         y = F.conv2d(pixels, self.weight[:, :, None, None], self.bias)
