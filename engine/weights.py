@@ -119,17 +119,23 @@ def save_weights(path: Path, state: dict[str, Tensor], card: Card) -> None:
 
 
 def _tensors(path: Path, wanted: Wanted, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The wanted tensors of a safetensors file. Converted ones are copies: the file is opened anew
-    every few tensors, so that what was read of it does not stay in memory beside them."""
+    """The wanted tensors of a safetensors file, in its order.
+
+    They stay in the mapped file, except those that would be copied sooner or later: converted ones,
+    and kernels of convolutions, whose layout changes. For these the file is opened anew every few
+    tensors, so that what was read of it does not stay in memory beside them.
+    """
     with safe_open(path, framework="pt") as file:
         keys = [key for key in file.keys() if wanted(key)]  # noqa: SIM118
-    state: dict[str, Tensor] = {}
-    step = OPEN_ANEW if dtype else len(keys)
-    for first in range(0, len(keys), step or 1):
+        ranks = {key: len(file.get_slice(key).get_shape()) for key in keys}
+        copied = [key for key in keys if dtype or ranks[key] == 4]
+        state = {key: file.get_tensor(key) for key in keys if not (dtype or ranks[key] == 4)}
+    for first in range(0, len(copied), OPEN_ANEW):
         with safe_open(path, framework="pt") as file:
-            for key in keys[first : first + step]:
-                state[key] = _cast(file.get_tensor(key), dtype)
-    return state
+            for key in copied[first : first + OPEN_ANEW]:
+                value = file.get_tensor(key)
+                state[key] = _cast(value, dtype) if dtype else value.clone()
+    return {key: state[key] for key in keys}
 
 
 def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -362,16 +368,16 @@ def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> Weight
     return WeightFile(path, state, card, sha256(path))
 
 
-def _from_files(
-    kind: type[Detector], prefix: str, files: Sequence[Path], dtype: torch.dtype | None
-) -> tuple[dict[str, Tensor], Path] | None:
-    """The part of the state dict below `prefix` from the first of `files` that has it."""
-    for path in files:
-        state, _ = read_weights(path, lambda key: key.startswith(kind.BACKBONE_KEYS), dtype)
-        part = {k: v for k, v in kind.convert_backbone(state).items() if k.startswith(prefix)}
-        if part:
-            return part, path
-    return None
+def _read_backbone(
+    kind: type[Detector], path: Path, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """What a file of frozen parts holds for a detector, under the detector's keys."""
+    state, _ = read_weights(path, lambda key: key.startswith(kind.BACKBONE_KEYS), dtype)
+    return kind.convert_backbone(state)
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def missing_parts(
@@ -400,18 +406,23 @@ def external_state(
     """
     found: dict[str, Tensor] = {}
     sources: dict[str, Path] = {}
-    for prefix, name in missing_parts(kind, options, state).items():
-        part = _from_files(kind, prefix, backbones, dtype)
-        if part is None and (path := manifest.find(name)) is not None:
-            part = _from_files(kind, prefix, [path], dtype)
-        if part is None:
+    missing = missing_parts(kind, options, state)
+    for path in backbones:
+        held = _read_backbone(kind, path, dtype)
+        for prefix, name in missing.items():
+            if name not in sources and (part := _below(held, prefix)):
+                found |= part
+                sources[name] = path
+    for prefix, name in missing.items():
+        if name not in sources and (fetched := manifest.find(name)) is not None:
+            found |= _below(_read_backbone(kind, fetched, dtype), prefix)
+            sources[name] = fetched
+        if not _below(found, prefix):
             how = manifest.how_to_get(manifest.read_manifest()[name])
             raise WeightsError(
                 f"{name}, which these weights build on, is not there yet: {how}; or name its file "
                 "by --backbone_weights"
             )
-        found |= part[0]
-        sources[name] = part[1]
     return found, sources
 
 
