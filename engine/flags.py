@@ -234,6 +234,7 @@ def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config
     members = [loaded for loaded, _ in load_members(args, config.options, on)]
     model = kind(config.options, [member.model for member in members]).eval()
     model.to(on.device)
+    external = {f"{m.name}: {part}": p for m in members for part, p in m.external.items()}
     sums = [member.sha256 for member in members]
     digest = hashlib.sha256("".join(sums).encode()).hexdigest()
     if file is None or file.card is None:
@@ -242,7 +243,7 @@ def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config
             "calibrates them on a labelled set"
         )
         path = Path("+".join(member.path.name for member in members))
-        return Loaded(model, ENSEMBLE, path, digest, 0.5, None), config
+        return Loaded(model, ENSEMBLE, path, digest, 0.5, None, external), config
     fitted = [member["sha256"] for member in (file.card.extra or {}).get("members", [])]
     if fitted != sums:
         raise WeightsError(
@@ -253,7 +254,8 @@ def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config
     model.fc.load_state_dict({k.removeprefix("fc."): v for k, v in file.state.items()})
     model.fc.to(on.device)
     card, digest = file.card, hashlib.sha256((digest + file.sha256).encode()).hexdigest()
-    return Loaded(model, ENSEMBLE, file.path, digest, card.threshold, card.band), config
+    threshold, band = card.threshold, card.band
+    return Loaded(model, ENSEMBLE, file.path, digest, threshold, band, external), config
 
 
 def _start_weights(args: argparse.Namespace, name: str, config: Config) -> WeightFile | None:

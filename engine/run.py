@@ -18,7 +18,7 @@ import torch
 from .checkpoint import differing_keys
 from .config import ROOT, Config, ConfigError
 from .predict import Device
-from .weights import Loaded, replace_file
+from .weights import Loaded, replace_file, sha256
 
 # What a resumed run must have in common with the one it goes on with.
 SAME = ("weights", "config", "degradation", "precision")
@@ -106,7 +106,13 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
         "threads": torch.get_num_threads(),
     }
     if loaded is not None:
+        frozen = {
+            name: {"file": path.name, "sha256": sha256(path)}
+            for name, path in sorted(loaded.external.items())
+        }
         info["weights"] = {"file": loaded.path.name, "sha256": loaded.sha256}
+        if frozen:
+            info["weights"]["frozen"] = frozen
     return info
 
 

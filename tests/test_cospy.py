@@ -3,6 +3,8 @@ are read, the command line."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +370,10 @@ def test_verdict_with_a_folder_of_weights(bare: Cli, tree: Path, tmp_path: Path)
     assert (done.status, len(done.rows)) == (0, 12)
     assert {row["detector"] for row in done.rows} == {"cospy"}
     assert len({row["score"] for row in done.rows}) > 6
+    run = json.loads((output / "run.json").read_text())
+    [(name, part)] = run["weights"]["frozen"].items()
+    assert name == "clip-vit-l-14"
+    assert part["sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
     drawn = sorted((output / "explain").iterdir())
     assert len(drawn) == 12
     for path in drawn:
