@@ -23,12 +23,14 @@ from engine.weights import Card, save_weights
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended. `log`: the lines that go to standard error as log lines."""
+    """How a command ended. `log`: the lines that go to standard error as log lines; `program`: its
+    name, with which its complaints begin."""
 
     status: int
     out: str
     err: str
     log: list[str]
+    program: str = "main.py: "
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -40,11 +42,28 @@ class Done:
         """The one line of an error of use, which comes without results."""
         assert (self.status, self.out) == (2, ""), self
         line, *more = self.err.splitlines()
-        assert not more and line.startswith("main.py: "), self.err
+        assert not more and line.startswith(self.program), self.err
         return line
 
 
 Cli = Callable[..., Done]
+
+
+def script(
+    capsys: pytest.CaptureFixture[str], program: str, run: Callable[[list[str]], int]
+) -> Cli:
+    """A function that runs a script of scripts/, of that name, with its arguments."""
+
+    def run_it(*arguments: object) -> Done:
+        capsys.readouterr()
+        try:
+            status = run([str(word) for word in arguments])
+        except SystemExit as error:
+            status = int(error.code or 0)
+        captured = capsys.readouterr()
+        return Done(status, captured.out, captured.err, [], program)
+
+    return run_it
 
 
 def runner(

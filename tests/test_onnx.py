@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cli_runner
 import numpy as np
 import pytest
 import torch
-from cli_runner import Cli, Done, runner
+from cli_runner import Cli, runner
 from conftest import make_picture
 from golden_rule import GOLDEN, INPUTS, published
 from models import Toy, randomise, tiny
@@ -109,26 +110,7 @@ def cli(
 
 @pytest.fixture
 def script(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """scripts/export_onnx.py."""
-
-    def run(*arguments: object) -> Done:
-        capsys.readouterr()
-        try:
-            status = export_onnx.main([str(word) for word in arguments])
-        except SystemExit as error:
-            status = int(error.code or 0)
-        captured = capsys.readouterr()
-        return Done(status, captured.out, captured.err, [])
-
-    return run
-
-
-def complaint(done: Done) -> str:
-    """The one line of an error of use of the script."""
-    assert (done.status, done.out) == (2, ""), done
-    [line] = done.err.splitlines()
-    assert line.startswith("export_onnx.py"), line
-    return line
+    return cli_runner.script(capsys, "export_onnx.py", export_onnx.main)
 
 
 def load(path: Path, **changes: Any) -> Loaded:
@@ -555,7 +537,7 @@ def test_threads_are_pytorchs(made: Callable[[str], Path], monkeypatch: pytest.M
 def test_export_refuses_files_that_are_there(spai: Path, script: Cli) -> None:
     weights = weights_of("spai", spai.with_suffix(".safetensors"))
     before = {p.name: p.read_bytes() for p in spai.parent.glob("*.onnx")}
-    line = complaint(script("export", "--weights", weights, spai))
+    line = script("export", "--weights", weights, spai).complaint
     assert "spai.onnx" in line
     assert "spai.aggregator.onnx" in line
     assert {p.name: p.read_bytes() for p in spai.parent.glob("*.onnx")} == before
@@ -587,7 +569,7 @@ def test_wrong_usage_of_the_script_is_one_line(
     monkeypatch.chdir(tmp_path)
     other = made("default").with_suffix(".safetensors")
     files = {"FILE": str(made("ssp")), "OTHER": str(other)}
-    line = complaint(script(*(files.get(word, word) for word in arguments.split())))
+    line = script(*(files.get(word, word) for word in arguments.split())).complaint
     assert said in line
     assert not list(tmp_path.iterdir())
 
