@@ -3,12 +3,12 @@
 Every figure is a ratio or a difference within one run, so that it means the same on any machine.
 The published detectors get weights by the rule of the golden runs; nothing is downloaded.
 
-    python scripts/bench.py                    the quick ones, about seven minutes on two cores
+    python scripts/bench.py                    the quick ones, about 14 minutes on two cores
     python scripts/bench.py help verdict       only these
     python scripts/bench.py --all              the slow ones, too
 
-Quick (two cores): help 10 s, verdict 1 min, throughput 1 min, spai 3 min, ssp 1 min, cospy 1 min.
-Slow: parity 10 min, spai_memory 20 min, cospy_memory 2 min (and 6 GB of temporary files).
+Quick (two cores): help 10 s, verdict 3 min, throughput 3 min, spai 4 min, ssp 1 min, cospy 3 min.
+Slow: parity 10 min, spai_memory 15 min, cospy_memory 2 min (and 6 GB of temporary files).
 """
 
 from __future__ import annotations
