@@ -72,8 +72,8 @@ def parser() -> Parser:
     what.add_argument(
         "--detector",
         choices=detectors.available(),
-        help="cospy if one of CO-SPY's own flags is given, otherwise default: "
-        "the small one whose weights ship",
+        help="without it: cospy if one of CO-SPY's own flags is given, else that of the card of "
+        "--weights, else default, the small one whose weights ship",
     )
     what.add_argument("--config", type=Path, metavar="FILE", help="YAML on top of the detector's")
     what.add_argument(

@@ -80,6 +80,11 @@ class Detector(nn.Module, ABC):
     def forward(self, batch: Any) -> Tensor:
         """Batch -> logits (B,), natural-log odds of synthetic."""
 
+    def check_explain(self) -> None:
+        """Raises OptionError when the detector has nothing that `explain` could show."""
+        if type(self).explain is Detector.explain:
+            raise OptionError(f"--explain: {self.title} has nothing to show")
+
     def explain(self, batch: Any) -> tuple[Tensor, list[Tensor]]:  # noqa: ARG002
         """Batch -> logits (B,) as `forward` gives them, and what in each picture they rest on, in
         a form of the detector's own that `overlay` draws.

@@ -376,10 +376,13 @@ class CoSpy(Detector):
             return super().loss(batch, labels)
         return fusion_loss(self(batch), labels, self.fc.bias, self.options.variant.fc_bias)
 
-    def explain(self, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Per picture the residual's magnitude (h, w), mean over channels."""
+    def check_explain(self) -> None:
         if self.artifact is None:
             raise OptionError("--explain: CO-SPY's semantic branch has no residual to show")
+
+    def explain(self, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Per picture the residual's magnitude (h, w), mean over channels."""
+        self.check_explain()
         logits, residual = self._judge(batch)
         assert residual is not None
         return logits, list(residual.abs().mean(dim=1).float().cpu())

@@ -85,10 +85,6 @@ class Ensemble(Detector):
         logits = [member(part) for member, part in zip(self._all(), batch, strict=True)]
         return torch.stack([each.float() for each in logits], dim=1)
 
-    def optimise(self) -> None:
-        for member in self._all():
-            member.optimise()
-
     def forward(self, batch: list[Any]) -> Tensor:
         return self.fc(self.member_logits(batch)).squeeze(1)
 

@@ -25,6 +25,7 @@ from .weights import (
     WeightFile,
     build,
     check_keys,
+    describe_member,
     external_state,
     load_backbone,
     load_exact,
@@ -179,6 +180,18 @@ def weight_file(args: argparse.Namespace, name: str) -> WeightFile:
     return open_weights(locate(args.weights, name), name)
 
 
+def _check_variant(file: WeightFile, options: Any) -> None:
+    """Raises WeightsError when CO-SPY's weights are of another variant or part than is asked for:
+    their keys may be the same."""
+    for key, was in (file.card.options if file.card else {}).items():
+        found = getattr(options, key, was)
+        if key in COSPY_CHOICE and found != was and (key != "branch" or options.mode == "branch"):
+            raise WeightsError(
+                f"{file.path}: holds CO-SPY with {key} {was}; found --{key} {found}: leave it out, "
+                "or name other weights"
+            )
+
+
 def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
     """The detector with its weights, on the device, and the configuration it has.
 
@@ -192,6 +205,8 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
     config = resolve_config(args, name, file)
     if is_onnx(file.path):
         return load_onnx(name, config.options, file, on, args.compile), config
+    if name == "cospy":
+        _check_variant(file, config.options)
     if args.pretrain and not args.backbone_weights:
         kind = detectors.load(name)
         for entry in missing_parts(kind, config.options, file.converted(kind)).values():
@@ -226,6 +241,23 @@ def load_members(args: argparse.Namespace, options: Any, on: Device) -> list[tup
     return [load(_member_args(args, name, weight), on) for name, weight in pairs]
 
 
+def _check_members(path: Path, members: Sequence[Loaded], fitted: Any) -> None:
+    """Raises WeightsError when an ensemble was fitted with other weights or options."""
+    found = [describe_member(member) for member in members]
+    if [member.get("sha256") for member in fitted] != [member["sha256"] for member in found]:
+        raise WeightsError(
+            f"{path}: was fitted with other weights of its members: name those by --set "
+            "ensemble.weights=[...], or fit it again"
+        )
+    for then, now in zip(fitted, found, strict=True):
+        for key, value in now["options"].items():
+            if then["options"].get(key) != value:
+                raise WeightsError(
+                    f"{path}: was fitted with {now['detector']}.{key}={then['options'].get(key)}; "
+                    f"found {value}: give it by --set, or fit it again"
+                )
+
+
 def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
     """The ensemble: fitted, by --weights; else the plain average of its members."""
     kind: Any = detectors.load(ENSEMBLE)
@@ -243,19 +275,14 @@ def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config
             "calibrates them on a labelled set"
         )
         path = Path("+".join(member.path.name for member in members))
-        return Loaded(model, ENSEMBLE, path, digest, 0.5, None, external), config
-    fitted = [member["sha256"] for member in (file.card.extra or {}).get("members", [])]
-    if fitted != sums:
-        raise WeightsError(
-            f"{file.path}: was fitted with other weights of its members: name those by --set "
-            f"ensemble.weights=[...], or fit it again"
-        )
+        return Loaded(model, ENSEMBLE, path, digest, 0.5, None, external, members), config
+    _check_members(file.path, members, (file.card.extra or {}).get("members", []))
     check_keys(file.state, model.fc.state_dict(prefix="fc."), file.path)
     model.fc.load_state_dict({k.removeprefix("fc."): v for k, v in file.state.items()})
     model.fc.to(on.device)
     card, digest = file.card, hashlib.sha256((digest + file.sha256).encode()).hexdigest()
     threshold, band = card.threshold, card.band
-    return Loaded(model, ENSEMBLE, file.path, digest, threshold, band, external), config
+    return Loaded(model, ENSEMBLE, file.path, digest, threshold, band, external, members), config
 
 
 def _start_weights(args: argparse.Namespace, name: str, config: Config) -> WeightFile | None:

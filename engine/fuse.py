@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +24,7 @@ from .predict import Device
 from .run import begin, log_to, open_output, run_info, write_json
 from .table import ScoreRow
 from .train import BEST, LOG, RUN
-from .weights import Card, Loaded, save_weights
+from .weights import Card, Loaded, describe_member, save_weights
 
 SHOWN = (metrics.AUROC, metrics.AP, metrics.BALANCED_ACCURACY)
 log = logging.getLogger(__name__)
@@ -137,7 +135,7 @@ def run(
     handler = log_to(output / LOG)
     try:
         info = run_info(config, device, None)
-        described = [_described(member) for member, _ in members]
+        described = [describe_member(member) for member, _ in members]
         info["members"] = described
         begin(output / RUN, info, resume, ("config", "precision", "members"))
         records = [*train, *val]
@@ -167,13 +165,3 @@ def run(
         logging.getLogger("engine").removeHandler(handler)
         handler.close()
     return summary([*(m.model.title for m, _ in members), "Ensemble"], results)
-
-
-def _described(member: Loaded) -> dict[str, Any]:
-    described = {
-        "detector": member.name,
-        "options": describe_options(member.model.options),
-        "weights": member.path.name,
-        "sha256": member.sha256,
-    }
-    return json.loads(json.dumps(described))  # as run.json gives it back

@@ -95,6 +95,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         WeightsError: no ONNX file, or one that ends too early.
     """
+    if not path.is_file():
+        raise WeightsError(f"{path}: expected an ONNX file; found none: make it by {SCRIPT}")
     if other := is_other_file(path):
         raise WeightsError(f"{path}: expected an ONNX file; found {other}")
     found, numbers = {}, set()
@@ -321,13 +323,17 @@ class OnnxDetector(Detector):
     def forward(self, batch: Any) -> Tensor:
         return self._plan[0].run_parts(self._run, batch)[0]
 
-    def explain(self, batch: Any) -> tuple[Tensor, list[Tensor]]:
-        logits, relevance = self._plan[0].run_parts(self._run, batch)
-        if relevance is None:
+    def check_explain(self) -> None:
+        if all(len(part.outputs) == 1 for part in self._plan[0].parts().values()):
             raise OptionError(
                 f"--explain: an ONNX file of {self.title} gives logits alone: name the weights "
                 "that it was made of"
             )
+
+    def explain(self, batch: Any) -> tuple[Tensor, list[Tensor]]:
+        self.check_explain()
+        logits, relevance = self._plan[0].run_parts(self._run, batch)
+        assert relevance is not None
         return logits, relevance
 
     def parts(self) -> dict[str, Part]:

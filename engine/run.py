@@ -18,7 +18,7 @@ import torch
 from .checkpoint import differing_keys
 from .config import ROOT, Config, ConfigError
 from .predict import Device
-from .weights import Loaded, replace_file, sha256
+from .weights import Loaded, describe_member, replace_file, sha256
 
 # What a resumed run must have in common with the one it goes on with.
 SAME = ("weights", "config", "degradation", "precision")
@@ -113,6 +113,8 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
         info["weights"] = {"file": loaded.path.name, "sha256": loaded.sha256}
         if frozen:
             info["weights"]["frozen"] = frozen
+        if loaded.members:
+            info["weights"]["members"] = [describe_member(member) for member in loaded.members]
     return info
 
 

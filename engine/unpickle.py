@@ -206,27 +206,6 @@ def _flat(path: Path, content: Any) -> dict[str, Tensor]:
     return _state(path, content)
 
 
-def model_state(path: Path) -> dict[str, Tensor]:
-    """The state dict that a checkpoint holds under `model`; nothing else of it is read.
-
-    Raises:
-        WeightsError: as `read_inert`; or there is no state dict under `model`.
-    """
-
-    def model(archive: _Archive) -> dict[str, Tensor]:
-        content = archive.content()
-        if not isinstance(content, dict) or "model" not in content:
-            found = list(content)[:4] if isinstance(content, dict) else type(content).__name__
-            raise WeightsError(
-                f"{path}: expected a checkpoint with a key model; found {found!r:.200}"
-            )
-        state = _state(path, content["model"])
-        archive.fill(state.values())
-        return state
-
-    return _reading(path, model)
-
-
 def published_state(path: Path) -> dict[str, Tensor]:
     """The state dict of a published file: the file's own, that under `model`, or several by name,
     whose keys then start with the name and a dot.

@@ -244,6 +244,8 @@ def _run_into(
     config: Config,
 ) -> int:
     """`run` with files. Returns how many of the records could not be read."""
+    if request.explain:
+        loaded.model.check_explain()
     tables = _check_tables(request.inputs, output, request.tag)
     owned = (PREDICTIONS, RUN, EXPLAIN, *(file.name for file in tables))
     open_output(output, owned, request.resume, request.overwrite)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import detectors
-from detectors._base import Detector, WeightsError
+from detectors._base import Detector, WeightsError, describe_options
 
 from . import manifest, unpickle
 
@@ -70,6 +70,18 @@ class Loaded:
     threshold: float
     band: tuple[float, float] | None
     external: dict[str, Path] = field(default_factory=dict)  # manifest entry -> its file
+    members: list[Loaded] = field(default_factory=list)  # of an ensemble
+
+
+def describe_member(member: Loaded) -> dict[str, Any]:
+    """What a fitted ensemble and run.json say of a member; plain values, as JSON gives them."""
+    described = {
+        "detector": member.name,
+        "options": describe_options(member.model.options),
+        "weights": member.path.name,
+        "sha256": member.sha256,
+    }
+    return json.loads(json.dumps(described))
 
 
 def sha256(path: Path) -> str:
@@ -265,6 +277,14 @@ def check_keys(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path
     ]
     if shapes:
         problems.append(f"other shapes: {_some(shapes)}")
+    kinds = [
+        f"{k} {state[k].dtype}, {state[k].layout}"
+        for k in expected.keys() & state.keys()
+        if state[k].is_floating_point() != expected[k].is_floating_point()
+        or state[k].layout != torch.strided
+    ]
+    if kinds:
+        problems.append(f"other kinds of numbers: {_some(kinds)}")
     if problems:
         raise WeightsError(f"{path}: not the weights of this detector: {'; '.join(problems)}")
 
@@ -317,8 +337,7 @@ def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
     if path is None:
         how = manifest.how_to_get(entries[name])
         raise WeightsError(
-            f"{manifest.local_path(entries[name])}: not there yet: {how}; or name a file by "
-            "--weights"
+            f"{manifest.local_path(entries[name])}: not there yet: {how}; or name a file by {flag}"
         )
     sums = {copy.sha256 for copy in entries[name].copies}
     if path.is_file() and None not in sums and sha256(path) not in sums:
@@ -337,6 +356,7 @@ def read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
     one is missing."""
     state: dict[str, Tensor] = {}
     digest = hashlib.sha256()
+    variants: dict[str, Path] = {}  # which the cards name
     kind = detectors.load("cospy")
     for part in parts:
         path = _part_file(folder, part)
@@ -345,9 +365,16 @@ def read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
                 f"{folder}: expected {part}_weights.pth or {part}/{BEST} in it; found neither"
             )
         found, card = read_weights(path)
+        if card and card.detector != "cospy":
+            raise WeightsError(f"{path}: expected weights of cospy; found those of {card.detector}")
+        if card and "train_dataset" in card.options:
+            variants.setdefault(str(card.options["train_dataset"]), path)
         state |= found if card else kind.convert(found)
         digest.update(bytes.fromhex(sha256(path)))
-    return WeightFile(folder, state, Card("cospy", {}), digest.hexdigest())
+    if len(variants) > 1:
+        raise WeightsError(f"{folder}: expected one variant; found {_some(variants)}")
+    options = {"train_dataset": next(iter(variants))} if variants else {}
+    return WeightFile(folder, state, Card("cospy", options), digest.hexdigest())
 
 
 def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> WeightFile:

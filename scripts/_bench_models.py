@@ -92,13 +92,13 @@ class Stages:
         total = sum(self.seconds[name] for name in names)
         return ", ".join(f"{name} {100 * self.seconds[name] / total:.0f} %" for name in names)
 
-    def rows(self, limit: str = "") -> list[Figure]:
+    def rows(self) -> list[Figure]:
         """As lines of the result."""
         speedup = self.seconds["forward fp32"] / self.seconds["forward bf16"]
         return [
             Figure("share of the time in one process", self.shares()),
             Figure("forward in bf16 against fp32", f"{speedup:.2f} x faster"),
-            Figure("largest move of a score by bf16", f"{self.moved:.4f}", limit),
+            Figure("largest move of a score by bf16", f"{self.moved:.4f}"),
         ]
 
 

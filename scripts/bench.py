@@ -82,7 +82,7 @@ def _stage_rows(paths: list[Path]) -> list[Figure]:
     file = open_weights(locate(None, "default"), "default")
     assert file.card is not None
     options = resolve("default", [("card", {"default": file.card.options})]).options
-    return stages(build("default", options, file).model, paths).rows("< 0.005 to be the default")
+    return stages(build("default", options, file).model, paths).rows()
 
 
 def measure_throughput(folder: Path) -> list[Figure]:
@@ -124,6 +124,8 @@ def chosen(argv: Sequence[str] | None) -> list[str]:
     parser.add_argument("measures", nargs="*", metavar="NAME", help=", ".join(MEASURES))
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(SLOW)}")
     args = parser.parse_args(argv)
+    if args.all and args.measures:
+        parser.error("expected names or --all; found both")
     if unknown := set(args.measures) - set(MEASURES):
         parser.error(f"expected {', '.join(MEASURES)}; found {', '.join(sorted(unknown))}")
     return list(MEASURES) if args.all else args.measures or list(QUICK)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROGRAM = "convert_weights.py"
-USAGE = 2
+USAGE, INTERRUPTED = 2, 130
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -126,6 +126,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (WeightsError, SafetensorError, OSError) as error:
         print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

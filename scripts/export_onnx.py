@@ -182,6 +182,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     command_line.check_flags(theirs, args)
     if args.file.suffix.lower() != ".onnx":
         p.error(f"expected a file name that ends in .onnx; found {args.file}")
+    if args.command == "validate" and not args.tolerance >= 0:
+        p.error(f"--tolerance: expected 0 or more; found {args.tolerance}")
     if args.command == "validate" and not args.input:
         p.error("--input: expected pictures to compare; found none")
     return args
