@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from detectors import _clip, _vae, cospy
-from detectors._base import OptionError, WeightsError
+from detectors._base import OptionError, WeightsError, describe_options
 from engine.checkpoint import own_state
-from engine.weights import build, open_weights, read_weights
+from engine.weights import Card, build, open_weights, read_weights, save_weights
 
 VARIANTS = tuple(cospy.VARIANTS)
 MODES: dict[str, dict[str, str]] = {
@@ -354,6 +354,21 @@ def bare(
     monkeypatch.setenv("HF_HOME", str(tmp_path / "no-cache"))
     small = ("--device", "cpu", "--set", "cospy.size=tiny", "--ckpt", tmp_path / "ckpt")
     return runner(capsys, caplog, monkeypatch, *small)
+
+
+def test_weights_of_the_other_variant_are_refused(bare: Cli, tmp_path: Path) -> None:
+    """Without the autoencoder, artifact branches of both variants have the same keys."""
+    model = make("sd-v1_4", "artifact")
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith("artifact.vae.")}
+    (tmp_path / "artifact").mkdir()
+    weights = tmp_path / "artifact" / "best.safetensors"
+    save_weights(weights, own, Card("cospy", describe_options(model.options)))
+    ask = ("--train_dataset", "progan", "--mode", "branch", "--branch", "artifact", "--input", "x")
+    for given in (weights, tmp_path):
+        said = bare(*ask, "--weights", given).complaint
+        assert "train_dataset sd-v1_4; found --train_dataset progan" in said
+    save_weights(weights, own, Card("ssp", {}))
+    assert "those of ssp" in bare(*ask, "--weights", tmp_path).complaint
 
 
 def test_verdict_with_a_folder_of_weights(bare: Cli, tree: Path, tmp_path: Path) -> None:

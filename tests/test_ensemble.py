@@ -149,3 +149,17 @@ def test_training_fits_and_the_file_remembers_its_members(
         "--set", f"ensemble.weights=['{other}','{swapped[3]}']",
     ).complaint  # fmt: skip
     assert "fitted with other weights" in wrong
+    assert fitted["members"][0]["options"]["views"] == 5
+    single = ("--weights", best, "--input", tree / "real", "--set", "default.views=1")
+    assert "fitted with default.views=5; found 1" in bare(*single).complaint
+
+
+def test_a_resumed_run_has_the_same_members(
+    bare: Cli, members: tuple[str, ...], tree: Path, tmp_path: Path
+) -> None:
+    command = (*members, "--input", tree / "real", "--output", tmp_path / "out")
+    assert bare(*command).status == 0
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [m["options"].get("views") for m in run["weights"]["members"]] == [5, None]
+    assert "weights" in bare(*command, "--resume", "--set", "default.views=1").complaint
+    assert bare(*command, "--resume").status == 0

@@ -457,6 +457,7 @@ def test_spai_is_explained_and_the_others_say_why_not(
     assert np.abs(files[0] - files[1]).max() <= 2
     said = cli(*asked, tmp_path / "ssp", "--weights", made("ssp")).complaint
     assert "--explain" in said
+    assert not (tmp_path / "ssp").exists()
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,20 @@ def test_missing_unexpected_and_misshapen_keys_are_named_together() -> None:
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (torch.zeros(1, 64, dtype=torch.int64), "torch.int64"),
+        (torch.zeros(1, 64).to_sparse(), "torch.sparse_coo"),
+    ],
+)
+def test_other_kinds_of_numbers_are_named(weight: Tensor, said: str) -> None:
+    model = small()
+    state = {**model.state_dict(), "artifact.fc.weight": weight}
+    with pytest.raises(WeightsError, match=f"artifact.fc.weight.*{said}"):
+        load_exact(model, state, FILE)
+
+
 def test_a_long_list_of_keys_is_cut() -> None:
     with pytest.raises(WeightsError, match=r"missing (\S+, ){3}\S+ and \d+ more$"):
         load_exact(small(), {}, FILE)
