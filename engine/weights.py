@@ -176,14 +176,13 @@ def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
         values = json.loads(metadata["card"])
         if values["format"] != FORMAT:
             raise WeightsError(f"{path}: is of format {values['format']}; expected {FORMAT}")
-        band = values["band"]
-        return Card(
-            str(values["detector"]),
-            dict(values["options"]),
-            float(values["threshold"]),
-            (float(band[0]), float(band[1])) if band else None,
-            dict(values["extra"]),
-        )
+        threshold, given = float(values["threshold"]), values["band"]
+        band = (float(given[0]), float(given[1])) if given else None
+        low, high = band or (0.0, 1.0)
+        if not (0 <= threshold <= 1 and 0 <= low <= high <= 1):
+            raise ValueError(f"threshold {threshold} and band {band} are no probabilities")
+        name, options = str(values["detector"]), dict(values["options"])
+        return Card(name, options, threshold, band, dict(values["extra"]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise WeightsError(f"{path}: its card is broken ({error!r}); fetch it again") from error
 

@@ -235,6 +235,15 @@ def test_broken_card(tmp_path: Path, card: str) -> None:
         read_weights(path)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"threshold": float("nan")}, {"threshold": 1.2}, {"band": (0.9, 0.1)}]
+)
+def test_cards_hold_probabilities(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = saved(tmp_path / "w.safetensors", **changes)
+    with pytest.raises(WeightsError, match=r"its card is broken.*are no probabilities"):
+        read_weights(path)
+
+
 def test_own_weights_are_not_converted_again(tmp_path: Path) -> None:
     """A file of this project already has this project's sign; a published one has not."""
     model = Ssp(Ssp.tiny())
