@@ -14,10 +14,12 @@ import argparse
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from main import Parser  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,13 +27,6 @@ if TYPE_CHECKING:
 PROGRAM = "convert_weights.py"
 USAGE, INTERRUPTED = 2, 130
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
 
 
 def parser() -> Parser:

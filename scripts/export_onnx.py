@@ -18,12 +18,13 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import main as command_line  # noqa: E402
+from main import Parser  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.predict import Device
@@ -36,13 +37,6 @@ TOLERANCE = 1e-4
 # Flags of main.py that choose weights, and those that choose what they are of.
 WEIGHTS = ("weights", "backbone_weights", "pretrain", "ckpt")
 CHOICE = ("detector", "config", "set", "train_dataset", "mode", "branch")
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
 
 
 def shared(names: tuple[str, ...]) -> Parser:

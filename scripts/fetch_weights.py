@@ -14,10 +14,12 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from main import Parser  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.manifest import Entry
@@ -25,13 +27,6 @@ if TYPE_CHECKING:
 PROGRAM = "fetch_weights.py"
 USAGE, INTERRUPTED = 2, 130
 HEADER = ("name", "there", "size", "licence", "where", "what", "path")
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
 
 
 def parser() -> Parser:
