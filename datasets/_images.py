@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
 import warnings
 import zlib
 from collections import Counter
@@ -10,17 +12,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import Dataset
 
+from . import _archives
 from ._record import Record
 
 Transform = Callable[[Image.Image, np.random.Generator], Any]
 Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
+Lookup = Callable[[str], "Known | None"]
 SCORING_SEED = 0
+MAX_BYTES = 1 << 30
 
 # Pillow warns from 89 megapixels on and refuses from 179 on; only the refusal is wanted.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -52,20 +57,44 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def read_bytes(record: Record) -> bytes:
+    """The content of a picture's file, or of its member of an archive.
+
+    Raises:
+        UnreadablePicture: missing, a folder, empty, or damaged in its archive.
+    """
+    try:
+        if record.member:
+            content = _archives.read(record.path, record.member)
+        elif not record.path.is_file():
+            raise UnreadablePicture("is a folder" if record.path.is_dir() else "no such file")
+        elif record.path.stat().st_size > MAX_BYTES:
+            raise UnreadablePicture("too large: over 1 GiB")
+        else:
+            content = record.path.read_bytes()
+    except OSError as error:
+        text = " ".join(str(error.strerror or error).split()) or type(error).__name__
+        raise UnreadablePicture(f"cannot be read: {text}"[:200]) from error
+    if not content:
+        raise UnreadablePicture("the file is empty")
+    return content
+
+
 def open_picture(path: Path) -> Image.Image:
+    """`decode` of a file of its own. Raises UnreadablePicture."""
+    return decode(read_bytes(Record(path.name, path)))
+
+
+def decode(content: bytes) -> Image.Image:
     """Decodes the first frame of a picture as 8-bit RGB, turned upright by its EXIF orientation.
 
     Raises:
-        UnreadablePicture: missing, empty, not a picture, truncated, or so large (over 179
-            megapixels) that decoding it could exhaust the memory.
+        UnreadablePicture: not a picture, truncated, or so large (over 179 megapixels) that
+            decoding it could exhaust the memory.
     """
     _register_heic()
     try:
-        if not path.is_file():
-            raise UnreadablePicture("is a folder" if path.is_dir() else "no such file")
-        if path.stat().st_size == 0:
-            raise UnreadablePicture("the file is empty")
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(content)) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
     except UnreadablePicture:
         raise
@@ -79,15 +108,31 @@ def open_picture(path: Path) -> Image.Image:
         raise UnreadablePicture(f"cannot be decoded: {text}"[:200]) from error
 
 
+def digest(content: bytes) -> str:
+    """What tells a picture's file from all others: BLAKE2b, 128 bits, as 32 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+class Known(NamedTuple):
+    """What an earlier run with the same weights and transform found out about a picture."""
+
+    logit: float
+    width: int
+    height: int
+
+
 @dataclass(frozen=True)
 class Item:
-    """One picture after the transform. `value` is None exactly when `error` is not empty."""
+    """One picture after the transform. `value` is None when there is an `error`, and when the
+    logit is `known`. `digest` is that of the file where digests were asked for."""
 
     index: int
-    value: Any
-    error: str
-    width: int | None
-    height: int | None
+    value: Any = None
+    error: str = ""
+    width: int | None = None
+    height: int | None = None
+    digest: str = ""
+    known: float | None = None
 
 
 class PictureDataset(Dataset):
@@ -96,6 +141,7 @@ class PictureDataset(Dataset):
     Randomness: `epoch` None (scoring) seeds every picture alike, so that a score depends on
     nothing but the pixels; in training the seed is (seed, epoch, crc32(key), draw), where draw
     counts the earlier occurrences of a picture that an epoch takes more than once.
+    `lookup`, where given, is asked for each file's digest; what it knows is not decoded again.
     """
 
     def __init__(
@@ -105,12 +151,14 @@ class PictureDataset(Dataset):
         degradation: Degradation | None = None,
         seed: int = SCORING_SEED,
         epoch: int | None = None,
+        lookup: Lookup | None = None,
     ) -> None:
         self.records = records
         self.transform = transform
         self.degradation = degradation
         self.seed = seed
         self.epoch = epoch
+        self.lookup = lookup
         self.draws: list[int] = []
         if epoch is not None:
             seen: Counter[str] = Counter()
@@ -128,11 +176,16 @@ class PictureDataset(Dataset):
         return np.random.default_rng((self.seed, self.epoch, zlib.crc32(key), self.draws[index]))
 
     def __getitem__(self, index: int) -> Item:
-        record = self.records[index]
+        name = ""
         try:
-            image = open_picture(record.path)
+            content = read_bytes(self.records[index])
+            if self.lookup is not None:
+                name = digest(content)
+                if known := self.lookup(name):
+                    return Item(index, None, "", known.width, known.height, name, known.logit)
+            image = decode(content)
         except UnreadablePicture as error:
-            return Item(index, None, str(error), None, None)
+            return Item(index, error=str(error), digest=name)
         width, height = image.size
         rng = self._generator(index)
         try:
@@ -142,5 +195,6 @@ class PictureDataset(Dataset):
         # Encoders have limits of their own: a JPEG has at most 65,500 px a side.
         except (OSError, MemoryError) as error:
             text = " ".join(str(error).split()) or type(error).__name__
-            return Item(index, None, f"cannot be processed: {text}"[:200], width, height)
-        return Item(index, value, "", width, height)
+            text = f"cannot be processed: {text}"[:200]
+            return Item(index, None, text, width, height, name)
+        return Item(index, value, "", width, height, name)

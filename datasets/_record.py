@@ -25,13 +25,14 @@ class LayoutError(ValueError):
     """Pictures are not where, or not as, they should be; the message says how they should be."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One picture of a data set.
 
     `key`: its path relative to the data set's root, with forward slashes; unique in the set.
     `label`: None where unknown. `source`: the pool of reals that a fake is measured against
-    ('' = all of the set). `generator`: what made it ('' for reals).
+    ('' = all of the set). `generator`: what made it ('' for reals). `member`: where in the archive
+    `path` it lies, in the words of datasets/_archives.py ('' = `path` is the picture's own file).
     """
 
     key: str
@@ -39,6 +40,7 @@ class Record:
     label: Label | None = None
     source: str = ""
     generator: str = ""
+    member: str = ""
 
 
 def is_picture(name: str) -> bool:
