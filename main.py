@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,10 +22,17 @@ UNREADABLE, USAGE, INTERRUPTED = 1, 2, 130
 PHASES = {
     **dict.fromkeys(("input", "json", "tag", "explain"), ("test",)),
     **dict.fromkeys(("data", "generators", "sources", "limit"), ("train", "eval")),
-    "degrade": ("eval",),
+    **dict.fromkeys(
+        ("benchmark", "data_root", "protocol", "degrade", "compare", "cache"), ("eval",)
+    ),
     "threshold": ("test", "eval"),
     "epochs": ("train",),
 }
+
+
+def benchmarks() -> list[str]:
+    """Names of the files in configs/benchmarks/, without importing what reads them."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("configs/benchmarks/*.yaml"))
 
 
 def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
@@ -45,8 +52,25 @@ def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], A
     return parse
 
 
+def _each_with_its_flag(words: Sequence[str]) -> list[str]:
+    """`--set a.b=1 c.d=2` -> `--set a.b=1 --set c.d=2`. With nargs="+" argparse would also take
+    what follows them, such as a script's file."""
+    found: list[str] = []
+    for word in words:
+        after_value = len(found) > 1 and found[-2] == "--set"
+        if after_value and "=" in word and not word.startswith("-"):
+            found.append("--set")
+        found.append(word)
+    return found
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it; `--set` takes several values."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(_each_with_its_flag(words), namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
@@ -81,7 +105,7 @@ def parser() -> Parser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="one configuration value, such as ssp.patches=4 (repeatable)",
+        help="configuration values, such as ssp.patches=4 (one or more, repeatable)",
     )
     what.add_argument(
         "--weights",
@@ -135,6 +159,26 @@ def parser() -> Parser:
         "image,class[,split,generator,source]",
     )
     data.add_argument(
+        "--benchmark",
+        choices=benchmarks(),
+        metavar="NAME",
+        help=f"phase eval: one of {', '.join(benchmarks())}; with CO-SPY and neither --data nor "
+        "this, the benchmark of its variant",
+    )
+    data.add_argument(
+        "--data_root",
+        type=Path,
+        metavar="DIR",
+        help="where the benchmark lies (its place below data/); parts of it that lie elsewhere by "
+        "--set data.mscoco=DIR and so on",
+    )
+    data.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="how the benchmark is measured: published, or matched, where format and size tell "
+        "nothing (published)",
+    )
+    data.add_argument(
         "--csv_root",
         type=Path,
         metavar="DIR",
@@ -150,12 +194,26 @@ def parser() -> Parser:
     )
     data.add_argument(
         "--degrade",
-        default="none",
+        nargs="+",
+        default=["none"],
         metavar="STEPS",
-        help="phase eval: change every picture first, such as jpeg:90 or crop:224+jpeg:75",
+        help="phase eval: change every picture first, as by jpeg:90 or crop:224+jpeg:75; several, "
+        "as in jpeg:95,75,50 blur:1,2, are a robustness sweep",
     )
     out = p.add_argument_group("results")
     out.add_argument("--output", type=Path, metavar="DIR", help="where results go")
+    out.add_argument(
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="phase eval: set the results in these folders side by side, and score nothing",
+    )
+    out.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="phase eval: where scores are kept for later runs, or none (the user's cache folder)",
+    )
     out.add_argument("--json", action="store_true", help="phase test: a JSON object a line")
     out.add_argument(
         "--explain",
@@ -221,15 +279,13 @@ def check_flags(p: Parser, args: argparse.Namespace) -> None:
         for name in ("train_dataset", "mode", "branch", "pretrain"):
             if getattr(args, name):
                 p.error(f"--{name}: expected --detector cospy; found {args.detector}")
+    if args.data and args.benchmark:
+        p.error("--data, --benchmark: expected one of them; found both")
     if args.phase == "test":
         if args.output and not args.input:
             p.error("--output: expected --input too; the prompt writes no files")
         if (args.resume or args.overwrite or args.explain) and not args.output:
             p.error("--resume, --overwrite, --explain: expected --output too; found none")
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def run_test(args: argparse.Namespace) -> int:
@@ -253,27 +309,20 @@ def run_test(args: argparse.Namespace) -> int:
 
 def run_eval(args: argparse.Namespace) -> int:
     """Phase eval. Returns the exit status."""
-    import datasets
-    from engine import evaluate, flags, listing
+    if args.compare:
+        from engine import compare
 
-    if args.data is None:
-        raise datasets.LayoutError("--phase eval: expected --data FOLDER or CSV; found none")
+        print(compare.compare(args.compare, args.output))
+        return 0
+    from engine import distributed, eval_flags, evaluate, flags
+
     device = flags.device(args, args.precision)
+    world = distributed.join(device.device)
     loaded, config = flags.load(args, device)
-    records = listing.part(
-        datasets.open_path(args.data, config.data.split, csv_root=args.csv_root),
-        _listed(args.generators), _listed(args.sources), args.limit,
-    )  # fmt: skip
-    data = args.data.resolve()  # which has a name even for "."
-    request = evaluate.Request(
-        output=args.output or Path("runs", loaded.name, f"eval_{data.stem}"),
-        title=f"{loaded.model.title} on {data.name}",
-        threshold=loaded.threshold if args.threshold is None else args.threshold,
-        degradation=args.degrade, workers=flags.workers(args, len(records)),
-        resume=args.resume, overwrite=args.overwrite,
-    )  # fmt: skip
-    summary, unreadable = evaluate.run(request, records, loaded, device, config)
-    print(summary)
+    request, records = eval_flags.evaluation(args, loaded, config)
+    summary, unreadable = evaluate.run(request, records, loaded, device, config, world)
+    if world.main:
+        print(summary)
     return UNREADABLE if unreadable else 0
 
 
@@ -287,7 +336,7 @@ def run_train(args: argparse.Namespace) -> int:
     name = flags.detector_name(args)
     config = flags.resolve_config(args, name, None)
     records, val, how = listing.train_and_val(args.data, config.data, args.csv_root)
-    chosen = (_listed(args.generators), _listed(args.sources), args.limit)
+    chosen = (flags.listed(args.generators), flags.listed(args.sources), args.limit)
     records, val = listing.part(records, *chosen, val), listing.part(val, *chosen, records)
     listing.check_classes(args.data, records, val)
     device = flags.device(args, None)  # the recipe says in which precision
@@ -316,17 +365,27 @@ def run_train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _say_nothing(*_: object, **__: object) -> None:
+    """For processes that leave the talking to the main one."""
+
+
 def run(args: argparse.Namespace) -> int:
     """Runs a phase. Returns the exit status; errors of use print one line, no traceback."""
     import torch
 
     from datasets import LayoutError
     from detectors._base import OptionError, WeightsError
+    from engine import distributed
     from engine.config import ConfigError
     from engine.train import Interrupted
 
     phases = {"train": run_train, "eval": run_eval, "test": run_test}
+    # Of several processes one speaks.
+    complain = print if distributed.is_main() else _say_nothing
+    logging.disable(logging.NOTSET if distributed.is_main() else logging.WARNING)
     try:
+        if distributed.launched() > 1 and args.phase != "eval":
+            raise ConfigError(f"--phase {args.phase}: expected one process; found several")
         status = phases[args.phase](args)
         sys.stdout.flush()
         return status
@@ -335,12 +394,14 @@ def run(args: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
     except Interrupted as error:
-        print(f"main.py: {error}; --resume goes on", file=sys.stderr)
+        complain(f"main.py: {error}; --resume goes on", file=sys.stderr)
         return INTERRUPTED
+    except distributed.OtherFailed:
+        return USAGE
     except (LayoutError, OptionError, WeightsError, ConfigError, OSError) as error:
         if args.debug:
             raise
-        print(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(f"main.py: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE
     except torch.OutOfMemoryError as error:
         if args.debug:
@@ -348,6 +409,8 @@ def run(args: argparse.Namespace) -> int:
         reason = str(error).split(". ")[0]
         print(f"main.py: {reason}: use a smaller --batch_size, or --device cpu", file=sys.stderr)
         return USAGE
+    finally:
+        distributed.leave()
 
 
 def main(arguments: list[str] | None = None) -> int:

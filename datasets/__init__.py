@@ -7,14 +7,18 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+from ._kinds import CHOICES, kind_of
 from ._record import Label, LayoutError, Record, is_picture, walk_pictures
 
 __all__ = [
+    "CHOICES",
     "Label",
     "LayoutError",
     "Record",
     "available",
+    "benchmarks",
     "is_picture",
+    "kind_of",
     "load",
     "open_path",
     "walk_pictures",
@@ -27,6 +31,11 @@ def available() -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
 
 
+def benchmarks() -> list[str]:
+    """Names of the families that are benchmarks, sorted: their modules say what PARTS they have."""
+    return [name for name in available() if hasattr(load(name), "PARTS")]
+
+
 def load(name: str) -> ModuleType:
     """The family's module. Raises LayoutError listing the choices when there is none."""
     if name not in available():
@@ -37,10 +46,15 @@ def load(name: str) -> ModuleType:
 def open_path(
     path: Path, split: str | None = None, labelled: bool = True, csv_root: Path | None = None
 ) -> list[Record]:
-    """Records of a folder or a CSV, whichever `path` is. Raises LayoutError otherwise."""
+    """Records of a folder, a CSV or an archive, whichever `path` is.
+
+    Raises:
+        LayoutError: it is none of these, or its family's reason.
+    """
     path = Path(path)
-    if path.is_dir():
-        return load("folder").records(path, split, labelled)
-    if path.suffix.lower() == ".csv":
-        return load("csv_file").records(path, split, labelled, csv_root)
-    raise LayoutError(f"{path}: expected a folder or a .csv file; found neither")
+    kind = kind_of(path)
+    if kind is None:
+        raise LayoutError(f"{path}: expected {CHOICES}; found neither")
+    if kind == "csv_file":
+        return load(kind).records(path, split, labelled, csv_root)
+    return load(kind).records(path, split, labelled)

@@ -95,7 +95,9 @@ def decode(content: bytes) -> Image.Image:
     _register_heic()
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
+            picture = _to_rgb(ImageOps.exif_transpose(image))
+        picture.info.clear()  # encoders of degradations fail on a long comment
+        return picture
     except UnreadablePicture:
         raise
     except UnidentifiedImageError as error:

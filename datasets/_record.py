@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path, PurePath
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 FORMATS = "jpg jpeg jpe jfif png webp bmp gif tif tiff ppm pgm heic heif avif"
@@ -45,13 +45,13 @@ class Record:
 
 def is_picture(name: str) -> bool:
     """Whether the last extension, in any case, is one of a picture format."""
-    return PurePath(name).suffix.lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 - pathlib takes ten times as long
 
 
-def walk_pictures(root: Path) -> Iterator[Path]:
-    """Every picture file below `root`, sorted by path. Hidden files and folders are left out;
-    links to folders are not followed, because they lead out of what the user named, and a warning
-    says so.
+def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder from `root` on that holds pictures, with their names, sorted. Hidden files and
+    folders are left out; links to folders are not followed, because they lead out of what the user
+    named, and a warning says so.
 
     Raises:
         LayoutError: a folder cannot be read.
@@ -65,6 +65,15 @@ def walk_pictures(root: Path) -> Iterator[Path]:
         for name in subfolders:
             if Path(folder, name).is_symlink():
                 log.warning("%s: a link to a folder, left out: name its target", Path(folder, name))
-        for name in sorted(files):
-            if is_picture(name) and not name.startswith("."):
-                yield Path(folder, name)
+        if names := sorted(n for n in files if not n.startswith(".") and is_picture(n)):
+            yield Path(folder), names
+
+
+def walk_pictures(root: Path) -> Iterator[Path]:
+    """Every picture file below `root`, folder by folder, sorted, as `walk_folders` finds them.
+
+    Raises:
+        LayoutError: a folder cannot be read.
+    """
+    for folder, names in walk_folders(root):
+        yield from (folder / name for name in names)

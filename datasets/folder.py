@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from ._record import Label, LayoutError, Record, walk_pictures
+from ._record import Label, LayoutError, Record, walk_folders
 
 REAL_NAMES = frozenset({"real", "0_real", "nature"})
 FAKE_NAMES = frozenset({"fake", "1_fake", "ai", "synthetic"})
@@ -55,14 +55,17 @@ def records(root: Path, split: str | None = None, labelled: bool = True) -> list
         raise LayoutError(
             f"{start}: expected a folder with {LAYOUT}; found {found} in its place or beside it"
         )
-    rows = []
-    for path in walk_pictures(start):
-        key = PurePosixPath(path.relative_to(root).as_posix())
+    rows: list[Record] = []
+    for place, names in walk_folders(start):
+        # What the folders state is found once for all their pictures, which may be a million.
+        below = place.relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        key = PurePosixPath(below, names[0])
         below_split = bool(split) or key.parts[0] in SPLIT_NAMES
         label, source, generator = _describe(key, skip=1 if below_split else 0)
         if labelled and label is None:
             raise LayoutError(f"{root}: expected {LAYOUT}; found {str(key)!r} below neither")
-        rows.append(Record(str(key), path, label, source, generator))
+        rows += [Record(prefix + name, place / name, label, source, generator) for name in names]
     if not rows:
         raise LayoutError(f"{start}: expected pictures in {LAYOUT}; found none (by extension)")
     return sorted(rows, key=lambda record: record.key)

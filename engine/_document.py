@@ -1,4 +1,4 @@
-"""A small document of headings, paragraphs, tables and plots, as Markdown, HTML or plain text."""
+"""A small document of text, tables and pictures, as Markdown, HTML or plain text."""
 
 from __future__ import annotations
 
@@ -23,11 +23,21 @@ th, td { border-bottom: 1px solid var(--line); padding: .3rem .8rem; text-align:
   vertical-align: top }
 th:first-child { padding-left: 0 }
 thead th { color: var(--soft); white-space: nowrap }
-tbody th { font-weight: 500; min-width: 8rem }
+tbody th { font-weight: 500; min-width: 11rem }
+td { min-width: 5rem }
+td.number { min-width: 0 }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 figure { margin: 1.2rem 0 }
 figcaption { color: var(--soft); font-size: .875rem }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px }
+.warning { border-left: 4px solid #d55e00; padding: .1rem .8rem; font-weight: 500 }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem }
+.gallery figure { margin: 0 }
+.gallery img, .gallery .missing { display: block; width: 100%; height: 9.5rem;
+  object-fit: contain; background: none; border-radius: 0 }
+.gallery .missing { border: 1px dashed var(--line); box-sizing: border-box; padding: .5rem }
+.gallery figcaption, .missing { font-size: .8rem; line-height: 1.35; color: var(--soft) }
+.gallery b { display: block; color: var(--fg); font-weight: 500 }
 button { display: block; margin: .5rem 0 -.4rem auto; font: inherit; font-size: .75rem }
 """
 # execCommand, because navigator.clipboard is refused to a page that was opened from a folder.
@@ -66,7 +76,28 @@ class Table:
     names: int = 1
 
 
-Block = str | Heading | Plot | Table
+@dataclass(frozen=True)
+class Caution:
+    """A paragraph that nobody should miss."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Small pictures in a grid, described by the rows of a table.
+
+    `pictures` are JPEGs, a row of `table` each, None where there is none to show; `name` is the
+    file beside the document that shows them all, for Markdown, which cannot hold them.
+    """
+
+    name: str
+    caption: str
+    table: Table
+    pictures: Sequence[bytes | None]
+
+
+Block = str | Heading | Plot | Table | Caution | Gallery
 
 
 def visible(text: str) -> str:
@@ -91,18 +122,24 @@ def _markdown_table(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _markdown_block(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"## {_markdown(block.text)}"
+    if isinstance(block, Plot):
+        return f"![{_markdown(block.caption)}]({block.name})"
+    if isinstance(block, Table):
+        return _markdown_table(block)
+    if isinstance(block, Caution):
+        return f"> **Warning:** {_markdown(block.text)}"
+    if isinstance(block, Gallery):
+        picture = f"![{_markdown(block.caption)}]({block.name})"
+        return f"{picture}\n\n{_markdown_table(block.table)}"
+    return _markdown(block)
+
+
 def to_markdown(title: str, blocks: Sequence[Block]) -> str:
-    """The document in GitHub's Markdown; plots are references to files beside it."""
-    parts = [f"# {_markdown(title)}"]
-    for block in blocks:
-        if isinstance(block, Heading):
-            parts.append(f"## {_markdown(block.text)}")
-        elif isinstance(block, Plot):
-            parts.append(f"![{_markdown(block.caption)}]({block.name})")
-        elif isinstance(block, Table):
-            parts.append(_markdown_table(block))
-        else:
-            parts.append(_markdown(block))
+    """The document in GitHub's Markdown; pictures are references to files beside it."""
+    parts = [f"# {_markdown(title)}", *map(_markdown_block, blocks)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,17 +165,46 @@ def _html_table(table: Table) -> str:
     )
 
 
+def _data(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _html_tile(picture: bytes | None, header: Sequence[str], row: Sequence[str]) -> str:
+    first, *rest = map(_escaped, row)
+    shown = (
+        '<div class="missing">no picture to show</div>'
+        if picture is None
+        else f'<img alt="{first}" src="{_data("jpeg", picture)}">'
+    )
+    lines = "".join(
+        f"<div>{_escaped(name)} {text}</div>" for name, text in zip(header[1:], rest, strict=True)
+    )
+    return f"<figure>{shown}<figcaption><b>{first}</b>{lines}</figcaption></figure>"
+
+
+def _html_gallery(block: Gallery) -> str:
+    tiles = "\n".join(
+        _html_tile(picture, block.table.header, row)
+        for picture, row in zip(block.pictures, block.table.rows, strict=True)
+    )
+    return f'<div class="gallery">\n{tiles}\n</div>'
+
+
 def _html_block(block: Block, images: Mapping[str, bytes]) -> str:
     if isinstance(block, Heading):
         return f"<h2>{_escaped(block.text)}</h2>"
     if isinstance(block, Plot):
-        caption, data = _escaped(block.caption), base64.b64encode(images[block.name]).decode()
+        caption = _escaped(block.caption)
         return (
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+            f'<figure><img alt="{caption}" src="{_data("png", images[block.name])}">'
             f"<figcaption>{caption}</figcaption></figure>"
         )
     if isinstance(block, Table):
         return _html_table(block)
+    if isinstance(block, Caution):
+        return f'<p class="warning">Warning: {_escaped(block.text)}</p>'
+    if isinstance(block, Gallery):
+        return _html_gallery(block)
     return f"<p>{_escaped(block)}</p>"
 
 

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import io
-from collections import defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from . import metrics
-from ._document import visible
-from .metrics import Cell, Estimate, Floats, Ints, Metrics
+from . import _figure, _plots_groups, metrics
+from ._analysis import Analysis
+from ._bootstrap import BINS
+from ._figure import BLUE, GREY, VERMILION
+from .metrics import Floats, Ints, Metrics
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Okabe-Ito: told apart with every common kind of colour blindness.
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#777777"
-SOURCE_COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
 HISTOGRAM_BINS = 60
-
-
-def _axes(width: float, height: float, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    # A Figure of its own, not pyplot: no global state and no display.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _unit_square(axes: Axes) -> None:
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_aspect("equal")
+CAPTIONS = {
+    "roc.png": "ROC curve, pooled over pictures",
+    "pr.png": "Precision-recall curve, pooled over pictures",
+    "histogram.png": "Logits of the real and the synthetic pictures; the outermost bars hold "
+    "what lies beyond them",
+    "calibration.png": "Calibration: how many of the pictures with about this score are synthetic; "
+    "below, how many pictures that is",
+    "generators.png": "Generators, each with its 95 % interval",
+    "heatmap.png": "Generators by sources",
+    "robustness.png": "Robustness: the headline average over the value of each degradation; "
+    "dotted, the pictures without it",
+}
 
 
 def _curves(labels: Ints, logits: Floats, pooled: Metrics, threshold: float) -> dict[str, bytes]:
@@ -65,15 +42,15 @@ def _curves(labels: Ints, logits: Floats, pooled: Metrics, threshold: float) -> 
         "zorder": 3,
     }
 
-    roc, axes = _axes(5.2, 5.2, "false positive rate", "true positive rate")
+    roc, axes = _figure.single(5.2, 5.2, "false positive rate", "true positive rate")
     area = pooled.estimates[metrics.AUROC].value
     axes.plot(fpr, tpr, color=BLUE, label=f"AUROC {100 * area:.1f} %")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="chance")
     axes.plot(fpr[cut], tpr[cut], **point)
-    _unit_square(axes)
+    _figure.unit_square(axes)
     axes.legend(loc="lower right", frameon=False)
 
-    pr, axes = _axes(5.2, 5.2, "recall", "precision")
+    pr, axes = _figure.single(5.2, 5.2, "recall", "precision")
     area = pooled.estimates[metrics.AP].value
     # Steps, not slopes: AP is the area under this very line.
     axes.step(tpr, [precision[0], *precision], color=BLUE, label=f"AP {100 * area:.1f} %")
@@ -81,9 +58,9 @@ def _curves(labels: Ints, logits: Floats, pooled: Metrics, threshold: float) -> 
     axes.axhline(share, color=GREY, linestyle="--", linewidth=1, label=chance)
     if cut:
         axes.plot(tpr[cut], precision[cut - 1], **point)
-    _unit_square(axes)
+    _figure.unit_square(axes)
     axes.legend(loc="lower left", frameon=False)
-    return {"roc.png": _png(roc), "pr.png": _png(pr)}
+    return {"roc.png": _figure.png(roc), "pr.png": _figure.png(pr)}
 
 
 def _histogram(labels: Ints, logits: Floats, threshold: float) -> bytes:
@@ -95,7 +72,8 @@ def _histogram(labels: Ints, logits: Floats, threshold: float) -> bytes:
         low, high = min(low, limit), max(high, limit)
     margin = 0.02 * (high - low) or 0.5
     edges = np.linspace(low - margin, high + margin, HISTOGRAM_BINS + 1)
-    figure, axes = _axes(7, 4, "logit (natural-log odds of synthetic)", "share of the class (%)")
+    x_label, y_label = "logit (natural-log odds of synthetic)", "share of the class (%)"
+    figure, axes = _figure.single(7, 4, x_label, y_label)
     classes = ((0, "real", BLUE, "-"), (1, "synthetic", VERMILION, "--"))
     for label, name, colour, line in classes:
         values = logits[labels == label]
@@ -109,91 +87,47 @@ def _histogram(labels: Ints, logits: Floats, threshold: float) -> bytes:
     if np.isfinite(limit):
         axes.axvline(limit, color="black", linewidth=1, label=f"threshold {threshold:g}")
     axes.legend(frameon=False)
-    return _png(figure)
+    return _figure.png(figure)
 
 
-def _dots(name: str, cells: Mapping[Cell, Metrics]) -> dict[str, dict[str, Estimate]]:
-    """Generator -> source -> estimate, from the lowest mean to the highest."""
-    found: defaultdict[str, dict[str, Estimate]] = defaultdict(dict)
-    for (source, generator), cell in cells.items():
-        if name in cell.estimates:
-            found[generator][source] = cell.estimates[name]
-    return dict(
-        sorted(found.items(), key=lambda item: float(np.mean([e.value for e in item[1].values()])))
-    )
+def _calibration(labels: Ints, logits: Floats, pooled: Metrics) -> bytes:
+    bins = metrics.calibration_bins(labels, logits)
+    scores, shares, counts = (np.array(part) for part in zip(*bins, strict=True))
+    error = pooled.estimates[metrics.ECE].value
+    figure = _figure.figure(5.2, 6.6)
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    _figure.style(upper, "", "share of synthetic pictures")
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="calibrated")
+    upper.plot(scores, shares, color=BLUE, marker="o", label=f"ECE {100 * error:.1f} %")
+    upper.set_ylim(-0.02, 1.02)
+    upper.legend(loc="upper left", frameon=False)
+    _figure.style(lower, "score (mean of the bin)", "pictures")
+    width = 0.8 / BINS
+    lower.bar(scores, counts, width=width, color=BLUE, alpha=0.6)
+    lower.set_yscale("log")
+    lower.set_ylim(bottom=0.7)
+    lower.set_xlim(-0.05, 1.05)
+    return _figure.png(figure)
 
 
-def _generators(cells: Mapping[Cell, Metrics]) -> bytes | None:
-    """A row per generator, a dot per source in it; None with fewer than two generators."""
-    both = any(metrics.AUROC in cell.estimates for cell in cells.values())
-    name = metrics.AUROC if both else metrics.DETECTION_RATE
-    dots = _dots(name, cells)
-    if len(dots) < 2:
-        return None
-    sources = sorted({source for row in dots.values() for source in row})
-    # Sources that each have generators of their own tell nothing that the row does not.
-    crossed = any(len(row) > 1 for row in dots.values())
-    title = f"{name.replace('_', ' ')} (%), with its 95 % interval"
-    spread = max(0.32, 0.1 * len(sources)) if crossed else 0.32
-    figure, axes = _axes(7.5, 1.2 + spread * len(dots), title, "generator")
-    for place, source in enumerate(sources):
-        shift = 0.6 * ((place + 0.5) / len(sources) - 0.5) if crossed else 0.0
-        ordered = [(y, row[source]) for y, row in enumerate(dots.values()) if source in row]
-        values = np.array([estimate for _, estimate in ordered]) * 100
-        errors = np.abs(values[:, 1:].T - values[:, 0])
-        style = place if crossed else 0
-        axes.errorbar(
-            values[:, 0],
-            [y + shift for y, _ in ordered],
-            xerr=errors,
-            fmt=MARKERS[style % len(MARKERS)],
-            color=SOURCE_COLOURS[style % len(SOURCE_COLOURS)],
-            markersize=4.5,
-            linewidth=1.3,
-        )
-    axes.set_yticks(range(len(dots)), [visible(name) for name in dots], parse_math=False)
-    axes.set_ylim(-0.6, len(dots) - 0.4)
-    if both:
-        axes.axvline(50, color=GREY, linestyle="--", linewidth=1)
-    if crossed:
-        _source_legend(figure, sources)
-    return _png(figure)
-
-
-def _source_legend(figure: Figure, sources: list[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=MARKERS[place % len(MARKERS)],
-            color=SOURCE_COLOURS[place % len(SOURCE_COLOURS)],
-        )
-        for place in range(len(sources))
-    ]
-    names = [visible(source) for source in sources]
-    legend = figure.legend(handles, names, loc="outside upper center", ncols=5, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def draw(
-    labels: Ints, logits: Floats, pooled: Metrics, cells: Mapping[Cell, Metrics], threshold: float
-) -> dict[str, bytes]:
-    """PNG bytes by file name, of labels (N,) and logits (N,); plots without data are left out.
+def draw(analysis: Analysis) -> dict[str, bytes]:
+    """PNG bytes by file name, in the order of `CAPTIONS`; plots without data are left out.
 
     Raises ImportError when matplotlib is not installed.
     """
     import matplotlib.figure  # noqa: F401
 
-    plots: dict[str, bytes] = {}
-    if pooled.n_real and pooled.n_synthetic:
+    labels, logits = metrics.labels_logits(analysis.rows)
+    pooled, threshold = analysis.pooled, analysis.threshold
+    plots: dict[str, bytes | None] = {}
+    both = pooled.n_real and pooled.n_synthetic
+    if both:
         plots |= _curves(labels, logits, pooled, threshold)
     if logits.size:
         plots["histogram.png"] = _histogram(labels, logits, threshold)
-    generators = _generators(cells)
-    if generators is not None:
-        plots["generators.png"] = generators
-    return plots
+    if both:
+        plots["calibration.png"] = _calibration(labels, logits, pooled)
+    plots["generators.png"] = _plots_groups.generators(analysis.cells)
+    plots["heatmap.png"] = _plots_groups.heatmap(analysis)
+    plots["robustness.png"] = _plots_groups.robustness(analysis.degradations, analysis.base)
+    return {name: plot for name, plot in plots.items() if plot is not None}

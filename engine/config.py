@@ -91,18 +91,33 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which part of a data set. `split`: what eval takes (null = everything). `train_split`,
-    `val_split`: what training takes where the data names splits; otherwise `val_fraction` of the
-    pictures of every generator is held out, chosen by a hash of the picture's key."""
+    """Which part of a data set. `split`: what eval takes (null = everything, or the benchmark's
+    own). `train_split`, `val_split`: what training takes where the data names splits; otherwise
+    `val_fraction` of the pictures of every generator is held out, chosen by a hash of the picture's
+    key. `mscoco`, `flickr`, `coco`, `lsun`: where those real pictures of a benchmark lie, if not
+    below its root; `reals`: real pictures for a benchmark that has none, as NAME=PATH,NAME=PATH.
+    `published`: the published figures to compare with, where those of several fit."""
 
     split: str | None = None
     train_split: str = "train"
     val_split: str = "val"
     val_fraction: float = 0.1
+    mscoco: str | None = None
+    flickr: str | None = None
+    coco: str | None = None
+    lsun: str | None = None
+    reals: str | None = None
+    published: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:
             raise ConfigError(f"data.val_fraction: expected 0 to 1; found {self.val_fraction}")
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Where parts of a benchmark live that are not below its root, by name."""
+        names = ("mscoco", "flickr", "coco", "lsun", "reals")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)

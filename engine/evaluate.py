@@ -4,115 +4,255 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
 from datasets import Record
+from datasets._images import UnreadablePicture
 from detectors._base import Detector
 
 from . import degrade, report
+from ._analysis import TOO_MANY_UNREADABLE
 from .config import Config, ConfigError
-from .listing import whole_batches
-from .predict import Device, score
+from .distributed import ALONE, World
+from .listing import listing_digest, whole_batches
+from .memo import Memo, open_memo
+from .predict import Device, Tally, score
 from .progress import Progress
+from .report import View
 from .run import begin, log_to, open_output, run_info, write_json
 from .table import COLUMNS, ScoreRow, TableWriter, read_table
+from .thumbnails import jpeg, open_record, thumbnail
 from .weights import Loaded
 
 SCORES, RUN, LOG = "scores.csv", "run.json", "evaluation.log"
-RESULTS = (
-    RUN, "result.json", "output.json", LOG, "report.md", "report.html",
-    "roc.png", "pr.png", "histogram.png", "generators.png",
-)  # fmt: skip
+RESULTS = (RUN, "result.json", "output.json", LOG, *report.FILES)
+# What a resumed run must have in common with the one it goes on with.
+SAME = ("weights", "config", "precision", "data", "benchmark", "protocol", "degradations")
+THUMBNAIL = 192
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What phase eval is asked to do, besides the detector and the pictures."""
+    """What phase eval is asked to do, besides the detector and the pictures.
+
+    `degradations`: canonical names, the first one that of the main tables, `view.base`.
+    `benchmark`, `protocol`: their names, where the pictures are those of a benchmark. `cache`: as
+    open_memo has it.
+    """
 
     output: Path
     title: str
     threshold: float
-    degradation: str = degrade.NONE
+    degradations: tuple[str, ...] = (degrade.NONE,)
+    view: View = field(default_factory=View)
+    benchmark: str | None = None
+    protocol: str | None = None
+    cache: str | None = None
     workers: int = 0
     resume: bool = False
     overwrite: bool = False
 
 
-def score_table(
-    path: Path,
-    records: Sequence[Record],
-    model: Detector,
-    device: Device,
-    config: Config,
-    degradation: str,
-    workers: int,
-    resume: bool,
-) -> list[ScoreRow]:
-    """Appends the rows that a table does not hold yet. Returns all of them.
+@dataclass(frozen=True)
+class Scorer:
+    """What turns pictures into rows."""
+
+    model: Detector
+    device: Device
+    config: Config
+    workers: int
+    memos: Mapping[str, Memo] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+
+    def rows(self, records: Sequence[Record], degradation: str) -> Iterator[list[ScoreRow]]:
+        """The rows of `records`, a batch at a time."""
+        return score(
+            self.model,
+            records,
+            self.device,
+            self.config.score.batch_size,
+            self.workers,
+            degrade.parse(degradation),
+            self.config.score.seed,
+            lookup=self.memos.get(degradation),
+            tally=self.tally,
+        )
+
+
+def check_keys(records: Sequence[Record]) -> None:
+    """Raises ConfigError when two pictures have one key, for a row tells them by it."""
+    if len({record.key for record in records}) < len(records):
+        counts = Counter(record.key for record in records)
+        key, count = counts.most_common(1)[0]
+        raise ConfigError(f"expected each picture once; found {key!r} {count} times")
+
+
+def _plan(
+    table: TableWriter, records: Sequence[Record], degradations: Sequence[str], batch_size: int
+) -> list[tuple[str, list[int]]]:
+    """For each degradation, the indices of the pictures that are still to be scored.
 
     Raises:
         ConfigError: the table has pictures that are not among the records.
     """
-    keys = ("key", "degradation")
-    with TableWriter(path, COLUMNS, keys, resume) as table:
-        wanted = [(record.key, degradation) for record in records]
-        if others := table.done.difference(wanted):
-            raise ConfigError(
-                f"--resume: {path} has {len(others)} pictures that are not among these, such as "
-                f"{min(others)[0]!r}: give the same --data, or use --overwrite or another --output"
-            )
-        if table.done:
-            log.info("%d of %d pictures were scored before", len(table.done), len(records))
-        chosen = whole_batches([row not in table.done for row in wanted], config.score.batch_size)
-        with Progress(len(chosen), "scoring") as progress:
-            for rows in score(
-                model,
-                [records[i] for i in chosen],
-                device,
-                config.score.batch_size,
-                workers,
-                degrade.parse(degradation),
-                config.score.seed,
-            ):
-                new = [row for row in rows if (row.key, row.degradation) not in table.done]
-                table.append(astuple(row) for row in new)
-                progress.advance(len(rows))
+    keys = [record.key for record in records]
+    if others := table.done.difference((key, name) for name in degradations for key in keys):
+        raise ConfigError(
+            f"--resume: {table.path} has rows of other pictures or degradations, such as "
+            f"{' under '.join(min(others))!r}: use --overwrite or another --output"
+        )
+    if table.done:
+        total = len(records) * len(degradations)
+        log.info("%d of %d pictures were scored before", len(table.done), total)
+    return [
+        (name, whole_batches([(key, name) not in table.done for key in keys], batch_size))
+        for name in degradations
+    ]
+
+
+def _score_share(
+    world: World, scorer: Scorer, records: Sequence[Record], chosen: Sequence[int], degradation: str
+) -> Iterator[list[ScoreRow]]:
+    """The rows of the chosen records, a batch at a time and in order, in the main process; the
+    others help and get nothing. The processes take batches in turn, so that each picture shares
+    its batch with the same ones whatever their number."""
+    size = scorer.config.score.batch_size
+    batches = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+    own = [records[i] for batch in batches[world.rank :: world.size] for i in batch]
+    mine = scorer.rows(own, degradation) if own else iter(())
+    for _ in range(0, len(batches), world.size):
+        yield from world.gather(next(mine, []))
+
+
+def score_table(
+    path: Path,
+    records: Sequence[Record],
+    scorer: Scorer,
+    degradations: Sequence[str],
+    resume: bool = False,
+    world: World = ALONE,
+) -> list[ScoreRow]:
+    """Appends the rows that a table does not hold yet. Returns all of them in the main process.
+
+    Raises:
+        ConfigError: the table has pictures that are not among the records.
+    """
+    if not world.main:
+        plan = world.shared(list[tuple[str, list[int]]])
+        for name, chosen in plan:
+            for _ in _score_share(world, scorer, records, chosen, name):
+                pass
+        return []
+    size = scorer.config.score.batch_size
+    with TableWriter(path, COLUMNS, ("key", "degradation"), resume) as table:
+        plan = world.shared(lambda: _plan(table, records, degradations, size))
+        with Progress(sum(len(chosen) for _, chosen in plan), "scoring") as progress:
+            for name, chosen in plan:
+                for rows in _score_share(world, scorer, records, chosen, name):
+                    new = [row for row in rows if (row.key, row.degradation) not in table.done]
+                    table.append(astuple(row) for row in new)
+                    progress.advance(len(rows))
     return read_table(path)
 
 
+def _conditions(info: dict[str, Any], config: Config, degradation: str) -> dict[str, Any]:
+    """All that decides a logit besides the picture and the code."""
+    return {
+        "weights": info["weights"],
+        "detector": config.as_dict()[config.detector],
+        "seed": config.score.seed,
+        "degradation": degradation,
+        "precision": info["precision"],
+        "device": info["device"],
+        "versions": info["versions"],
+    }
+
+
+def _check_readable(rows: Sequence[ScoreRow]) -> int:
+    """The number of rows with an error; warns where there are any."""
+    unreadable = sum(bool(row.error) for row in rows)
+    if unreadable:
+        log.warning("%d of %d pictures could not be read", unreadable, len(rows))
+    if unreadable > TOO_MANY_UNREADABLE * len(rows):
+        share = 100 * unreadable / len(rows)
+        log.warning(
+            "%.1f %% of the pictures could not be read: results are those of the rest, and may "
+            "mislead; the rows of %s say what is wrong with each", share, SCORES,
+        )  # fmt: skip
+    return unreadable
+
+
+def _open(request: Request, info: Mapping[str, Any]) -> None:
+    """Makes the output folder ready and writes run.json into it."""
+    owned = (SCORES, *RESULTS)
+    open_output(request.output, owned, request.resume, request.overwrite)
+    begin(request.output / RUN, dict(info), request.resume, SAME)
+
+
 def run(
-    request: Request, records: Sequence[Record], loaded: Loaded, device: Device, config: Config
+    request: Request,
+    records: Sequence[Record],
+    loaded: Loaded,
+    device: Device,
+    config: Config,
+    world: World = ALONE,
 ) -> tuple[str, int]:
     """Evaluates, and writes scores.csv, the reports, CO-SPY's JSON files and run.json.
 
     Returns:
-        The summary table for standard output, and how many pictures could not be read.
+        The summary table for standard output, and how many pictures could not be read; in other
+        processes than the main one, nothing and 0.
 
     Raises:
-        ConfigError: no such degradation, or the folder holds another run.
+        ConfigError: a picture is listed twice, or the folder holds another run.
     """
-    degradation = degrade.parse(request.degradation)  # before anything is written
-    request = replace(request, degradation=degradation.name if degradation else degrade.NONE)
-    open_output(request.output, (SCORES, *RESULTS), request.resume, request.overwrite)
+    check_keys(records)
+    info = run_info(config, device, loaded) | {
+        "threshold": request.threshold,
+        "data": {"pictures": len(records), "digest": listing_digest(records)},
+        "benchmark": request.benchmark,
+        "protocol": request.protocol,
+        "degradations": list(request.degradations),
+        "processes": world.size,
+    }
+    memos = {
+        name: open_memo(request.cache, _conditions(info, config, name))
+        for name in request.degradations
+    }
+    scorer = Scorer(loaded.model, device, config, request.workers, memos)
+    world.shared(lambda: _open(request, info))
+    if not world.main:
+        score_table(request.output, records, scorer, request.degradations, world=world)
+        world.gather(scorer.tally)
+        return "", 0
     handler = log_to(request.output / LOG)
     try:
-        info = run_info(config, device, loaded)
-        info |= {"threshold": request.threshold, "degradation": request.degradation}
-        begin(request.output / RUN, info, request.resume)
+        for note in request.view.notes:
+            log.info("note: %s", note)
         start = time.monotonic()
         rows = score_table(
-            request.output / SCORES, records, loaded.model, device, config,
-            request.degradation, request.workers, request.resume,
-        )  # fmt: skip
+            request.output / SCORES, records, scorer, request.degradations, request.resume, world
+        )
         info["seconds"] = round(time.monotonic() - start, 1)
-        summary = _write_results(request, rows, info, config)
-        unreadable = info["counts"]["unreadable"]
-        if unreadable:
-            log.warning("%d of %d pictures could not be read", unreadable, len(rows))
+        tally = reduce(add, world.gather(scorer.tally))
+        info["counts"] = {"scored_now": tally.scored, "reused": tally.reused}
+        if tally.reused:
+            log.info(
+                "%d scores were known from earlier runs with the same weights and transform; "
+                "--cache none scores all pictures afresh", tally.reused,
+            )  # fmt: skip
+        for name, memo in memos.items():
+            memo.keep(row for row in rows if row.degradation == name)
+        unreadable = _check_readable(rows)
+        info["counts"] |= {"pictures": len(rows), "unreadable": unreadable}
+        summary = _write_results(request, records, rows, info, config)
         log.info("results are in %s", request.output)
     finally:
         logging.getLogger("engine").removeHandler(handler)
@@ -122,15 +262,32 @@ def run(
     return summary, unreadable
 
 
+def _thumbnails(rows: Sequence[ScoreRow], records: Sequence[Record]) -> dict[str, bytes]:
+    """Small JPEGs of the pictures of some rows, by key; without those that have gone since."""
+    wanted = {row.key for row in rows}
+    found = {}
+    for record in records:
+        if record.key in wanted:
+            try:
+                found[record.key] = jpeg(thumbnail(open_record(record), THUMBNAIL))
+            except UnreadablePicture as error:
+                log.warning("%s: no thumbnail: %s", record.key, error)
+    return found
+
+
 def _write_results(
-    request: Request, rows: list[ScoreRow], info: dict[str, Any], config: Config
+    request: Request,
+    records: Sequence[Record],
+    rows: list[ScoreRow],
+    info: dict[str, Any],
+    config: Config,
 ) -> str:
     """Everything that derives from the table; completes run.json. Returns the summary."""
-    unreadable = sum(bool(row.error) for row in rows)
-    info["counts"] = {"pictures": len(rows), "unreadable": unreadable}
-    analysis = report.analyse(rows, request.threshold, config.score.resamples, config.score.seed)
-    report.write_report(request.output, rows, request.threshold, info, request.title, analysis)
-    write_json(request.output / "result.json", report.result_json(rows, request.threshold))
-    write_json(request.output / "output.json", report.output_json(rows))
+    view, threshold = request.view, request.threshold
+    analysis = report.analyse(rows, threshold, config.score.resamples, config.score.seed, view)
+    thumbnails = _thumbnails(report.worst_errors(analysis.rows, threshold), records)
+    report.write_report(request.output, rows, threshold, info, request.title, analysis, thumbnails)
+    write_json(request.output / "result.json", report.result_json(rows, threshold, view))
+    write_json(request.output / "output.json", report.output_json(rows, view))
     write_json(request.output / RUN, info)
-    return report.summary_text(rows, request.threshold, analysis)
+    return report.summary_text(rows, threshold, analysis)

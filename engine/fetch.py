@@ -23,6 +23,7 @@ from detectors._base import WeightsError
 
 # As modules: weights may import this one first, and tests put other folders in place.
 from . import manifest, unpickle, weights
+from ._hub import trouble
 from .manifest import Entry, Hub
 
 MAX_UNPACKED = 8 << 30  # bytes; the published files are a few hundred megabytes
@@ -168,38 +169,10 @@ def _download(entry: Entry, hub: Hub, force: bool) -> Path:
         )
     # Its transports raise almost any type: of httpx, of requests, of hf_xet, of the disk.
     except Exception as error:
-        raise WeightsError(f"{entry.name}: {_why(entry, hub, error)}") from error
+        by_hand = BY_HAND.format(name=entry.name)
+        why = trouble(error, f"{hub.filename} of {hub.repo}", hub.repo, hub.repo, by_hand)
+        raise WeightsError(f"{entry.name}: {why}") from error
     return Path(found)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _why(entry: Entry, hub: Hub, error: Exception) -> str:
-    """What went wrong with a download, and what to do, in one line."""
-    from huggingface_hub import constants, errors
-
-    what, page = f"{hub.filename} of {hub.repo}", f"{constants.ENDPOINT}/{hub.repo}"
-    by_hand = BY_HAND.format(name=entry.name)
-    if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in _causes(error)):
-        return f"HF_HUB_OFFLINE is set, and {what} is not in the cache: unset it, or {by_hand}"
-    if isinstance(error, errors.GatedRepoError):
-        return f"{hub.repo} wants its terms accepted: do so at {page}, then log in: hf auth login"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"found no repository {hub.repo}, or no right to read it, at {page}: {by_hand}"
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return f"cannot reach {constants.ENDPOINT} for {what}: check the connection, or {by_hand}"
-    if isinstance(error, (errors.RevisionNotFoundError, errors.EntryNotFoundError)):
-        return f"found no {what} at {page}: look there for its new name, or {by_hand}"
-    if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in _causes(error)):
-        return f"no space left in {constants.HF_HUB_CACHE}: free some, or set HF_HOME elsewhere"
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return f"the download of {what} broke off ({reason}): the same command goes on, or {by_hand}"
 
 
 # --- zips

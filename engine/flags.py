@@ -15,6 +15,7 @@ import torch
 import detectors
 from detectors._base import Detector, WeightsError
 
+from . import distributed
 from .config import CONFIGS, Config, ConfigError, parse_override, read_yaml, resolve
 from .fetch import fetch
 from .onnx_files import card_of, is_onnx, load_onnx, open_onnx, runs_on_cuda
@@ -38,6 +39,11 @@ from .weights import (
 ENSEMBLE = "ensemble"
 COSPY_CHOICE = ("train_dataset", "mode", "branch")
 log = logging.getLogger(__name__)
+
+
+def listed(text: str) -> list[str]:
+    """The names in a flag such as `--generators a,b`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def detector_name(args: argparse.Namespace) -> str:
@@ -109,6 +115,8 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
     if args.gpu is not None and args.device:
         raise ConfigError("--gpu and --device: expected one of them; found both")
     name = args.device
+    if name in (None, "cuda") and distributed.launched() > 1 and torch.cuda.is_available():
+        name = f"cuda:{distributed.local_rank() % torch.cuda.device_count()}"
     if not name and is_onnx(args.weights) and torch.cuda.is_available() and not runs_on_cuda():
         name = "cpu"
     if args.gpu is not None:
@@ -120,10 +128,11 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
 
 
 def workers(args: argparse.Namespace, pictures: int) -> int:
-    """`--workers`, else all cores but one; none for a few pictures."""
+    """`--workers`, else this process's share of the cores but one; none for a few pictures."""
     if args.workers is not None:
         return args.workers
-    return max(1, (os.cpu_count() or 1) - 1) if pictures >= 64 else 0
+    cores = (os.cpu_count() or 1) // distributed.beside()
+    return max(1, cores - 1) if pictures >= 64 else 0
 
 
 def part_of(options: Any) -> str:

@@ -19,7 +19,7 @@ from . import metrics
 from .calibrate import fit_platt
 from .config import Config, ConfigError
 from .degrade import NONE
-from .evaluate import score_table
+from .evaluate import Scorer, score_table
 from .predict import Device
 from .run import begin, log_to, open_output, run_info, write_json
 from .table import ScoreRow
@@ -142,11 +142,8 @@ def run(
         tables = []
         for name, (member, own) in zip(names, members, strict=True):
             log.info("%s: %d pictures", member.model.title, len(records))
-            tables.append(
-                score_table(
-                    output / name, records, member.model, device, own, NONE, workers, resume
-                )
-            )
+            scorer = Scorer(member.model, device, own, workers)
+            tables.append(score_table(output / name, records, scorer, (NONE,), resume))
         found = _usable(tables)
         if lost := len(records) - len(found):
             log.warning("%d of %d pictures could not be read", lost, len(records))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -71,6 +73,15 @@ def whole_batches(missing: Sequence[bool], size: int) -> list[int]:
     return [k for i in starts for k in range(i, min(i + size, len(missing)))]
 
 
+def listing_digest(records: Sequence[Record]) -> str:
+    """A hash over the names, labels, sources and generators of pictures, in their order."""
+    found = hashlib.blake2b(digest_size=16)
+    for r in records:
+        row = json.dumps([r.key, r.label, r.source, r.generator])
+        found.update(row.encode() + b"\n")
+    return found.hexdigest()
+
+
 def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], list[Record]]:
     """Splits off about `fraction` of each generator and each source of reals, at least one picture
     where there are two; which ones, a hash of the keys decides."""
@@ -84,25 +95,28 @@ def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], 
 
 
 def _splits_there(path: Path, options: DataOptions) -> set[str]:
-    """Those of the two splits that the data name."""
+    """Those of the two splits that the data name. Raises LayoutError when they are no data."""
     wanted = {options.train_split, options.val_split}
-    if path.is_dir():
+    kind = datasets.kind_of(path)
+    if kind is None:
+        raise LayoutError(f"--data {path}: expected {datasets.CHOICES}; found neither")
+    if kind == "folder":
         return {name for name in wanted if (path / name).is_dir()}
-    columns, rows = read_rows(path)
-    return wanted & {row["split"] for row in rows} if "split" in columns else set()
+    if kind == "csv_file":
+        columns, rows = read_rows(path)
+        return wanted & {row["split"] for row in rows} if "split" in columns else set()
+    return wanted & datasets.load(kind).splits(path)
 
 
 def train_and_val(
     path: Path, options: DataOptions, csv_root: Path | None = None
 ) -> tuple[list[Record], list[Record], str]:
-    """Training and validation pictures of a labelled folder or CSV, and a line that says how they
-    were told apart.
+    """Training and validation pictures of a labelled folder, CSV or archive, and a line that says
+    how they were told apart.
 
     Raises:
         LayoutError: no pictures, or one of the two lacks real or synthetic ones.
     """
-    if not path.is_dir() and path.suffix.lower() != ".csv":
-        raise LayoutError(f"--data {path}: expected a folder or a .csv file; found neither")
     there = _splits_there(path, options)
     if there == {options.train_split, options.val_split}:
         train = datasets.open_path(path, options.train_split, csv_root=csv_root)

@@ -1,77 +1,51 @@
 """Metrics of a detector's logits, each with its bootstrap interval.
 
-Labels are 1 = synthetic, 0 = real; every rate is a fraction in [0, 1]. Ranking metrics read the
-logits, never sigmoid scores: those saturate at 0 and 1 and tie pictures that the detector told
-apart. Equal logits share one threshold, as in scikit-learn.
+Labels are 1 = synthetic, 0 = real; every rate is a fraction in [0, 1]. All are computed from the
+logits, never from sigmoid scores: those saturate at 0 and 1 and tie pictures that the detector
+told apart. Equal logits share one threshold, as in scikit-learn; infinite ones are allowed.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from .table import ScoreRow
-
-AP = "AP"
-AUROC = "AUROC"
-ACCURACY = "accuracy"
-BALANCED_ACCURACY = "balanced_accuracy"
-ACCURACY_REAL = "accuracy_real"
-ACCURACY_SYNTHETIC = "accuracy_synthetic"
-TPR_AT_1 = "TPR@1%FPR"
-TPR_AT_5 = "TPR@5%FPR"
-DETECTION_RATE = "detection_rate"
-
-METRICS = (
-    AP,
-    AUROC,
+from . import _bootstrap
+from ._bootstrap import Bools, Floats, Ints, Samples, threshold_logit
+from ._cells import Cell as Cell
+from ._cells import Pairing as Pairing
+from ._cells import cells as cells
+from ._cells import labels_logits, reason_unusable
+from ._estimates import (
     ACCURACY,
-    BALANCED_ACCURACY,
     ACCURACY_REAL,
     ACCURACY_SYNTHETIC,
+    AP,
+    AUROC,
+    BALANCED_ACCURACY,
+    BEST_ACCURACY,
+    BRIER,
+    DETECTION_RATE,
+    ECE,
+    EER,
+    LOG_LOSS,
+    METRICS,
     TPR_AT_1,
     TPR_AT_5,
+    Difference,
+    Estimate,
+    Metrics,
+    estimate,
+    p_value,
 )
-
-# Elements of one chunk of resamples: small enough for the processor's cache.
-CHUNK = 1 << 16
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Cell = tuple[str, str]
-
-
-class Estimate(NamedTuple):
-    """A fraction in [0, 1] and the ends of its bootstrap interval, NaN where none was drawn."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """What a set of pictures says about a detector.
-
-    `estimates` has every name of `METRICS` when both classes are there, `DETECTION_RATE` alone
-    for synthetic pictures only, `ACCURACY_REAL` alone for real ones only, nothing for no picture.
-    `n_errors` counts the pictures that have no logit and therefore entered no metric.
-    """
-
-    n_real: int
-    n_synthetic: int
-    estimates: dict[str, Estimate] = field(default_factory=dict)
-    n_errors: int = 0
-
-    def __getitem__(self, name: str) -> Estimate:
-        """The estimate of one metric; KeyError where this set of pictures does not define it."""
-        return self.estimates[name]
+from ._estimates import LOWER_IS_BETTER as LOWER_IS_BETTER
+from ._estimates import PLAIN as PLAIN
+from ._estimates import PlainEstimate as PlainEstimate
+from .table import ScoreRow
 
 
 class Curve(NamedTuple):
@@ -86,7 +60,16 @@ class Curve(NamedTuple):
     thresholds: Floats
 
 
-def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
+class CalibrationBin(NamedTuple):
+    """The pictures whose scores lie in one bin: their mean score, the share of synthetic ones
+    among them (both in [0, 1]), and their number, at least one."""
+
+    score: float
+    share: float
+    size: int
+
+
+def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[Bools, Floats]:
     values, scores = np.asarray(labels), np.asarray(logits, dtype=np.float64)
     if values.ndim != 1 or values.shape != scores.shape:
         raise ValueError(
@@ -101,9 +84,7 @@ def _checked(labels: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.bool_], F
     return values.astype(bool), scores
 
 
-def _both_classes(
-    labels: ArrayLike, logits: ArrayLike, name: str
-) -> tuple[NDArray[np.bool_], Floats]:
+def _both_classes(labels: ArrayLike, logits: ArrayLike, name: str) -> tuple[Bools, Floats]:
     synthetic, scores = _checked(labels, logits)
     if synthetic.all() or not synthetic.any():
         raise ValueError(
@@ -113,90 +94,31 @@ def _both_classes(
     return synthetic, scores
 
 
-def threshold_logit(threshold: float) -> float:
-    """The logit of a threshold given as a probability in [0, 1]; ValueError outside."""
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"expected a threshold between 0 and 1 (a probability), found {threshold}")
-    if threshold in (0.0, 1.0):
-        return math.copysign(math.inf, threshold - 0.5)
-    return math.log(threshold) - math.log1p(-threshold)
+def _measured(labels: ArrayLike, logits: ArrayLike, name: str) -> Samples:
+    synthetic, scores = _checked(labels, logits)
+    if not scores.size:
+        raise ValueError(f"{name} needs at least one picture, found none")
+    return _bootstrap.measured(_bootstrap.rank(synthetic, scores))
+
+
+def _compared(labels: ArrayLike, logits: ArrayLike, name: str) -> Samples:
+    return _bootstrap.measured(_bootstrap.rank(*_both_classes(labels, logits, name)))
 
 
 def curve(labels: ArrayLike, logits: ArrayLike) -> Curve:
     """Cumulated counts at every distinct logit; either class may be missing."""
-    synthetic, scores = _checked(labels, logits)
-    thresholds, positions = _ranked(scores)
-    tps = np.bincount(positions[synthetic], minlength=thresholds.size).cumsum()
-    fps = np.bincount(positions[~synthetic], minlength=thresholds.size).cumsum()
-    return Curve(tps, fps, thresholds)
-
-
-def _ranked(scores: Floats) -> tuple[Floats, Ints]:
-    """Distinct logits in descending order (U,), and each picture's position in them (N,)."""
-    negated, positions = np.unique(-scores, return_inverse=True)
-    return -negated, positions.reshape(-1)
-
-
-# Below, `synthetic` and `real` (R, U) count the pictures of R samples at each of U distinct
-# logits in descending order, `tps` and `fps` (R, U) are their sums along the row: (R,) comes out.
-
-
-def _areas_roc(synthetic: Ints, real: Ints, tps: Ints, fps: Ints) -> Floats:
-    pairs = tps[:, -1] * fps[:, -1]
-    # A real picture loses to the synthetic ones above it and half to those at its own logit.
-    return (real * (2 * tps - synthetic)).sum(axis=1) / (2.0 * pairs)
-
-
-def _average_precisions(synthetic: Ints, tps: Ints, fps: Ints) -> Floats:
-    # A sample may miss the highest logits: there 0 of 0 pictures are found, and add 0.
-    precision = tps / np.maximum(tps + fps, 1)
-    return np.einsum("ru,ru->r", synthetic.astype(np.float64), precision) / tps[:, -1]
-
-
-def _counts_before(sums: Ints, ends: Ints) -> Ints:
-    """Entry `ends - 1` of each row of (R, U), 0 where `ends` (R,) is 0."""
-    found = np.take_along_axis(sums, np.maximum(ends - 1, 0)[:, None], axis=1)[:, 0]
-    return np.where(ends > 0, found, 0)
-
-
-def _tprs_at_fpr(tps: Ints, fps: Ints, fpr: float) -> Floats:
-    # The number of reals is the same in every sample, so the rate becomes one whole number; it
-    # is found by the division that defines the rate, lest 0.07 * 100 round above 7.
-    n_real = int(fps[0, -1])
-    allowed = np.flatnonzero(np.arange(n_real + 1) / n_real <= fpr)[-1]
-    return _counts_before(tps, (fps <= allowed).sum(axis=1)) / tps[:, -1]
-
-
-def _statistics(synthetic: Ints, real: Ints, cut: int) -> dict[str, Floats]:
-    """Every metric of `METRICS` for R samples; the first `cut` distinct logits count as fake."""
-    tps, fps = synthetic.cumsum(axis=1), real.cumsum(axis=1)
-    n_synthetic, n_real = tps[:, -1], fps[:, -1]
-    ends = np.full(len(tps), cut)
-    found, kept = _counts_before(tps, ends), n_real - _counts_before(fps, ends)
-    return {
-        AP: _average_precisions(synthetic, tps, fps),
-        AUROC: _areas_roc(synthetic, real, tps, fps),
-        ACCURACY: (found + kept) / (n_synthetic + n_real),
-        BALANCED_ACCURACY: (found / n_synthetic + kept / n_real) / 2,
-        ACCURACY_REAL: kept / n_real,
-        ACCURACY_SYNTHETIC: found / n_synthetic,
-        TPR_AT_1: _tprs_at_fpr(tps, fps, 0.01),
-        TPR_AT_5: _tprs_at_fpr(tps, fps, 0.05),
-    }
+    found = _bootstrap.measured(_bootstrap.rank(*_checked(labels, logits)))
+    return Curve(found.tps[0], found.fps[0], found.ranking.thresholds)
 
 
 def auroc(labels: ArrayLike, logits: ArrayLike) -> float:
     """Area under the ROC curve of labels (N,), logits (N,); ValueError without both classes."""
-    found = curve(*_both_classes(labels, logits, AUROC))
-    tps, fps = found.tps[None], found.fps[None]
-    return float(_areas_roc(np.diff(tps, prepend=0), np.diff(fps, prepend=0), tps, fps)[0])
+    return float(_bootstrap.areas_roc(_compared(labels, logits, AUROC))[0])
 
 
 def average_precision(labels: ArrayLike, logits: ArrayLike) -> float:
     """Average precision of "synthetic", the step sum; ValueError without both classes."""
-    found = curve(*_both_classes(labels, logits, AP))
-    tps, fps = found.tps[None], found.fps[None]
-    return float(_average_precisions(np.diff(tps, prepend=0), tps, fps)[0])
+    return float(_bootstrap.average_precisions(_compared(labels, logits, AP))[0])
 
 
 def tpr_at_fpr(labels: ArrayLike, logits: ArrayLike, fpr: float) -> float:
@@ -206,13 +128,90 @@ def tpr_at_fpr(labels: ArrayLike, logits: ArrayLike, fpr: float) -> float:
     """
     if not 0.0 <= fpr <= 1.0:
         raise ValueError(f"expected a false positive rate between 0 and 1, found {fpr}")
-    found = curve(*_both_classes(labels, logits, "TPR at FPR"))
-    return float(_tprs_at_fpr(found.tps[None], found.fps[None], fpr)[0])
+    return float(_bootstrap.tprs_at_fpr(_compared(labels, logits, "TPR at FPR"), fpr)[0])
 
 
-def _correct(
-    labels: ArrayLike, logits: ArrayLike, threshold: float
-) -> tuple[NDArray[np.bool_], ...]:
+def equal_error_rate(labels: ArrayLike, logits: ArrayLike) -> float:
+    """The rate in [0, 1] at which as large a share of the reals is flagged as of the fakes missed.
+
+    The points (false positive rate, true positive rate) at every distinct logit, and (0, 0), are
+    joined by straight lines; it is the false positive rate where these cross fpr = 1 - tpr. Raises
+    ValueError without both classes.
+    """
+    return float(_bootstrap.equal_error_rates(_compared(labels, logits, EER))[0])
+
+
+def best_accuracy(labels: ArrayLike, logits: ArrayLike) -> float:
+    """The highest `accuracy` that any threshold gives, `best_threshold` for one.
+
+    Chosen on the pictures it is measured on, it is optimistic. Raises ValueError without both
+    classes.
+    """
+    return float(_bootstrap.best_accuracies(_compared(labels, logits, "best accuracy"))[0])
+
+
+def best_threshold(labels: ArrayLike, logits: ArrayLike) -> float:
+    """A threshold t, as a logit, whose rule "synthetic where logit > t" has `best_accuracy`.
+
+    It lies midway between the lowest logit called synthetic and the highest called real, or at
+    the latter where no number lies midway; it is inf to call all pictures real and -inf to call
+    all synthetic. Of several best cuts it is the highest: the one that flags the fewest pictures.
+    Raises ValueError without both classes.
+    """
+    found = _compared(labels, logits, "best threshold")
+    thresholds, gains = found.ranking.thresholds, (found.tps - found.fps)[0]
+    cut = int(np.argmax(np.append(0, gains[: found.ranking.reachable])))
+    if cut == 0:
+        return math.inf
+    if cut == thresholds.size:
+        return -math.inf
+    called, kept = float(thresholds[cut - 1]), float(thresholds[cut])
+    # Halved first, lest the sum of huge logits overflow.
+    middle = called / 2 + kept / 2
+    return middle if kept <= middle < called else kept
+
+
+def calibration_bins(labels: ArrayLike, logits: ArrayLike) -> list[CalibrationBin]:
+    """Score against share of synthetic pictures, in the bins that hold a picture, ascending.
+
+    Bin k of 15 holds k / 15 <= score < (k + 1) / 15, the last one score 1 as well; a picture's
+    bin is found from its logit. Raises ValueError for no pictures.
+    """
+    found = _measured(labels, logits, "calibration")
+    at = found.ranking.bin_starts
+    synthetic, both = found.synthetic[0], found.synthetic[0] + found.real[0]
+    sizes = np.add.reduceat(both, at)
+    scores = np.add.reduceat(both * found.ranking.scores, at) / sizes
+    shares = np.add.reduceat(synthetic, at) / sizes
+    bins = zip(scores.tolist(), shares.tolist(), sizes.tolist(), strict=True)
+    return [CalibrationBin(score, share, int(size)) for score, share, size in bins][::-1]
+
+
+def expected_calibration_error(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Mean over pictures of |mean score - share of synthetic| of their bin, in [0, 1].
+
+    The 15 bins of `calibration_bins` are of equal width in the score, the probability of
+    synthetic (Naeini et al. 2015; not of the confidence in the answer, max(score, 1 - score)).
+    Raises ValueError for no pictures.
+    """
+    return float(_bootstrap.calibration_errors(_measured(labels, logits, ECE))[0])
+
+
+def brier_score(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Mean of (score - label) ** 2, in [0, 1] (Brier 1950); ValueError for no pictures."""
+    return float(_bootstrap.brier_scores(_measured(labels, logits, "Brier score"))[0])
+
+
+def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Mean of -log(probability given to the right class), in nats; ValueError for no pictures.
+
+    From the logits: it is finite for finite ones, however large, and infinite where a picture is
+    wrong with an infinite one.
+    """
+    return float(_bootstrap.log_losses(_measured(labels, logits, "log loss"))[0])
+
+
+def _correct(labels: ArrayLike, logits: ArrayLike, threshold: float) -> tuple[Bools, ...]:
     synthetic, scores = _checked(labels, logits)
     return synthetic, (scores > threshold_logit(threshold)) == synthetic
 
@@ -258,33 +257,38 @@ def balanced_accuracy(labels: ArrayLike, logits: ArrayLike, threshold: float) ->
     ) / 2
 
 
-def _resampled(rng: np.random.Generator, positions: Ints, samples: int, width: int) -> Ints:
-    """Counts (samples, width) at each distinct logit of as many draws with replacement."""
-    drawn = positions[rng.integers(0, positions.size, size=(samples, positions.size))]
-    drawn += np.arange(samples)[:, None] * width
-    return np.bincount(drawn.reshape(-1), minlength=samples * width).reshape(samples, width)
+def _statistics(samples: Samples, cut: int) -> dict[str, Floats]:
+    """Every metric of `METRICS` for R samples; the first `cut` distinct logits count as fake."""
+    n_synthetic, n_real = samples.ranking.fakes.size, samples.ranking.reals.size
+    found, kept = _bootstrap.right_answers(samples, cut)
+    return {
+        AP: _bootstrap.average_precisions(samples),
+        AUROC: _bootstrap.areas_roc(samples),
+        ACCURACY: (found + kept) / (n_synthetic + n_real),
+        BALANCED_ACCURACY: (found / n_synthetic + kept / n_real) / 2,
+        ACCURACY_REAL: kept / n_real,
+        ACCURACY_SYNTHETIC: found / n_synthetic,
+        TPR_AT_1: _bootstrap.tprs_at_fpr(samples, 0.01),
+        TPR_AT_5: _bootstrap.tprs_at_fpr(samples, 0.05),
+        EER: _bootstrap.equal_error_rates(samples),
+        BEST_ACCURACY: _bootstrap.best_accuracies(samples),
+        ECE: _bootstrap.calibration_errors(samples),
+        BRIER: _bootstrap.brier_scores(samples),
+        LOG_LOSS: _bootstrap.log_losses(samples),
+    }
 
 
-def _bootstrap(
-    fakes: Ints, reals: Ints, width: int, cut: int, resamples: int, seed: int
-) -> dict[str, Floats]:
-    """Every metric of `METRICS` on `resamples` stratified resamples, in chunks of bounded size."""
-    rng = np.random.default_rng(seed)
-    step = max(1, CHUNK // (fakes.size + reals.size))
-    chunks = []
-    for start in range(0, resamples, step):
-        samples = min(step, resamples - start)
-        synthetic = _resampled(rng, fakes, samples, width)
-        chunks.append(_statistics(synthetic, _resampled(rng, reals, samples, width), cut))
-    return {name: np.concatenate([[], *(chunk[name] for chunk in chunks)]) for name in METRICS}
+def _joined(chunks: Iterable[dict[str, Floats]]) -> dict[str, Floats]:
+    found = list(chunks)
+    return {name: np.concatenate([[], *(chunk[name] for chunk in found)]) for name in METRICS}
 
 
-def _estimate(value: float, samples: Floats, confidence: float) -> Estimate:
-    if not samples.size:
-        return Estimate(value, math.nan, math.nan)
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # A percentile interval of few pictures can miss the value that was measured; it is widened.
-    return Estimate(value, min(float(low), value), max(float(high), value))
+def _check_resampling(resamples: int, confidence: float) -> None:
+    if resamples < 0 or not 0.0 < confidence < 1.0:
+        raise ValueError(
+            "expected a number of resamples and a confidence between 0 and 1, "
+            f"found {resamples} and {confidence}"
+        )
 
 
 def evaluate(
@@ -298,58 +302,123 @@ def evaluate(
     """Every metric of labels (N,), logits (N,) at `threshold` (a probability), with intervals.
 
     The intervals are percentiles of `resamples` bootstrap resamples that draw the real and the
-    synthetic pictures separately; they are widened to contain the measured value. The same seed
-    gives the same intervals; with 0 resamples their ends are NaN. Raises ValueError for labels
+    synthetic pictures separately; they are widened to contain the measured value, and infinite
+    where the log losses of resamples are. The same seed gives the same intervals; with 0
+    resamples their ends are NaN. Raises ValueError for labels
     other than 0 and 1, NaN logits, negative `resamples`, or `confidence` outside (0, 1).
     """
     synthetic, scores = _checked(labels, logits)
     limit = threshold_logit(threshold)
-    if resamples < 0 or not 0.0 < confidence < 1.0:
-        raise ValueError(
-            "expected a number of resamples and a confidence between 0 and 1, "
-            f"found {resamples} and {confidence}"
-        )
+    _check_resampling(resamples, confidence)
     n_synthetic = int(synthetic.sum())
     n_real = synthetic.size - n_synthetic
     if not n_real or not n_synthetic:
         right = (scores > limit) == synthetic
         name = DETECTION_RATE if n_synthetic else ACCURACY_REAL
-        only = _one_class(right, resamples, seed, confidence) if right.size else None
+        only = _one_class(name, right, resamples, seed, confidence) if right.size else None
         return Metrics(n_real, n_synthetic, {name: only} if only else {})
-    thresholds, positions = _ranked(scores)
-    fakes, reals = positions[synthetic], positions[~synthetic]
-    width, cut = thresholds.size, int((thresholds > limit).sum())
-    measured = _statistics(
-        np.bincount(fakes, minlength=width)[None], np.bincount(reals, minlength=width)[None], cut
+    ranking = _bootstrap.rank(synthetic, scores)
+    cut = int((ranking.thresholds > limit).sum())
+    measured = _statistics(_bootstrap.measured(ranking), cut)
+    samples = _joined(
+        _statistics(_bootstrap.drawn_samples(ranking, drawn), cut)
+        for drawn in _bootstrap.draws(n_synthetic, n_real, resamples, seed)
     )
-    samples = _bootstrap(fakes, reals, width, cut, resamples, seed)
-    estimates = {
-        name: _estimate(float(measured[name][0]), samples[name], confidence) for name in METRICS
-    }
-    return Metrics(n_real, n_synthetic, estimates)
+    return Metrics(
+        n_real,
+        n_synthetic,
+        {
+            name: estimate(name, float(measured[name][0]), samples[name], confidence)
+            for name in METRICS
+        },
+    )
 
 
-def _one_class(right: NDArray[np.bool_], resamples: int, seed: int, confidence: float) -> Estimate:
+def _one_class(name: str, right: Bools, resamples: int, seed: int, confidence: float) -> Estimate:
     value = float(right.mean())
     # Resampling a rate with replacement is a binomial draw.
     draws = np.random.default_rng(seed).binomial(right.size, value, size=resamples)
-    return _estimate(value, draws / right.size, confidence)
+    return estimate(name, value, draws / right.size, confidence)
 
 
-def reason_unusable(row: ScoreRow) -> str:
-    """Why a row enters no metric: its error, or that its logit is NaN; empty for a usable row."""
-    if row.error or row.logit is None:
-        return row.error or "it has no logit"
-    return "its logit is NaN" if math.isnan(row.logit) else ""
+def _minus(first: Floats, second: Floats) -> Floats:
+    # Two infinite log losses are equally bad; their difference as numbers would be NaN.
+    return np.subtract(first, second, out=np.zeros(first.shape), where=first != second)
 
 
-def labels_logits(rows: Iterable[ScoreRow]) -> tuple[Ints, Floats]:
-    """Labels (N,) and logits (N,) of the labelled rows that a metric can use, in their order."""
-    pairs = [
-        (row.label, row.logit) for row in rows if row.label is not None and not reason_unusable(row)
-    ]
-    labels = np.array([label for label, _ in pairs], dtype=np.int64)
-    return labels, np.array([logit for _, logit in pairs], dtype=np.float64)
+def _rate_differences(
+    name: str, first: Bools, second: Bools, resamples: int, seed: int
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Measured and resampled differences in the share of right answers of one class."""
+    better, worse = int((first & ~second).sum()), int((second & ~first).sum())
+    shares = np.array([better, worse, first.size - better - worse]) / first.size
+    drawn = np.random.default_rng(seed).multinomial(first.size, shares, size=resamples)
+    samples = (drawn[:, 0] - drawn[:, 1]) / first.size
+    return {name: np.array([(better - worse) / first.size])}, {name: samples}
+
+
+def _differences(
+    synthetic: Bools, runs: Sequence[Floats], limit: float, resamples: int, seed: int
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Measured and resampled differences of every metric of `METRICS`."""
+    ranked = [_bootstrap.rank(synthetic, scores) for scores in runs]
+    cuts = [int((ranking.thresholds > limit).sum()) for ranking in ranked]
+
+    def difference(samples: Iterable[Samples]) -> dict[str, Floats]:
+        first, second = map(_statistics, samples, cuts)
+        return {name: _minus(first[name], second[name]) for name in METRICS}
+
+    drawn = _bootstrap.draws(ranked[0].fakes.size, ranked[0].reals.size, resamples, seed)
+    return difference(map(_bootstrap.measured, ranked)), _joined(
+        difference([_bootstrap.drawn_samples(ranking, chunk) for ranking in ranked])
+        for chunk in drawn
+    )
+
+
+def paired_difference(
+    labels: ArrayLike,
+    logits_a: ArrayLike,
+    logits_b: ArrayLike,
+    names: Collection[str],
+    threshold: float,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> dict[str, Difference]:
+    """How far each named metric of run a is above that of run b, on the very same pictures.
+
+    `labels`, `logits_a` and `logits_b` (N,) are in one order; `threshold` is a probability. Every
+    resample draws the same pictures for both runs, each class for itself, as in `evaluate`. The
+    p-value is the percentile interval's: twice the share of resamples on the other side of 0, or
+    on it, the measured difference counted among them; it is never below 2 / (resamples + 1). Two
+    infinite log losses do not differ.
+
+    Raises ValueError for what `evaluate` refuses, for no pictures, and for a name that `evaluate`
+    has no estimate of for such labels.
+    """
+    synthetic, first = _checked(labels, logits_a)
+    _, second = _checked(labels, logits_b)
+    limit = threshold_logit(threshold)
+    _check_resampling(resamples, confidence)
+    if not synthetic.size:
+        raise ValueError("a paired difference needs at least one picture, found none")
+    both = synthetic.any() and not synthetic.all()
+    only = DETECTION_RATE if synthetic.any() else ACCURACY_REAL
+    defined = METRICS if both else (only,)
+    if unknown := [name for name in names if name not in defined]:
+        raise ValueError(f"expected metrics among {', '.join(defined)}; found {unknown[0]!r}")
+    if both:
+        measured, samples = _differences(synthetic, (first, second), limit, resamples, seed)
+    else:
+        right = [(scores > limit) == synthetic for scores in (first, second)]
+        measured, samples = _rate_differences(only, right[0], right[1], resamples, seed)
+    return {
+        name: Difference(
+            estimate(name, float(measured[name][0]), samples[name], confidence),
+            p_value(samples[name]),
+        )
+        for name in names
+    }
 
 
 def evaluate_rows(
@@ -359,21 +428,3 @@ def evaluate_rows(
     found = evaluate(*labels_logits(rows), threshold, resamples, seed)
     n_errors = sum(row.label is not None and bool(reason_unusable(row)) for row in rows)
     return Metrics(found.n_real, found.n_synthetic, found.estimates, n_errors)
-
-
-def cells(rows: Iterable[ScoreRow]) -> dict[Cell, list[ScoreRow]]:
-    """(source, generator) -> the reals a generator is measured against, then its fakes; sorted.
-
-    The reals are those of the fakes' own source, or all reals of the table when that source has
-    none. Rows with an error are kept, rows without a label are not. A table without synthetic
-    pictures has no cells.
-    """
-    reals: defaultdict[str, list[ScoreRow]] = defaultdict(list)
-    fakes: defaultdict[Cell, list[ScoreRow]] = defaultdict(list)
-    for row in rows:
-        if row.label == 0:
-            reals[row.source].append(row)
-        elif row.label == 1:
-            fakes[row.source, row.generator].append(row)
-    every_real = [row for group in reals.values() for row in group]
-    return {cell: reals.get(cell[0], every_real) + fakes[cell] for cell in sorted(fakes)}

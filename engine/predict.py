@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datasets import Record
-from datasets._images import SCORING_SEED, Item, PictureDataset
+from datasets._images import SCORING_SEED, Item, Lookup, PictureDataset
 from detectors._base import Detector
 
 from .config import ConfigError
@@ -30,6 +30,17 @@ AT_ONCE = 4  # pictures of a forward pass on the CPU: tensors of more leave its 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 KEPT = 1 << 30
 Show = Callable[[Record, Tensor], None]
+
+
+@dataclass
+class Tally:
+    """How many pictures went through the network, and how many were known from earlier runs."""
+
+    scored: int = 0
+    reused: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.scored + other.scored, self.reused + other.reused)
 
 
 def leave_signals(_: int) -> None:
@@ -106,6 +117,7 @@ def _row(record: Record, item: Item, logit: float | None, degradation: str) -> S
         degradation=degradation,
         width=item.width,
         height=item.height,
+        digest=item.digest,
     )
 
 
@@ -165,16 +177,25 @@ def score(
     degradation: Degradation | None = None,
     seed: int = SCORING_SEED,
     show: Show | None = None,
+    lookup: Lookup | None = None,
+    tally: Tally | None = None,
 ) -> Iterator[list[ScoreRow]]:
     """Yields the rows of `records` in their order, a batch at a time.
 
     The model is used as it is: in evaluation mode, on its device. Unreadable pictures give rows
     with their error. Logits are rounded to 6 decimals; the score derives from the rounded logit.
-    `show` gets each readable picture's record and the relevance that its logit rests on.
+    `show` gets each readable picture's record and the relevance that its logit rests on. With
+    `lookup` rows carry the digest of the picture's file, and what it knows is not scored again.
+    `tally` counts.
+
+    Raises:
+        ConfigError: a worker process was killed.
     """
     if device.device.type == "cpu":
         reuse_memory()
-    dataset = PictureDataset(records, model.transform(train=False), degradation, seed)
+    dataset = PictureDataset(
+        records, model.transform(train=False), degradation, seed, lookup=lookup
+    )
     name = degradation.name if degradation else NONE
     loader = DataLoader(
         dataset,
@@ -184,13 +205,29 @@ def score(
         worker_init_fn=leave_signals,
         generator=torch.Generator(),  # its own, or it would draw from training's random state
     )
-    for items in loader:
+    for items in _alive(loader):
         readable = [item for item in items if item.value is not None]
         found = iter(_logits(model, readable, device, show is not None) if readable else [])
         rows = []
         for item in items:
-            logit, relevance = next(found) if item.value is not None else (None, None)
+            logit, relevance = next(found) if item.value is not None else (item.known, None)
             rows.append(_row(records[item.index], item, logit, name))
             if show is not None and relevance is not None:
                 show(records[item.index], relevance)
+        if tally is not None:
+            tally.scored += len(readable)
+            tally.reused += sum(item.known is not None for item in items)
         yield rows
+
+
+def _alive(loader: DataLoader) -> Iterator[list[Item]]:
+    """The loader's batches. Raises ConfigError when the system killed one of its workers."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ConfigError(
+            "a process that decodes pictures was killed, for want of memory as a rule: "
+            "use fewer --workers or a smaller --batch_size"
+        ) from error

@@ -10,39 +10,45 @@ from types import TracebackType
 from tqdm import tqdm
 
 LINE_SECONDS = 30.0
+SCALES = {"pic": (1, "pic"), "B": (10**6, "MB")}
 log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts pictures; shows rate and time left. Use as a context manager."""
+    """Counts pictures, or bytes (`unit` B); shows rate and time left. Use as a context manager."""
 
-    def __init__(self, total: int, what: str, initial: int = 0) -> None:
+    def __init__(self, total: int, what: str, initial: int = 0, unit: str = "pic") -> None:
         self.what = what
         self.total = total
         self.count = initial
         self._initial = initial
         self._start = self._last = time.monotonic()
         self._bar = (
-            tqdm(total=total, initial=initial, desc=what, unit="pic", dynamic_ncols=True)
+            tqdm(
+                total=total, initial=initial, desc=what, unit=unit, unit_scale=unit == "B",
+                dynamic_ncols=True,
+            )
             if sys.stderr.isatty()
             else None
-        )
+        )  # fmt: skip
+        self._scale, self._unit = SCALES[unit]
 
-    def advance(self, pictures: int, **shown: str) -> None:
-        """`pictures` more are done; `shown` values stand behind the bar."""
-        self.count += pictures
+    def advance(self, count: int, **shown: str) -> None:
+        """`count` more are done; `shown` values stand behind the bar."""
+        self.count += count
         if self._bar is not None:
             if shown:
                 self._bar.set_postfix(shown, refresh=False)
-            self._bar.update(pictures)
+            self._bar.update(count)
         elif time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
             rate = (self.count - self._initial) / (self._last - self._start)
             left = (self.total - self.count) / rate if rate else float("inf")
             notes = "".join(f", {key} {value}" for key, value in shown.items())
             log.info(
-                "%s: %d/%d, %.1f pic/s, %.0f s left%s",
-                self.what, self.count, self.total, rate, left, notes,
+                "%s: %d/%d, %.1f %s/s, %.0f s left%s",
+                self.what, self.count // self._scale, self.total // self._scale,
+                rate / self._scale, self._unit, left, notes,
             )  # fmt: skip
 
     def __enter__(self) -> Progress:

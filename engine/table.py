@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -15,12 +16,13 @@ from .config import ConfigError
 FLUSH_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScoreRow:
     """What one scoring pass found out about one picture.
 
     `logit` is in natural-log odds of "synthetic", `score` = sigmoid(logit) in [0, 1]; both are
-    None exactly when `error` is not empty. `label`: 1 synthetic, 0 real, None unknown.
+    None exactly when `error` is not empty. `label`: 1 synthetic, 0 real, None unknown. `digest`:
+    of the picture's file, as datasets/_images.py has it, empty where it was not asked for.
     """
 
     key: str
@@ -33,6 +35,7 @@ class ScoreRow:
     degradation: str
     width: int | None
     height: int | None
+    digest: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(ScoreRow))
@@ -47,15 +50,17 @@ def _parse(record: dict[str, str]) -> ScoreRow:
 
     return ScoreRow(
         key=record["key"],
-        source=record["source"],
-        generator=record["generator"],
+        # Millions of rows share a few of these.
+        source=sys.intern(record["source"]),
+        generator=sys.intern(record["generator"]),
         label=integer("label"),
         logit=number("logit"),
         score=number("score"),
         error=record["error"],
-        degradation=record["degradation"],
+        degradation=sys.intern(record["degradation"]),
         width=integer("width"),
         height=integer("height"),
+        digest=record["digest"],
     )
 
 

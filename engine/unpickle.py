@@ -19,6 +19,7 @@ from torch import Tensor
 
 from detectors._base import WeightsError
 
+from ._hub import is_other_file
 from ._inert import STORAGES, DamagedError, Machine, RefusedError, Storage, whole_numbers, wrong
 
 CHUNK = 1 << 20
@@ -26,25 +27,15 @@ CHUNK = 1 << 20
 
 def _what_else(path: Path) -> str:
     """What a file is that is no torch.save file of the zip format."""
+    if other := is_other_file(path):
+        return other
     with path.open("rb") as stream:
-        head = stream.read(512)
-    start = head.lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page: download the file itself, in a browser"
-    if start.startswith(b"version https://git-lfs"):
-        return "a pointer of git-lfs: download the file that it stands for"
-    if head.startswith(b"PK"):
+        head = stream.read(2)
+    if head == b"PK":
         return "the beginning of one, the rest is missing: get it again"
     if head.startswith(b"\x80"):
         return "a pickle of an older form: load and save it with a current torch where you trust it"
-    return "something else" if head else "an empty file"
-
-
-def is_other_file(path: Path) -> str | None:
-    """What a file is that comes in a weight file's place when a download goes wrong: a web page or
-    a git-lfs pointer, and what to do; None when it is neither."""
-    text = _what_else(path)
-    return text if text.startswith(("a web page", "a pointer", "an empty")) else None
+    return "something else"
 
 
 class _Archive:

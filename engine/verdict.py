@@ -19,7 +19,7 @@ from torch import Tensor
 
 import datasets
 from datasets import Record
-from datasets._images import open_picture
+from datasets._images import decode, read_bytes
 from datasets.csv_file import read_rows
 from detectors._base import Detector
 
@@ -64,23 +64,17 @@ def judge_of(loaded: Loaded, threshold: float | None) -> Judge:
     return Judge(threshold, None)
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name that is too long, a folder that may not be entered
-        return False
-
-
 def collect(
     inputs: Sequence[str], csv_root: Path | None, stdin: TextIO | None = None
 ) -> list[Record]:
-    """Records of pictures, folders (recursive), CSV files and `-` (paths on standard input).
+    """Records of pictures, folders (recursive), CSV files, archives and `-` (paths on standard
+    input).
 
-    `key` is the path as results show it. A named file that is missing becomes a record all the
-    same: its row will carry the error.
+    `key` is the path as results show it: in an archive, the archive's and the member's. A named
+    file that is missing becomes a record all the same: its row will carry the error.
 
     Raises:
-        LayoutError: a folder or CSV without pictures, or nothing named at all.
+        LayoutError: a folder, CSV or archive without pictures, or nothing named at all.
     """
     found: list[Record] = []
     for name in inputs:
@@ -88,9 +82,10 @@ def collect(
         if name == STDIN:
             lines = (line.rstrip("\r\n") for line in stdin or sys.stdin)
             found += [Record(line, Path(line)) for line in lines if line]
-        elif _is_folder(path) or path.suffix.lower() == ".csv":
-            listed = datasets.open_path(path, labelled=False, csv_root=csv_root)
-            found += [Record(str(record.path), record.path) for record in listed]
+        elif datasets.kind_of(path):
+            for record in datasets.open_path(path, labelled=False, csv_root=csv_root):
+                shown = path / record.key if record.member else record.path
+                found.append(Record(str(shown), record.path, member=record.member))
         else:
             found.append(Record(name, path))
     if not found:
@@ -180,7 +175,7 @@ class Request:
 def overlay_path(output: Path, record: Record) -> Path:
     """Where the explanation of a picture goes: its name, and a sum that tells namesakes apart."""
     digest = zlib.crc32(record.key.encode("utf-8", "surrogateescape"))
-    stem = re.sub(r"[^\w.-]+", "_", record.path.stem)[:80]
+    stem = re.sub(r"[^\w.-]+", "_", Path(record.key).stem)[:80]
     return output / EXPLAIN / f"{stem}_{digest:08x}.png"
 
 
@@ -191,7 +186,7 @@ def _overlays(model: Detector, output: Path) -> Show:
     def show(record: Record, relevance: Tensor) -> None:
         path = overlay_path(output, record)
         temporary = path.with_name(path.name + ".part")
-        model.overlay(open_picture(record.path), relevance).save(temporary, "PNG")
+        model.overlay(decode(read_bytes(record)), relevance).save(temporary, "PNG")
         replace_file(temporary, path)
 
     return show

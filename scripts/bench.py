@@ -34,6 +34,14 @@ from scripts._bench_base import (  # noqa: E402
     large_picture,
     median_cost,
 )
+from scripts._bench_eval import (  # noqa: E402
+    measure_bootstrap,
+    measure_cospy_bench,
+    measure_eval_memory,
+    measure_listing,
+    measure_overhead,
+    measure_processes,
+)
 from scripts._bench_models import (  # noqa: E402
     measure_cospy,
     measure_cospy_memory,
@@ -109,11 +117,17 @@ QUICK: dict[str, Measure] = {
     "spai": measure_spai,
     "ssp": measure_ssp,
     "cospy": measure_cospy,
+    "bootstrap": measure_bootstrap,
+    "overhead": measure_overhead,
+    "processes": measure_processes,
 }
 SLOW: dict[str, Measure] = {
     "parity": measure_parity,
     "spai_memory": measure_spai_memory,
     "cospy_memory": measure_cospy_memory,
+    "cospy_bench": measure_cospy_bench,
+    "listing": measure_listing,
+    "eval_memory": measure_eval_memory,
 }
 MEASURES = QUICK | SLOW
 

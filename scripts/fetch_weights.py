@@ -61,15 +61,9 @@ def where(entry: Entry) -> str:
     return f"page {entry.source.url}" if isinstance(entry.source, Page) else "ships"
 
 
-def size_of(size: int | None) -> str:
-    """Bytes for people, as the hub shows them: 935 MB."""
-    if size is None:
-        return "-"
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
 def table() -> list[str]:
     """All entries, a line each under a header, in columns."""
+    from engine._text import columns, size_text
     from engine.manifest import find, read_manifest
 
     rows = [HEADER]
@@ -77,12 +71,11 @@ def table() -> list[str]:
         path = find(name)
         rows.append(
             (
-                name, "no" if path is None else "yes", size_of(entry.size),
+                name, "no" if path is None else "yes", size_text(entry.size),
                 entry.licence or "not stated", where(entry), entry.title, str(path or "-"),
             )
         )  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return columns(rows)
 
 
 def bring_all(force: bool) -> int:

@@ -50,6 +50,12 @@ def make_tree(root: Path, count: int = 6, size: tuple[int, int] = (72, 64), seed
     return root
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that one test keeps are not found by another, nor by the user."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A labelled folder: 12 real pictures, 6 of each of two generators."""

@@ -126,6 +126,7 @@ def test_wrong_flags_are_one_line(bare: Cli, arguments: str, said: str) -> None:
     ("arguments", "said"),
     [
         ("--set default.crpo=64", r"default\.crpo.*default\.crop.*default\.views"),
+        ("--set default.views=1 default.crpo=64", r"default\.crpo.*default\.crop.*default\.views"),
         ("--set nobody.x=1", "nobody.*default, train, data, score"),
         ("--set views=1", "section.key=value.*'views=1'"),
         ("--set default.views=many", "default.views.*int.*'many'"),
@@ -420,14 +421,14 @@ def test_evaluation_writes_files_that_agree(
     done = evaluate("--output", output, "--threshold", 0.6)
     assert (done.status, done.err) == (0, "")
     assert any(str(output) in line for line in done.log)
-    plots = {"roc.png", "pr.png", "histogram.png", "generators.png"}
+    plots = {"roc.png", "pr.png", "histogram.png", "calibration.png", "generators.png"}
     files = {"scores.csv", "result.json", "output.json", "evaluation.log", "run.json"}
-    files |= {"report.md", "report.html"} | plots
+    files |= {"report.md", "report.html", "errors.png"} | plots
     assert {path.name for path in output.iterdir()} == files
 
     rows = read_csv(output / "scores.csv")
     columns = ("key", "source", "generator", "label", "logit", "score", "error", "degradation")
-    assert tuple(rows[0]) == (*columns, "width", "height")
+    assert tuple(rows[0]) == (*columns, "width", "height", "digest")
     assert [row["key"] for row in rows] == sorted(
         path.relative_to(tree).as_posix() for path in tree.rglob("*.*")
     )
@@ -452,8 +453,8 @@ def test_evaluation_writes_files_that_agree(
 
     run = json.loads((output / "run.json").read_text())
     assert run["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert run["counts"] == {"pictures": 24, "unreadable": 0}
-    assert (run["threshold"], run["degradation"], run["device"]) == (0.6, "none", "cpu")
+    assert run["counts"] == {"pictures": 24, "unreadable": 0, "scored_now": 24, "reused": 0}
+    assert (run["threshold"], run["degradations"], run["device"]) == (0.6, ["none"], "cpu")
     assert run["config"]["default"]["crop"] == 48
     assert {"command", "git_revision", "versions", "platform", "seconds"} <= run.keys()
 
@@ -486,7 +487,7 @@ def test_degradations_are_written_in_the_rows(evaluate: Cli, tmp_path: Path) -> 
     assert all(changed)
 
 
-@pytest.mark.parametrize("wrong", ["blur:3", "jpeg", "jpeg:0", "crop:64+", "jpeg:90,crop:64"])
+@pytest.mark.parametrize("wrong", ["blur:x", "jpeg", "jpeg:0", "crop:64+", "jpeg:90,crop:64"])
 def test_a_wrong_degradation_leaves_no_folder(evaluate: Cli, tmp_path: Path, wrong: str) -> None:
     output = tmp_path / "eval"
     assert "--degrade" in evaluate("--output", output, "--degrade", wrong).complaint
@@ -575,7 +576,7 @@ def test_an_earlier_run_is_neither_mixed_nor_lost(
         "precision": ("--precision", "bf16"),
     }
     others |= (
-        {"degradation": ("--degrade", "jpeg:90"), "gan": ("--generators", "diffusion")}
+        {"degradations": ("--degrade", "jpeg:90"), "data": ("--generators", "diffusion")}
         if phase == "eval"
         else {"threshold": ("--threshold", 0.1), "band": ("--threshold", 0.5)}
     )

@@ -21,8 +21,15 @@ FILES.append(ROOT / "main.py")
 # Slow to import, or not installed everywhere: only the function that needs one imports it.
 HEAVY = {
     "open_clip", "timm", "diffusers", "transformers", "gradio", "onnx", "onnxruntime", "matplotlib",
-    "tensorboard", "huggingface_hub", "lmdb", "pillow_heif", "sklearn", "scipy",
+    "tensorboard", "huggingface_hub", "lmdb", "pyarrow", "pillow_heif", "sklearn",
+    "scipy", "py7zr",
 }  # fmt: skip
+# What a file of datasets may need besides Pillow and numpy.
+FORMAT_READERS = {
+    "_images.py": {"torch", "pillow_heif"},
+    "lmdb_file.py": {"lmdb"},
+    "parquet_file.py": {"pyarrow"},
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,7 @@ def test_the_reader_of_imports_sees_all_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", in_package("datasets"), ids=name_of)
 def test_datasets_need_no_more_than_pillow_and_numpy(path: Path) -> None:
     allowed = {*sys.stdlib_module_names, "PIL", "numpy", "datasets"}
-    if path.name == "_images.py":
-        allowed |= {"torch", "pillow_heif"}
+    allowed |= FORMAT_READERS.get(path.name, set())
     others = [f"line {i.line}: {i.module}" for i in imports(path) if i.root not in allowed]
     assert others == []
 

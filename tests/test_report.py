@@ -16,7 +16,14 @@ import pytest
 from PIL import Image
 
 from engine import report
-from engine.metrics import Estimate, Metrics
+from engine._analysis import Analysis, averages, means
+from engine._blocks import WIDE
+from engine._plots_groups import heat_metric, heatmap
+from engine._published import Comparable
+from engine._tables import metric_name, points
+from engine.benchmark import Published
+from engine.metrics import Cell, Estimate, Metrics, Pairing
+from engine.report import View
 from engine.table import ScoreRow
 
 RUN: dict[str, object] = {
@@ -29,11 +36,11 @@ NASTY = "<b>|\n"
 
 def row(label: int | None, logit: float, source: str, generator: str, key: str) -> ScoreRow:
     score = 1 / (1 + math.exp(-logit))
-    return ScoreRow(key, source, generator, label, logit, score, "", "", 64, 64)
+    return ScoreRow(key, source, generator, label, logit, score, "", "none", 64, 64)
 
 
 def broken(key: str, error: str = "truncated") -> ScoreRow:
-    return ScoreRow(key, "coco", "glide", 1, None, None, error, "", None, None)
+    return ScoreRow(key, "coco", "glide", 1, None, None, error, "none", None, None)
 
 
 def table(sources: Iterable[str] = ("coco",), n: int = 40) -> list[ScoreRow]:
@@ -61,15 +68,29 @@ def without_plots(page: str) -> str:
 
 
 @pytest.fixture
+def drawn() -> None:
+    """For tests that look at plots, which take most of a report's time."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(report._plots, "draw", lambda analysis: {})
+
+
+@pytest.fixture
 def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
-def test_all_files_are_written_and_the_plots_open(tmp_path: Path) -> None:
+def test_all_files_are_written_and_the_plots_open(tmp_path: Path, drawn: None) -> None:
     files = report.write_report(tmp_path / "new", table(), 0.5, RUN, "Title")
-    names = {"report.md", "report.html", "roc.png", "pr.png", "histogram.png", "generators.png"}
+    names = {
+        "report.md", "report.html", "roc.png", "pr.png", "histogram.png", "calibration.png",
+        "generators.png",
+    }  # fmt: skip
     assert {path.name for path in files} == names
     assert {path.name for path in (tmp_path / "new").iterdir()} == names
     for path in files:
@@ -80,9 +101,9 @@ def test_all_files_are_written_and_the_plots_open(tmp_path: Path) -> None:
                 assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 10
 
 
-def test_the_html_holds_its_plots_and_refers_to_nothing_else(tmp_path: Path) -> None:
+def test_the_html_holds_its_plots_and_refers_to_nothing_else(tmp_path: Path, drawn: None) -> None:
     _, page = written(tmp_path, table())
-    assert page.count('src="data:image/png;base64,') == 4
+    assert page.count('src="data:image/png;base64,') == 5
     rest = without_plots(page)
     assert "http" not in rest and "src=" not in rest and "href=" not in rest
     assert "url(" not in rest and "@import" not in rest
@@ -116,13 +137,13 @@ def test_numbers_are_percent_with_their_interval(tmp_path: Path) -> None:
     found = report.analyse(table(), 0.5)
     text, page = written(tmp_path, table())
     for name, estimate in found.pooled.estimates.items():
-        label = report.NAMES.get(name, name)
+        label = metric_name(name)
         assert f"| {label} | {report.percent(estimate)} |" in text
         assert report.percent(estimate) in page
     cell = found.cells["coco", "sd_v1_4"]
     line = next(line for line in text.splitlines() if line.startswith("| sd_v1_4 |"))
     assert line.startswith("| sd_v1_4 | coco | 40 | 20 | 0 |")
-    for name in report.WIDE:
+    for name in WIDE:
         assert report.percent(cell.estimates[name]) in line
 
 
@@ -143,22 +164,105 @@ def test_the_first_twenty_unreadable_pictures_are_named(tmp_path: Path) -> None:
     assert "None." in text and "without a score" not in text
 
 
-def test_degradations_have_a_line_each(tmp_path: Path) -> None:
-    jpeg = [dataclasses.replace(each, degradation="jpeg 50") for each in table()]
-    text, _ = written(tmp_path, table() + jpeg)
-    assert "| none | 40 | 40 | 0 |" in text and "| jpeg 50 | 40 | 40 | 0 |" in text
-    assert "Degradations" not in written(tmp_path, jpeg)[0]
+def degraded(rows: list[ScoreRow], name: str, shift: float = 0.0) -> list[ScoreRow]:
+    return [
+        dataclasses.replace(each, degradation=name, logit=(each.logit or 0.0) + shift)
+        for each in rows
+    ]
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading of the Markdown report."""
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_the_sweep_is_apart_from_the_main_numbers(tmp_path: Path, drawn: None) -> None:
+    alone, swept = table(), [*table(), *degraded(table(), "blur:2", 3.0)]
+    plain = report.analyse(alone, 0.5)
+    # The order in which a table was filled decides nothing.
+    for rows in (swept, swept[::-1]):
+        found = report.analyse(rows, 0.5)
+        assert list(found.degradations) == ["none", "blur:2"]
+        values = {name: value.value for name, value in found.pooled.estimates.items()}
+        assert values == {name: value.value for name, value in plain.pooled.estimates.items()}
+    assert plain.degradations == {}
+    blurred = report.analyse(degraded(table(), "blur:2", 3.0), 0.5)
+    assert report.analyse(swept, 0.5).degradations["blur:2"].pooled == blurred.pooled
+    text, _ = written(tmp_path, swept)
+    rows = section(text, "Degradations")
+    assert rows.count("| none |") == rows.count("| blur:2 |") == 2
+    rate = report.percent(blurred.pooled["accuracy_real"])
+    assert f" {rate} |" in rows and f" {rate} |" not in section(text, "Averages")
+    assert (tmp_path / "robustness.png").exists()
+    assert "Degradations" not in written(tmp_path, alone)[0]
+    assert not (tmp_path / "robustness.png").exists()
+
+
+def test_the_base_is_what_the_view_says() -> None:
+    rows = [*table(), *degraded(table(), "jpeg:95", -9.0)]
+    found = report.analyse(rows, 0.5, view=View(base="jpeg:95"))
+    assert found.base == "jpeg:95" and list(found.degradations) == ["jpeg:95", "none"]
+    assert found.pooled["accuracy_real"].value == 1.0
+    result = report.result_json(rows, 0.5, View(base="jpeg:95"))
+    assert result["coco"]["glide"]["size"] == 60
+    # A table without the base is read by its first degradation.
+    assert report.analyse(degraded(table(), "webp:80"), 0.5).base == "webp:80"
+
+
+def test_unreadable_pictures_are_counted_per_degradation(tmp_path: Path) -> None:
+    rows = [*table(), broken("a.png"), *degraded(table(), "blur:1")]
+    text, page = written(tmp_path, rows)
+    assert "| none | 40 | 40 | 1 |" in text and "| blur:1 | 40 | 40 | 0 |" in text
+    warned = "1 of 81 pictures (1.2 %) under none could not be scored"
+    assert f"> **Warning:** {warned}" in text and warned in page
+
+
+@pytest.mark.parametrize(("unreadable", "warned"), [(0, False), (2, False), (3, True)])
+def test_more_than_one_percent_unreadable_is_a_warning(
+    tmp_path: Path, unreadable: int, warned: bool
+) -> None:
+    rows = [*table(n=100)[:198], *(broken(f"{n}.png") for n in range(unreadable))]
+    for text in written(tmp_path, rows):
+        assert ("could not be scored. Every" in text) == warned
+
+
+def cell(value: float) -> Metrics:
+    return Metrics(1, 1, {"AP": Estimate(value, value, value)})
 
 
 def test_averages_are_named_and_differ() -> None:
-    def cell(value: float) -> Metrics:
-        return Metrics(1, 1, {"AP": Estimate(value, value, value)})
+    cells = {("a", "x"): cell(0.2), ("b", "x"): cell(0.4), ("a", "y"): cell(0.9)}
+    found = {each.kind: each for each in averages(cell(0.5), cells, "cells")}
+    assert found["generators"].name == "mean over 2 generators"
+    assert found["generators"].values["AP"] == pytest.approx(0.6)
+    assert found["cells"].name == "mean over 3 cells"
+    assert found["cells"].values["AP"] == pytest.approx(0.5)
+    assert found["pictures"].values["AP"] == 0.5
+    assert means(cells, 0) == {"a": {"AP": pytest.approx(0.55)}, "b": {"AP": 0.4}}
+    alone = averages(cell(0.2), {("a", "x"): cell(0.2)}, "generators")
+    assert [each.name for each in alone] == ["pooled over pictures", "mean over 1 generator"]
+    assert [each.kind for each in averages(cell(0.2), {}, "generators")] == ["pictures"]
 
-    found = report.cell_means({("a", "x"): cell(0.2), ("b", "x"): cell(0.4), ("a", "y"): cell(0.9)})
-    assert found["mean over 2 generators"]["AP"] == pytest.approx(0.6)
-    assert found["mean over 3 cells"]["AP"] == pytest.approx(0.5)
-    assert list(report.cell_means({("a", "x"): cell(0.2)})) == ["mean over 1 generator"]
-    assert report.cell_means({}) == {}
+
+@pytest.mark.parametrize("headline", ["generators", "cells", "pictures"])
+def test_one_average_is_marked(tmp_path: Path, headline: str) -> None:
+    rows = table(("coco", "flickr"))
+    found = report.analyse(rows, 0.5, 50, view=View(average=headline))
+    report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
+    names = {
+        "generators": "mean over 2 generators",
+        "cells": "mean over 4 cells",
+        "pictures": "pooled over pictures",
+    }
+    for text in ((tmp_path / "report.md").read_text(), report.summary_text(rows, 0.5, found)):
+        for kind, name in names.items():
+            assert (f"{name} (headline)" in text) == (kind == headline)
+
+
+def test_a_mean_over_cells_is_marked_where_there_is_one_cell_a_generator() -> None:
+    """Where cells and generators are the same, there is but one mean."""
+    found = report.analyse(table(), 0.5, 0, view=View(average="cells"))
+    assert found.headline.name == "mean over 2 generators"
 
 
 def test_each_set_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -169,7 +273,7 @@ def test_each_set_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert report.summary_text(rows, 0.5, found)
 
 
-def test_fakes_alone_have_a_detection_rate_and_no_ranking(tmp_path: Path) -> None:
+def test_fakes_alone_have_a_detection_rate_and_no_ranking(tmp_path: Path, drawn: None) -> None:
     fakes = [each for each in table() if each.label == 1]
     text, page = written(tmp_path, fakes)
     for content in (text, without_plots(page), report.summary_text(fakes, 0.5)):
@@ -204,14 +308,16 @@ def test_reals_alone_have_their_accuracy(tmp_path: Path) -> None:
     ],
     ids=["empty", "error", "unlabelled", "one fake", "two pictures"],
 )
-def test_tiny_tables_are_reported(tmp_path: Path, rows: list[ScoreRow]) -> None:
+def test_tiny_tables_are_reported(tmp_path: Path, rows: list[ScoreRow], drawn: None) -> None:
     text, page = written(tmp_path, rows)
     assert "Run" in text and "</html>" in page
     assert report.summary_text(rows, 0.5).startswith("percent")
     json.dumps([report.result_json(rows, 0.5), report.output_json(rows)], allow_nan=False)
 
 
-def test_without_matplotlib_the_tables_remain(tmp_path: Path, no_matplotlib: None) -> None:
+def test_without_matplotlib_the_tables_remain(
+    tmp_path: Path, no_matplotlib: None, drawn: None
+) -> None:
     (tmp_path / "roc.png").write_bytes(b"of an earlier report")
     text, page = written(tmp_path, table())
     assert {path.name for path in tmp_path.iterdir()} == {"report.md", "report.html"}
@@ -245,12 +351,260 @@ def test_summary_is_aligned_and_complete() -> None:
         "coco/sd_v1_4",
         "flickr/glide",
         "flickr/sd_v1_4",
-        "mean over 2 generators",
+        "mean over 2 generators (headline)",
         "mean over 4 cells",
     ]
     assert len({len(line) for line in lines}) == 1
     single = report.summary_text(table(), 0.5)
     assert "\nglide  " in single and "cells" not in single
+
+
+# What was published
+
+
+def published(**tables: dict[str, dict[str, object]]) -> Published:
+    empty = {name: {} for name in ("cells", "generators", "sources", "averages")}
+    return Published("Paper, table 1", "default", {}, **(empty | tables))  # type: ignore[arg-type]
+
+
+def crossed_analysis(figures: Published, sources: Iterable[str] = ("coco", "flickr")) -> Analysis:
+    """Every cell has AP 0.9 and accuracy 0.8, but flickr/sd_v1_4 AP 0.7."""
+    cells: dict[Cell, Metrics] = {}
+    for source in sources:
+        for generator in ("glide", "sd_v1_4"):
+            value = 0.7 if (source, generator) == ("flickr", "sd_v1_4") else 0.9
+            cells[source, generator] = Metrics(
+                1, 1, {"AP": Estimate(value, 0.5, 1.0), "accuracy": Estimate(0.8, 0.5, 1.0)}
+            )
+    empty = report.analyse([], 0.5, view=View(average="cells", published=figures))
+    pooled = cells["coco", "glide"]
+    return dataclasses.replace(
+        empty, pooled=pooled, cells=cells, averages=averages(pooled, cells, "cells")
+    )
+
+
+FIGURES = published(
+    cells={
+        "AP": {
+            "coco": {"glide": 95.0, "sd_v1_4": 90.0},
+            "flickr": {"glide": 85.0, "sd_v1_4": 80.0},
+        }
+    },
+    sources={"AP": {"coco": 92.6, "flickr": 82.4}},
+)
+
+
+def test_published_figures_stand_beside_ours() -> None:
+    found = Comparable(FIGURES, crossed_analysis(FIGURES))
+    assert found.cell(("flickr", "sd_v1_4")) == {"AP": 80.0}
+    assert found.source("coco") == {"AP": 92.6}
+    assert found.generator("glide") == {"AP": 90.0}
+    assert found.average("cells") == {"AP": 87.5} == found.average("generators")
+    assert found.average("pictures") == {}
+
+
+def test_a_part_is_not_compared_with_the_mean_of_the_whole() -> None:
+    figures = dataclasses.replace(
+        FIGURES,
+        cells={"AP": {"coco": {"glide": 95.0, "sd_v1_4": 90.0, "more": 10.0}}},
+        averages={"AP": {"cells": 65.0, "pictures": 66.0}},
+    )
+    found = Comparable(figures, crossed_analysis(figures, ["coco"]))
+    assert found.source("coco") == {"AP": 92.5}
+    assert found.average("cells") == {"AP": 92.5}
+    assert found.average("pictures") == {}
+    # Nor is a mean of ours, where one of its cells has no figure.
+    assert Comparable(figures, crossed_analysis(figures)).average("cells") == {}
+
+
+def test_published_averages_count_where_all_was_measured() -> None:
+    figures = published(
+        generators={"accuracy": {"glide": 70.0, "sd_v1_4": 90.0}},
+        averages={"accuracy": {"generators": 81.0, "pictures": 82.0}},
+    )
+    for sources in (["coco"], ["coco", "flickr"]):
+        found = Comparable(figures, crossed_analysis(figures, sources))
+        assert found.generator("glide") == {"accuracy": 70.0}
+        assert found.average("generators") == {"accuracy": 81.0}
+        assert found.average("pictures") == {"accuracy": 82.0}
+        # Of several sources a generator's figure is a mean, and that of no cell.
+        own = {"accuracy": 70.0} if len(sources) == 1 else {}
+        assert found.cell(("coco", "glide")) == own
+
+
+def test_differences_are_signed_points() -> None:
+    assert [points(value) for value in (-0.025, 0.0004, -0.0004, 0.1)] == [
+        "-2.5", "+0.0", "+0.0", "+10.0",
+    ]  # fmt: skip
+
+
+def test_published_figures_are_printed_with_their_difference(tmp_path: Path) -> None:
+    found = crossed_analysis(FIGURES)
+    report.write_report(tmp_path, [], 0.5, RUN, "T", found)
+    text = (tmp_path / "report.md").read_text()
+    assert "Published: Paper, table 1." in section(text, "Averages")
+    for line in (
+        "| mean over 4 cells (headline) | 85.0 | 87.5 | -2.5 | 80.0 |",
+        "| coco | 90.0 | 92.6 | -2.6 | 80.0 |",
+        "| glide | 90.0 | 90.0 | +0.0 | 80.0 |",
+        "| sd_v1_4 | flickr | 1 | 1 | 0 | 70.0 [50.0, 100.0] | 80.0 | -10.0 | 80.0 [50.0, 100.0] |",
+    ):
+        assert line in text
+    summary = report.summary_text([], 0.5, found)
+    header, *lines = summary.splitlines()
+    assert header.split()[-3:] == ["AP", "published", "difference"]
+    wanted = next(line for line in lines if line.startswith("mean over 4 cells (headline)"))
+    assert wanted.split()[-3:] == ["85.0", "87.5", "-2.5"]
+    assert "Published: Paper, table 1." in summary
+
+
+def test_the_summary_of_many_cells_has_means_instead(tmp_path: Path) -> None:
+    sources = [f"s{place}" for place in range(16)]
+    rows = table(sources, n=2)
+    found = report.analyse(rows, 0.5, 0)
+    assert len(found.cells) == 32
+    lines = report.summary_text(rows, 0.5, found).splitlines()
+    names = [line.split("  ")[0] for line in lines[1 : lines.index("")]]
+    assert names == [
+        "pooled over pictures",
+        *sorted(f"source {source}" for source in sources),
+        "glide",
+        "sd_v1_4",
+        "mean over 2 generators (headline)",
+        "mean over 32 cells",
+    ]
+    assert "all 32 cells" in lines[-1]
+    report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
+    text = (tmp_path / "report.md").read_text()
+    assert section(text, "Cells").count("| glide |") == 16
+
+
+# Cells
+
+
+def test_crossed_pairing_and_caps_reach_every_number() -> None:
+    rows = table(("coco", "flickr"))
+    crossed = report.analyse(rows, 0.5, 0, view=View(Pairing("crossed")))
+    assert set(crossed.cells) == {(s, g) for s in ("coco", "flickr") for g in ("glide", "sd_v1_4")}
+    assert {(c.n_real, c.n_synthetic) for c in crossed.cells.values()} == {(40, 40)}
+    view = View(Pairing(cap=15, balanced=True))
+    capped = report.analyse(rows, 0.5, 0, view=view)
+    assert {(c.n_real, c.n_synthetic) for c in capped.cells.values()} == {(15, 15)}
+    assert report.result_json(rows, 0.5, view)["coco"]["glide"]["size"] == 30
+    truth = report.output_json(rows, view)["flickr"]["sd_v1_4"]["y_true"]
+    assert truth == [0] * 15 + [1] * 15
+
+
+@pytest.mark.parametrize("source", ["", "glide"])
+def test_the_data_set_names_what_has_no_source(source: str) -> None:
+    rows = [row(0, -1.0, source, "", "r"), row(1, 1.0, source, "glide", "f")]
+    view = View(dataset="Bench")
+    assert list(report.result_json(rows, 0.5, view)) == ["Bench"]
+    assert list(report.output_json(rows, view)["Bench"]) == ["glide"]
+    assert list(report.result_json(table(), 0.5, view)) == ["coco"]
+
+
+# Worst errors
+
+
+def test_worst_errors_are_the_most_confident_ones() -> None:
+    rows = [
+        row(0, 3.0, "s", "", "b"), row(0, 3.0, "s", "", "a"), row(1, -5.0, "s", "g", "c"),
+        row(0, -9.0, "s", "", "right"), row(1, 9.0, "s", "g", "right too"),
+        row(None, 9.0, "s", "", "unlabelled"), broken("broken"),
+        dataclasses.replace(row(1, 0.0, "s", "g", "nan"), logit=math.nan),
+        row(1, 0.0, "s", "g", "on the line"),
+    ]  # fmt: skip
+    found = [each.key for each in report.worst_errors(rows, 0.5)]
+    assert found == ["c", "a", "b", "on the line"]
+    assert [each.key for each in report.worst_errors(rows, 0.5, count=2)] == ["c", "a"]
+    again = [*rows, row(1, -1.0, "s", "g", "c")]
+    assert [each.key for each in report.worst_errors(again, 0.5)] == found
+    assert report.worst_errors(rows[3:5], 0.5) == []
+
+
+@pytest.mark.parametrize(("threshold", "keys"), [(0.0, ["b", "a"]), (1.0, ["c", "d"])])
+def test_worst_errors_of_the_outermost_thresholds(threshold: float, keys: list[str]) -> None:
+    rows = [
+        row(0, -3.0, "s", "", "a"), row(0, 3.0, "s", "", "b"),
+        row(1, -3.0, "s", "g", "c"), row(1, 3.0, "s", "g", "d"),
+    ]  # fmt: skip
+    assert [each.key for each in report.worst_errors(rows, threshold)] == keys
+
+
+def jpeg(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_worst_errors_are_shown(tmp_path: Path) -> None:
+    rows = [row(0, 3.0, "s", "", f"a{NASTY}"), row(1, -2.0, "", "g", "b.png")]
+    thumbnails = {rows[0].key: jpeg("red")}
+    files = report.write_report(tmp_path, rows, 0.5, RUN, "T", thumbnails=thumbnails)
+    text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 1 == page.count("no picture to show")
+    assert "<b>a&lt;b&gt;|\\n</b>" in page and "called synthetic" in page
+    assert "(errors.png)" in section(text, "Worst errors")
+    assert "| b.png | synthetic: g | 0.1192 | -2.00 | real |" in text
+    assert tmp_path / "errors.png" in files
+    with Image.open(tmp_path / "errors.png") as sheet:
+        colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 20) or []}
+    assert any(red > 240 and green < 20 for red, green, _ in colours)
+
+
+def test_without_thumbnails_or_errors(tmp_path: Path) -> None:
+    text, page = written(tmp_path, [row(0, 3.0, "s", "", "a.png")])
+    assert "| a.png | real (s) | 0.9526 | 3.00 | synthetic |" in text and "a.png" in page
+    assert "errors.png" not in text and not (tmp_path / "errors.png").exists()
+    text, _ = written(tmp_path, [row(0, -3.0, "s", "", "a.png")])
+    assert "Worst errors" not in text
+
+
+def test_plots_of_an_earlier_report_go(tmp_path: Path, drawn: None) -> None:
+    rows = table(("coco", "flickr"))
+    thumbnails = dict.fromkeys((each.key for each in rows), jpeg("blue"))
+    swept = [*rows, *degraded(rows, "jpeg:50", 1.0)]
+    report.write_report(tmp_path, swept, 0.5, RUN, "T", thumbnails=thumbnails)
+    assert {path.name for path in tmp_path.iterdir()} == set(report.FILES)
+    report.write_report(tmp_path, [], 0.5, RUN, "T")
+    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "report.html"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "drawn"),
+    [
+        ([("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")], True),
+        ([("a", "x"), ("a", "y"), ("b", "x")], True),
+        ([("a", "x"), ("b", "y")], False),
+        ([("a", "x"), ("a", "y")], False),
+        ([("a", "x"), ("b", "x")], False),
+        ([], False),
+    ],
+)
+def test_the_heat_map_needs_sources_and_generators_that_cross(
+    cells: list[Cell], drawn: bool
+) -> None:
+    found = dataclasses.replace(
+        report.analyse([], 0.5), cells={each: table_cell(0.8) for each in cells}
+    )
+    assert (heatmap(found) is not None) == drawn
+
+
+def table_cell(value: float) -> Metrics:
+    return Metrics(1, 1, {"AP": Estimate(value, 0.5, 1.0), "AUROC": Estimate(value, 0.5, 1.0)})
+
+
+def test_the_heat_map_shows_what_was_published() -> None:
+    found = dataclasses.replace(report.analyse([], 0.5), cells={("a", "x"): table_cell(0.8)})
+    assert heat_metric(found) == "AUROC"
+    view = View(published=FIGURES)
+    assert heat_metric(dataclasses.replace(found, view=view)) == "AP"
+    fakes = {("a", "x"): Metrics(0, 1, {"detection_rate": Estimate(1.0, 1.0, 1.0)})}
+    assert heat_metric(dataclasses.replace(found, view=view, cells=fakes)) == "detection_rate"
+
+
+# Files of CO-SPY, odd values
 
 
 def test_published_json_has_a_cell_per_generator() -> None:
@@ -271,7 +625,7 @@ def test_published_json_has_a_cell_per_generator() -> None:
     json.dumps([result, output], allow_nan=False)
 
 
-def test_plots_survive_infinite_logits_and_odd_names(tmp_path: Path) -> None:
+def test_plots_survive_infinite_logits_and_odd_names(tmp_path: Path, drawn: None) -> None:
     rows = [*table(), row(1, 3.0, "coco", "$a^b$", "k"), row(1, 3.0, "coco", "new\nline", "l")]
     rows += [dataclasses.replace(rows[0], logit=-math.inf, score=0.0)]
     files = report.write_report(tmp_path, rows, 0.5, RUN, "T")

@@ -210,7 +210,10 @@ def test_every_detector_trains_and_its_weights_load(
         [row for batch in score(m, parts[1], Device(CPU), 4) for row in batch]
         for m in (model.eval(), loaded.model)
     ]
-    assert rows[0] == rows[1]
+    assert [row.key for row in rows[0]] == [row.key for row in rows[1]]
+    # Weights that lie elsewhere in memory may move the last digit.
+    first, second = ([row.logit for row in found] for found in rows)
+    assert first == pytest.approx(second, rel=1e-5, abs=1e-5)
 
 
 def test_a_separable_set_is_learnt(tmp_path: Path) -> None:

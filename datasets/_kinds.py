@@ -1,0 +1,47 @@
+"""Which family lists what a user names. Standard library only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ._archives import FORMATS
+from ._members import files_below
+from ._record import LayoutError, is_picture
+
+COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+SHARDS = frozenset({"tar_shards", "parquet_file"})
+CHOICES = f"a folder or a .csv file, or one of {', '.join(FORMATS)}"
+
+
+def _file_kind(path: Path) -> str | None:
+    name = path.name.lower()
+    if name.endswith(COMPRESSED_TARS):
+        return "tar_shards"  # whose error says what to do
+    return "csv_file" if name.endswith(".csv") else FORMATS.get(path.suffix.lower())
+
+
+def _folder_kind(path: Path) -> str:
+    """An LMDB; tar or Parquet files and no picture; or a folder of pictures."""
+    if (path / "data.mdb").is_file():
+        return "lmdb_file"
+    found: frozenset[str] = frozenset()
+    try:
+        for file in files_below(path):
+            if is_picture(file.name):
+                return "folder"
+            found |= SHARDS & {_file_kind(file)}
+    except LayoutError:  # an unreadable folder, of which the family's own error tells
+        return "folder"
+    if len(found) > 1:
+        raise LayoutError(f"{path}: expected shards of one kind; found .tar and .parquet files")
+    return next(iter(found), "folder")
+
+
+def kind_of(path: Path) -> str | None:
+    """The family that lists what `path` is: a folder, a CSV or an archive; None for any other file
+    and for nothing. Raises LayoutError for a folder with shards of two kinds."""
+    try:
+        is_folder = path.is_dir()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        is_folder = False
+    return _folder_kind(path) if is_folder else _file_kind(path)

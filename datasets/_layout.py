@@ -1,0 +1,271 @@
+"""What the benchmark families share: finding folders, labels, reals that live elsewhere, errors.
+
+A family is a module with LAYOUT (what it expects, in words), SPLITS and PARTS (what may live
+elsewhere), and `records(root, split, parts, sources)`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from operator import attrgetter
+from pathlib import Path, PurePosixPath
+
+from . import open_path
+from ._record import Label, LayoutError, Record, is_picture, walk_folders
+from .folder import FAKE_NAMES, REAL_NAMES
+
+SHOWN = 8
+REAL, FAKE = Label.REAL, Label.FAKE
+log = logging.getLogger(__name__)
+
+
+def visible(name: str) -> str:
+    """A name as one line of text: quoted where it has line breaks or bytes that are no text."""
+    return name if name.isprintable() else repr(name)
+
+
+def listed(folder: Path) -> str:
+    """The first few names in a folder, or what is in its place."""
+    try:
+        with os.scandir(folder) as entries:
+            names = heapq.nsmallest(SHOWN + 1, (entry.name for entry in entries))
+    except NotADirectoryError:
+        return "a file"
+    except OSError as error:
+        return (error.strerror or type(error).__name__).lower()
+    more = ", …" if len(names) > SHOWN else ""
+    return ", ".join(map(visible, names[:SHOWN])) + more or "an empty folder"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is one, also where the question itself fails, as with a name too long."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """The same of a file."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def unexpected(folder: Path, layout: str, found: str = "") -> LayoutError:
+    """The error of a folder that is not laid out so; `found` is by default what it holds."""
+    return LayoutError(f"{folder}: expected {layout}; found {found or listed(folder)}")
+
+
+def begin(
+    root: Path,
+    layout: str,
+    split: str | None,
+    splits: Sequence[str],
+    parts: Mapping[str, str] | None,
+    known: Sequence[str],
+) -> tuple[Path, dict[str, str]]:
+    """The root and the parts that were named, once they are such as the family knows.
+
+    Raises:
+        LayoutError: no such folder, split or part.
+    """
+    root = Path(root)
+    if not is_folder(root):
+        raise unexpected(root, layout)
+    if split is not None and split not in splits:
+        choices = f"one of the splits {', '.join(splits)}" if splits else "no split: there are none"
+        raise LayoutError(f"{root}: expected {choices}; found {split!r}")
+    given = {name: path for name, path in (parts or {}).items() if path}
+    if unknown := sorted(given.keys() - set(known)):
+        choices = " or ".join(f"data.{name}" for name in known) or "no such place: all is below it"
+        raise LayoutError(f"{root}: expected {choices}; found data.{unknown[0]}")
+    return root, given
+
+
+def check_sources(wanted: Sequence[str], known: Iterable[str]) -> None:
+    """Raises LayoutError, listing the choices, for a source that the data do not have."""
+    choices = sorted(known)
+    if missing := sorted(set(wanted) - set(choices)):
+        found = ", ".join(choices) or "none"
+        raise LayoutError(f"--sources: no {', '.join(missing)}; found {found}")
+
+
+def spelling(name: str) -> str:
+    """What spellings of a name have in common: neither case nor - _ . and space matter."""
+    return re.sub(r"[-_. ]+", "", name).casefold()
+
+
+def canonical(name: str, known: Iterable[str]) -> str | None:
+    """The known name of which `name` is a spelling."""
+    return next((each for each in known if spelling(each) == spelling(name)), None)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies directly in a folder, sorted, without what is hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise LayoutError(f"{folder}: expected a readable folder; {error.strerror}") from error
+    return sorted(shown, key=attrgetter("name"))
+
+
+def files(folder: Path, suffix: str) -> list[Path]:
+    """The files directly in `folder` whose names end so, in any case, sorted; not the hidden ones.
+
+    Raises:
+        LayoutError: it cannot be read.
+    """
+    found = [e for e in _entries(folder) if e.name.lower().endswith(suffix) and e.is_file()]
+    return [folder / entry.name for entry in found]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly in `folder`, sorted; hidden ones and links are left out.
+
+    Raises:
+        LayoutError: it cannot be read.
+    """
+    return [folder / e.name for e in _entries(folder) if e.is_dir(follow_symlinks=False)]
+
+
+def groups(folder: Path) -> list[Path]:
+    """`subfolders`, with a warning of links and pictures among them, which are left out."""
+    loose = 0
+    for entry in _entries(folder):
+        if entry.is_symlink() and entry.is_dir():
+            log.warning("%s: a link to a folder, left out: name its target", entry.path)
+        elif is_picture(entry.name) and entry.is_file():
+            loose += 1
+    if loose:
+        log.warning("%s: %d pictures beside the folders, left out", folder, loose)
+    return subfolders(folder)
+
+
+def find(folder: Path, pattern: str, exclude: Sequence[Path] = ()) -> Path | None:
+    """The first folder whose path below `folder` fits: names in any case, `*` for any letters."""
+    first, _, rest = pattern.casefold().partition("/")
+    for place in subfolders(folder):
+        if fnmatchcase(place.name.casefold(), first) and place not in exclude:
+            found = find(place, rest, exclude) if rest else place
+            if found:
+                return found
+    return None
+
+
+def relative(name: str, file: Path) -> str:
+    """A path that a list names, with forward slashes.
+
+    Raises:
+        LayoutError: it is absolute or leads out of the folder that it starts from.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise LayoutError(f"{file}: expected paths that stay inside the data; found {name!r}")
+    return str(path)
+
+
+def pictures(
+    folder: Path,
+    base: Path,
+    label: Label,
+    source: str = "",
+    generator: str = "",
+    prefix: str = "",
+) -> list[Record]:
+    """All pictures below `folder`, alike in all but the key: `prefix` and the path from `base`."""
+    found: list[Record] = []
+    for place, names in walk_folders(folder):
+        start = prefix + key_of(place, base)
+        found += [Record(start + name, place / name, label, source, generator) for name in names]
+    if not found:
+        log.warning("%s: no pictures; found %s", folder, listed(folder))
+    return found
+
+
+def key_of(folder: Path, base: Path) -> str:
+    """The path of `folder` from `base` with a slash behind, '' for `base` itself."""
+    below = folder.relative_to(base).as_posix()
+    return "" if below == "." else f"{below}/"
+
+
+def labelled(
+    folder: Path, base: Path, layout: str, source: str = "", generator: str = ""
+) -> list[Record]:
+    """All pictures below `folder`, each below a folder that says real or fake (0_real, nature, …).
+
+    Raises:
+        LayoutError: a picture below neither.
+    """
+    found: list[Record] = []
+    for place, names in walk_folders(folder):
+        words = [part.lower() for part in place.relative_to(folder).parts]
+        said = next((word for word in words if word in REAL_NAMES | FAKE_NAMES), None)
+        start = key_of(place, base)
+        if said is None:
+            raise unexpected(base, layout, f"{start + names[0]!r} below neither class")
+        label, maker = (REAL, "") if said in REAL_NAMES else (FAKE, generator)
+        found += [Record(start + name, place / name, label, source, maker) for name in names]
+    if not found:
+        log.warning("%s: no pictures; found %s", folder, listed(folder))
+    return found
+
+
+def elsewhere(
+    name: str, path: str | Path, source: str = "", inner: Sequence[str] = ()
+) -> list[Record]:
+    """Real pictures that live elsewhere: of a folder, or of an archive or CSV.
+
+    Args:
+        name: the part's; keys are `<name>/<path within>`.
+        inner: folders within; of the first that is there, only its pictures are taken.
+
+    Raises:
+        LayoutError: no pictures, or some that are labelled synthetic.
+    """
+    place = Path(path)
+    if place.is_dir():
+        place = next((place / below for below in inner if (place / below).is_dir()), place)
+    try:
+        found = open_path(place, labelled=False)
+    except LayoutError as error:
+        raise LayoutError(f"real pictures of {name}: {error}") from error
+    for below in () if place.is_dir() else inner:
+        if kept := [r for r in found if f"/{below}/" in f"/{r.key}"]:
+            found = kept
+            break
+    if fake := next((r for r in found if r.label == FAKE), None):
+        raise LayoutError(
+            f"real pictures of {name}: {place}: expected no synthetic ones; "
+            f"found {fake.key!r}, which its folder or class says is one"
+        )
+    return [Record(f"{name}/{r.key}", r.path, REAL, source, "", r.member) for r in found]
+
+
+def in_order(
+    records: Iterable[Record], root: Path, layout: str, needed: Sequence[Label] = (REAL, FAKE)
+) -> list[Record]:
+    """The records sorted by key, when there are some of each needed class and no key twice.
+
+    Raises:
+        LayoutError: otherwise.
+    """
+    found = sorted(records, key=attrgetter("key"))
+    if not found:
+        raise unexpected(root, layout)
+    there = {record.label for record in found}
+    for label in needed:
+        if label not in there:
+            what = "synthetic" if label == FAKE else "real"
+            raise unexpected(root, layout, f"no {what} pictures in {listed(root)}")
+    if twice := next((a.key for a, b in pairwise(found) if a.key == b.key), None):
+        raise unexpected(root, layout, f"{twice!r} twice")
+    return found

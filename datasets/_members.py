@@ -1,0 +1,181 @@
+"""From what lies in archives to records: names, labels, splits. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ._record import Label, LayoutError, Record, is_picture
+from .csv_file import LABELS
+from .folder import FAKE_NAMES, REAL_NAMES, SPLIT_NAMES, _describe
+
+WORDS = {
+    **LABELS,
+    **dict.fromkeys(REAL_NAMES, Label.REAL),
+    **dict.fromkeys(FAKE_NAMES, Label.FAKE),
+}
+UNSAFE = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What an archive says of a picture besides its name, as it is written there."""
+
+    label: object = None
+    generator: object = None
+    source: object = None
+    split: object = None
+
+
+NOTHING = Stated()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A picture in an archive. `key`, `path`, `member`: those of its record. `place`: its path,
+    the names of archives left out, whose folders may state split, label and generator."""
+
+    key: str
+    path: Path
+    member: str
+    place: str
+    stated: Stated = NOTHING
+
+
+def is_safe(name: str) -> bool:
+    """Whether a path stays where it is put: neither absolute nor upwards, and free of NUL."""
+    return not UNSAFE.search(name)
+
+
+def normal(name: str, archive: Path) -> str:
+    """The path of a member without empty and `.` parts. Raises LayoutError when it leads out."""
+    if not is_safe(name):
+        raise LayoutError(f"{archive}: expected paths that stay inside; found {name[:200]!r}")
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def is_listed(name: str) -> bool:
+    """Whether a path in normal form is a picture's, and neither it nor a folder is hidden."""
+    return is_picture(name) and not name.startswith(".") and "/." not in name
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Every file below a folder that is not hidden, unsorted; links to folders are not followed.
+
+    Raises:
+        LayoutError: a folder cannot be read.
+    """
+    folders = []
+    try:
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_dir():
+                    yield Path(entry.path)
+    except OSError as error:
+        raise LayoutError(f"{root}: expected a readable folder; {error.strerror}") from error
+    for folder in folders:
+        yield from files_below(folder)
+
+
+def shards(root: Path, suffixes: tuple[str, ...], layout: str) -> list[tuple[Path, str]]:
+    """The files below a folder whose names end so, sorted, each with its path from there; of a
+    file, the file itself and "". Raises LayoutError when there is none."""
+    if root.is_file():
+        return [(root, "")]
+    files = files_below(root) if root.is_dir() else ()
+    found = sorted(path for path in files if path.name.lower().endswith(suffixes))
+    if not found:
+        raise LayoutError(f"{root}: expected {layout}; found none")
+    return [(path, path.relative_to(root).as_posix()) for path in found]
+
+
+def beside(shard: str, name: str) -> tuple[str, str]:
+    """Key and place of what is called `name` in a shard at the path `shard` ("" = the root)."""
+    if not shard:
+        return name, name
+    folder, _, _ = shard.rpartition("/")
+    return f"{shard}/{name}", f"{folder}/{name}" if folder else name
+
+
+def _label(value: object) -> Label | None:
+    """0 and 1 as a number or in words, None where nothing is stated. Raises ValueError."""
+    text = "" if value is None else str(value).strip().lower()
+    if text not in WORDS:
+        raise ValueError(f"expected label 0 or 1; found {str(value)[:40]!r}")
+    return WORDS[text]
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _split_of(entry: Entry) -> str:
+    """The split that is stated, or else the leading folder."""
+    folder, slash, _ = entry.place.partition("/")
+    return _text(entry.stated.split) or (folder if slash else "")
+
+
+def splits_of(entries: Iterable[Entry]) -> set[str]:
+    """What can be asked for as a split."""
+    return {split for split in map(_split_of, entries) if split}
+
+
+def _record(root: Path, entry: Entry, split: str | None, labelled: bool) -> Record:
+    """What is stated, and what the folders say where nothing is. Raises LayoutError when a label is
+    required and another than 0 and 1 is stated."""
+    place = PurePosixPath(entry.place)
+    below_split = place.parts[0] in SPLIT_NAMES or place.parts[0] == split
+    label, source, generator = _describe(place, skip=1 if below_split else 0)
+    try:
+        stated = _label(entry.stated.label)
+    except ValueError as error:
+        if labelled:
+            raise LayoutError(f"{root}: {error} at {entry.key!r}") from error
+        stated, label, source, generator = None, None, "", ""
+    if stated not in (None, label):
+        label, source, generator = stated, "", "fake" if stated == Label.FAKE else ""
+    if label != Label.REAL:
+        generator = _text(entry.stated.generator) or generator
+    source = _text(entry.stated.source) or source
+    return Record(entry.key, entry.path, label, source, generator, entry.member)
+
+
+def records_of(
+    entries: Iterable[Entry], root: Path, split: str | None, labelled: bool, layout: str
+) -> list[Record]:
+    """The records of a data set in archives, sorted by key.
+
+    Args:
+        root: what the user named, for messages.
+        split: keep what is stated to be of this split or, where nothing is, lies below a leading
+            folder of this name; None takes everything.
+        labelled: whether every picture must have a label, stated or by a folder's name.
+
+    Raises:
+        LayoutError: nothing is left, two pictures have one key, or a label is required and not
+            stated.
+    """
+    found: dict[str, Record] = {}
+    others = set()
+    for entry in entries:
+        if split and (other := _split_of(entry)) != split:
+            others.add(other)
+            continue
+        record = _record(root, entry, split, labelled)
+        if labelled and record.label is None:
+            raise LayoutError(f"{root}: expected {layout}; found {entry.key!r} without a label")
+        if record.key in found:
+            raise LayoutError(f"{root}: expected each picture once; found {record.key!r} twice")
+        found[record.key] = record
+    if not found:
+        what = f"a split {split!r} in {layout}" if split else layout
+        there = ", ".join(repr(name) for name in sorted(others - {""})[:8]) or "no picture"
+        raise LayoutError(f"{root}: expected {what}; found {there} in its place")
+    return sorted(found.values(), key=lambda record: record.key)

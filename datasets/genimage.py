@@ -1,0 +1,100 @@
+"""GenImage: 8 generators of ImageNet classes, each with real pictures of its own.
+
+Its known bad files (empty and truncated PNG) are listed like all others: their rows carry the
+error. Licence: see the set's own page.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ._layout import (
+    begin,
+    canonical,
+    check_sources,
+    find,
+    groups,
+    in_order,
+    labelled,
+    listed,
+    subfolders,
+    unexpected,
+)
+from ._record import LayoutError, Record
+
+LAYOUT = (
+    "<subset>/{train,val}/{ai,nature}/*, the subsets named as in imagenet_ai_0508_adm or ADM, "
+    "or one in the other"
+)
+SPLITS = ("train", "val")
+PARTS: tuple[str, ...] = ()
+SUBSETS = {
+    "adm": ("imagenet_ai_0508_adm",),
+    "biggan": ("imagenet_ai_0419_biggan",),
+    "glide": ("imagenet_glide",),
+    "midjourney": ("imagenet_midjourney",),
+    "sdv4": ("imagenet_ai_0419_sdv4", "stable_diffusion_v_1_4"),
+    "sdv5": ("imagenet_ai_0424_sdv5", "stable_diffusion_v_1_5"),
+    "vqdm": ("imagenet_ai_0419_vqdm",),
+    "wukong": ("imagenet_ai_0424_wukong",),
+}
+log = logging.getLogger(__name__)
+
+
+def _subset(name: str) -> str | None:
+    """The short name of a subset's folder."""
+    return next((s for s, names in SUBSETS.items() if canonical(name, (s, *names))), None)
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    """The folder with train/ and val/ of each subset that is there.
+
+    Raises:
+        LayoutError: two for one subset.
+    """
+    found: dict[str, Path] = {}
+    for folder in groups(root):
+        subset = _subset(folder.name)
+        inner = [folder, *subfolders(folder)] if subset else []
+        place = next((p for p in inner if any(find(p, split) for split in SPLITS)), None)
+        if subset is None or place is None:
+            log.warning("%s: expected a subset with %s; left out", folder, " or ".join(SPLITS))
+        elif subset in found:
+            raise LayoutError(f"{root}: expected {subset} once; found {found[subset]} and {place}")
+        else:
+            found[subset] = place
+    return found
+
+
+def records(
+    root: Path,
+    split: str | None = None,
+    parts: Mapping[str, str] | None = None,
+    sources: Sequence[str] = (),
+) -> list[Record]:
+    """Lists the pictures of a split, or of both; `ai` is synthetic, `nature` real.
+
+    Source and generator are the subset's short name: adm, biggan, glide, midjourney, sdv4, sdv5,
+    vqdm, wukong. `sources`: only these.
+
+    Raises:
+        LayoutError: no subset, one that is there twice, pictures outside ai and nature, none of a
+            class, or an unknown source, split or part.
+    """
+    root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    folders = _folders(root)
+    if not folders:
+        raise unexpected(root, LAYOUT)
+    check_sources(sources, folders)
+    found: list[Record] = []
+    for subset, folder in folders.items():
+        for name in (split,) if split else SPLITS:
+            if sources and subset not in sources:
+                continue
+            if place := find(folder, name):
+                found += labelled(place, root, LAYOUT, subset, subset)
+            else:
+                log.warning("%s: expected %s/; found %s", folder, name, listed(folder))
+    return in_order(found, root, LAYOUT)

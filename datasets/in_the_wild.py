@@ -1,0 +1,42 @@
+"""CO-SPY in the wild: synthetic pictures collected from five places, and no real ones.
+
+Without reals there is a detection rate, but neither AP nor AUROC. Licence: see the set's own page.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ._layout import FAKE, begin, canonical, check_sources, groups, in_order, pictures
+from ._record import Record
+
+PLACES = ("Civitai", "DALL-E 3", "instavibe", "Lexica", "Midjourney-v6")
+LAYOUT = f"folders {', '.join(PLACES)} (any of them) with pictures, all synthetic"
+SPLITS: tuple[str, ...] = ()
+PARTS: tuple[str, ...] = ()
+log = logging.getLogger(__name__)
+
+
+def records(
+    root: Path,
+    split: str | None = None,
+    parts: Mapping[str, str] | None = None,
+    sources: Sequence[str] = (),
+) -> list[Record]:
+    """Lists the pictures, all of them fakes; `generator` is the folder's name as it stands.
+
+    Raises:
+        LayoutError: no folder of that kind with pictures, or a source, split or part, of which
+            there are none.
+    """
+    root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    check_sources(sources, ())
+    found: list[Record] = []
+    for folder in groups(root):
+        if canonical(folder.name, PLACES):
+            found += pictures(folder, root, FAKE, "", folder.name)
+        else:
+            log.warning("%s: expected one of %s; left out", folder, ", ".join(PLACES))
+    return in_order(found, root, LAYOUT, needed=[FAKE])

@@ -1,0 +1,267 @@
+"""What the report of an evaluation says, block by block."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from . import degrade, metrics
+from ._analysis import POOLED, TOO_MANY_UNREADABLE, Analysis, means
+from ._document import Block, Caution, Gallery, Heading, Plot, Table
+from ._published import Comparable
+from ._tables import Line, line, metric_name, numbers, percent
+from .table import ScoreRow
+from .thumbnails import Tile, sheet
+
+SHOWN_ERRORS = 20
+ERRORS = "errors.png"
+SHEET_COLUMNS, SHEET_SIZE = 5, 170
+SHORT = (metrics.AP, metrics.AUROC, metrics.ACCURACY, metrics.TPR_AT_1)
+WIDE = (*SHORT, metrics.TPR_AT_5)
+SWEPT = (
+    metrics.AP,
+    metrics.AUROC,
+    metrics.ACCURACY,
+    metrics.ACCURACY_REAL,
+    metrics.ACCURACY_SYNTHETIC,
+)
+
+
+def _comparable(analysis: Analysis) -> Comparable | None:
+    published = analysis.view.published
+    return Comparable(published, analysis) if published else None
+
+
+def average_lines(analysis: Analysis) -> list[Line]:
+    theirs = _comparable(analysis)
+    found = []
+    for average in analysis.averages:
+        published = theirs.average(average.kind) if theirs else {}
+        name = average.name + (" (headline)" if average.headline and analysis.cells else "")
+        if average.kind == "pictures":
+            found.append(line([name], analysis.pooled, published))
+        else:
+            found.append(Line([name], average.values, published))
+    return found
+
+
+def cell_lines(analysis: Analysis) -> list[Line]:
+    theirs = _comparable(analysis)
+    return [
+        line([generator, source], found, theirs.cell((source, generator)) if theirs else {})
+        for (source, generator), found in analysis.cells.items()
+    ]
+
+
+def generator_lines(analysis: Analysis) -> list[Line]:
+    theirs = _comparable(analysis)
+    return [
+        Line([name], values, theirs.generator(name) if theirs else {})
+        for name, values in means(analysis.cells, 1).items()
+    ]
+
+
+def source_lines(analysis: Analysis) -> list[Line]:
+    theirs = _comparable(analysis)
+    return [
+        Line([name], values, theirs.source(name) if theirs else {})
+        for name, values in means(analysis.cells, 0).items()
+    ]
+
+
+def published_note(analysis: Analysis) -> str:
+    published = analysis.view.published
+    if published is None:
+        return ""
+    return (
+        f"Published: {published.title}. Its means are of the cells that were measured here. A "
+        "difference is ours minus the published figure, in percentage points."
+    )
+
+
+# Blocks of the report
+
+
+def _unreadable_share(analysis: Analysis) -> Iterator[Block]:
+    shares = {name: each.pooled for name, each in analysis.degradations.items()}
+    bad = []
+    for name, found in (shares or {analysis.base: analysis.pooled}).items():
+        total = found.n_real + found.n_synthetic + found.n_errors
+        if found.n_errors > TOO_MANY_UNREADABLE * total:
+            share = 100 * found.n_errors / total
+            under = f" under {name}" if shares else ""
+            bad.append(f"{found.n_errors} of {total} pictures ({share:.1f} %){under}")
+    if bad:
+        yield Caution(
+            f"{'; '.join(bad)} could not be scored. Every number below is of the rest, and may "
+            "mislead where the ones left out have something in common."
+        )
+
+
+def overall(analysis: Analysis) -> Iterator[Block]:
+    pooled = analysis.pooled
+    yield from _unreadable_share(analysis)
+    yield from (Caution(f"{note}.") for note in analysis.view.notes)
+    base = analysis.base
+    changed = "" if base == degrade.NONE else f" Each was first changed by {base}."
+    yield (
+        f"{pooled.n_real} real and {pooled.n_synthetic} synthetic pictures, and "
+        f"{pooled.n_errors} that could not be scored.{changed} A picture is called synthetic above "
+        f"a score of {analysis.threshold:g}. Rates are percent, with the 95 % interval of a "
+        "stratified bootstrap."
+    )
+    if analysis.n_unlabelled:
+        yield f"{analysis.n_unlabelled} pictures have no label and enter no metric."
+    if not pooled.estimates:
+        yield "No picture with a label has a score: there is nothing to measure."
+        return
+    if not pooled.n_real:
+        yield (
+            "There are no real pictures to compare with: the detection rate alone is defined. "
+            "It says nothing about false alarms."
+        )
+    elif not pooled.n_synthetic:
+        yield (
+            "There are no synthetic pictures: the accuracy on real alone is defined. The false "
+            "positive rate is what it lacks of 100."
+        )
+    else:
+        yield (
+            "EER, ECE, Brier score and log loss are better the lower they are; the last two are "
+            "no percent, and the log loss is in nats."
+        )
+    rows = [[metric_name(name), percent(found)] for name, found in pooled.estimates.items()]
+    yield Table(["metric", POOLED], rows)
+
+
+def groups(analysis: Analysis) -> Iterator[Block]:
+    if not analysis.cells:
+        return
+    yield Heading("Averages")
+    if note := published_note(analysis):
+        yield note
+    yield (
+        "Pooled: every picture once. Mean over generators: each generator weighs the same, "
+        "whatever its number of pictures; a generator measured on several sources is "
+        "averaged over them first. A mean leaves out where its metric is undefined, and has no "
+        "interval, for generators share real pictures."
+    )
+    yield numbers(["average"], average_lines(analysis), WIDE, counted=False)
+    if analysis.crossed:
+        yield Heading("Sources")
+        yield "Means over the generators of each source."
+        yield numbers(["source"], source_lines(analysis), WIDE, counted=False)
+        yield Heading("Generators")
+        yield "Means over the sources of each generator."
+        yield numbers(["generator"], generator_lines(analysis), WIDE, counted=False)
+    yield Heading("Cells" if analysis.crossed else "Generators")
+    yield (
+        "Each generator is measured against the real pictures of "
+        + ("every source in turn." if analysis.view.pairing.mode == "crossed" else
+           "its source, or against all real pictures where its source has none.")
+    )  # fmt: skip
+    yield numbers(["generator", "source"], cell_lines(analysis), WIDE)
+
+
+def sweep(analysis: Analysis) -> Iterator[Block]:
+    if not analysis.degradations:
+        return
+    yield Heading("Degradations")
+    of = "undegraded pictures" if analysis.base == degrade.NONE else analysis.base
+    yield f"The tables above are of {of} alone. Pooled over the pictures of each degradation:"
+    lines = [line([name], each.pooled, {}) for name, each in analysis.degradations.items()]
+    yield numbers(["degradation"], lines, SWEPT)
+    if analysis.headline.kind != "pictures":
+        yield f"The {analysis.headline.name} (headline) under each:"
+        averages = [
+            Line([name], each.headline.values) for name, each in analysis.degradations.items()
+        ]
+        yield numbers(["degradation"], averages, SWEPT, counted=False)
+
+
+def _error_rows(rows: Sequence[ScoreRow]) -> list[list[str]]:
+    found = []
+    for row in rows:
+        made = row.generator or "unnamed generator"
+        kind, called = (f"synthetic: {made}", "real") if row.label else ("real", "synthetic")
+        of = f"{kind} ({row.source})" if row.source else kind
+        found.append([row.key, of, f"{row.score or 0.0:.4f}", f"{row.logit or 0.0:.2f}", called])
+    return found
+
+
+def errors(worst: Sequence[ScoreRow], thumbnails: Mapping[str, bytes]) -> Iterator[Block]:
+    if not worst:
+        return
+    yield Heading("Worst errors")
+    yield (
+        f"The {len(worst)} pictures that were most confidently called what they are not."
+        if len(worst) > 1
+        else "The one picture that was called what it is not."
+    )
+    table = Table(["picture", "is", "score", "logit", "called"], _error_rows(worst), names=2)
+    pictures = [thumbnails.get(row.key) for row in worst]
+    if any(pictures):
+        yield Gallery(ERRORS, "The worst errors", table, pictures)
+    else:
+        yield table
+
+
+def errors_sheet(worst: Sequence[ScoreRow], thumbnails: Mapping[str, bytes]) -> bytes:
+    """The gallery as one PNG, for the Markdown report."""
+    tiles = []
+    for row, (key, _, score, _, called) in zip(worst, _error_rows(worst), strict=True):
+        content = thumbnails.get(row.key)
+        image = Image.open(io.BytesIO(content)) if content else None
+        tiles.append(Tile(image, key, f"{score}: called {called}"))
+    buffer = io.BytesIO()
+    sheet(tiles, SHEET_COLUMNS, SHEET_SIZE).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def unreadable(analysis: Analysis) -> Iterator[Block]:
+    count = len(analysis.unreadable)
+    yield Heading("Unreadable pictures")
+    if not count:
+        yield "None."
+        return
+    shown = list(analysis.unreadable.items())[:SHOWN_ERRORS]
+    yield f"{count} without a score" + (
+        f"; the first {SHOWN_ERRORS}:" if count > SHOWN_ERRORS else ":"
+    )
+    yield Table(["picture", "error"], [[key, error] for (_, _, key), error in shown], names=2)
+
+
+def _flat(value: object, name: str) -> Iterator[tuple[str, str]]:
+    """Leaves of a nested value with their dotted names."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)) and any(
+        isinstance(inner, (Mapping, list, tuple)) for inner in value
+    ):
+        for place, inner in enumerate(value):
+            yield from _flat(inner, f"{name}.{place}")
+    elif isinstance(value, (list, tuple)):
+        yield name, ", ".join(map(str, value))
+    else:
+        yield name, f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def plots(names: Sequence[str] | None, captions: Mapping[str, str]) -> Iterator[Block]:
+    """The plots of these names under their heading; None where matplotlib is not installed."""
+    yield Heading("Plots")
+    if names is None:
+        yield "Left out, for matplotlib is not installed: pip install matplotlib"
+    elif not names:
+        yield "None: no picture has a score."
+    else:
+        yield from (Plot(name, captions[name]) for name in names)
+
+
+def run(info: Mapping[str, Any]) -> Iterator[Block]:
+    """What there is to know about the run, whatever its nesting."""
+    yield Heading("Run")
+    yield Table(["name", "value"], list(_flat(info, "")), names=2)

@@ -1,0 +1,164 @@
+"""What was fetched into a folder already, and whether the rest fits on its disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ._http import Remote
+from ._items import FetchError, Item
+from ._target import member_parts
+
+ARCHIVES = ".archives"  # where downloads lie until they are unpacked
+RECORD = ".fetched.json"
+LOCK = ".fetched.lock"
+UNPACKED = 1.1  # pictures hardly shrink, and every file fills its last block in part
+YES, NO, PART, CHANGED = "yes", "no", "part", "changed"
+
+
+@dataclass
+class Record:
+    """What was fetched into a root: of each file size, checksum, and the generators that were
+    unpacked (None: all)."""
+
+    root: Path
+    files: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, root: Path) -> Record:
+        """The record of a root; an empty one where there is none. Raises FetchError."""
+        path = root / RECORD
+        try:
+            files = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return cls(root)
+        except (OSError, ValueError) as error:
+            raise FetchError(f"{path}: expected JSON; found none ({error}): delete it") from error
+        if not isinstance(files, dict) or not all(isinstance(v, dict) for v in files.values()):
+            raise FetchError(f"{path}: expected names with sizes; found something else: delete it")
+        return cls(root, files)
+
+    def state(self, item: Item, only: frozenset[str] | None) -> str:
+        """YES, NO, PART (there, but not all generators that are wanted) or CHANGED (there, but the
+        origin has another file now)."""
+        notes = [self.files.get(key) for key in item.labels()]
+        if None in notes or not self._stands(item):
+            return NO
+        known = [note for note in notes if note is not None]
+        stated = [(f.size, f.checksum) for f in item.files]
+        stated = stated or [(path.stat().st_size, None) for path in item.local]
+        for note, (size, checksum) in zip(known, stated, strict=True):
+            if _differ(note.get("size"), size) or _differ(note.get("sum"), checksum):
+                return CHANGED
+        kept = known[0].get("only")
+        if kept is None:
+            return YES
+        return YES if only is not None and only <= _names(kept) else PART
+
+    def _stands(self, item: Item) -> bool:
+        """Whether anything of an item is on disk: it may have been deleted by hand."""
+        folder = self.root / item.into
+        if not item.is_archive:
+            return (folder / Path(item.name).name).is_file()
+        try:
+            with os.scandir(folder) as entries:
+                return any(not entry.name.startswith(".") for entry in entries)
+        except OSError:
+            return False
+
+    def names(self, prefix: str) -> list[str]:
+        """What begins so, without that."""
+        return [key.removeprefix(prefix) for key in self.files if key.startswith(prefix)]
+
+    def add(
+        self, item: Item, facts: Sequence[tuple[int, str | None]], only: frozenset[str] | None
+    ) -> None:
+        """Writes down that an item is there. `facts`: size and checksum of each file."""
+        for key, (size, checksum) in zip(item.labels(), facts, strict=True):
+            before = self.files.get(key, {"only": []}).get("only")
+            kept = None if only is None or before is None else sorted(only | _names(before))
+            self.files[key] = {"size": size, "sum": checksum, "only": kept}
+        self._write()
+
+    def drop(self, item: Item) -> None:
+        """Writes down that an item is about to be replaced."""
+        for key in item.labels():
+            self.files.pop(key, None)
+        self._write()
+
+    def _write(self) -> None:
+        temporary = self.root / f"{RECORD}.part"
+        temporary.write_text(json.dumps(self.files, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(self.root / RECORD)
+
+
+def _differ(one: object, other: object) -> bool:
+    """Whether both are known and not the same; checksums of two kinds cannot be compared."""
+    if one is None or other is None:
+        return False
+    kinds = {str(value).partition(":")[0] for value in (one, other) if isinstance(value, str)}
+    return one != other and len(kinds) < 2
+
+
+def _names(value: object) -> set[str]:
+    return {str(one) for one in value} if isinstance(value, list) else set()
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Makes a root and keeps other runs away from it. Raises FetchError where one is at work."""
+    from filelock import FileLock, Timeout
+
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise FetchError(f"{root}: another fetch_data.py is at work there: wait for it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def stored_at(root: Path, item: Item, file: Remote) -> Path:
+    """Where a download lies. Raises ExtractError for a name that leads elsewhere."""
+    origin = item.entry.origin
+    place = origin.where.partition("://")[2] or origin.where
+    return root.joinpath(ARCHIVES, origin.kind, *member_parts(place), *member_parts(file.name))
+
+
+@dataclass(frozen=True)
+class Space:
+    """Bytes on the disk of a root."""
+
+    need: int
+    free: int
+
+
+def space(items: Sequence[Item], root: Path, keep: bool) -> Space:
+    """What downloading and unpacking takes at its peak, as far as sizes are known. Archives go one
+    by one as they are unpacked, unless `keep`."""
+    need = archives = largest = 0
+    for item in items:
+        here = sum(_bytes_here(root, item, file) for file in item.files)
+        more = 0 if item.local else max(0, (item.size or 0) - here)
+        if item.is_archive:
+            need += round((item.size or 0) * UNPACKED)
+            archives += more
+            largest = max(largest, more)
+        else:
+            need += more
+    existing = next(path for path in (root, *root.absolute().parents) if path.is_dir())
+    return Space(need + (archives if keep else largest), shutil.disk_usage(existing).free)
+
+
+def _bytes_here(root: Path, item: Item, file: Remote) -> int:
+    path = stored_at(root, item, file)
+    found = [p.stat().st_size for p in (path, path.with_name(f"{path.name}.part")) if p.is_file()]
+    return max(found, default=0)

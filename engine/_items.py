@@ -1,0 +1,191 @@
+"""What a data set consists of, at its origins or in a person's downloads, sorted into archives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from . import _services
+from ._http import DownloadError, Remote
+from ._parts import beside, group, kind_of
+from ._target import member_parts
+from .config import ConfigError
+from .sources import HAND, Entry, Family, fill
+
+
+class FetchError(ValueError):
+    """Data that cannot be brought; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An archive with all its parts, or a file that is none. `name`: its path at the origin;
+    `values`: what the holes of the entry's `match` stand for; `files`: what to download, or
+    `local`: what a person downloaded; `missing`: a part that is not there."""
+
+    entry: Entry
+    name: str
+    values: Mapping[str, str]
+    files: tuple[Remote, ...] = ()
+    local: tuple[Path, ...] = ()
+    missing: str | None = None
+
+    @property
+    def generator(self) -> str:
+        """'' where the item is of none in particular."""
+        named = "{" not in self.entry.generator or "generator" in self.values
+        return fill(self.entry.generator, self.values) if named else ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.entry.sources or tuple(v for k, v in self.values.items() if k == "source")
+
+    @property
+    def into(self) -> Path:
+        """Where it goes, below the root. Raises ExtractError for a name that leads elsewhere."""
+        return Path(*member_parts(fill(self.entry.into, self.values)))
+
+    @property
+    def is_archive(self) -> bool:
+        return kind_of(self.name) is not None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all files, None where one of them is not known."""
+        sizes = [file.size for file in self.files] + [p.stat().st_size for p in self.local]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    def labels(self) -> list[str]:
+        """A name of each file that does not depend on where it is on disk."""
+        folder = PurePosixPath(self.name).parent
+        local = [str(folder / path.name) for path in self.local]
+        return [f"{self.entry.origin}/{n}" for n in ([file.name for file in self.files] or local)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a family is wanted, by name; None: everything."""
+
+    generators: frozenset[str] | None = None
+    sources: frozenset[str] | None = None
+
+    def may_want(self, entry: Entry) -> bool:
+        """False where that is certain before the entry's origin is asked."""
+        fixed = "{" not in entry.generator
+        return not (
+            (self.generators is not None and fixed and entry.generator not in self.generators)
+            or (self.sources is not None and entry.sources and not self.sources & {*entry.sources})
+        )
+
+    def wants(self, item: Item) -> bool:
+        """Files of no generator in particular belong to all; so do files of no source."""
+        by_generator = not item.generator or self.generators is None
+        by_source = not item.sources or self.sources is None
+        return (by_generator or item.generator in (self.generators or ())) and (
+            by_source or bool({*item.sources} & (self.sources or frozenset()))
+        )
+
+    def only(self, entry: Entry) -> frozenset[str] | None:
+        """The folders to unpack of an archive that has several generators in it; None: all."""
+        return self.generators if entry.inside else None
+
+
+def offered(family: Family, choice: Choice) -> list[Item]:
+    """What the origins of a family have, as far as `choice` may want it.
+
+    Raises:
+        DownloadError: an origin cannot be asked, or has nothing of what it should have.
+    """
+    found: list[Item] = []
+    for origin in family.origins:
+        entries = [e for e in family.entries if e.origin == origin and choice.may_want(e)]
+        if not entries:
+            continue
+        remote = {file.name: file for file in _services.list_files(origin)}
+        before = len(found)
+        for part in group(remote):
+            if item := _item(entries, part.name):
+                files = tuple(remote[name] for name in part.parts)
+                found.append(replace(item, files=files, missing=part.missing))
+        if len(found) == before:
+            wanted = ", ".join(str(entry.match) for entry in entries)
+            raise DownloadError(f"{origin}: expected {wanted}; found no such file there any more")
+    return found
+
+
+def brought(family: Family, paths: Iterable[Path]) -> list[Item]:
+    """Archives that a person downloaded: files, of which one part is enough, or folders with them.
+
+    Raises:
+        FetchError: no such path, or nothing of the family there.
+    """
+    found: dict[tuple[Path, ...], Item] = {}
+    for path in paths:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if kind_like(p) and p.is_file())
+        elif path.is_file():
+            files = list(beside(path.absolute()).values())
+        else:
+            raise FetchError(f"{path}: expected an archive or a folder of them; found no such path")
+        items = list(_local(family.entries, files))
+        if not items:
+            wanted = ", ".join(dict.fromkeys(e.match for e in family.entries if e.match))
+            raise FetchError(f"{path}: expected archives of {family.name} ({wanted}); found none")
+        found.update({item.local: item for item in items})
+    return list(found.values())
+
+
+def lying_there(family: Family, root: Path) -> list[Item]:
+    """Archives to be brought by hand that lie in the root, or one folder below, already."""
+    entries = [e for e in family.entries if e.origin.kind == HAND and e.match]
+    if not entries or not root.is_dir():
+        return []
+    paths = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if kind_like(path)]
+    return list(_local(entries, sorted(path for path in paths if path.is_file())))
+
+
+def kind_like(path: Path) -> bool:
+    """Whether a file is named as an archive or a part of one."""
+    return kind_of(group([path.name])[0].name) is not None
+
+
+def _local(entries: Sequence[Entry], paths: Iterable[Path]) -> Iterator[Item]:
+    folders: dict[Path, list[str]] = {}
+    for path in paths:
+        folders.setdefault(path.absolute().parent, []).append(path.name)
+    for folder, names in folders.items():
+        for part in group(names):
+            if item := _item(entries, (folder / part.name).as_posix(), whole=False):
+                local = tuple(folder / name for name in part.parts)
+                yield replace(item, local=local, missing=part.missing)
+
+
+def _item(entries: Sequence[Entry], name: str, whole: bool = True) -> Item | None:
+    """An item of the first entry that the name fits."""
+    for entry in entries:
+        values = entry.values(name, whole)
+        if values is not None:
+            depth = 1 + str(entry.match).count("/")
+            return Item(entry, "/".join(name.split("/")[-depth:]), values)
+    return None
+
+
+def choose(family: Family, items: Sequence[Item], choice: Choice) -> list[Item]:
+    """Those of the items that are wanted.
+
+    Raises:
+        ConfigError: a generator or source that the family does not have; lists those it has.
+    """
+    entries = family.entries
+    generators = {e.generator for e in entries if "{" not in e.generator}
+    generators |= {*family.generators, *(item.generator for item in items)} - {""}
+    sources = {s for e in entries for s in e.sources} | {s for i in items for s in i.sources}
+    for name, wanted, known in (
+        ("generators", choice.generators, generators),
+        ("sources", choice.sources, sources),
+    ):
+        for one in sorted((wanted or frozenset()) - known):
+            listed = f"some of {', '.join(sorted(known))}" if known else "none, it has no such"
+            raise ConfigError(f"--{name}: expected {listed}; found {one!r}")
+    return [item for item in items if choice.wants(item)]

@@ -1,0 +1,209 @@
+"""Plots of the parts of an evaluation: its generators, its cells, its degradations."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import _figure, degrade, metrics
+from ._analysis import Analysis, Degraded, Values
+from ._figure import COLOURS, GREY, MARKERS
+from ._tables import metric_name
+from .metrics import Cell, Estimate, Metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# What the curves of a degradation show.
+SWEPT = (
+    metrics.AUROC,
+    metrics.AP,
+    metrics.ACCURACY,
+    metrics.ACCURACY_REAL,
+    metrics.ACCURACY_SYNTHETIC,
+    metrics.DETECTION_RATE,
+)
+QUALITY = ("jpeg", "webp", "avif")  # whose lower values degrade more
+
+
+def estimates(name: str, cells: Mapping[Cell, Metrics]) -> dict[Cell, Estimate]:
+    """One metric of the cells that have it."""
+    return {cell: found.estimates[name] for cell, found in cells.items() if name in found.estimates}
+
+
+def by_generator(found: Mapping[Cell, Estimate]) -> dict[str, dict[str, Estimate]]:
+    """Generator -> source -> estimate, from the lowest mean to the highest."""
+    rows: defaultdict[str, dict[str, Estimate]] = defaultdict(dict)
+    for (source, generator), estimate in found.items():
+        rows[generator][source] = estimate
+    return dict(
+        sorted(rows.items(), key=lambda item: float(np.mean([e.value for e in item[1].values()])))
+    )
+
+
+def dots(found: Mapping[Cell, Estimate], title: str, reference: float | None) -> bytes | None:
+    """A row per generator, a dot per source in it; None with fewer than two generators.
+
+    `title` stands at the x axis, which is in percent; `reference` is a percent to mark.
+    """
+    rows = by_generator(found)
+    if len(rows) < 2:
+        return None
+    sources = sorted({source for row in rows.values() for source in row})
+    # Sources that each have generators of their own tell nothing that the row does not.
+    crossed = any(len(row) > 1 for row in rows.values())
+    spread = max(0.32, 0.1 * len(sources)) if crossed else 0.32
+    figure, axes = _figure.single(7.5, 1.2 + spread * len(rows), title, "generator")
+    for place, source in enumerate(sources):
+        shift = 0.6 * ((place + 0.5) / len(sources) - 0.5) if crossed else 0.0
+        ordered = [(y, row[source]) for y, row in enumerate(rows.values()) if source in row]
+        values = np.array([estimate for _, estimate in ordered]) * 100
+        style = place if crossed else 0
+        axes.errorbar(
+            values[:, 0],
+            [y + shift for y, _ in ordered],
+            xerr=np.abs(values[:, 1:].T - values[:, 0]),
+            fmt=MARKERS[style % len(MARKERS)],
+            color=COLOURS[style % len(COLOURS)],
+            markersize=4.5,
+            linewidth=1.3,
+        )
+    _figure.name_rows(axes, list(rows))
+    if reference is not None:
+        axes.axvline(reference, color=GREY, linestyle="--", linewidth=1)
+    if crossed:
+        _figure.source_legend(figure, sources)
+    return _figure.png(figure)
+
+
+def generators(cells: Mapping[Cell, Metrics]) -> bytes | None:
+    """AUROC of each generator, or the detection rate where there are no real pictures."""
+    found = estimates(metrics.AUROC, cells)
+    name = metrics.AUROC if found else metrics.DETECTION_RATE
+    title = f"{metric_name(name)} (%), with its 95 % interval"
+    shown = found or estimates(metrics.DETECTION_RATE, cells)
+    return dots(shown, title, 50 if found else None)
+
+
+def heat_metric(analysis: Analysis) -> str:
+    """What the heat map shows: AP where that was published, else AUROC; never of fakes alone."""
+    if not estimates(metrics.AUROC, analysis.cells):
+        return metrics.DETECTION_RATE
+    published = analysis.view.published
+    return metrics.AP if published and metrics.AP in published.metrics else metrics.AUROC
+
+
+def heatmap(analysis: Analysis) -> bytes | None:
+    """Generators x sources; None unless two generators and two sources are crossed."""
+    name = heat_metric(analysis)
+    rows = by_generator(estimates(name, analysis.cells))
+    sources = sorted({source for row in rows.values() for source in row})
+    several = {source: sum(source in row for row in rows.values()) for source in sources}
+    if max(map(len, rows.values()), default=0) < 2 or max(several.values(), default=0) < 2:
+        return None
+    values = np.array(
+        [
+            [100 * row[source].value if source in row else math.nan for source in sources]
+            for row in rows.values()
+        ]
+    )
+    across = max(len(_figure.label(generator)) for generator in rows)
+    below = max(len(_figure.label(source)) for source in sources)
+    figure = _figure.figure(
+        1.8 + 0.08 * across + 0.85 * len(sources), 1.3 + 0.045 * below + 0.3 * len(rows)
+    )
+    axes = figure.add_subplot()
+    axes.set_facecolor("#eeeeee")  # of cells that were not measured
+    lowest = 10 * math.floor(float(np.nanmin(values)) / 10)
+    image = axes.imshow(
+        values, cmap="cividis", vmin=min(lowest, 90), vmax=100, aspect="auto", origin="lower"
+    )
+    _cell_values(axes, values, min(lowest, 90))
+    axes.set_xticks(
+        range(len(sources)),
+        [_figure.label(source) for source in sources],
+        rotation=30,
+        ha="right",
+        rotation_mode="anchor",
+        parse_math=False,
+    )
+    _figure.name_rows(axes, list(rows), height=0.8)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xlabel("source")
+    axes.set_ylabel("generator")
+    bar = figure.colorbar(image, ax=axes, label=f"{metric_name(name)} (%)", pad=0.02)
+    bar.outline.set_visible(False)
+    return _figure.png(figure)
+
+
+def _cell_values(axes: Axes, values: np.ndarray, lowest: float) -> None:
+    for (y, x), value in np.ndenumerate(values):
+        if not math.isnan(value):
+            # The lower half of the colour map is dark.
+            ink = "white" if value < (lowest + 100) / 2 else "black"
+            axes.text(x, y, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
+
+
+def robustness(degradations: Mapping[str, Degraded], base: str) -> bytes | None:
+    """The headline average over the value of each step of the sweep, a small plot per step.
+
+    None where no degradation is one step with a number.
+    """
+    curves = degrade.curves(degradations, base)
+    if not curves:
+        return None
+    found = {name: degraded.headline.values for name, degraded in degradations.items()}
+    shown = {
+        name: place
+        for place, name in enumerate(SWEPT)
+        if any(name in each for each in found.values())
+    }
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = _figure.figure(max(5.5, 3.6 * columns), 0.9 + 2.9 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, (step, points) in zip(grid.flat, curves.items(), strict=False):
+        _step(axes, step, points, found, shown)
+        for name, place in shown.items():
+            if name in found[base]:
+                colour = COLOURS[place % len(COLOURS)]
+                axes.axhline(100 * found[base][name], color=colour, linestyle=":", linewidth=1)
+    for axes in grid.flat[len(curves) :]:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("%")
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    return _figure.png(figure)
+
+
+def _step(
+    axes: Axes,
+    step: str,
+    points: Sequence[tuple[float, str]],
+    found: Mapping[str, Values],
+    shown: Mapping[str, int],
+) -> None:
+    """The curves of one step, each metric with the colour and the marker of its place."""
+    _figure.style(axes, step, "")
+    for name, place in shown.items():
+        measured = [(x, 100 * found[each][name]) for x, each in points if name in found[each]]
+        axes.plot(
+            [x for x, _ in measured],
+            [y for _, y in measured],
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)],
+            markersize=4,
+            # AP often lies on top of AUROC.
+            linestyle="--" if name == metrics.AP else "-",
+            linewidth=1.4,
+            label=metric_name(name),
+        )
+    axes.set_ylim(-3, 103)
+    if step in QUALITY:
+        axes.invert_xaxis()

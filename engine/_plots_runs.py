@@ -1,0 +1,37 @@
+"""Plots that set runs beside one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from . import _figure, metrics
+from ._figure import COLOURS, GREY, LINES
+from ._plots_groups import dots
+from .metrics import Cell, Estimate, Floats, Ints
+
+
+def roc(labels: Ints, logits: Floats, names: Sequence[str]) -> bytes:
+    """The ROC curves of runs (R, N) over the same pictures of both classes (N,)."""
+    figure, axes = _figure.single(5.6, 5.6, "false positive rate", "true positive rate")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    for place, (name, scores) in enumerate(zip(names, logits, strict=True)):
+        found = metrics.curve(labels, scores)
+        tps, fps = np.concatenate([[0], found.tps]), np.concatenate([[0], found.fps])
+        axes.plot(
+            fps / fps[-1],
+            tps / tps[-1],
+            color=COLOURS[place % len(COLOURS)],
+            linestyle=LINES[place % len(LINES)],
+            label=f"{_figure.label(name)}: AUROC {100 * metrics.auroc(labels, scores):.1f} %",
+        )
+    _figure.unit_square(axes)
+    for text in axes.legend(loc="lower right", frameon=False).get_texts():
+        text.set_parse_math(False)
+    return _figure.png(figure)
+
+
+def differences(found: Mapping[Cell, Estimate], metric: str) -> bytes | None:
+    """Differences of a metric per generator with their intervals; None for fewer than two."""
+    return dots(found, f"difference in {metric} (percentage points), 95 % interval", 0)

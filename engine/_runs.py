@@ -1,0 +1,193 @@
+"""Saved evaluations, and the pictures that several of them have in common."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import benchmark, metrics
+from .config import ConfigError
+from .metrics import Floats, Ints, Pairing
+from .table import ScoreRow, read_table
+
+SCORES, INFO = "scores.csv", "run.json"
+# What makes a difference between runs hard to put down to the detector alone.
+CONDITIONS = ("benchmark", "protocol", "degradations")
+Key = tuple[str, str]  # of a picture, and its degradation
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation: `info` is its run.json, `rows` its scores by picture and degradation."""
+
+    folder: Path
+    name: str
+    info: dict[str, Any]
+    threshold: float
+    rows: dict[Key, ScoreRow]
+    n_unusable: int
+
+
+@dataclass(frozen=True)
+class Common:
+    """The pictures that all runs scored, N of them, in the order of the first run's table.
+
+    `rows` are the first run's; `labels` (N,), `logits` (runs, N); `places` finds a picture.
+    """
+
+    rows: Sequence[ScoreRow]
+    labels: Ints
+    logits: Floats
+    places: dict[Key, int]
+
+    def part(self, rows: Sequence[ScoreRow]) -> tuple[Ints, Floats]:
+        """Labels (n,) and logits (runs, n) of some of the rows."""
+        at = np.array([self.places[row.key, row.degradation] for row in rows], dtype=np.int64)
+        return self.labels[at], self.logits[:, at]
+
+
+def _expected(folder: Path, found: str) -> ConfigError:
+    return ConfigError(
+        f"--compare {folder}: expected a folder that phase eval wrote, with {INFO} and {SCORES}; "
+        f"found {found}"
+    )
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    try:
+        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _expected(folder, f"{INFO}: {error.strerror}") from error
+    except ValueError as error:
+        raise _expected(folder, f"a damaged {INFO}") from error
+    threshold = info.get("threshold") if isinstance(info, dict) else None
+    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        raise _expected(folder, f"no threshold in {INFO}")
+    return info
+
+
+def _table(folder: Path) -> list[ScoreRow]:
+    try:
+        rows = read_table(folder / SCORES)
+    except OSError as error:
+        raise _expected(folder, f"{SCORES}: {error.strerror}") from error
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, csv.Error) as error:
+        raise _expected(
+            folder, f"a damaged {SCORES} ({error}); --resume on that run mends it"
+        ) from error
+    if any(row.label not in (None, 0, 1) for row in rows):
+        raise _expected(folder, f"labels in {SCORES} other than 0 and 1")
+    return rows
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run; pictures without a label or a score are only counted.
+
+    Raises:
+        ConfigError: the folder holds none, or a damaged one.
+    """
+    info, rows = _info(folder), _table(folder)
+    usable = {
+        (row.key, row.degradation): row
+        for row in rows
+        if row.label is not None and not metrics.reason_unusable(row)
+    }
+    return Run(folder, folder.name, info, float(info["threshold"]), usable, len(rows) - len(usable))
+
+
+def names(infos: Sequence[dict[str, Any]], folders: Sequence[Path]) -> list[str]:
+    """Short distinct names: detectors, else files of weights, else folders, else numbers."""
+
+    def detector(place: int) -> str:
+        config = infos[place].get("config")
+        return str(config.get("detector", "")) if isinstance(config, dict) else ""
+
+    def weights(place: int) -> str:
+        held = infos[place].get("weights")
+        return Path(str(held.get("file", ""))).stem if isinstance(held, dict) else ""
+
+    choices: list[Callable[[int], str]] = [
+        detector,
+        weights,
+        lambda place: folders[place].resolve().name,
+        lambda place: f"{place + 1}: {folders[place].resolve().name}",
+    ]
+    for choice in choices:
+        found = [choice(place) for place in range(len(folders))]
+        if len(set(found)) == len(found) and all(found):
+            break
+    return found
+
+
+def common(runs: Sequence[Run]) -> Common:
+    """What all runs scored.
+
+    Raises:
+        ConfigError: nothing, or the runs disagree about what is real.
+    """
+    first = runs[0]
+    keys = [key for key in first.rows if all(key in run.rows for run in runs)]
+    if not keys:
+        samples = (f"{next(iter(run.rows), ('none',))[0]!r} in {run.folder}" for run in runs)
+        raise ConfigError(
+            "--compare: expected pictures of the same names and degradations in all runs; found "
+            f"none in common: {', '.join(samples)}"
+        )
+    for run in runs[1:]:
+        differ = [key for key in keys if run.rows[key].label != first.rows[key].label]
+        if differ:
+            label = "synthetic" if first.rows[differ[0]].label else "real"
+            raise ConfigError(
+                f"--compare: expected the same labels in all runs; found {len(differ)} that "
+                f"differ, such as {differ[0][0]!r}, {label} only in {first.folder}"
+            )
+    rows = [first.rows[key] for key in keys]
+    return Common(
+        rows,
+        np.array([row.label for row in rows], dtype=np.int64),
+        np.array([[run.rows[key].logit for key in keys] for run in runs], dtype=np.float64),
+        {key: place for place, key in enumerate(keys)},
+    )
+
+
+def cautions(runs: Sequence[Run], shared: Common) -> Iterator[str]:
+    """What a reader of the comparison has to know: other conditions, other pictures."""
+    for name in CONDITIONS:
+        values = [run.info.get(name) for run in runs]
+        if any(value != values[0] for value in values):
+            said = (
+                f"{run.name} {', '.join(value) if isinstance(value, list) else value or 'none'}"
+                for run, value in zip(runs, values, strict=True)
+            )
+            yield f"The runs differ in {name}: {'; '.join(said)}."
+    for run in runs[1:]:
+        others = sum(
+            bool(row.digest) and bool(theirs) and theirs != row.digest
+            for row in shared.rows
+            for theirs in [run.rows[row.key, row.degradation].digest]
+        )
+        if others:
+            yield f"{others} files of {run.name} have the names, but not the content of the others."
+    for run in runs:
+        if "counts" not in run.info:
+            yield f"{run.name} did not finish: {run.folder} holds part of its scores."
+
+
+def pairing(runs: Sequence[Run]) -> Pairing:
+    """What makes a cell: as the protocol of all runs has it, where they have one in common."""
+    asked = {(run.info.get("benchmark"), run.info.get("protocol")) for run in runs}
+    [(name, protocol), *others] = asked
+    if others or not isinstance(name, str) or not isinstance(protocol, str):
+        return Pairing()
+    if name not in benchmark.available():
+        return Pairing()
+    found = benchmark.load(name).protocols.get(protocol)
+    return found.pairing if found else Pairing()

@@ -1,0 +1,144 @@
+"""Unpacks zip and 7z archives, which list their members: all are checked before any is written."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ._parts import BUFFER, Joined
+from ._target import CHUNK, LINK, LOCKED, OTHER, ExtractError, Target
+
+DAMAGED = "its member {name!r:.80} is damaged ({reason}): get it again"
+
+
+def unzip(raw: Joined, target: Target, advance: Callable[[int], None] | None) -> None:
+    """Unpacks a zip. Raises ExtractError, and what zipfile raises for damaged ones."""
+    with io.BufferedReader(raw, BUFFER) as packed, zipfile.ZipFile(packed) as archive:
+        infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+        if sum(info.compress_size for info in infos) > target.packed:
+            raise ExtractError("refused: its members overlap")
+        places = [(info, _place(info, target)) for info in infos]
+        raw.advance = advance
+        for info, final in places:
+            if final is not None:
+                _write(archive, info, target, final)
+
+
+def _place(info: zipfile.ZipInfo, target: Target) -> Path | None:
+    name, mode = info.filename, stat.S_IFMT(info.external_attr >> 16)
+    if info.flag_bits & 0x1:
+        raise ExtractError(LOCKED)
+    if info.orig_filename != name:  # cut at a zero byte, or a separator of another system
+        raise ExtractError(f"refused: its member {info.orig_filename!r:.80} has no plain name")
+    if stat.S_ISLNK(mode):
+        raise ExtractError(LINK.format(name=name))
+    if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ExtractError(OTHER.format(name=name))
+    if info.is_dir():
+        target.enter(name)
+        return None
+    return target.place(name, info.file_size)
+
+
+def _write(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Target, final: Path) -> None:
+    try:
+        with archive.open(info) as source, target.write(final, info.file_size) as stream:
+            shutil.copyfileobj(source, stream, CHUNK)
+    except ExtractError:
+        raise
+    # zlib.error, BadZipFile, EOFError, NotImplementedError, ...
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ExtractError(DAMAGED.format(name=info.filename, reason=reason)) from error
+
+
+def un7z(raw: Joined, target: Target, advance: Callable[[int], None] | None) -> None:
+    """Unpacks a 7z archive by the package py7zr. Raises ExtractError, and what py7zr raises for
+    damaged ones."""
+    try:
+        import py7zr
+    except ImportError as error:
+        raise ExtractError("7z archives need a package: pip install py7zr") from error
+    try:
+        with io.BufferedReader(raw, BUFFER) as packed, py7zr.SevenZipFile(packed) as archive:
+            if archive.needs_password():
+                raise ExtractError(LOCKED)
+            wanted = _places(archive.list(), target)
+            raw.advance = advance
+            if wanted:
+                with closing(_Writers(target, wanted)) as writers:
+                    # No factory of its own kind: it asks for `create` alone.
+                    archive.extract(target.folder, list(wanted), factory=writers)
+                    writers.finish()
+    except py7zr.exceptions.PasswordRequired as error:
+        raise ExtractError(LOCKED) from error
+    except py7zr.exceptions.CrcError as error:
+        name = str(error.filename)
+        raise ExtractError(DAMAGED.format(name=name, reason="checksum")) from error
+
+
+def _places(members: Sequence[Any], target: Target) -> dict[str, tuple[Path, int]]:
+    """Final path and size of each file to unpack, by its name in the archive."""
+    wanted = {}
+    for member in members:
+        name = member.filename
+        if member.is_directory:
+            target.enter(name)
+        elif member.is_symlink:
+            raise ExtractError(LINK.format(name=name))
+        elif not member.is_file:
+            raise ExtractError(OTHER.format(name=name))
+        elif final := target.place(name, member.uncompressed):
+            wanted[name] = (final, member.uncompressed)
+    return wanted
+
+
+class _Writer:
+    """A file that py7zr writes a member to."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.write, self.flush, self.size = stream.write, stream.flush, stream.tell
+        self.close = stream.flush
+
+    def seek(self, offset: int, _whence: int = 0) -> int:
+        return offset  # back to the start, when all is written
+
+
+class _Writers:
+    """Gives py7zr a file for each member. One is finished when the next begins, because py7zr
+    compares a checksum after it closed the file."""
+
+    def __init__(self, target: Target, wanted: Mapping[str, tuple[Path, int]]) -> None:
+        self._target = target
+        self._places = {os.path.normpath(target.folder / name): at for name, at in wanted.items()}
+        self._current: AbstractContextManager[BinaryIO] | None = None
+
+    def create(self, filename: str) -> _Writer:
+        self.finish()
+        self._current = self._target.write(*self._places[os.path.normpath(filename)])
+        return _Writer(self._current.__enter__())
+
+    def finish(self) -> None:
+        """The current file is complete."""
+        if self._current is not None:
+            current, self._current = self._current, None
+            current.__exit__(None, None, None)
+
+    def close(self) -> None:
+        """Whatever is not complete goes away."""
+        if self._current is not None:
+            current, self._current = self._current, None
+            error = ExtractError("incomplete")
+            try:
+                current.__exit__(type(error), error, None)
+            except ExtractError:
+                return

@@ -1,0 +1,282 @@
+"""What a benchmark consists of, and what was published on it: configs/benchmarks/*.yaml."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from . import degrade
+from .config import CONFIGS, ConfigError, read_yaml
+from .metrics import METRICS, Pairing
+
+FOLDER = CONFIGS / "benchmarks"
+PUBLISHED = "published"  # the protocol that published figures were measured by
+AVERAGES = ("generators", "cells", "pictures")
+Values = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark is measured: the degradation of every picture, which comes before the
+    detector's own transform, and which pictures make a cell."""
+
+    degradation: str
+    pairing: Pairing
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures that somebody published, in percent, by metric.
+
+    `cells`: metric -> source -> generator; `generators`: metric -> generator, where the benchmark
+    has no sources or the mean over them was published; `sources`: metric -> source, means over its
+    generators; `averages`: metric -> one of `AVERAGES`.
+    """
+
+    title: str
+    detector: str
+    options: Mapping[str, Any]
+    cells: Mapping[str, Mapping[str, Values]]
+    generators: Mapping[str, Values]
+    sources: Mapping[str, Values]
+    averages: Mapping[str, Values]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that were published, in the order of `METRICS`."""
+        given = {*self.cells, *self.generators, *self.sources, *self.averages}
+        return [name for name in METRICS if name in given]
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a reader of this detector's results on a benchmark must know."""
+
+    detector: str
+    options: Mapping[str, Any]
+    text: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark. `average`: the mean that its papers report; `dataset`: the name that CO-SPY's
+    JSON files give it where it has no sources of its own; `generators`, `sources`: what the whole
+    benchmark holds, empty where it is open-ended."""
+
+    name: str
+    title: str
+    family: str
+    root: Path
+    split: str | None
+    average: str
+    dataset: str
+    generators: tuple[str, ...]
+    sources: tuple[str, ...]
+    protocols: Mapping[str, Protocol]
+    published: Mapping[str, Published]
+    notes: tuple[Note, ...]
+
+
+def available() -> list[str]:
+    """Names of the benchmarks, sorted: the files of configs/benchmarks/."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def _expect(where: str, content: Any, known: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where}: expected keys {', '.join(known)}; found {content!r}")
+    if unknown := [key for key in content if key not in known]:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    return content
+
+
+def _require(where: str, given: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raises ConfigError when one of the keys is not there."""
+    for key in keys:
+        if key not in given:
+            raise ConfigError(
+                f"{where}: expected the key {key}; found {', '.join(given) or 'none'}"
+            )
+
+
+def _protocol(where: str, content: Any) -> Protocol:
+    given = _expect(where, content, ("degradation", "pairing", "cap", "balanced"))
+    name = given.get("degradation", degrade.NONE)
+    chain = degrade.parse(name)
+    try:
+        pairing = Pairing(
+            given.get("pairing", "own"), given.get("cap"), given.get("balanced", False)
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return Protocol(chain.name if chain else degrade.NONE, pairing)
+
+
+def _percent(where: str, content: Any) -> None:
+    """Raises ConfigError unless the leaves of nested mappings are percents."""
+    if isinstance(content, dict):
+        for key, inner in content.items():
+            _percent(f"{where}.{key}", inner)
+    elif isinstance(content, bool) or not isinstance(content, (int, float)):
+        raise ConfigError(f"{where}: expected a number of percent; found {content!r}")
+    elif not 0 <= content <= 100:
+        raise ConfigError(f"{where}: expected 0 to 100 percent; found {content!r}")
+
+
+def _published(where: str, content: Any) -> Published:
+    names = [field.name for field in fields(Published)]
+    given = _expect(where, content, names)
+    _require(where, given, ("title", "detector"))
+    tables = {name: given.get(name, {}) for name in ("cells", "generators", "sources", "averages")}
+    for name, table in tables.items():
+        _expect(f"{where}.{name}", table, METRICS)
+        _percent(f"{where}.{name}", table)
+    for metric, values in tables["averages"].items():
+        _expect(f"{where}.averages.{metric}", values, AVERAGES)
+    return Published(given["title"], given["detector"], given.get("options", {}), **tables)
+
+
+def load(name: str) -> Benchmark:
+    """The benchmark of that name. Raises ConfigError when there is none or its file is wrong."""
+    if name not in available():
+        raise ConfigError(f"--benchmark: expected one of {', '.join(available())}; found {name!r}")
+    path = FOLDER / f"{name}.yaml"
+    known = [field.name for field in fields(Benchmark) if field.name != "name"]
+    given = _expect(str(path), read_yaml(path), known)
+    _require(str(path), given, ("title", "family", "root", "protocols"))
+    average = given.get("average", "generators")
+    if average not in AVERAGES:
+        raise ConfigError(f"{path}: average: expected one of {AVERAGES}; found {average!r}")
+    protocols = {
+        key: _protocol(f"{path}: protocols.{key}", value)
+        for key, value in given["protocols"].items()
+    }
+    published = {
+        key: _published(f"{path}: published.{key}", value)
+        for key, value in given.get("published", {}).items()
+    }
+    notes = tuple(
+        Note(**_expect(f"{path}: notes", value, ("detector", "options", "text")))
+        for value in given.get("notes", ())
+    )
+    return Benchmark(
+        name=name,
+        title=given["title"],
+        family=given["family"],
+        root=Path(given["root"]),
+        split=given.get("split"),
+        average=average,
+        dataset=given.get("dataset", given["title"]),
+        generators=tuple(given.get("generators", ())),
+        sources=tuple(given.get("sources", ())),
+        protocols=protocols,
+        published=published,
+        notes=notes,
+    )
+
+
+def protocol(benchmark: Benchmark, name: str) -> Protocol:
+    """One of the benchmark's protocols. Raises ConfigError listing them when there is none."""
+    if name not in benchmark.protocols:
+        known = ", ".join(benchmark.protocols)
+        raise ConfigError(f"--protocol: {benchmark.name} has {known}; found {name!r}")
+    return benchmark.protocols[name]
+
+
+def _is(figures: Published | Note, detector: str, options: Any) -> bool:
+    """Whether something is about this detector with these options."""
+    return figures.detector == detector and all(
+        getattr(options, key, None) == value for key, value in figures.options.items()
+    )
+
+
+def notes(benchmark: Benchmark, detector: str, options: Any) -> tuple[str, ...]:
+    """What a reader of this detector's results must know."""
+    return tuple(note.text for note in benchmark.notes if _is(note, detector, options))
+
+
+def comparable(
+    benchmark: Benchmark, detector: str, options: Any, protocol: str, chosen: str | None
+) -> Published | None:
+    """The figures that were published for this detector with these options, measured this way.
+
+    `chosen` names one where several fit, as those of detectors that differ in their training set.
+    None when nothing fits, or several do and none was chosen.
+
+    Raises:
+        ConfigError: the benchmark has no figures of the chosen name.
+    """
+    if chosen is not None and chosen not in benchmark.published:
+        known = ", ".join(benchmark.published) or "none"
+        raise ConfigError(f"data.published: {benchmark.name} has {known}; found {chosen!r}")
+    fitting = [
+        figures
+        for name, figures in benchmark.published.items()
+        if chosen in (None, name) and protocol == PUBLISHED and _is(figures, detector, options)
+    ]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def records(
+    benchmark: Benchmark,
+    root: Path | None,
+    split: str | None,
+    parts: Mapping[str, str],
+    sources: Sequence[str],
+) -> list[datasets.Record]:
+    """Lists the benchmark's pictures below `root` (None = its default place).
+
+    `split` None = the benchmark's own; `parts`: what lives elsewhere; `sources`: only these.
+
+    Raises:
+        LayoutError: they are not there, or not laid out as its family says.
+    """
+    family = datasets.load(benchmark.family)
+    return family.records(root or benchmark.root, split or benchmark.split, parts, sources)
+
+
+def needed(records: Sequence[datasets.Record], pairing: Pairing) -> list[datasets.Record]:
+    """Those of the records that some cell takes, in their order: the others need no score."""
+    groups: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for record in records:
+        groups[record.source, record.generator] += 1
+    reals = {source: count for (source, generator), count in groups.items() if not generator}
+    own = pairing.mode == "own"
+
+    def most(source: str, generator: str) -> int:
+        """How many pictures of a group its cells take at most."""
+        bounds = [groups[source, generator], *([pairing.cap] if pairing.cap else [])]
+        if pairing.balanced and own and source in reals:
+            fakes = (n for (s, g), n in groups.items() if g and s == source)
+            bounds.append(reals[source] if generator else max(fakes, default=bounds[0]))
+        return min(bounds)
+
+    left = {group: most(*group) for group in groups}
+    kept = []
+    for record in records:
+        group = record.source, record.generator
+        if left[group] > 0:
+            left[group] -= 1
+            kept.append(record)
+    return kept
+
+
+def missing(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]:
+    """Lines that say what of the whole benchmark is not among the records."""
+    lines = []
+    for what, whole, there in (
+        ("generators", benchmark.generators, {r.generator for r in found}),
+        ("sources", benchmark.sources, {r.source for r in found}),
+    ):
+        if absent := [name for name in whole if name not in there]:
+            shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+            lines.append(
+                f"{len(absent)} of the {len(whole)} {what} of {benchmark.title} are not there: "
+                f"{shown}; its averages are over those that are"
+            )
+    return lines

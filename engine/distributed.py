@@ -1,0 +1,94 @@
+"""Several processes that share one evaluation or training, started by torchrun."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+# A process may wait for another that scores very large pictures on a CPU; when one dies, torchrun
+# ends the others at once.
+PATIENCE = timedelta(hours=24)
+T = TypeVar("T")
+
+
+class OtherFailed(RuntimeError):
+    """The main process ended with an error, and says so itself."""
+
+
+def launched() -> int:
+    """How many processes torchrun started beside this one, itself included; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return launched() == 1 or os.environ["RANK"] == "0"
+
+
+def beside() -> int:
+    """How many processes of this run share the machine, this one included."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() > 1 else 1
+
+
+def local_rank() -> int:
+    """The number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run: this one is number `rank` of `size`. Number 0 is the main one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def shared(self, make: Callable[[], T]) -> T:
+        """What the main process makes, in all of them. Raises OtherFailed where it failed there."""
+        if self.size == 1:
+            return make()
+        message: list[Any] = [None, False]
+        try:
+            if self.main:
+                message = [make(), True]
+        finally:
+            distributed.broadcast_object_list(message, src=0)
+        if not message[1]:
+            raise OtherFailed("the main process failed")
+        return message[0]
+
+    def gather(self, value: T) -> list[T]:
+        """The value of each process, by rank, in the main one; an empty list in the others."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] | None = [None] * self.size if self.main else None
+        distributed.gather_object(value, found, dst=0)
+        return found or []
+
+
+ALONE = World()
+
+
+def join(device: torch.device) -> World:
+    """Meets the other processes: over gloo on the CPU, and over nccl between CUDA devices."""
+    if launched() == 1:
+        return ALONE
+    if not distributed.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=PATIENCE)
+    return World(distributed.get_rank(), distributed.get_world_size())
+
+
+def leave() -> None:
+    """Parts from the other processes; nothing where there are none."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,127 @@
+"""What the flags of phase eval choose: the pictures, how they are measured, where results go."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import LayoutError, Record
+
+from . import benchmark as benchmarks
+from . import degrade, flags, listing
+from .benchmark import Benchmark, Protocol
+from .config import Config, ConfigError
+from .evaluate import Request
+from .report import View
+from .weights import Loaded
+
+# The benchmark that each variant of CO-SPY is evaluated on, without --benchmark.
+OF_COSPY = {"sd-v1_4": "cospy_bench", "progan": "aigcdetect"}
+
+
+def _benchmark(args: argparse.Namespace, name: str, options: Any) -> Benchmark | None:
+    """The benchmark that is meant; None when --data names the pictures."""
+    if args.data is not None:
+        for flag in ("data_root", "protocol"):
+            if getattr(args, flag) is not None:
+                raise ConfigError(f"--{flag}: expected --benchmark too; found --data")
+        return None
+    if args.benchmark is not None:
+        return benchmarks.load(args.benchmark)
+    if name == "cospy":
+        return benchmarks.load(OF_COSPY[options.train_dataset])
+    known = ", ".join(benchmarks.available())
+    raise LayoutError(
+        "--phase eval: expected --data FOLDER or CSV, or --benchmark NAME; found neither; "
+        f"benchmarks: {known}"
+    )
+
+
+def _data_records(args: argparse.Namespace, config: Config) -> list[Record]:
+    """The pictures of --data."""
+    if config.data.parts or config.data.published:
+        given = ", ".join([*config.data.parts, *(["published"] if config.data.published else [])])
+        raise ConfigError(f"--set data.{given}: expected --benchmark too; found --data")
+    return listing.part(
+        datasets.open_path(args.data, config.data.split, csv_root=args.csv_root),
+        flags.listed(args.generators),
+        flags.listed(args.sources),
+        args.limit,
+    )
+
+
+def _benchmark_records(
+    args: argparse.Namespace, config: Config, benchmark: Benchmark, protocol: Protocol
+) -> list[Record]:
+    """The pictures of a benchmark that its protocol takes, or the part that flags choose."""
+    data, sources = config.data, flags.listed(args.sources)
+    found = benchmarks.records(benchmark, args.data_root, data.split, data.parts, sources)
+    chosen = listing.part(found, flags.listed(args.generators), limit=args.limit)
+    return benchmarks.needed(chosen, protocol.pairing)
+
+
+def _notes(
+    benchmark: Benchmark, name: str, options: Any, records: Sequence[Record], limit: int | None
+) -> tuple[str, ...]:
+    """What a reader of the results must know."""
+    lines = [*benchmarks.notes(benchmark, name, options), *benchmarks.missing(benchmark, records)]
+    if limit is not None:
+        lines.append(f"at most {limit} pictures of each generator and source were taken")
+    return tuple(lines)
+
+
+def _folder(args: argparse.Namespace, loaded: Loaded, config: Config, what: str) -> Path:
+    """Where results go without --output: for CO-SPY where the published program puts them."""
+    if loaded.name == "cospy":
+        kind = "pretrain" if args.pretrain else "eval"
+        return flags.cospy_folder(args.ckpt, config.options) / f"{kind}_{what}"
+    return Path("runs", loaded.name, f"eval_{what}")
+
+
+def evaluation(
+    args: argparse.Namespace, loaded: Loaded, config: Config
+) -> tuple[Request, list[Record]]:
+    """What phase eval shall do, and with which pictures.
+
+    Raises:
+        ConfigError, LayoutError: what the flags name does not exist or fit.
+    """
+    benchmark = _benchmark(args, loaded.name, config.options)
+    if benchmark is None:
+        records, base = _data_records(args, config), degrade.NONE
+        data = args.data.resolve()  # which has a name even for "."
+        title, what = f"{loaded.model.title} on {data.name}", data.stem
+        protocol, view = None, View()
+    else:
+        protocol = args.protocol or benchmarks.PUBLISHED
+        how = benchmarks.protocol(benchmark, protocol)
+        records, base = _benchmark_records(args, config, benchmark, how), how.degradation
+        suffix = "" if protocol == benchmarks.PUBLISHED else f"_{protocol}"
+        what = benchmark.name + suffix
+        title = f"{loaded.model.title} on {benchmark.title}, protocol {protocol}"
+        notes = _notes(benchmark, loaded.name, config.options, records, args.limit)
+        view = View(how.pairing, base, benchmark.average, None, benchmark.dataset, notes)
+    names = [degrade.then(base, name) for name in degrade.parse_sweep(args.degrade)]
+    view = replace(view, base=names[0])
+    if benchmark is not None and view.base == base:
+        published = benchmarks.comparable(
+            benchmark, loaded.name, config.options, protocol or "", config.data.published
+        )
+        view = replace(view, published=published)
+    return Request(
+        output=args.output or _folder(args, loaded, config, what),
+        title=title,
+        threshold=loaded.threshold if args.threshold is None else args.threshold,
+        degradations=tuple(names),
+        view=view,
+        benchmark=benchmark.name if benchmark else None,
+        protocol=protocol,
+        cache=args.cache,
+        workers=flags.workers(args, len(records)),
+        resume=args.resume,
+        overwrite=args.overwrite,
+    ), records

@@ -1,0 +1,81 @@
+"""Rows of a CSV of pictures: which pictures can be named in one, and by which path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Label, LayoutError
+
+SHOWN = 8
+MISSING = "no such file"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a CSV; `image` is a path with forward slashes."""
+
+    image: str
+    label: Label
+    split: str
+    generator: str = ""
+    source: str = ""
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few of several names."""
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN:,} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more
+
+
+def problem(path: Path, name: str) -> str:
+    """Why a picture cannot be a row under `name`, in a few words; '' where it can."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "a name that is not UTF-8"
+    if "\\" in name:
+        return "a backslash in its name"  # which stands for a folder in a CSV from Windows
+    try:
+        return "" if path.stat().st_size else "no bytes"
+    except FileNotFoundError:
+        return MISSING
+    except OSError as error:
+        return (error.strerror or type(error).__name__).lower()
+
+
+@dataclass
+class Namer:
+    """Names pictures by their paths from `base`; `left_out` has what cannot be a row, and why."""
+
+    base: Path
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def name(self, path: Path) -> str:
+        """The path from `base`. Raises LayoutError for a picture outside it."""
+        try:
+            return path.relative_to(self.base).as_posix()
+        except ValueError:
+            raise LayoutError(
+                f"{path}: expected pictures inside {self.base}, where the paths in the CSV start: "
+                "write it to a folder above them, or name one with --relative_to"
+            ) from None
+
+    def take(self, paths: Sequence[Path], count: int | None = None) -> dict[Path, str]:
+        """All usable pictures, or the first `count`, in their order, each with its name."""
+        from engine.progress import Progress
+
+        names: dict[Path, str] = {}
+        with Progress(count or len(paths), "checking files") as progress:
+            for path in paths:
+                if len(names) == count:
+                    break
+                name = self.name(path)
+                if reason := problem(path, name):
+                    self.left_out[name] = reason
+                else:
+                    names[path] = name
+                progress.advance(1)
+        return names

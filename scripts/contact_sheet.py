@@ -1,0 +1,324 @@
+"""Draws a sheet of thumbnails per generator and per source of real pictures, and a page of them.
+
+    python scripts/contact_sheet.py --data data/GenImage --output runs/sheets
+    python scripts/contact_sheet.py --data set.csv --output runs/sheets --count 100 --seed 1
+
+A sheet shows pictures from all over its part of the set, in the order of their names: the seed says
+which. DIR gets a JPEG per sheet, and index.html, which has all thumbnails in it and needs no other
+file. Standard output has the path of the page, everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import logging
+import re
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from datasets import Label, LayoutError, Record, open_path  # noqa: E402
+from main import Parser  # noqa: E402
+from scripts._csv_rows import some  # noqa: E402
+
+if TYPE_CHECKING:
+    from engine.progress import Progress
+    from engine.thumbnails import Tile
+
+PROGRAM = "contact_sheet.py"
+UNREADABLE, USAGE, INTERRUPTED = 1, 2, 130
+PAGE = "index.html"
+LIMITS = {"count": (1, 1000), "columns": (1, 100), "size": (32, 1024)}
+MEGAPIXELS = 64
+LONGEST_SIDE = 65_500  # of a JPEG
+KINDS = ("synthetic", "real", "unlabelled")
+CSS = """
+body { max-width: 90rem }
+nav { margin: .5rem 0; font-size: .875rem }
+nav a { margin-left: .6rem }
+a { color: inherit }
+h2 small { color: var(--soft); font-size: .875rem; font-weight: 400 }
+.sheet { display: grid; grid-template-columns: repeat(auto-fill, %(size)dpx); gap: .9rem .6rem }
+.sheet figure { margin: 0; font-size: .75rem; line-height: 1.3 }
+.sheet figcaption { font-size: inherit; padding-top: .2rem }
+.sheet b { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3;
+  overflow: hidden; color: var(--fg); font-weight: 400 }
+.sheet img, .unreadable { display: block; width: 100%%; aspect-ratio: 1; border-radius: 4px;
+  background: #808080 }
+.unreadable { display: grid; place-items: center; box-sizing: border-box; background: none;
+  border: 3px dashed #c0392b }
+"""
+
+
+@dataclass(frozen=True, order=True)
+class Group:
+    """The pictures of one sheet: a generator's, a source's, or a folder's where no label is known.
+
+    `kind` is a place in KINDS.
+    """
+
+    kind: int
+    name: str
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.name or ("real" if KINDS[self.kind] == "real" else "pictures")
+
+    def file_name(self) -> str:
+        """A name that any file system takes, not yet unique."""
+        prefix = ("fake", "real", "pictures")[self.kind]
+        plain = re.sub(r"[^\w.@+-]+", "_", self.name, flags=re.ASCII).strip("._")[:80]
+        return f"{prefix}_{plain}" if plain else prefix
+
+
+def group_of(record: Record) -> Group:
+    """Where a picture is shown."""
+    if record.label is None:
+        parts = PurePosixPath(record.key).parts
+        return Group(KINDS.index("unlabelled"), parts[0] if len(parts) > 1 else "")
+    if record.label == Label.FAKE:
+        return Group(KINDS.index("synthetic"), record.generator)
+    return Group(KINDS.index("real"), record.source)
+
+
+def grouped(records: Sequence[Record]) -> dict[Group, list[Record]]:
+    """Records by sheet: generators, sources of reals, folders, each sorted by name."""
+    groups: defaultdict[Group, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[group_of(record)].append(record)
+    return dict(sorted(groups.items()))
+
+
+def file_names(groups: Sequence[Group]) -> dict[Group, str]:
+    """A file for each sheet, distinct also where the case of letters does not count."""
+    names: dict[Group, str] = {}
+    taken: set[str] = set()
+    for group in groups:
+        name, number = group.file_name(), 1
+        while (candidate := name if number == 1 else f"{name}-{number}").casefold() in taken:
+            number += 1
+        taken.add(candidate.casefold())
+        names[group] = f"{candidate}.jpg"
+    return names
+
+
+def drawn(records: Sequence[Record], count: int, seed: int, name: str) -> list[Record]:
+    """At most `count` of the records, in their order: one at random of each of `count` equal
+    stretches, so that every part of a set is seen."""
+    import numpy as np
+
+    if len(records) <= count:
+        return list(records)
+    edges = [place * len(records) // count for place in range(count + 1)]
+    salt = zlib.crc32(name.encode("utf-8", "surrogateescape"))
+    places = np.random.default_rng((seed, salt)).integers(edges[:-1], edges[1:])
+    return [records[place] for place in places]
+
+
+def tiles(records: Sequence[Record], size: int, progress: Progress) -> list[Tile]:
+    """A tile of each picture; the note says its size in pixels, or why it cannot be read."""
+    from datasets._images import UnreadablePicture
+    from engine.thumbnails import Tile, open_record, thumbnail
+
+    made = []
+    for record in records:
+        name = PurePosixPath(record.key).name
+        try:
+            image = open_record(record)
+            made.append(Tile(thumbnail(image, size), name, f"{image.width} x {image.height}"))
+        except UnreadablePicture as error:
+            made.append(Tile(None, name, str(error)))
+        progress.advance(1)
+    return made
+
+
+# --- the page
+
+
+def figure(record: Record, tile: Tile) -> str:
+    """A thumbnail and its caption."""
+    from engine._document import visible
+    from engine.thumbnails import MARKED, jpeg
+
+    name, note, key = (html.escape(visible(text)) for text in (tile.caption, tile.note, record.key))
+    picture = f'<div class="unreadable" role="img">{MARKED}</div>'
+    if tile.image is not None:
+        data = base64.b64encode(jpeg(tile.image)).decode()
+        picture = f'<img alt="{name}" src="data:image/jpeg;base64,{data}">'
+    return f'<figure title="{key}">{picture}<figcaption><b>{name}</b>{note}</figcaption></figure>'
+
+
+def head(data: Path, groups: Mapping[Group, Sequence[Record]], size: int) -> Iterator[str]:
+    """The page as far as the first sheet."""
+    from engine._document import CSS as DOCUMENT_CSS
+    from engine._document import visible
+
+    title = html.escape(visible(f"Pictures of {data.resolve().name}"))
+    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    yield f"<title>{title}</title>\n<style>{DOCUMENT_CSS}{CSS % {'size': size}}</style>\n"
+    yield f"</head>\n<body>\n<h1>{title}</h1>\n"
+    for kind, name in enumerate(KINDS):
+        links = [
+            f'<a href="#sheet{place}">{html.escape(visible(group.title))}</a>\n'
+            for place, group in enumerate(groups)
+            if group.kind == kind
+        ]
+        if links:
+            yield f"<nav>{name}:\n{''.join(links)}</nav>\n"
+
+
+def section(
+    place: int, group: Group, total: int, file: str, shown: Sequence[tuple[Record, Tile]]
+) -> Iterator[str]:
+    """One sheet of the page."""
+    from engine._document import visible
+
+    counts = f"{KINDS[group.kind]}, {len(shown):,} of {total:,} pictures"
+    yield (
+        f'<h2 id="sheet{place}">{html.escape(visible(group.title))} '
+        f'<small>{counts}, <a href="{file}">{file}</a></small></h2>\n<div class="sheet">\n'
+    )
+    for record, tile in shown:
+        yield figure(record, tile) + "\n"
+    yield "</div>\n"
+
+
+# --- the command line
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        prog=PROGRAM,
+        description=(__doc__ or "").split("\n")[0],
+        epilog="Exit status: 0 done; 1 done, but some pictures could not be read; 2 wrong usage or "
+        "data; 130 interrupted.",
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "--data", type=Path, required=True, metavar="PATH",
+        help="a folder, or a CSV with image[,class,split,generator,source]",
+    )  # fmt: skip
+    p.add_argument("--csv_root", type=Path, metavar="DIR",
+                   help="folder that the paths in a CSV start from (the CSV's own)")  # fmt: skip
+    p.add_argument("--output", type=Path, required=True, metavar="DIR", help="for page and sheets")
+    p.add_argument("--count", type=int, default=40, metavar="N", help="pictures a sheet (40)")
+    p.add_argument("--columns", type=int, default=8, metavar="N", help="of a sheet (8)")
+    p.add_argument(
+        "--size", type=int, default=160, metavar="N", help="of a thumbnail, pixels (160)"
+    )
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice (0)")
+    p.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    return p
+
+
+def check(p: Parser, args: argparse.Namespace) -> None:
+    """Ends the program for values that no data can change."""
+    from engine.thumbnails import sheet_size
+
+    for name, (low, high) in LIMITS.items():
+        if not low <= getattr(args, name) <= high:
+            p.error(f"--{name}: expected {low} to {high}; found {getattr(args, name)}")
+    if args.seed < 0:
+        p.error(f"--seed: expected 0 or more; found {args.seed}")
+    width, height = sheet_size(args.count, args.columns, args.size, notes=True)
+    if width * height > MEGAPIXELS * 10**6 or max(width, height) > LONGEST_SIDE:
+        p.error(
+            f"--count, --columns, --size: expected a sheet of at most {MEGAPIXELS} megapixels and "
+            f"{LONGEST_SIDE} pixels a side; found {width} x {height}"
+        )
+    if args.output.exists() and not args.output.is_dir():
+        p.error(f"--output: expected a folder; found {args.output}")
+
+
+def save(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(
+    args: argparse.Namespace, groups: Mapping[Group, Sequence[Record]], files: Mapping[Group, str]
+) -> dict[str, str]:
+    """Writes sheets and page, a sheet's thumbnails in memory at a time. Returns what is wrong with
+    the pictures that could not be read, by key."""
+    from engine.progress import Progress
+    from engine.thumbnails import jpeg, sheet
+
+    chosen = {g: drawn(held, args.count, args.seed, g.name) for g, held in groups.items()}
+    unreadable: dict[str, str] = {}
+    page = args.output / PAGE
+    temporary = page.with_name(page.name + ".part")
+    args.output.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            temporary.open("w", encoding="utf-8", newline="\n") as stream,
+            Progress(sum(map(len, chosen.values())), "drawing") as progress,
+        ):
+            stream.writelines(head(args.data, groups, args.size))
+            for place, (group, records) in enumerate(chosen.items()):
+                made = tiles(records, args.size, progress)
+                save(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
+                shown = list(zip(records, made, strict=True))
+                stream.writelines(section(place, group, len(groups[group]), files[group], shown))
+                unreadable |= {r.key: tile.note for r, tile in shown if tile.image is None}
+            stream.write("</body>\n</html>\n")
+        temporary.replace(page)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return unreadable
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws what the command line asks for. Returns the exit status."""
+    from engine._document import visible
+
+    groups = grouped(open_path(args.data, labelled=False, csv_root=args.csv_root))
+    files = file_names(list(groups))
+    there = [name for name in (PAGE, *files.values()) if (args.output / name).exists()]
+    if there and not args.overwrite:
+        raise LayoutError(
+            f"{args.output}: {some(there)}: already there: use --overwrite or another --output"
+        )
+    unreadable = write(args, groups, files)
+    print(args.output / PAGE)
+    if unreadable:
+        names = some(f"{visible(key)} ({reason})" for key, reason in unreadable.items())
+        print(f"{PROGRAM}: {len(unreadable)} pictures could not be read: {names}", file=sys.stderr)
+    return UNREADABLE if unreadable else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    p = parser()
+    args = p.parse_args(arguments)
+    check(p, args)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("engine").setLevel(logging.INFO)
+    try:
+        return run(args)
+    except (LayoutError, OSError) as error:
+        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

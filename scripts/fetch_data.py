@@ -1,0 +1,259 @@
+"""Brings the pictures of a data set to this machine, into the folders that main.py looks in.
+
+    python scripts/fetch_data.py --list
+    python scripts/fetch_data.py cospy_bench --list
+    python scripts/fetch_data.py cospy_bench --generators real,runwayml@stable-diffusion-v1-5
+    python scripts/fetch_data.py genimage --extract ~/Downloads/imagenet_ai_0508_adm.zip
+
+Standard output has the folders, everything else goes to standard error. Downloads and unpacking go
+on where they stopped. HF_ENDPOINT says which mirror of the hub to ask, HF_HOME where its cache and
+log-in are. configs/sources.yaml has where everything comes from and goes to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from main import Parser  # noqa: E402
+
+if TYPE_CHECKING:
+    from engine.fetch_data import Choice, Item, Record
+    from engine.sources import Family
+
+PROGRAM = "fetch_data.py"
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+REAL = "real"
+FAMILIES = ("family", "where", "title", "folder")
+FILES = ("file", "parts", "size", "generator", "source", "there", "where", "folder")
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def size(text: str) -> int:
+    """Bytes of 500GB, 1.5T, 1000000."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected a size such as 500GB; found {text!r}")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def names(text: str) -> frozenset[str]:
+    """Names between commas."""
+    found = frozenset(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected names with commas between; found {text!r}")
+    return found
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        prog=PROGRAM,
+        description=(__doc__ or "").split("\n")[0],
+        epilog="Exit status: 0 done; 1 done, but something could not be brought, or is to be "
+        "brought by hand, one line each; 2 wrong usage, or nothing could be done; 130 interrupted, "
+        "the same command goes on.",
+        allow_abbrev=False,
+    )
+    p.add_argument("family", nargs="?", metavar="FAMILY", help="--list shows the names")
+    p.add_argument("--list", action="store_true", help="what there is, and what is here already")
+    p.add_argument(
+        "--generators", type=names, metavar="A,B", help="only these; `real` for real pictures"
+    )
+    p.add_argument("--sources", type=names, metavar="A,B", help="only these sources of captions")
+    p.add_argument("--root", type=Path, metavar="DIR", help="another folder than the default one")
+    p.add_argument(
+        "--extract",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="unpack archives that you downloaded, or folders of them; they stay",
+    )
+    p.add_argument("--keep_archives", action="store_true", help="do not delete what was downloaded")
+    p.add_argument(
+        "--max_size", type=size, metavar="SIZE", help="most that an archive may unpack to: 500GB"
+    )
+    p.add_argument("--dry_run", action="store_true", help="say what would be done, and do nothing")
+    return p
+
+
+def families() -> list[str]:
+    """All families, a line each under a header."""
+    from engine._text import columns
+    from engine.sources import HAND, read_sources
+
+    rows = [FAMILIES]
+    for name, family in read_sources().items():
+        origins = [str(origin) for origin in family.origins]
+        if any(entry.origin.kind == HAND for entry in family.entries):
+            origins.append("by hand")
+        rows.append((name, ", ".join(origins), family.title, shown(family.root)))
+    return columns(rows)
+
+
+def shown(path: Path) -> str:
+    """A path, short where it is below the project."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def table(items: list[Item], root: Path, record: Record, choice: Choice) -> list[str]:
+    """Items, a line each under a header."""
+    from engine._text import columns, size_text
+
+    rows = [FILES]
+    for item in items:
+        rows.append(
+            (
+                item.name, str(len(item.labels())), size_text(item.size), item.generator or "-",
+                ",".join(item.sources) or "-", record.state(item, choice.only(item.entry)),
+                str(item.entry.origin), shown(root / item.into),
+            )
+        )  # fmt: skip
+    return columns(rows)
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def find(args: argparse.Namespace, family: Family, root: Path, choice: Choice) -> list[Item]:
+    """What the command line is about."""
+    from engine.fetch_data import brought, choose, lying_there, offered
+
+    if args.extract:
+        return choose(family, brought(family, args.extract), choice)
+    return choose(family, [*offered(family, choice), *lying_there(family, root)], choice)
+
+
+def bring_all(
+    items: list[Item], root: Path, record: Record, choice: Choice, args: argparse.Namespace
+) -> int:
+    """Brings one item after the other, prints their folders. Returns how many failed."""
+    from engine.fetch_data import (
+        DownloadError,
+        ExtractError,
+        FetchError,
+        Options,
+        UnreachableError,
+        bring,
+    )
+
+    options = Options(args.keep_archives, args.max_size)
+    failed = 0
+    for number, item in enumerate(items):
+        try:
+            print(shown(bring(item, root, record, choice, options)), flush=True)
+        except UnreachableError as error:
+            say(str(error))
+            return failed + len(items) - number
+        except (DownloadError, ExtractError, FetchError) as error:
+            say(str(error))
+            failed += 1
+    return failed
+
+
+def hints(
+    args: argparse.Namespace, family: Family, root: Path, record: Record, choice: Choice
+) -> int:
+    """Says what is left to a person. Returns how much of that must be downloaded by hand."""
+    from engine.fetch_data import by_hand
+
+    lines = by_hand(family, root, record, choice)
+    for line in lines:
+        say(line)
+    for note in family.notes:
+        say(f"note: {note}")
+    has_reals = any(entry.generator == REAL for entry in family.entries)
+    if has_reals and args.generators is not None and REAL not in args.generators:
+        say(f"note: the real pictures are left out, because --generators has no {REAL}")
+    return len(lines)
+
+
+def run_family(args: argparse.Namespace) -> int:
+    """What the command line asks for of one family. Returns the exit status."""
+    from engine._text import size_text
+    from engine.fetch_data import YES, Choice, FetchError, Record, check_space, locked, space
+    from engine.sources import HAND, family_named
+
+    family = family_named(args.family)
+    root, choice = args.root or family.root, Choice(args.generators, args.sources)
+    if root.exists() and not root.is_dir():
+        raise FetchError(f"{root}: expected a folder; found a file")
+    items = find(args, family, root, choice)
+    record = Record.read(root)
+    todo = [i for i in items if args.extract or record.state(i, choice.only(i.entry)) != YES]
+    if args.list or args.dry_run:
+        if shown_items := todo if args.dry_run else items:
+            print("\n".join(table(shown_items, root, record, choice)))
+        if args.dry_run:
+            found = space(todo, root, args.keep_archives)
+            print(f"needs {size_text(found.need)}, free {size_text(found.free)}")
+        hints(args, family, root, record, choice)
+        return 0
+    if not items and not any(entry.origin.kind == HAND for entry in family.entries):
+        raise FetchError(f"{family.name}: expected something to fetch; nothing fits all of that")
+    failed = 0
+    if todo:
+        check_space(todo, root, args.keep_archives)
+        with locked(root):
+            failed = bring_all(todo, root, Record.read(root), choice, args)
+    for item in items:
+        if item not in todo:
+            print(shown(root / item.into))
+    left = 0 if args.extract else hints(args, family, root, Record.read(root), choice)
+    if failed and failed == len(items):
+        return USAGE
+    return FAILED if failed or left else 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """What the command line asks for. Returns the exit status."""
+    from engine.config import ConfigError
+    from engine.fetch_data import DownloadError, ExtractError, FetchError
+
+    try:
+        if args.family is None:
+            print("\n".join(families()))
+            return 0
+        return run_family(args)
+    except (ConfigError, DownloadError, ExtractError, FetchError, OSError) as error:
+        say(str(error))
+        return USAGE
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    p = parser()
+    args = p.parse_args(arguments)
+    if args.family is None and vars(args) != vars(p.parse_args(["--list"])):
+        p.error("expected FAMILY, or --list alone")
+    if args.list and (args.extract or args.dry_run):
+        p.error("--list: expected without --extract and --dry_run")
+    # Not on the root logger: the hub's library shows its warnings itself.
+    log, stream = logging.getLogger("engine"), logging.StreamHandler(sys.stderr)
+    log.addHandler(stream)
+    log.setLevel(logging.INFO)
+    # File names are any bytes, and a terminal may lack the letters.
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        log.removeHandler(stream)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,384 @@
+"""Writes CSV files in SPAI's form, image,class,split, from folders of pictures.
+
+    python scripts/make_csv.py folder data/mine --output data/mine.csv --val_fraction 0.1
+    python scripts/make_csv.py ldm data --coco data/COCO --lsun data/train/progan --output data
+    python scripts/make_csv.py ldm data --coco data/COCO --reduced --output data
+    python scripts/make_csv.py synthbuster data/synthbuster --reals raise=data/RAISE --output data
+
+class is 1 for synthetic and 0 for real; generator and source are columns where they are known.
+Paths start from the CSV's own folder, or from --relative_to, which main.py takes as --csv_root.
+Only names and sizes are looked at: what a CSV cannot name and what has no bytes is left out, with
+a warning. Standard output has the paths of the CSV files, standard error their counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from datasets import Label, LayoutError, Record, load, walk_pictures  # noqa: E402
+from datasets._layout import unexpected  # noqa: E402
+from main import Parser  # noqa: E402
+from scripts._csv_rows import MISSING, Namer, Row, some  # noqa: E402
+
+PROGRAM = "make_csv.py"
+LEFT_OUT, USAGE, INTERRUPTED = 1, 2, 130
+SPLITS = ("train", "val", "test")
+LABELS = {"real": Label.REAL, "fake": Label.FAKE}
+LDM_GENERATORS = 7
+# Pictures of each generator in the reduced draw of the study built on SPAI, and as many of COCO as
+# of all generators: 16,198 of either class to train on, 1,799 for validation, 17,997 in all.
+REDUCED = {"train": 2314, "val": 257}
+# SPAI's names of Synthbuster's folders.
+SYNTHBUSTER = {
+    "dalle2": "dalle2",
+    "dalle3": "dalle3",
+    "firefly": "firefly",
+    "glide": "glide",
+    "midjourney-v5": "mjv5",
+    "stable-diffusion-1-3": "sd13",
+    "stable-diffusion-1-4": "sd14",
+    "stable-diffusion-2": "sd2",
+    "stable-diffusion-xl": "sdxl",
+}
+Tables = Mapping[Path, Sequence[Row]]
+
+
+# --- any folder
+
+
+def stated_splits(records: Sequence[Record]) -> list[str]:
+    """The split of each as its first folder says; `test` where no picture's does.
+
+    Raises:
+        LayoutError: only some of the pictures are below a folder named after a split.
+    """
+    first = [PurePosixPath(record.key).parts[0] for record in records]
+    if not set(first) & set(SPLITS):
+        return ["test"] * len(records)
+    for record, name in zip(records, first, strict=True):
+        if name not in SPLITS:
+            raise LayoutError(
+                f"{record.key!r}: expected all pictures below {', '.join(SPLITS)}, or none; "
+                "found some: use --split or --val_fraction"
+            )
+    return first
+
+
+def drawn_splits(records: Sequence[Record], fraction: float, seed: int) -> list[str]:
+    """`val` for about `fraction` of each generator and each source of reals, `train` for others."""
+    from engine.listing import hold_out
+
+    # The draw hashes keys, so a seed in front of them makes it another one.
+    salted = [replace(record, key=f"{seed}/{record.key}") for record in records]
+    held = {record.path for record in hold_out(salted, fraction)[1]}
+    return ["val" if record.path in held else "train" for record in records]
+
+
+def folder_tables(args: argparse.Namespace, namer: Namer) -> Tables:
+    """The table of any folder. Raises LayoutError where its pictures have no label or split."""
+    found = load("folder").records(args.folder.resolve(), labelled=args.label == "auto")
+    names = namer.take([record.path for record in found])
+    records = [record for record in found if record.path in names]
+    if args.val_fraction is not None:
+        splits = drawn_splits(records, args.val_fraction, args.seed or 0)
+    else:
+        splits = [args.split] * len(records) if args.split else stated_splits(records)
+    rows = []
+    for record, split in zip(records, splits, strict=True):
+        label = Label(LABELS.get(args.label, record.label))
+        generator = (args.generator or record.generator) if label == Label.FAKE else ""
+        rows.append(Row(names[record.path], label, split, generator, record.source))
+    return {args.output: rows}
+
+
+# --- data sets
+
+
+def ldm_file(args: argparse.Namespace) -> Path:
+    """Where the rows go: another file for each variant of the set."""
+    variant = "ldm_reduced" if args.reduced else "ldm" if args.lsun else "ldm_coco"
+    return args.output / f"{variant}_train_val.csv"
+
+
+def ldm_groups(found: Sequence[Record]) -> dict[tuple[Label, str], list[Path]]:
+    """Pictures by class and by generator or, of reals, by the set that they are part of."""
+    groups: defaultdict[tuple[Label, str], list[Path]] = defaultdict(list)
+    for record in found:
+        label = Label.FAKE if record.generator else Label.REAL
+        groups[label, record.generator or record.key.split("/")[0]].append(record.path)
+    return groups
+
+
+def ldm_rows(
+    root: Path, split: str, parts: Mapping[str, str], each: int | None, namer: Namer
+) -> list[Row]:
+    """Rows of a split: all, or the first `each` by name of every generator and as many of COCO.
+
+    Raises:
+        LayoutError: other than seven generators, a listed picture that is not there, or too few.
+    """
+    groups = ldm_groups(load("ldm").records(root, split, parts))
+    generators = [name for label, name in groups if label == Label.FAKE]
+    if len(generators) != LDM_GENERATORS:
+        raise unexpected(
+            root, f"{LDM_GENERATORS} folders of synthetic pictures in {split}/",
+            f"{len(generators)}: {some(generators)}",
+        )  # fmt: skip
+    rows: list[Row] = []
+    for (label, name), paths in groups.items():
+        count = each and (each if label == Label.FAKE else each * LDM_GENERATORS)
+        names = list(namer.take(paths, count).values())
+        where = f"{root}, {split}, {name}"
+        if missing := [n for n in map(namer.name, paths) if namer.left_out.get(n) == MISSING]:
+            raise LayoutError(
+                f"{where}: expected the {len(paths):,} listed pictures; found {len(missing):,} "
+                f"missing, first {missing[0]!r}"
+            )
+        if len(names) < (count or 1):
+            wanted = f"{count:,} pictures for the reduced draw" if count else "pictures"
+            raise LayoutError(f"{where}: expected {wanted}; found {len(names):,}")
+        generator, source = (name, "") if label == Label.FAKE else ("", name)
+        rows += [Row(image, label, split, generator, source) for image in names]
+    return rows
+
+
+def ldm_tables(args: argparse.Namespace, namer: Namer) -> Tables:
+    """The table of the latent diffusion training set.
+
+    Raises:
+        LayoutError: it is not whole, or a real picture is listed for both splits.
+    """
+    pools = {"coco": args.coco, "lsun": args.lsun}
+    parts = {name: str(pool.resolve()) for name, pool in pools.items() if pool}
+    root, rows = args.root.resolve(), []
+    for split, each in REDUCED.items():
+        rows += ldm_rows(root, split, parts, each if args.reduced else None, namer)
+    twice = [name for name, count in Counter(row.image for row in rows).items() if count > 1]
+    if twice:
+        raise LayoutError(
+            f"{root}: expected each real picture in train or val; found {len(twice):,} listed for "
+            f"both, first {twice[0]!r}"
+        )
+    return {ldm_file(args): rows}
+
+
+def synthbuster_files(args: argparse.Namespace) -> dict[Path, tuple[Path, Label]]:
+    """Folder and label of the pictures of each file."""
+    inner = args.root / "synthbuster"
+    root = inner if inner.is_dir() else args.root
+    sources = {f"fake_{name}": (root / at, Label.FAKE) for at, name in SYNTHBUSTER.items()}
+    sources |= {f"real_{name}": (folder, Label.REAL) for name, folder in args.reals}
+    return {args.output / f"{name}.csv": source for name, source in sources.items()}
+
+
+def synthbuster_tables(args: argparse.Namespace, namer: Namer) -> Tables:
+    """A table per generator and per folder of real pictures.
+
+    Raises:
+        LayoutError: a folder is missing or has no pictures.
+    """
+    tables = {}
+    for file, (folder, label) in synthbuster_files(args).items():
+        if not folder.is_dir():
+            if label == Label.REAL:
+                raise unexpected(folder, "a folder of real pictures")
+            raise unexpected(folder.parent, f"the folders {', '.join(SYNTHBUSTER)}")
+        names = namer.take(list(walk_pictures(folder.resolve())))
+        if not names:
+            raise unexpected(folder, "pictures")
+        tables[file] = [Row(name, label, "test") for name in names.values()]
+    return tables
+
+
+# --- the command line
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """For argparse: NAME=FOLDER."""
+    name, _, folder = text.partition("=")
+    if not folder or not re.fullmatch(r"[\w.-]+", name):
+        raise argparse.ArgumentTypeError(
+            f"expected NAME=FOLDER, the name of letters, digits and ._-; found {text!r}"
+        )
+    return name, Path(folder)
+
+
+def common() -> Parser:
+    """Flags of every command."""
+    p = Parser(add_help=False)
+    p.add_argument("--relative_to", type=Path, metavar="DIR",
+                   help="the folder that paths start from (the CSV's own)")  # fmt: skip
+    p.add_argument("--overwrite", action="store_true", help="replace CSV files that are there")
+    return p
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        prog=PROGRAM,
+        description=(__doc__ or "").split("\n")[0],
+        epilog="Exit status: 0 done; 1 done, but some pictures were left out; 2 wrong usage or "
+        "data; 130 interrupted.",
+        allow_abbrev=False,
+    )
+    commands = p.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str) -> Parser:
+        return commands.add_parser(name, help=text, parents=[common()], allow_abbrev=False)
+
+    folder = command("folder", "any folder of pictures")
+    folder.add_argument("folder", type=Path, metavar="FOLDER", help="the pictures")
+    folder.add_argument("--output", type=Path, metavar="FILE", required=True, help="the .csv file")
+    folder.add_argument(
+        "--label", choices=("auto", *LABELS), default="auto",
+        help="of all pictures; auto: as their folders are named (%(default)s)",
+    )  # fmt: skip
+    how = folder.add_mutually_exclusive_group()
+    how.add_argument("--split", metavar="NAME", help="of all pictures (their folder, else test)")
+    how.add_argument(
+        "--val_fraction", type=float, metavar="X",
+        help="draw this part of each generator and each source of reals as val, the rest is train",
+    )  # fmt: skip
+    folder.add_argument("--seed", type=int, metavar="N", help="of --val_fraction's draw (0)")
+    folder.add_argument("--generator", metavar="NAME", help="of all fakes (their folder)")
+
+    ldm = command("ldm", "SPAI's latent diffusion training set")
+    ldm.add_argument("root", type=Path, metavar="ROOT", help="where the set is")
+    ldm.add_argument("--output", type=Path, metavar="DIR", required=True, help="the CSV's folder")
+    ldm.add_argument(
+        "--coco", type=Path, metavar="DIR", required=True, help="COCO, which has train2017/"
+    )
+    which = ldm.add_mutually_exclusive_group()
+    which.add_argument(
+        "--lsun", type=Path, metavar="DIR",
+        help="CNNDet, which has train/<category>/0_real/; left out: no pictures of LSUN",
+    )  # fmt: skip
+    which.add_argument(
+        "--reduced", action="store_true", help="the reduced draw: 17,997 real, 17,997 synthetic"
+    )
+
+    buster = command("synthbuster", "a CSV per generator of Synthbuster")
+    buster.add_argument("root", type=Path, metavar="ROOT", help="where its folders are")
+    buster.add_argument("--output", type=Path, metavar="DIR", required=True, help="for the CSVs")
+    buster.add_argument(
+        "--reals", type=named_folder, nargs="+", default=[], metavar="NAME=FOLDER",
+        help="folders of real pictures, each for a real_NAME.csv",
+    )  # fmt: skip
+    return p
+
+
+def check(p: Parser, args: argparse.Namespace) -> None:
+    """Ends the program for values that no picture can change."""
+    if args.relative_to and not args.relative_to.is_dir():
+        p.error(f"--relative_to: expected a folder; found {args.relative_to}")
+    if args.command == "folder":
+        if args.output.suffix.lower() != ".csv":
+            p.error(f"--output: expected a name that ends in .csv; found {args.output}")
+        if args.val_fraction is not None and not 0 < args.val_fraction < 1:
+            p.error(f"--val_fraction: expected more than 0, less than 1; found {args.val_fraction}")
+        if args.seed is not None and args.val_fraction is None:
+            p.error("--seed: expected --val_fraction too; found none")
+        if args.generator and args.label == "real":
+            p.error("--generator: expected fakes; found --label real")
+        for flag, text in (("--split", args.split), ("--generator", args.generator)):
+            if text is not None and not (text and text.isprintable()):
+                p.error(f"{flag}: expected a printable name; found {text!r}")
+    elif args.output.exists() and not args.output.is_dir():
+        p.error(f"--output: expected a folder; found {args.output}")
+    if args.command == "synthbuster":
+        twice = [n for n, count in Counter(n for n, _ in args.reals).items() if count > 1]
+        if twice:
+            p.error(f"--reals: expected each name once; found {', '.join(twice)} twice")
+
+
+def targets(args: argparse.Namespace) -> list[Path]:
+    """The files that a command writes."""
+    if args.command == "folder":
+        return [args.output]
+    return [ldm_file(args)] if args.command == "ldm" else list(synthbuster_files(args))
+
+
+def write(tables: Tables) -> None:
+    """Writes the tables, rows sorted, columns that are empty throughout left out; all or none."""
+    from engine.table import TableWriter
+
+    waiting = {path.with_name(path.name + ".part"): path for path in tables}
+    try:
+        for temporary, path in waiting.items():
+            rows = sorted(tables[path], key=lambda row: row.image)
+            known = [
+                name for name in ("generator", "source") if any(getattr(r, name) for r in rows)
+            ]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with TableWriter(temporary, ["image", "class", "split", *known], [], False) as table:
+                for row in rows:
+                    more = [getattr(row, name) for name in known]
+                    table.append([[row.image, int(row.label), row.split, *more]])
+        for temporary, path in waiting.items():
+            temporary.replace(path)
+    finally:
+        for temporary in waiting:
+            temporary.unlink(missing_ok=True)
+
+
+def report(tables: Tables, left_out: Mapping[str, str]) -> None:
+    """Paths on standard output; counts, and what was left out, on standard error."""
+    from engine._document import visible
+
+    for path, rows in tables.items():
+        counts = Counter((row.split, row.label) for row in rows)
+        parts = [
+            f"{split} {counts[split, Label.REAL]} real, {counts[split, Label.FAKE]} synthetic"
+            for split in sorted({split for split, _ in counts})
+        ]
+        print(f"{PROGRAM}: {visible(path.name)}: {'; '.join(parts)}", file=sys.stderr)
+        print(path)
+    if left_out:
+        names = some(f"{visible(name)} ({reason})" for name, reason in left_out.items())
+        print(f"{PROGRAM}: {len(left_out):,} pictures left out: {names}", file=sys.stderr)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes what the command asks for. Returns the exit status."""
+    files = targets(args)
+    if (there := [str(file) for file in files if file.exists()]) and not args.overwrite:
+        raise LayoutError(f"{some(there)}: already there: use --overwrite or another --output")
+    make = {"folder": folder_tables, "ldm": ldm_tables, "synthbuster": synthbuster_tables}
+    namer = Namer((args.relative_to or files[0].parent).resolve())
+    tables = make[args.command](args, namer)
+    if empty := [path for path, rows in tables.items() if not rows]:
+        raise LayoutError(f"{empty[0]}: expected pictures; all {len(namer.left_out)} are left out")
+    write(tables)
+    report(tables, namer.left_out)
+    return LEFT_OUT if namer.left_out else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    p = parser()
+    args = p.parse_args(arguments)
+    check(p, args)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("engine").setLevel(logging.INFO)
+    try:
+        return run(args)
+    except (LayoutError, OSError) as error:
+        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""The benchmarks' files: what they consist of, and the published figures in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+import datasets
+from datasets import Label, Record
+from engine import benchmark as benchmarks
+from engine.config import ConfigError
+from engine.metrics import Pairing
+
+COSPY = SimpleNamespace(train_dataset="sd-v1_4", mode="fusion")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(benchmarks, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, **changes: object) -> None:
+    content = {
+        "title": "Mine",
+        "family": "folder",
+        "root": "data/mine",
+        "protocols": {"published": {}},
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content | changes))
+
+
+@pytest.mark.parametrize("name", benchmarks.available())
+def test_every_benchmark_has_a_family_and_both_protocols(name: str) -> None:
+    found = benchmarks.load(name)
+    family = datasets.load(found.family)
+    assert set(found.protocols) == {"published", "matched"}
+    assert found.split is None or found.split in family.SPLITS
+    matched, published = found.protocols["matched"], found.protocols["published"]
+    # One quality and one size for all, and the cells as published.
+    assert {step.split(":")[0] for step in matched.degradation.split("+")} == {"crop", "jpeg"}
+    assert matched.pairing == published.pairing
+    for figures in found.published.values():
+        of_cells = {g for t in figures.cells.values() for row in t.values() for g in row}
+        of_generators = {g for table in figures.generators.values() for g in table}
+        assert of_cells | of_generators == set(found.generators)
+
+
+def test_the_benchmarks_are_those_of_the_command_line() -> None:
+    import main
+
+    assert main.benchmarks() == benchmarks.available()
+    wanted = "aigcdetect cnndet cospy_bench drct2m fake2m genimage in_the_wild ldm mpbench spai"
+    assert benchmarks.available() == wanted.split()
+
+
+def test_co_spy_bench_is_measured_as_published() -> None:
+    found = benchmarks.load("cospy_bench")
+    assert (len(found.sources), len(found.generators)) == (5, 22)
+    published = found.protocols["published"]
+    assert published.degradation == "jpeg:95"
+    assert published.pairing == Pairing("own", 2000, balanced=True)
+
+
+@pytest.mark.parametrize(
+    ("metric", "means", "progan"),
+    [
+        ("AP", {"mscoco": 99.466, "flickr": 99.509, "cc3m": 90.211}, 95.211),
+        ("accuracy", {"textcaps": 89.108, "sbu": 84.341, "mscoco": 92.516}, 89.954),
+    ],
+)
+def test_published_cells_are_whole(metric: str, means: dict[str, float], progan: float) -> None:
+    """Their means, which are not quite the printed averages."""
+    figures = benchmarks.load("cospy_bench").published["cospy-sd-v1_4"]
+    for source, value in means.items():
+        assert mean(figures.cells[metric][source].values()) == pytest.approx(value, abs=0.001)
+        assert figures.sources[metric][source] == pytest.approx(value, abs=0.83)
+    figures = benchmarks.load("aigcdetect").published["cospy-progan"]
+    assert mean(figures.generators[metric].values()) == pytest.approx(progan, abs=0.001)
+
+
+def test_published_spai_mean_is_that_of_its_generators() -> None:
+    figures = benchmarks.load("spai").published["spai"]
+    average = figures.averages["AUROC"]["generators"]
+    assert mean(figures.generators["AUROC"].values()) == pytest.approx(average, abs=0.051)
+
+
+def test_published_ssp_figures() -> None:
+    published = benchmarks.load("genimage").published
+    assert len(published) == 8
+    figures = published["ssp-sdv4"]
+    assert figures.generators["accuracy"]["biggan"] == 81.3
+    assert figures.averages["accuracy"] == {"pictures": 93.5}
+
+
+def comparable(name: str, detector: str, options: object, *more: str | None) -> str | None:
+    protocol, chosen = (*more, None, None)[:2] if more else ("published", None)
+    found = benchmarks.comparable(
+        benchmarks.load(name), detector, options, protocol or "published", chosen
+    )
+    return found and found.title
+
+
+def test_published_figures_are_shown_only_beside_the_same_measurement() -> None:
+    assert "CO-SPY" in (comparable("cospy_bench", "cospy", COSPY) or "")
+    assert comparable("cospy_bench", "spai", SimpleNamespace()) is None
+    assert comparable("cospy_bench", "cospy", COSPY, "matched") is None
+    other = SimpleNamespace(train_dataset="sd-v1_4", mode="branch")
+    assert comparable("cospy_bench", "cospy", other) is None
+
+
+def test_of_several_published_figures_one_is_chosen_by_name() -> None:
+    assert comparable("genimage", "ssp", None) is None
+    assert "adm" in (comparable("genimage", "ssp", None, "published", "ssp-adm") or "")
+    with pytest.raises(ConfigError, match=r"data.published: genimage has ssp-midjourney, .*'best'"):
+        comparable("genimage", "ssp", None, "published", "best")
+
+
+def test_co_spy_on_mscoco_comes_with_a_warning() -> None:
+    found = benchmarks.load("cospy_bench")
+    (note,) = benchmarks.notes(found, "cospy", COSPY)
+    assert "COCO val2017" in note
+    assert benchmarks.notes(found, "default", COSPY) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 1}, "unknown key 'colour'; known: title, family"),
+        ({"average": "median"}, "average: expected one of .*'median'"),
+        ({"protocols": {"a": {"degradation": "melt:3"}}}, "melt"),
+        ({"protocols": {"a": {"pairing": "any"}}}, "expected own or crossed"),
+        ({"protocols": {"a": {"cap": 0}}}, "cap of at least 1"),
+        ({"protocols": {"a": 3}}, "expected keys degradation, pairing"),
+        ({"published": {"x": {"title": "t", "detector": "d", "best": 1}}}, "unknown key 'best'"),
+        (
+            {"published": {"x": {"title": "t", "detector": "d", "generators": {"AP": {"a": 101}}}}},
+            "generators.AP.a: expected 0 to 100 percent; found 101",
+        ),
+        (
+            {"published": {"x": {"title": "t", "detector": "d", "averages": {"AP": {"all": 1}}}}},
+            "unknown key 'all'; known: generators, cells, pictures",
+        ),
+        (
+            {"published": {"x": {"title": "t", "detector": "d", "cells": {"F1": {}}}}},
+            "unknown key 'F1'; known: AP, AUROC",
+        ),
+    ],
+)
+def test_a_wrong_file_is_named(folder: Path, changes: dict[str, object], message: str) -> None:
+    write(folder, **changes)
+    with pytest.raises(ConfigError, match=message):
+        benchmarks.load("mine")
+
+
+@pytest.mark.parametrize("key", ["title", "family", "root", "protocols"])
+def test_a_missing_key_is_named(folder: Path, key: str) -> None:
+    write(folder)
+    content = yaml.safe_load((folder / "mine.yaml").read_text())
+    del content[key]
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=rf"mine\.yaml: expected the key {key}"):
+        benchmarks.load("mine")
+
+
+def test_unknown_names_list_the_known_ones(folder: Path) -> None:
+    write(folder)
+    with pytest.raises(ConfigError, match="--benchmark: expected one of mine; found 'other'"):
+        benchmarks.load("other")
+    with pytest.raises(ConfigError, match="--protocol: mine has published; found 'secret'"):
+        benchmarks.protocol(benchmarks.load("mine"), "secret")
+
+
+def group(source: str, generator: str, count: int) -> list[Record]:
+    label = Label.FAKE if generator else Label.REAL
+    name = f"{source}/{generator or 'real'}"
+    return [
+        Record(f"{name}/{i}", Path(name, str(i)), label, source, generator) for i in range(count)
+    ]
+
+
+def counts(records: list[Record]) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = {}
+    for record in records:
+        place = record.source, record.generator
+        found[place] = found.get(place, 0) + 1
+    return found
+
+
+def test_only_the_pictures_that_a_cell_takes_are_needed() -> None:
+    records = group("s", "", 9) + group("s", "a", 3) + group("s", "b", 5) + group("t", "c", 4)
+    balanced = benchmarks.needed(records, Pairing("own", 4, balanced=True))
+    # b and four reals; t has no reals of its own, and is cut by the cap alone.
+    assert counts(balanced) == {("s", ""): 4, ("s", "a"): 3, ("s", "b"): 4, ("t", "c"): 4}
+    assert [r.key for r in balanced if r.generator == "b"] == [f"s/b/{i}" for i in range(4)]
+    assert benchmarks.needed(records, Pairing()) == records
+    assert counts(benchmarks.needed(records, Pairing(cap=2)))[("s", "")] == 2
+    few = group("s", "", 2) + group("s", "a", 3)
+    assert counts(benchmarks.needed(few, Pairing(balanced=True))) == {("s", ""): 2, ("s", "a"): 2}
+
+
+def test_what_is_missing_of_a_benchmark_is_said() -> None:
+    found = benchmarks.load("spai")
+    lines = benchmarks.missing(found, group("coco", "", 1) + group("", "dalle2", 1))
+    assert lines[0].startswith("12 of the 13 generators of SPAI's evaluation are not there: glide")
+    assert lines[1].startswith("4 of the 5 sources") and "fodb" in lines[1]

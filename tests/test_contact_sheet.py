@@ -1,0 +1,406 @@
+"""Thumbnails, sheets of them, and the page that a data set's sheets make."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_runner import Cli, script
+from conftest import make_picture
+from PIL import Image
+
+from datasets import Label, Record
+from datasets._images import UnreadablePicture
+from engine import thumbnails
+from engine.thumbnails import Tile, drawable, fitted, jpeg, open_record, sheet, sheet_size
+from scripts import contact_sheet
+
+RED, GREEN = (255, 0, 0), (0, 160, 0)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return script(capsys, "contact_sheet.py: ", contact_sheet.main)
+
+
+def colours(image: Image.Image) -> set[tuple[int, ...]]:
+    return {colour for _, colour in image.getcolors(image.width * image.height)}
+
+
+# --- thumbnails
+
+
+@pytest.mark.parametrize(
+    ("size", "inside"),
+    [
+        ((64, 64), (0, 0, 32, 32)),
+        ((128, 64), (0, 8, 32, 24)),
+        ((4, 8), (8, 0, 24, 32)),
+        ((5000, 3), (0, 15, 32, 16)),
+        ((1, 900), (15, 0, 16, 32)),
+        ((1, 1), (0, 0, 32, 32)),
+    ],
+)
+def test_a_thumbnail_shows_all_of_a_picture(
+    size: tuple[int, int], inside: tuple[int, int, int, int]
+) -> None:
+    small = thumbnails.thumbnail(Image.new("RGB", size, RED), 32)
+    assert (small.mode, small.size) == ("RGB", (32, 32))
+    shown = np.all(np.asarray(small) == RED, axis=-1)
+    left, top, right, bottom = inside
+    assert shown[top:bottom, left:right].all()
+    shown[top:bottom, left:right] = False
+    assert not shown.any()
+    assert colours(small) <= {RED, thumbnails.PADDING}
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_any_mode_becomes_rgb(mode: str) -> None:
+    assert thumbnails.thumbnail(Image.new(mode, (20, 10)), 16).mode == "RGB"
+
+
+def test_a_thumbnail_is_upright() -> None:
+    picture = Image.new("RGB", (40, 20), RED)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=exif)
+    small = thumbnails.thumbnail(Image.open(buffer), 16)
+    assert small.getpixel((8, 0)) == RED
+    assert small.getpixel((0, 8)) == thumbnails.PADDING
+
+
+def test_a_thumbnail_of_a_thumbnail_is_itself() -> None:
+    small = thumbnails.thumbnail(make_picture(0, fake=True), 48)
+    assert thumbnails.thumbnail(small, 48).tobytes() == small.tobytes()
+
+
+def test_bytes_are_a_jpeg_that_looks_the_same() -> None:
+    small = thumbnails.thumbnail(make_picture(0, fake=False, size=(300, 200)), 64)
+    with Image.open(io.BytesIO(jpeg(small))) as again:
+        assert again.format == "JPEG"
+        difference = np.asarray(again, np.int32) - np.asarray(small, np.int32)
+    assert np.abs(difference).mean() < 4
+
+
+def test_a_record_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    make_picture(0, fake=True).save(tmp_path / "a.png")
+    assert open_record(Record("a.png", tmp_path / "a.png")).size == (72, 64)
+    with pytest.raises(UnreadablePicture, match="no such file"):
+        open_record(Record("b.png", tmp_path / "b.png"))
+
+
+# --- captions
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Plain name_01 (2).png", "Plain name_01 (2).png"),
+        ("中.png", "\\u4e2d.png"),
+        ("😀", "\\U0001f600"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        (os.fsdecode(b"\xff.png"), "\\udcff.png"),
+        ("", ""),
+    ],
+)
+def test_what_the_font_lacks_is_an_escape(text: str, shown: str) -> None:
+    assert drawable(text) == shown
+
+
+def test_letters_from_two_characters_are_one() -> None:
+    assert drawable("e\u0301") == drawable("\xe9")
+
+
+@pytest.mark.parametrize("width", [0, 20, 60, 200])
+def test_long_names_keep_their_ends(width: int) -> None:
+    font = thumbnails._font(13)
+    name = "".join(f"{number}-" for number in range(60)) + ".png"
+    shown = fitted(name, font, width)
+    begin, mark, end = shown.partition(thumbnails.ELLIPSIS)
+    assert mark
+    assert name.startswith(begin)
+    assert name.endswith(end)
+    assert len(begin) - len(end) in (0, 1)
+    if width >= 20:
+        longer = name[: len(begin) + 1] + mark + name[len(name) - len(end) - 1 :]
+        assert font.getlength(shown) <= width < font.getlength(longer)
+    assert fitted("a.png", font, 100) == "a.png"
+
+
+# --- sheets
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "expected"),
+    [(1, 4, (1, 1)), (4, 4, (4, 1)), (5, 4, (4, 2)), (9, 1, (1, 9)), (40, 8, (8, 5))],
+)
+def test_a_sheet_has_rows_of_columns(count: int, columns: int, expected: tuple[int, int]) -> None:
+    size, gap = 48, thumbnails.GAP
+    tile = Tile(Image.new("RGB", (9, 9), RED), "a.png")
+    plain = sheet([tile] * count, columns, size)
+    assert plain.size == sheet_size(count, columns, size)
+    assert plain.width == gap + expected[0] * (size + gap)
+    line = (plain.height - gap) / expected[1] - size - gap
+    noted = sheet([tile] * (count - 1) + [Tile(tile.image, "a.png", "note")], columns, size)
+    assert noted.size == sheet_size(count, columns, size, notes=True)
+    assert noted.height - plain.height == expected[1] * line
+    red = np.all(np.asarray(plain) == RED, axis=-1)
+    assert red.sum() == count * size * size
+
+
+def test_a_sheet_needs_a_tile() -> None:
+    with pytest.raises(ValueError, match="at least one tile"):
+        sheet([], 8, 48)
+
+
+def test_captions_stay_below_their_tiles() -> None:
+    size, gap = 64, thumbnails.GAP
+    tiles = [Tile(Image.new("RGB", (9, 9), RED), "W" * length, "x" * length) for length in (1, 300)]
+    pixels = np.asarray(sheet(tiles, 2, size).convert("L"))
+    assert (pixels[gap + size + 3 :, gap : gap + size] < 128).any()
+    between = pixels[:, gap + size : gap + size + gap - 1]
+    assert (between == 255).all()
+    assert (pixels[:, -gap + 1 :] == 255).all()
+    assert (pixels[-3:] == 255).all()
+
+
+def test_frames_and_marks() -> None:
+    size, gap = 64, thumbnails.GAP
+    picture = Image.new("RGB", (9, 9), RED)
+    made = sheet([Tile(picture, "a", colour="rgb(0,160,0)"), Tile(None, "b")], 2, size)
+    at = [made.crop((x, gap, x + size, gap + size)) for x in (gap, 2 * gap + size)]
+    assert at[0].getpixel((0, 0)) == at[0].getpixel((size - 1, size - 1)) == GREEN
+    assert at[0].getpixel((size // 2, size // 2)) == RED
+    marked = colours(at[1])
+    assert RED not in marked
+    assert (192, 57, 43) in marked
+
+
+@pytest.mark.parametrize("size", [8, 32, 300])
+def test_marks_stay_in_their_tile(size: int) -> None:
+    pixels = np.asarray(sheet([Tile(None, ""), Tile(None, "")], 2, size).convert("L"))
+    gap = thumbnails.GAP
+    assert (pixels[:, gap + size : 2 * gap + size] == 255).all()
+
+
+# --- the choice of pictures
+
+
+def records(count: int) -> list[Record]:
+    return [Record(f"{number:04}.png", Path("x"), Label.REAL) for number in range(count)]
+
+
+def test_pictures_are_drawn_from_all_over_the_set() -> None:
+    held = records(1003)
+    chosen = contact_sheet.drawn(held, 40, 0, "gan")
+    places = [held.index(record) for record in chosen]
+    assert [place * 40 // 1003 for place in places] == list(range(40))
+    assert chosen == contact_sheet.drawn(held, 40, 0, "gan")
+    assert chosen != contact_sheet.drawn(held, 40, 1, "gan")
+    assert chosen != contact_sheet.drawn(held, 40, 0, "ldm")
+
+
+@pytest.mark.parametrize("count", [1, 39, 40])
+def test_small_sets_are_shown_whole(count: int) -> None:
+    assert contact_sheet.drawn(records(count), 40, 0, "") == records(count)
+
+
+def test_sheets_have_files_of_their_own() -> None:
+    names = ["GAN", "gan", "a/b", "a?b", "中", "国", "", "..", "x" * 300, "com@model-1.5"]
+    groups = [contact_sheet.Group(0, name) for name in names]
+    files = contact_sheet.file_names([*groups, contact_sheet.Group(1, "gan")])
+    assert len({file.casefold() for file in files.values()}) == len(names) + 1
+    assert all(re.fullmatch(r"(fake|real)[\w.@+-]{,90}\.jpg", file) for file in files.values())
+    assert files[groups[-1]] == "fake_com@model-1.5.jpg"
+
+
+# --- the command line
+
+
+class Page(HTMLParser):
+    """What a page shows: pictures, marked tiles, texts, and the addresses it names."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.titles: list[str] = []
+        self.marked = 0
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.sources += [found["src"]] if "src" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        self.ids += [found["id"]] if "id" in found else []
+        self.titles += [found["title"]] if tag == "figure" else []
+        self.marked += found.get("class") == "unreadable"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def pixels_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+
+def test_every_generator_and_source_has_a_sheet(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "sheets"
+    done = cli("--data", tree, "--output", out, "--count", 5, "--columns", 2, "--size", 40)
+    assert (done.status, done.out) == (0, f"{out / 'index.html'}\n")
+    sheets = ["fake_diffusion.jpg", "fake_gan.jpg", "real.jpg"]
+    assert {path.name for path in out.iterdir()} == {*sheets, "index.html"}
+    for name in sheets:
+        assert pixels_of(out / name) == sheet_size(5, 2, 40, notes=True)
+    page = Page(out / "index.html")
+    assert len(page.sources) == 15
+    assert [link for link in page.links if not link.startswith("#")] == sheets
+    assert [link[1:] for link in page.links if link.startswith("#")] == page.ids
+    for text in ("diffusion synthetic, 5 of 6 pictures", "real real, 5 of 12", "72 x 64"):
+        assert text in page.text
+
+
+def test_the_page_needs_no_other_file(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    assert cli("--data", tree, "--output", tmp_path / "o", "--size", 40).status == 0
+    page = Page(tmp_path / "o/index.html")
+    assert len(page.sources) == 24
+    for source in page.sources:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/jpeg;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            assert image.size == (40, 40)
+    text = (tmp_path / "o/index.html").read_text()
+    assert "prefers-color-scheme: dark" in text
+    assert not re.search(r"https?:|<script|<link|@import|url\(", text)
+
+
+def test_the_same_seed_gives_the_same_files(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    def files(name: str, *more: object) -> dict[str, bytes]:
+        flags = ("--data", tree, "--output", tmp_path / name, "--count", 3, "--size", 32)
+        assert cli(*flags, *more).status == 0
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    first = files("a")
+    assert first == files("b")
+    assert first != files("c", "--seed", 1)
+
+
+def test_unreadable_pictures_are_marked(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    (tree / "fake/gan/000.jpg").write_bytes(b"no picture")
+    (tree / "fake/gan/001.png").write_bytes(b"")
+    (tree / "fake/gan/002.jpg").write_bytes((tree / "fake/gan/002.jpg").read_bytes()[:900])
+    (tree / "fake/gan/zz.jpg").symlink_to(tree / "nowhere.jpg")
+    out = tmp_path / "o"
+    done = cli("--data", tree, "--output", out, "--size", 40)
+    assert (done.status, done.out) == (1, f"{out / 'index.html'}\n")
+    assert done.err.startswith("contact_sheet.py: 4 pictures could not be read: fake/gan/000.jpg (")
+    page = Page(out / "index.html")
+    assert page.marked == 4
+    assert len(page.sources) == 24 - 3
+    for text in ("000.jpg", "not a picture in any known format", "the file is empty"):
+        assert text in page.text
+    with Image.open(out / "fake_gan.jpg") as image:
+        assert image.size == sheet_size(7, 8, 40, notes=True)
+        alarm = np.abs(np.asarray(image, np.int32) - (192, 57, 43)).max(axis=-1) < 40
+    assert alarm[:, : 10 + 3 * 50].any(axis=0).sum() > 100
+
+
+def test_odd_names_are_shown_and_harmless(cli: Cli, tmp_path: Path) -> None:
+    names = ["<img src=x>.png", 'q"uo&te.png', "two\nlines.png", "ünï中.png", "x" * 240 + ".png"]
+    folder = tmp_path / "set/fake/<b> gen"
+    folder.mkdir(parents=True)
+    for number, name in enumerate([*names, os.fsdecode(b"\xff.png")]):
+        make_picture(number, fake=True).save(folder / name, "PNG")
+    done = cli("--data", tmp_path / "set", "--output", tmp_path / "o", "--size", 32)
+    assert done.status == 0, done.err
+    page = Page(tmp_path / "o/index.html")
+    shown = {*names, "\\udcff.png"} - {"two\nlines.png"} | {"two\\nlines.png"}
+    assert set(page.titles) == {f"fake/<b> gen/{name}" for name in shown}
+    assert all(name in page.text for name in shown)
+    assert len(page.sources) == 6
+    assert "<b> gen synthetic, 6 of 6" in page.text
+    assert (tmp_path / "o/fake_b_gen.jpg").is_file()
+
+
+def write_csv(root: Path, tree: Path) -> Path:
+    rows = [f"{tree.name}/real/{n:03}.{s},0,,s{n % 2}" for n, s in ((0, "jpg"), (1, "png"))]
+    rows += [f"{tree.name}/fake/gan/000.jpg,1,gan,", f"{tree.name}/real/002.jpg,,,"]
+    (root / "set.csv").write_text("\n".join(["image,class,generator,source", *rows]))
+    return root / "set.csv"
+
+
+def flat(_: Path, tree: Path) -> Path:
+    return tree / "fake"
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (write_csv, {"fake_gan.jpg", "pictures_tree.jpg", "real_s0.jpg", "real_s1.jpg"}),
+        (flat, {"pictures_diffusion.jpg", "pictures_gan.jpg"}),
+    ],
+)
+def test_other_data(
+    cli: Cli,
+    tree: Path,
+    tmp_path: Path,
+    make: Callable[[Path, Path], Path],
+    expected: set[str],
+) -> None:
+    done = cli("--data", make(tmp_path, tree), "--output", tmp_path / "o", "--size", 32)
+    assert done.status == 0, done.err
+    assert {path.name for path in (tmp_path / "o").iterdir()} == expected | {"index.html"}
+
+
+@pytest.mark.parametrize("name", ["index.html", "real.jpg"])
+def test_files_are_replaced_only_when_asked(
+    cli: Cli, tree: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / name).write_text("mine")
+    flags = ("--data", tree, "--output", tmp_path / "o", "--count", 1, "--size", 32)
+    assert f"{name}: already there: use --overwrite" in cli(*flags).complaint
+    assert [path.read_text() for path in (tmp_path / "o").iterdir()] == ["mine"]
+    assert cli(*flags, "--overwrite").status == 0
+    assert (tmp_path / "o" / name).read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--count", 0), "--count: expected 1 to 1000; found 0"),
+        (("--size", 2000), "--size: expected 32 to 1024"),
+        (("--columns", -1), "--columns: expected 1 to 100"),
+        (("--count", 1000, "--size", 1024), "at most 64 megapixels"),
+        (("--count", 1000, "--columns", 1, "--size", 100), "65500 pixels a side"),
+        (("--seed", -1), "--seed: expected 0 or more"),
+        (("--count", "many"), "invalid int value"),
+    ],
+)
+def test_wrong_flags_are_one_line(
+    cli: Cli, tree: Path, tmp_path: Path, flags: tuple[object, ...], said: str
+) -> None:
+    assert said in cli("--data", tree, "--output", tmp_path / "o", *flags).complaint
+    assert not (tmp_path / "o").exists()
+
+
+def test_data_that_are_none(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for data in (tmp_path / "nowhere", tmp_path / "empty"):
+        assert str(data) in cli("--data", data, "--output", tmp_path / "o").complaint
+    complaint = cli("--data", tmp_path, "--output", tmp_path / "file").complaint
+    assert "--output: expected a folder" in complaint
+    assert not (tmp_path / "o").exists()

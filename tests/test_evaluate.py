@@ -1,0 +1,512 @@
+"""Phase eval: what is scored, what is kept, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli_runner import Cli, runner, write_weights
+from conftest import ROOT, make_picture, make_tree
+from PIL import Image
+
+import main
+from datasets import Label, Record
+from detectors.default import Default
+from engine import _plots, evaluate, memo, table
+from engine.config import ConfigError
+from engine.table import ScoreRow, read_table
+
+FEW = ("--set", "score.resamples=20")
+# Every row on disk at once, so that it is a row that finds the disk full.
+FLUSHED = """
+import sys
+import main
+from engine import table
+table.FLUSH_SECONDS = 0
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of a small run's time, and have tests of their own."""
+    monkeypatch.setattr(_plots, "draw", lambda *_: {})
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return write_weights(tmp_path / "tiny.safetensors")
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    weights: Path,
+) -> Cli:
+    first = ("--phase", "eval", "--device", "cpu", "--weights", weights)
+    return runner(capsys, caplog, monkeypatch, *first)
+
+
+def info(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run.json").read_text())
+
+
+def counts(folder: Path) -> tuple[int, int]:
+    found = info(folder)["counts"]
+    return found["scored_now"], found["reused"]
+
+
+def command(weights: Path, data: Path, output: Path) -> list[str]:
+    words = ["--phase", "eval", "--device", "cpu", "--weights", weights, "--data", data]
+    words += ["--output", output, "--workers", 1, "--batch_size", 2, "--cache", "none", *FEW]
+    return [str(word) for word in words]
+
+
+# --- scores of earlier runs
+
+
+def test_a_second_run_reuses_the_scores(run: Cli, tree: Path, tmp_path: Path) -> None:
+    cache = ("--cache", tmp_path / "cache")
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run("--data", tree, "--output", first, *cache, *FEW).status == 0
+    assert counts(first) == (24, 0)
+    done = run("--data", tree, "--output", second, *cache, *FEW)
+    assert counts(second) == (0, 24)
+    assert any("24 scores were known from earlier runs" in line for line in done.log)
+    assert (first / "scores.csv").read_bytes() == (second / "scores.csv").read_bytes()
+
+
+def test_pictures_are_known_by_their_content(
+    run: Cli, tree: Path, tmp_path: Path, pictures: list[Path]
+) -> None:
+    cache = ("--cache", tmp_path / "cache")
+    run("--data", tree, "--output", tmp_path / "a", *cache, *FEW)
+    moved = tmp_path / "moved"
+    shutil.copytree(tree, moved)
+    changed = moved / pictures[0].relative_to(tree)
+    make_picture(999, fake=False).save(changed)
+    run("--data", moved, "--output", tmp_path / "b", *cache, *FEW)
+    assert counts(tmp_path / "b") == (1, 23)
+    before, after = (read_table(tmp_path / name / "scores.csv") for name in "ab")
+    assert [a.logit == b.logit for a, b in zip(before, after, strict=True)].count(False) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("--degrade", "jpeg:70"), ("--set", "default.views=1"), ("--precision", "bf16"), "weights"],
+)
+def test_scores_are_reused_only_under_the_same_conditions(
+    run: Cli, tree: Path, tmp_path: Path, change: Any
+) -> None:
+    cache = ("--cache", tmp_path / "cache")
+    run("--data", tree, "--output", tmp_path / "a", *cache, *FEW)
+    if change == "weights":
+        change = ("--weights", write_weights(tmp_path / "other.safetensors", seed=1))
+    run("--data", tree, "--output", tmp_path / "b", *cache, *FEW, *change)
+    assert counts(tmp_path / "b") == (24, 0)
+
+
+def test_scores_are_not_reused_by_other_code(
+    run: Cli, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ("--cache", tmp_path / "cache")
+    run("--data", tree, "--output", tmp_path / "a", *cache, *FEW)
+    monkeypatch.setattr(memo, "code_digest", lambda: "other")
+    run("--data", tree, "--output", tmp_path / "b", *cache, *FEW)
+    assert counts(tmp_path / "b") == (24, 0)
+
+
+def test_the_code_between_file_and_logit_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("datasets/_images.py", "detectors/a.py", "detectors/b/c.py", "engine/predict.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(memo, "ROOT", tmp_path)
+    before = memo.code_digest()
+    (tmp_path / "engine" / "report.py").write_text("2")
+    assert memo.code_digest() == before
+    (tmp_path / "detectors" / "b" / "c.py").write_text("2")
+    assert memo.code_digest() != before
+
+
+def test_without_a_cache_nothing_is_kept(
+    run: Cli, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memo, "default_folder", lambda: tmp_path / "default")
+    for name in "ab":
+        run("--data", tree, "--output", tmp_path / name, "--cache", "none", *FEW)
+        assert counts(tmp_path / name) == (24, 0)
+    assert not (tmp_path / "default").exists()
+    run("--data", tree, "--output", tmp_path / "c", *FEW)
+    assert len(list((tmp_path / "default").iterdir())) == 1
+
+
+def test_a_damaged_or_unwritable_cache_costs_only_time(
+    run: Cli, tree: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    run("--data", tree, "--output", tmp_path / "a", "--cache", cache, *FEW)
+    (file,) = cache.iterdir()
+    file.write_bytes(b"no database" * 1000)
+    done = run("--data", tree, "--output", tmp_path / "b", "--cache", cache, *FEW)
+    assert done.status == 0
+    assert counts(tmp_path / "b") == (24, 0)
+    assert any("cannot be used" in line for line in done.log)
+    done = run("--data", tree, "--output", tmp_path / "c", "--cache", file, *FEW)
+    assert done.status == 0
+    assert any("are not kept" in line for line in done.log)
+
+
+# --- what cannot be read
+
+
+def test_unreadable_pictures_are_rows_and_the_run_goes_on(
+    run: Cli, tree: Path, tmp_path: Path, pictures: list[Path]
+) -> None:
+    pictures[2].write_bytes(b"")
+    pictures[5].write_bytes(pictures[5].read_bytes()[:300])
+    done = run("--data", tree, "--output", tmp_path / "out", *FEW)
+    assert done.status == 1
+    rows = read_table(tmp_path / "out" / "scores.csv")
+    assert len(rows) == 24
+    assert [row.key for row in rows if row.error] == sorted(
+        path.relative_to(tree).as_posix() for path in (pictures[2], pictures[5])
+    )
+    assert all((row.logit is None) == bool(row.error) for row in rows)
+    assert any("2 of 24 pictures could not be read" in line for line in done.log)
+    assert any("8.3 % of the pictures could not be read" in line for line in done.log)
+    assert info(tmp_path / "out")["counts"]["unreadable"] == 2
+
+
+def test_one_percent_is_not_too_many(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        ScoreRow(str(n), "", "", 0, None if n == 0 else 1.0, None if n == 0 else 0.731059,
+                 "broken" if n == 0 else "", "none", 8, 8)
+        for n in range(100)
+    ]  # fmt: skip
+    assert evaluate._check_readable(rows) == 1
+    assert not any("may" in line for line in caplog.messages)
+    assert evaluate._check_readable(rows[:99]) == 1
+    assert any("1.0 % of the pictures" in line for line in caplog.messages)
+
+
+def test_a_picture_listed_twice_is_refused() -> None:
+    records = [Record(key, Path(key), Label.REAL) for key in ("a", "b", "a")]
+    with pytest.raises(ConfigError, match="expected each picture once; found 'a' 2 times"):
+        evaluate.check_keys(records)
+
+
+# --- sweeps
+
+
+def test_a_sweep_has_every_picture_once_per_degradation(
+    run: Cli, tree: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    done = run("--data", tree, "--output", output, "--degrade", "jpeg:90,50", "blur:1", *FEW)
+    assert done.status == 0
+    rows = read_table(output / "scores.csv")
+    names = ["none", "jpeg:90", "jpeg:50", "blur:1"]
+    assert [row.degradation for row in rows] == [name for name in names for _ in range(24)]
+    assert info(output)["degradations"] == names
+    alone = tmp_path / "alone"
+    run("--data", tree, "--output", alone, "--degrade", "jpeg:50", "--cache", "none", *FEW)
+    assert read_table(alone / "scores.csv") == [r for r in rows if r.degradation == "jpeg:50"]
+    assert json.loads((output / "result.json").read_text()) == json.loads(
+        _result_of(run, tree, tmp_path / "plain")
+    )
+
+
+def _result_of(run: Cli, tree: Path, output: Path) -> str:
+    run("--data", tree, "--output", output, *FEW)
+    return (output / "result.json").read_text()
+
+
+# --- stopped and gone on with
+
+
+@dataclass
+class Child:
+    """main.py in a process of its own, forked from this one, which has imported everything."""
+
+    process: BaseProcess
+    out: Path
+    err: Path
+
+    def wait(self) -> int:
+        self.process.join(120)
+        assert self.process.exitcode is not None, self.err.read_text()
+        return self.process.exitcode
+
+
+def fork(folder: Path, words: list[str], pause: float = 0.0, **environment: str) -> Child:
+    """Starts main.py with these words, every row on disk at once, and a pause at each forward."""
+    number = len(list(folder.glob("*.out")))
+    out, err = folder / f"{number}.out", folder / f"{number}.err"
+
+    def run() -> None:
+        for path, descriptor in ((out, 1), (err, 2)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        for handler in [*logging.getLogger().handlers]:
+            logging.getLogger().removeHandler(handler)
+        os.environ |= environment
+        table.FLUSH_SECONDS = 0
+        forward = Default.forward
+
+        def slowly(self: Default, batch: torch.Tensor) -> torch.Tensor:
+            time.sleep(pause)
+            return forward(self, batch)
+
+        Default.forward = slowly  # type: ignore[method-assign]
+        try:
+            status = main.main(words)
+        except SystemExit as error:
+            status = int(error.code or 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    out.touch()
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return Child(process, out, err)
+
+
+def test_killed_at_work_and_resumed(weights: Path, tmp_path: Path) -> None:
+    data = make_tree(tmp_path / "data", count=6)
+    next(data.rglob("005*")).write_bytes(b"broken")
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    assert fork(tmp_path, command(weights, data, whole)).wait() == 1
+    words = command(weights, data, output)
+    child = fork(tmp_path, words, pause=0.1)
+    scores = output / "scores.csv"
+    for lines in (4, 10):
+        deadline = time.monotonic() + 60
+        while not scores.exists() or scores.read_bytes().count(b"\n") < lines:
+            assert child.process.is_alive() and time.monotonic() < deadline
+            time.sleep(0.01)
+        child.process.kill()
+        assert child.wait() == -signal.SIGKILL
+        assert lines <= scores.read_bytes().count(b"\n") < 25
+        child = fork(tmp_path, [*words, "--resume"], pause=0.1)
+    assert child.wait() == 1
+    for name in ("scores.csv", "result.json", "output.json"):
+        assert (output / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs a file system of its own")
+def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(
+    run: Cli, weights: Path, tmp_path: Path
+) -> None:
+    data, disk, saved = make_tree(tmp_path / "data"), tmp_path / "disk", tmp_path / "saved"
+    disk.mkdir()
+    sweep = ("--degrade", "none", "blur:1", "blur:2", "blur:3")
+    # 12 KB hold run.json and some rows of the table; the file system goes with its process.
+    script = (
+        f"mount -t tmpfs -o size=12k none '{disk}' || exit 77; "
+        f"\"$@\"; status=$?; cp -r '{disk}' '{saved}'; exit $status"
+    )
+    words = [sys.executable, "-c", FLUSHED, *command(weights, data, disk / "out"), *sweep]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode in (1, 77) and "main.py" not in done.stderr:
+        pytest.skip(f"no file system of its own: {done.stderr.strip()}")
+    assert done.returncode == 2, done.stderr
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    output = saved / "out"
+    kept = (output / "scores.csv").read_bytes().count(b"\n")
+    assert 1 < kept < 97
+    resumed = run(*command(weights, data, output)[2:], *sweep, "--resume")
+    assert resumed.status == 0
+    run(*command(weights, data, tmp_path / "whole")[2:], *sweep)
+    expected = (tmp_path / "whole" / "scores.csv").read_bytes()
+    assert (output / "scores.csv").read_bytes() == expected
+
+
+# --- several processes
+
+
+def together(folder: Path, words: list[str]) -> list[Child]:
+    """Two processes as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
+    shared |= {"MASTER_ADDR": "127.0.0.1"}
+    return [fork(folder, words, RANK=rank, LOCAL_RANK=rank, **shared) for rank in "01"]
+
+
+def several(weights: Path, tmp_path: Path) -> tuple[Path, list[str]]:
+    """20 pictures, one of them broken, as 7 batches of 3 under each of two degradations."""
+    data = make_tree(tmp_path / "data", count=5)
+    next(data.rglob("003*")).write_bytes(b"broken")
+    words = command(weights, data, tmp_path / "alone")
+    return tmp_path / "alone", [*words, "--batch_size", "3", "--degrade", "none", "blur:1"]
+
+
+def test_several_processes_give_the_scores_of_one(run: Cli, weights: Path, tmp_path: Path) -> None:
+    alone, words = several(weights, tmp_path)
+    assert run(*words[2:]).status == 1
+    expected = (alone / "scores.csv").read_bytes()
+    output = tmp_path / "together"
+    words[words.index(str(alone))] = str(output)
+    first, second = together(tmp_path, words)
+    assert (first.wait(), second.wait()) == (1, 0)
+    assert (output / "scores.csv").read_bytes() == expected
+    assert info(output)["processes"] == 2
+    assert counts(output) == counts(alone)
+    assert first.out.read_text().count("pooled over pictures") == 1
+    assert first.err.read_text().count("results are in") == 1
+    assert second.out.read_text() + second.err.read_text() == ""
+    # A table cut in the middle of a batch is completed by both.
+    (output / "scores.csv").write_bytes(b"".join(expected.splitlines(keepends=True)[:8]))
+    for child in together(tmp_path, [*words, "--resume"]):
+        child.wait()
+    assert (output / "scores.csv").read_bytes() == expected
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_scores_of_one_process(run: Cli, weights: Path, tmp_path: Path) -> None:
+    alone, words = several(weights, tmp_path)
+    run(*words[2:])
+    words[words.index(str(alone))] = str(tmp_path / "together")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += ["--nproc-per-node", "2", str(ROOT / "main.py"), *words]
+    subprocess.run(launch, check=False, timeout=240)
+    expected = (alone / "scores.csv").read_bytes()
+    assert (tmp_path / "together" / "scores.csv").read_bytes() == expected
+
+
+@pytest.mark.parametrize("case", ["data", "output", "phase"])
+def test_an_error_of_several_processes_is_one_line(
+    weights: Path, tmp_path: Path, case: str
+) -> None:
+    data = make_tree(tmp_path / "data", count=2)
+    words, complaint = {
+        "data": (command(weights, tmp_path / "nowhere", tmp_path / "out"), "expected a folder or"),
+        "output": (command(weights, data, weights), "expected a folder; found a file"),
+        "phase": (["--phase", "test", "--input", str(data)], "expected one process"),
+    }[case]
+    first, second = together(tmp_path, words)
+    assert (first.wait(), second.wait()) == (2, 2)
+    (line,) = first.err.read_text().splitlines()
+    assert line.startswith("main.py: ") and complaint in line
+    assert first.out.read_text() + second.out.read_text() + second.err.read_text() == ""
+
+
+# --- benchmarks
+
+
+def bench_tree(root: Path) -> Path:
+    """A part of Co-Spy-Bench: three generators of cc3m, one of textcaps."""
+    cells = {"cc3m": ("org@a", "org@b", "org@c"), "textcaps": ("org@a",)}
+    for number, (source, names) in enumerate(cells.items()):
+        places = [(root / "real_image_examples" / source.upper(), False, 4)]
+        places += [(root / "synthetic" / source / name, True, 3) for name in names]
+        for place, (folder, fake, count) in enumerate(places):
+            folder.mkdir(parents=True)
+            for index in range(count):
+                seed = 100 * number + 10 * place + index
+                make_picture(seed, fake).save(folder / f"{index}.png")
+    return root
+
+
+def test_a_benchmark_scores_each_picture_once(run: Cli, tmp_path: Path) -> None:
+    root, output = bench_tree(tmp_path / "bench"), tmp_path / "out"
+    flags = ("--benchmark", "cospy_bench", "--data_root", root, "--sources", "cc3m,textcaps")
+    done = run(*flags, "--output", output, *FEW)
+    assert done.status == 0, done.err
+    rows = read_table(output / "scores.csv")
+    assert len({row.key for row in rows}) == len(rows)
+    # Of four reals three are measured against three fakes.
+    found = sorted((row.source, row.generator) for row in rows)
+    cells = [("cc3m", ""), ("cc3m", "org@a"), ("cc3m", "org@b"), ("cc3m", "org@c")]
+    cells += [("textcaps", ""), ("textcaps", "org@a")]
+    assert found == sorted(cell for cell in cells for _ in range(3))
+    assert {row.degradation for row in rows} == {"jpeg:95"}
+    result = json.loads((output / "result.json").read_text())
+    assert {s: sorted(cell) for s, cell in result.items()} == {
+        "cc3m": ["org@a", "org@b", "org@c"],
+        "textcaps": ["org@a"],
+    }
+    assert {cell["size"] for row in result.values() for cell in row.values()} == {6}
+    assert (info(output)["benchmark"], info(output)["protocol"]) == ("cospy_bench", "published")
+
+
+def test_the_matched_protocol_makes_formats_and_sizes_alike(run: Cli, tmp_path: Path) -> None:
+    root, output = bench_tree(tmp_path / "bench"), tmp_path / "out"
+    flags = ("--benchmark", "cospy_bench", "--data_root", root, "--sources", "cc3m")
+    assert run(*flags, "--protocol", "matched", "--output", output, *FEW).status == 0
+    assert {r.degradation for r in read_table(output / "scores.csv")} == {"crop:256+jpeg:90"}
+    done = run(*flags, "--degrade", "blur:1", "none", "--output", output, "--overwrite", *FEW)
+    assert done.status == 0
+    names = {row.degradation for row in read_table(output / "scores.csv")}
+    assert names == {"jpeg:95+blur:1", "jpeg:95"}
+
+
+def test_what_a_benchmark_lacks_is_said(run: Cli, tmp_path: Path) -> None:
+    root = bench_tree(tmp_path / "bench")
+    flags = ("--benchmark", "cospy_bench", "--data_root", root, "--output", tmp_path / "out", *FEW)
+    done = run(*flags, "--sources", "cc3m", "--generators", "org@a,org@z")
+    assert re.search("org@z.*org@a, org@b, org@c", done.complaint)
+    done = run(*flags)
+    assert any("3 of the 5 sources of Co-Spy-Bench are not there: mscoco" in x for x in done.log)
+    shutil.copytree(root / "synthetic" / "cc3m", root / "synthetic" / "mscoco")
+    complaint = run(*flags, "--overwrite").complaint
+    assert "mscoco" in complaint and "data.mscoco" in complaint
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("", "expected --data FOLDER or CSV, or --benchmark NAME; found neither"),
+        ("--data {tree} --benchmark spai", "expected one of them"),
+        ("--data {tree} --protocol matched", "--protocol: expected --benchmark too"),
+        ("--data {tree} --data_root {tree}", "--data_root: expected --benchmark too"),
+        ("--data {tree} --set data.mscoco=x", "expected --benchmark too"),
+        ("--benchmark genimage --protocol secret", "genimage has published, matched"),
+        ("--benchmark imagenet", "invalid choice"),
+        ("--benchmark genimage --data_root {tree}", "expected"),
+        ("--benchmark genimage", "expected"),
+    ],
+)
+def test_what_does_not_go_together(
+    run: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch, flags: str, complaint: str
+) -> None:
+    monkeypatch.chdir(tree)
+    assert complaint in run(*flags.format(tree=tree).split()).complaint
+
+
+def test_thumbnails_are_those_of_the_worst_errors(run: Cli, tree: Path, tmp_path: Path) -> None:
+    assert run("--data", tree, "--output", tmp_path / "out", *FEW).status == 0
+    rows = read_table(tmp_path / "out" / "scores.csv")
+    wrong = [row for row in rows if (row.score or 0) > 0.5 and row.label == 0]
+    wrong += [row for row in rows if (row.score or 0) <= 0.5 and row.label == 1]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert 0 < len(wrong) <= 20
+    assert page.count("data:image/jpeg;base64,") == len(wrong)
+    with Image.open(tmp_path / "out" / "errors.png") as sheet:
+        assert sheet.width > 100

@@ -1,0 +1,659 @@
+"""fetch_data.py: the sources of data sets, what is fetched of them, and the command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from archive_makers import cut, make_7z, make_disks, make_tar, make_zip, pictures, tree_of
+from cli_runner import Cli, Done, script
+from conftest import ROOT
+from huggingface_hub import constants
+from web_site import Site, hub, modelscope, services, sha, site
+
+from engine import _http, benchmark, progress, sources
+from engine._items import _item
+from engine.config import ConfigError
+from engine.fetch_data import ARCHIVES, Choice, FetchError, locked, offered, space
+from engine.sources import family_named, read_sources
+from scripts import fetch_data
+
+__all__ = ["services", "site"]  # fixtures
+
+
+# --- configs/sources.yaml
+
+NAMES = {
+    "cospy_bench", "aigcdetect", "cnndet", "drct2m", "genimage", "fake2m", "mpbench", "spai",
+    "ldm", "in_the_wild", "flickr30k", "synthbuster",
+}  # fmt: skip
+
+
+def test_the_sources_are_valid() -> None:
+    families = read_sources()
+    assert set(families) == NAMES
+    for name in benchmark.available():
+        found = yaml.safe_load((benchmark.FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert families[name].root == ROOT / found["root"], name
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "into", "generator"),
+    [
+        ("cospy_bench", "sbu/segmind@SSD-1B/images_with_metadata.tar.gz",
+         "synthetic/sbu/segmind@SSD-1B", "segmind@SSD-1B"),
+        ("cospy_bench", "real_image_examples.zip", "real_image_examples", "real"),
+        ("cospy_bench", "val2017.zip", "mscoco2017/val2017", "real"),
+        ("drct2m", "images/sd-turbo.zip", "sd-turbo", "sd-turbo"),
+        ("genimage", "imagenet_ai_0508_adm.zip", "imagenet_ai_0508_adm", "adm"),
+        ("genimage", "imagenet_glide.zip", "imagenet_glide", "glide"),
+        ("fake2m", "ImageData/train/IFv1-CC1M/IFv1-dpmsolver++-50-1M.tar.gz",
+         "ImageData/train/IFv1-CC1M/IFv1-dpmsolver++-50-1M", "IFv1-CC1M"),
+        ("mpbench", "ImageData/val/cogview2-22K/cogview2-22K.tar.gz",
+         "ImageData/val/cogview2-22K", "cogview2-22K"),
+        ("mpbench", "ImageData/val/Midjourneyv5-5K.tar.gz",
+         "ImageData/val/Midjourneyv5-5K", "Midjourneyv5-5K"),
+        ("mpbench", "MetaData/val/cogview2-22K.csv", "MetaData/val", ""),
+        ("fake2m", "ImageData/val/cogview2-22K/cogview2-22K.tar.gz", None, None),
+        ("cospy_bench", "README.md", None, None),
+    ],
+)  # fmt: skip
+def test_where_files_go(family: str, name: str, into: str | None, generator: str | None) -> None:
+    item = _item(family_named(family).entries, name)
+    assert (item and item.into.as_posix(), item and item.generator) == (into, generator)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hub": None}, "hub: expected a line of text|expected OWNER/NAME"),
+        ({"hub": "nobody"}, "f.files.0..hub: expected OWNER/NAME, a number or an address"),
+        ({"url": "https://a.b/c"}, "expected one of hub, .*; found 'hub and url'"),
+        ({"match": None}, "f.files.0..match: expected a path"),
+        ({"match": "../x.zip"}, "f.files.0..match: expected a relative path"),
+        ({"into": "/x"}, "f.files.0..into: expected a relative path"),
+        ({"into": "a/../b"}, "f.files.0..into: expected a relative path"),
+        ({"into": "{other}"}, "f.files.0.: expected holes of archive, generator; found '{other}'"),
+        ({"strip": "some"}, "f.files.0..strip: expected a list of texts"),
+        ({"strip": ["{other}"]}, "expected holes of archive, generator"),
+        ({"more": 1}, "f.files.0.: expected keys of .*; found 'more'"),
+        ({"sources": "a"}, "f.files.0..sources: expected a list of texts"),
+    ],
+)
+def test_wrong_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    entry = {"hub": "a/b", "match": "{generator}.zip", "into": "{generator}"} | changes
+    content = {"f": {"title": "F", "root": "data/f", "files": [entry]}}
+    monkeypatch.setattr(sources, "FILE", tmp_path / "sources.yaml")
+    sources.FILE.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_sources()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [None, [], {"title": "F"}, {"title": "F", "root": "x", "files": []},
+     {"title": "F", "root": "../x", "files": [{"hand": "get it"}]},
+     {"title": "F\nG", "root": "x", "files": [{"hand": "get it"}]},
+     {"title": "F", "root": "x", "files": [None]}],
+)  # fmt: skip
+def test_wrong_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: Any) -> None:
+    monkeypatch.setattr(sources, "FILE", tmp_path / "sources.yaml")
+    sources.FILE.write_text(yaml.safe_dump({"f": family}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"sources.yaml: f"):
+        read_sources()
+
+
+# --- the command line
+
+FAKES = {("sbu", "gan"): 3, ("sbu", "flow"): 2, ("cc3m", "gan"): 4}
+
+
+class World:
+    """Services, families and a root."""
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        self.site, self.folder, self.root = site, folder, folder / "root"
+        self.families: dict[str, Any] = {}
+        self.expected: dict[str, bytes] = {}
+        for number, ((source, generator), count) in enumerate(FAKES.items()):
+            files = pictures(count, f"{generator}/deep", 2000 + number)
+            path = make_tar(folder / f"{number}.tar.gz", files)
+            self.expected |= {
+                f"synthetic/{source}/{generator}/{name.rpartition('/')[2]}": content
+                for name, content in files.items()
+            }
+            self.tars = getattr(self, "tars", {}) | {
+                f"{source}/{generator}/images.tar.gz": path.read_bytes()
+            }
+        hub(site, "a/bench", self.tars | {"README.md": b"text"}, plain=("README.md",))
+        self.reals = pictures(3, "examples/CC3M", 1000)
+        hub(site, "a/misc", {"reals.zip": make_zip(folder / "r.zip", self.reals).read_bytes()})
+        self.write(
+            bench=[
+                {"hub": "a/bench", "match": "{source}/{generator}/images.tar.gz",
+                 "into": "synthetic/{source}/{generator}", "strip": "all"},
+                {"hub": "a/misc", "match": "reals.zip", "into": "reals", "strip": ["examples"],
+                 "generator": "real", "sources": ["cc3m"]},
+            ],
+        )  # fmt: skip
+        self.all_of_it = self.expected | {
+            f"reals/{name.removeprefix('examples/')}": content
+            for name, content in self.reals.items()
+        }
+
+    def write(self, **families: Any) -> None:
+        """From now on there are these families, by their files or whole."""
+        for name, content in families.items():
+            known = {"title": name, "root": f"data/{name}"}
+            self.families[name] = known | (
+                content if isinstance(content, dict) else {"files": content}
+            )
+        sources.FILE.write_text(yaml.safe_dump(self.families, sort_keys=False), encoding="utf-8")
+
+    def tree(self) -> dict[str, bytes]:
+        """Files below the root but the script's own."""
+        found = tree_of(self.root) if self.root.exists() else {}
+        return {name: content for name, content in found.items() if not name.startswith(".fetched")}
+
+    def record(self) -> dict[str, Any]:
+        return json.loads((self.root / ".fetched.json").read_text(encoding="utf-8"))
+
+    def downloads(self) -> list[str]:
+        return [path for path in self.site.requests() if not path.startswith("/api/")]
+
+
+@pytest.fixture
+def world(services: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(sources, "FILE", tmp_path / "sources.yaml")
+    return World(services, tmp_path)
+
+
+@pytest.fixture
+def run(world: World, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs fetch_data.py FAMILY with --root."""
+    call = script(capsys, "fetch_data.py: ", fetch_data.main)
+    return lambda *words: call(*words, "--root", world.root)
+
+
+def rows_of(done: Done) -> list[dict[str, str]]:
+    header, *rows = [re.split(r"  +", line.strip()) for line in done.out.splitlines()]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_everything(world: World, run: Cli) -> None:
+    done = run("bench")
+    assert done.status == 0, done
+    assert world.tree() == world.all_of_it
+    assert done.out.splitlines() == [
+        str(world.root / place)
+        for place in ("synthetic/sbu/gan", "synthetic/sbu/flow", "synthetic/cc3m/gan", "reals")
+    ]
+    assert len(world.downloads()) == 4
+    key = "hub:a/bench/sbu/gan/images.tar.gz"
+    content = world.tars["sbu/gan/images.tar.gz"]
+    assert world.record()[key] == {"size": len(content), "sum": sha(content), "only": None}
+    assert str(world.folder) not in (world.root / ".fetched.json").read_text()
+
+
+def test_nothing_is_fetched_twice_even_elsewhere(world: World, run: Cli) -> None:
+    first = run("bench")
+    world.root.rename(world.folder / "moved")
+    world.root = world.folder / "moved"
+    world.site.asked.clear()
+    again = run("bench")
+    assert again.status == 0 and world.downloads() == []
+    assert len(again.out.splitlines()) == len(first.out.splitlines())
+    shutil.rmtree(world.root / "synthetic" / "sbu" / "gan")
+    assert run("bench").status == 0
+    assert world.downloads() == ["/datasets/a/bench/resolve/main/sbu/gan/images.tar.gz"]
+    assert world.tree() == world.all_of_it
+
+
+@pytest.mark.parametrize(
+    ("flags", "places"),
+    [
+        (["--generators", "gan"], ["synthetic/sbu/gan", "synthetic/cc3m/gan"]),
+        (["--generators", "gan,real"], ["synthetic/sbu/gan", "synthetic/cc3m/gan", "reals"]),
+        (["--generators", " flow , "], ["synthetic/sbu/flow"]),
+        (["--sources", "sbu"], ["synthetic/sbu/gan", "synthetic/sbu/flow"]),
+        (["--sources", "cc3m"], ["synthetic/cc3m/gan", "reals"]),
+        (["--sources", "cc3m", "--generators", "gan"], ["synthetic/cc3m/gan"]),
+    ],
+)
+def test_a_part_of_it(world: World, run: Cli, flags: list[str], places: list[str]) -> None:
+    done = run("bench", *flags)
+    assert done.status == 0
+    assert done.out.splitlines() == [str(world.root / place) for place in places]
+    assert len(world.downloads()) == len(places)
+    asked_misc = any("/api/datasets/a/misc" in path for path in world.site.requests())
+    assert asked_misc == ("reals" in places)  # what cannot be wanted is not asked for
+    left_out = "note: the real pictures are left out" in done.err
+    assert left_out == ("--generators" in flags and "real" not in flags[-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "expected one of bench; found 'nothing'"),
+        (["bench", "--generators", "gna"], "--generators: expected some of flow, gan, real; "
+         "found 'gna'"),
+        (["bench", "--sources", "sub"], "--sources: expected some of cc3m, sbu; found 'sub'"),
+        (["bench", "--generators", ","], "expected names with commas between"),
+        (["bench", "--max_size", "much"], "expected a size such as 500GB; found 'much'"),
+        (["bench", "--list", "--dry_run"], "--list: expected without --extract and --dry_run"),
+        (["bench", "--generators", "flow", "--sources", "cc3m"], "nothing fits all of that"),
+        ([], "expected FAMILY, or --list alone"),
+        (["--list"], "expected FAMILY, or --list alone"),
+        (["bench", "--extract", "/no/such"], "/no/such: expected an archive or a folder of them"),
+    ],
+)  # fmt: skip
+def test_wrong_usage(world: World, run: Cli, arguments: list[str], message: str) -> None:
+    assert message in run(*arguments).complaint
+    assert world.downloads() == [] and world.tree() == {}
+
+
+def test_families_are_listed(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.write(other=[{"hand": "get it"}])
+    done = script(capsys, "fetch_data.py", fetch_data.main)("--list")
+    assert (done.status, done.err) == (0, "")
+    assert [row["family"] for row in rows_of(done)] == ["bench", "other"]
+    assert rows_of(done)[1]["where"] == "by hand"
+
+
+def test_files_are_listed(world: World, run: Cli) -> None:
+    run("bench", "--generators", "flow")
+    world.site.asked.clear()
+    done = run("bench", "--list")
+    assert done.status == 0 and world.downloads() == []
+    rows = {row["file"]: row for row in rows_of(done)}
+    assert set(rows) == {*world.tars, "reals.zip"}
+    assert [rows[name]["there"] for name in world.tars] == ["no", "yes", "no"]
+    assert rows["sbu/flow/images.tar.gz"] | {"size": ""} == {
+        "file": "sbu/flow/images.tar.gz", "parts": "1", "size": "", "generator": "flow",
+        "source": "sbu", "there": "yes", "where": "hub:a/bench",
+        "folder": str(world.root / "synthetic/sbu/flow"),
+    }  # fmt: skip
+    assert [row["file"] for row in rows_of(run("bench", "--list", "--sources", "cc3m"))] == [
+        "cc3m/gan/images.tar.gz", "reals.zip",
+    ]  # fmt: skip
+
+
+def test_a_dry_run(world: World, run: Cli) -> None:
+    done = run("bench", "--dry_run", "--generators", "gan")
+    assert done.status == 0 and world.downloads() == [] and world.tree() == {}
+    assert "sbu/gan/images.tar.gz" in done.out
+    assert re.search(r"needs \d+ MB, free [\d.]+ [GM]B", done.out)
+
+
+def test_kept_archives(world: World, run: Cli) -> None:
+    assert run("bench", "--generators", "flow", "--keep_archives").status == 0
+    kept = world.root / ARCHIVES / "hub/a/bench/sbu/flow/images.tar.gz"
+    assert kept.read_bytes() == world.tars["sbu/flow/images.tar.gz"]
+    shutil.rmtree(world.root / "synthetic")
+    world.site.asked.clear()
+    assert run("bench", "--generators", "flow").status == 0
+    assert world.downloads() == [] and not (world.root / ARCHIVES).exists()
+    assert len(world.tree()) == 2
+
+
+def test_a_file_that_changed_at_its_origin(world: World, run: Cli) -> None:
+    run("bench")
+    files = {name: content[::-1] for name, content in pictures(2, "flow", 2001).items()}
+    path = make_tar(world.folder / "new.tar.gz", files)
+    hub(world.site, "a/bench", world.tars | {"sbu/flow/images.tar.gz": path.read_bytes()})
+    listed = {row["file"]: row["there"] for row in rows_of(run("bench", "--list"))}
+    assert listed["sbu/flow/images.tar.gz"] == "changed" and listed["reals.zip"] == "yes"
+    world.site.asked.clear()
+    assert run("bench").status == 0
+    assert world.downloads() == ["/datasets/a/bench/resolve/main/sbu/flow/images.tar.gz"]
+    assert (world.root / "synthetic/sbu/flow/000.png").read_bytes() == files["flow/000.png"]
+
+
+def test_one_failure_does_not_stop_the_others(world: World, run: Cli) -> None:
+    place = "/datasets/a/bench/resolve/main/sbu/gan/images.tar.gz"
+    good = world.site.files[place]
+    world.site.files[place] = bytes(len(good))
+    done = run("bench")
+    assert done.status == 1 and len(done.out.splitlines()) == 3
+    assert "sbu/gan/images.tar.gz: expected sha256:" in done.err
+    world.site.files[place] = good
+    assert run("bench").status == 0 and world.tree() == world.all_of_it
+
+
+def test_a_dangerous_archive(world: World, run: Cli) -> None:
+    evil = make_tar(world.folder / "evil.tar.gz", {"../../../canary": b"1"}).read_bytes()
+    hub(world.site, "a/bench", {"sbu/gan/images.tar.gz": evil})
+    done = run("bench", "--generators", "gan")
+    assert (done.status, done.out) == (2, "") and "leads out of the folder" in done.err
+    assert not list(world.folder.rglob("canary"))
+
+
+def test_names_at_the_origin_that_lead_elsewhere(world: World, run: Cli) -> None:
+    hub(world.site, "a/bench", {"../..//images.tar.gz": b"1", "../gan/images.tar.gz": b"1"})
+    done = run("bench", "--generators", "gan")
+    assert done.status == 2 and "refused" in done.err
+    assert world.downloads() == []
+
+
+def test_an_origin_without_its_files(world: World, run: Cli) -> None:
+    hub(world.site, "a/misc", {"README.md": b"moved"})
+    assert (
+        "hub:a/misc: expected reals.zip; found no such file there any more"
+        in run("bench").complaint
+    )
+
+
+def test_space(world: World, run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(world.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=20_000))
+    complaint = run("bench").complaint
+    assert re.search(r"root: expected \d+ MB free, .*; found 0 MB: free some", complaint)
+    assert world.downloads() == []
+    assert run("bench", "--generators", "flow").status == 0
+
+
+def test_what_space_counts(world: World, run: Cli) -> None:
+    items = offered(family_named("bench"), Choice())
+    sizes = [item.size or 0 for item in items]
+    unpacked = sum(round(size * 1.1) for size in sizes)
+    assert space(items, world.root, keep=True).need == unpacked + sum(sizes)
+    assert space(items, world.root, keep=False).need == unpacked + max(sizes)
+    part = world.root / ARCHIVES / "hub/a/misc/reals.zip.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(1000))
+    assert space(items, world.root, keep=True).need == unpacked + sum(sizes) - 1000
+
+
+def test_the_largest_size(world: World, run: Cli) -> None:
+    done = run("bench", "--generators", "gan", "--max_size", "7K")
+    assert done.status == 1 and "--max_size says 7000" in done.err
+    assert fetch_data.size("1.5 GB") == 1_500_000_000 and fetch_data.size("12") == 12
+
+
+@pytest.mark.parametrize("when", ["while it downloads", "while it unpacks"])
+def test_interrupted(world: World, run: Cli, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if when == "while it downloads":
+            append = _http._Part._count
+            patch.setattr(_http._Part, "_count", lambda part, chunk: (append(part, chunk), stop()))
+        else:
+            patch.setattr("engine.extract._unpack", stop)
+        done = run("bench", "--generators", "gan", "--sources", "sbu")
+    assert done.status == 130
+    assert done.err.endswith("fetch_data.py: interrupted; the same command goes on\n")
+    assert any("images.tar.gz" in name for name in world.tree())
+    world.site.asked.clear()
+    assert run("bench").status == 0 and world.tree() == world.all_of_it
+    assert not any("sbu/gan" in path for path in world.downloads())  # all of it had come
+
+
+def test_a_server_that_goes_away(world: World, run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others of its files are not tried: each would take minutes."""
+    tried: list[str] = []
+
+    def fail(url: str, *_: Any, **__: Any) -> Any:
+        tried.append(url)
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(_http, "request", fail)
+    done = run("bench")
+    assert done.status == 2 and len(set(tried)) == 1 and len(tried) == _http.TRIES
+    assert done.err.count("Connection refused: the same command goes on") == 1
+
+
+def test_two_at_once(world: World, run: Cli) -> None:
+    with locked(world.root):
+        assert "another fetch_data.py is at work there" in run("bench").complaint
+        with pytest.raises(FetchError), locked(world.root):
+            pass
+        assert run("bench", "--list").status == 0
+    assert run("bench").status == 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "\xff"])
+def test_a_record_that_is_none(world: World, run: Cli, text: str) -> None:
+    world.root.mkdir()
+    (world.root / ".fetched.json").write_text(text, encoding="latin-1")
+    assert ".fetched.json: expected" in run("bench").complaint
+
+
+def test_a_root_that_is_a_file(world: World, run: Cli) -> None:
+    world.root.touch()
+    assert "root: expected a folder; found a file" in run("bench").complaint
+
+
+# --- split archives, plain files, archives within archives, several generators in one
+
+
+def test_split_archives_and_plain_files(world: World, run: Cli) -> None:
+    files = pictures(12, "B", 2000)
+    parts = cut(make_tar(world.folder / "B.tar.gz", files), 2100, lambda n: f".{n}")
+    assert len(parts) > 10
+    content = {f"Data/A/{part.name}": part.read_bytes() for part in parts}
+    hub(world.site, "a/set", content | {"Meta/A.csv": b"a 0\n"}, plain=("Meta/A.csv",))
+    world.write(set=[
+        {"hub": "a/set", "match": "Meta/{name}.csv", "into": "Meta"},
+        {"hub": "a/set", "match": "Data/{generator}/{subset}.tar.gz",
+         "into": "Data/{generator}/{subset}", "strip": ["{subset}"]},
+    ])  # fmt: skip
+    assert run("set").status == 0
+    expected = {f"Data/A/{name}": data for name, data in files.items()} | {"Meta/A.csv": b"a 0\n"}
+    assert world.tree() == expected
+    listed = rows_of(run("set", "--list"))
+    assert [(row["parts"], row["there"]) for row in listed] == [
+        (str(len(parts)), "yes"),
+        ("1", "yes"),
+    ]
+    world.site.asked.clear()
+    assert run("set", "--generators", "A").status == 0 and world.downloads() == []
+    del content["Data/A/B.tar.gz.9"]
+    shutil.rmtree(world.root)
+    hub(world.site, "a/set", content)
+    done = run("set")
+    assert done.status == 2 and "Data/A/B.tar.gz.9 is missing" in done.err
+    assert world.downloads() == []
+
+
+def test_an_archive_within_an_archive(world: World, run: Cli) -> None:
+    pytest.importorskip("py7zr")
+    files = pictures(5, "cat/0_real", 2000)
+    inside = make_zip(world.folder / "p.zip", files).read_bytes()
+    whole = make_7z(world.folder / "p.7z", {"p.zip": inside}, stored=True)
+    parts = cut(whole, 4000, lambda n: f".{n + 1:03}")
+    hub(world.site, "a/p", {part.name: part.read_bytes() for part in parts})
+    world.write(p=[{"hub": "a/p", "match": "p.7z", "holds": "p.zip", "into": "train"}])
+    assert run("p").status == 0
+    assert world.tree() == {f"train/{name}": content for name, content in files.items()}
+
+
+def test_several_generators_in_one_archive(world: World, run: Cli) -> None:
+    files = {f"set/test/{name}/0_real/1.png": name.encode() * 50 for name in ("Gan", "vae", "sd")}
+    whole = make_zip(world.folder / "t.zip", files | {"set/list.csv": b"x" * 30}).read_bytes()
+    modelscope(world.site, "a/t", {"in/t.zip": whole})
+    entry = {"modelscope": "a/t", "match": "in/t.zip", "into": "test", "strip": ["set", "test"],
+             "inside": True}  # fmt: skip
+    world.write(t={"generators": ["gan", "vae", "sd"], "files": [entry]})
+    place = "/api/v1/datasets/a/t/repo/in/t.zip"
+
+    def state() -> str:
+        return rows_of(run("t", "--list"))[0]["there"]
+
+    assert run("t", "--generators", "gan").status == 0
+    assert set(world.tree()) == {"test/Gan/0_real/1.png", "test/list.csv"}
+    assert state() == "part"
+    assert run("t", "--generators", "gan").status == 0
+    assert world.site.requests().count(place) == 1
+    assert run("t", "--generators", "vae").status == 0
+    assert rows_of(run("t", "--list", "--generators", "gan,vae"))[0]["there"] == "yes"
+    assert run("t").status == 0 and state() == "yes"
+    assert len(world.tree()) == 4 and world.site.requests().count(place) == 3
+    assert run("t", "--generators", "sd").status == 0
+    assert world.site.requests().count(place) == 3
+
+
+def test_a_file_in_the_hubs_cache_serves(world: World, run: Cli) -> None:
+    content = world.tars["sbu/flow/images.tar.gz"]
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    base = Path(constants.HF_HUB_CACHE) / "datasets--a--bench"
+    cached = base / "snapshots" / commit / "sbu/flow/images.tar.gz"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(content)
+    (base / "refs").mkdir()
+    (base / "refs" / "main").write_text(commit)
+    assert run("bench", "--generators", "flow").status == 0
+    assert world.downloads() == [] and cached.exists() and len(world.tree()) == 2
+    shutil.rmtree(world.root)
+    cached.write_bytes(content[::-1])
+    assert run("bench", "--generators", "flow").status == 0
+    assert len(world.downloads()) == 1
+
+
+# --- by hand
+
+
+@pytest.fixture
+def split(world: World) -> list[Path]:
+    """A family of zips over disks that a person downloads, and one of them."""
+    text = "the split zip of each generator from the project page"
+    world.write(gen={"generators": ["adm", "glide"], "files": [
+        {"hand": text, "match": "net_{number}_{generator}.zip", "into": "{archive}",
+         "strip": ["{archive}"]},
+        {"hand": text, "match": "net_{generator}.zip", "into": "{archive}",
+         "strip": ["{archive}"]},
+    ]})  # fmt: skip
+    files = pictures(5, "net_05_adm/train/ai", 3000)
+    return make_disks(world.folder / "Downloads" / "ADM", "net_05_adm", files, 4000)
+
+
+BY_HAND = "fetch_data.py: by hand: get the split zip of each generator from the project page, put"
+
+
+def test_what_to_do_by_hand_is_said(world: World, run: Cli, split: list[Path]) -> None:
+    done = run("gen")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(BY_HAND) and done.err.count("\n") == 1
+    assert f"into {world.root} and run this again, or name it by --extract PATH" in done.err
+    assert run("gen", "--list").err.startswith(BY_HAND)
+
+
+@pytest.mark.parametrize("how", ["last part", "first part", "all parts", "folder", "lying there"])
+def test_archives_by_hand(world: World, run: Cli, split: list[Path], how: str) -> None:
+    paths = {
+        "last part": [split[-1]], "first part": [split[0]], "all parts": split,
+        "folder": [split[0].parent.parent],
+    }  # fmt: skip
+    if how == "lying there":
+        world.root.mkdir()
+        shutil.copytree(split[0].parent, world.root / "ADM")
+        done = run("gen")
+    else:
+        done = run("gen", "--extract", *paths[how])
+    assert done.status == 0, done
+    assert done.out == f"{world.root / 'net_05_adm'}\n"
+    got = {name for name in world.tree() if not name.startswith("ADM/")}
+    assert got == {f"net_05_adm/train/ai/00{n}.png" for n in range(5)}
+    assert all(part.exists() for part in split)  # a person's files stay
+    assert (world.root / "ADM").exists() == (how == "lying there")
+    again = run("gen")
+    assert again.status == 0 and "by hand" not in again.err
+    assert run("gen", "--generators", "adm").err == ""
+    assert run("gen", "--generators", "glide").err.startswith(BY_HAND)
+
+
+def test_only_some_of_what_was_brought(world: World, run: Cli, split: list[Path]) -> None:
+    done = run("gen", "--extract", split[0].parent, "--generators", "glide")
+    assert done.status == 0 and world.tree() == {}
+    assert (
+        "expected some of adm, glide; found 'x'"
+        in run("gen", "--extract", split[0].parent, "--generators", "x").complaint
+    )
+
+
+def test_archives_by_hand_that_are_others(world: World, run: Cli, split: list[Path]) -> None:
+    other = make_zip(world.folder / "other.zip", {"a": b"1"})
+    (world.folder / "empty").mkdir()
+    for path in (other, world.folder / "empty"):
+        complaint = run("gen", "--extract", path).complaint
+        assert "expected archives of gen (net_{number}_{generator}.zip, net_" in complaint
+    split[1].unlink()
+    done = run("gen", "--extract", split[0])
+    assert done.status == 2 and "net_05_adm.z02 is missing" in done.err
+
+
+def test_archives_of_the_net_brought_by_hand(world: World, run: Cli) -> None:
+    """With the folders that say what they are; they count as fetched."""
+    for name, content in world.tars.items():
+        path = world.folder / "brought" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    assert run("bench", "--extract", world.folder / "brought").status == 0
+    assert world.site.asked == [] and world.tree() == world.expected
+    assert run("bench").status == 0
+    assert len(world.downloads()) == 1 and world.tree() == world.all_of_it
+
+
+def test_folders_by_hand(world: World, run: Cli) -> None:
+    world.write(wild=[{"hand": "pictures of A", "into": "A b", "generator": "A b"},
+                      {"hand": "pictures of C", "into": "C", "generator": "C"}])  # fmt: skip
+    done = run("wild", "--generators", "C")
+    assert done.status == 1
+    assert done.err == (
+        f"fetch_data.py: by hand: get pictures of C, and put it into {world.root / 'C'}\n"
+    )
+    (world.root / "C").mkdir(parents=True)
+    (world.root / "C" / "1.png").touch()
+    assert run("wild", "--generators", "C").status == 0
+    assert run("wild").err.count("by hand") == 1
+
+
+# --- the rest
+
+
+def test_notes_are_shown(world: World, run: Cli) -> None:
+    world.write(noted={"notes": ["reals: elsewhere"], "files": [
+        {"hub": "a/misc", "match": "reals.zip"}]})  # fmt: skip
+    assert "fetch_data.py: note: reals: elsewhere" in run("noted").err
+
+
+def test_progress_of_bytes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with caplog.at_level(logging.INFO), progress.Progress(80_000_000, "x", unit="B") as bar:
+        bar.advance(20_000_000)
+    assert re.fullmatch(r"x: 20/80, [\d.]+ MB/s, \d+ s left", caplog.messages[0])
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from scripts import fetch_data as s\n"
+        "try:\n    s.main(['--help'])\nexcept SystemExit:\n    print('LOADED', *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    shown, _, loaded = done.stdout.rpartition("LOADED")
+    assert "--generators" in shown, done.stderr
+    assert {"torch", "numpy", "yaml", "engine", "huggingface_hub"} & set(loaded.split()) == set()
+
+
+def test_it_needs_no_torch() -> None:
+    code = "import sys, engine.fetch_data, engine.sources\nprint('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "False\n", done.stderr

@@ -1,0 +1,420 @@
+"""CSV files made of folders: what they name, what they leave out, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from cli_runner import Cli, script
+
+import datasets
+from datasets import Label
+from scripts import make_csv
+
+ODD = ["ünï中.png", "a, b.png", 'say "x".png', "two\nlines.png", "cr\rhere.png", " space .png"]
+LDM = [f"latent_diffusion_{name}" for name in ("a", "b", "c", "d", "e", "f", "g")]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return script(capsys, "make_csv.py: ", make_csv.main)
+
+
+def put(folder: Path, *names: str) -> None:
+    """Files with the names of pictures: no more than names and sizes is looked at."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def images(file: Path) -> list[str]:
+    return [row["image"] for row in table(file)]
+
+
+# --- any folder
+
+
+def test_a_labelled_folder(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "set", "real/b.jpg", "real/a.png", "fake/gan/c.png", "notes.txt", "fake/d.webp")
+    done = cli("folder", tmp_path / "set", "--output", tmp_path / "set.csv")
+    assert (done.status, done.out) == (0, f"{tmp_path / 'set.csv'}\n")
+    assert done.err == "make_csv.py: set.csv: test 2 real, 2 synthetic\n"
+    assert (tmp_path / "set.csv").read_bytes().decode() == (
+        "image,class,split,generator\n"
+        "set/fake/d.webp,1,test,fake\n"
+        "set/fake/gan/c.png,1,test,gan\n"
+        "set/real/a.png,0,test,\n"
+        "set/real/b.jpg,0,test,\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set.csv"]
+
+
+def test_the_csv_has_the_records_of_its_folder(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    put(root, *(f"{s}/{g}/{c}/{n}.png" for s in ("train", "val") for g in ("gan", "ldm")
+                for c in ("0_real", "1_fake") for n in range(3)))  # fmt: skip
+    assert cli("folder", root, "--output", tmp_path / "set.csv").status == 0
+    for split in ("train", "val"):
+        wanted = datasets.open_path(root, split)
+        found = datasets.open_path(tmp_path / "set.csv", split)
+        assert [(r.path, r.label, r.source, r.generator) for r in found] == [
+            (r.path, r.label, r.source, r.generator) for r in wanted
+        ]
+
+
+def test_names_of_any_letters_come_back(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "set/fake", *ODD)
+    put(tmp_path / "set/real", "plain.png")
+    assert cli("folder", tmp_path / "set", "--output", tmp_path / "set.csv").status == 0
+    found = datasets.open_path(tmp_path / "set.csv")
+    assert {r.path.name for r in found if r.label == Label.FAKE} == set(ODD)
+    assert all(r.path.is_file() for r in found)
+    assert [r.key for r in found] == images(tmp_path / "set.csv")
+
+
+@pytest.mark.parametrize(
+    ("label", "more", "expected"),
+    [
+        ("fake", ("--generator", "mj"), {("1", "mj", "test")}),
+        ("fake", (), {("1", "", "test")}),
+        ("real", ("--split", "held out"), {("0", "", "held out")}),
+    ],
+)
+def test_a_folder_without_labels_is_given_one(
+    cli: Cli, tmp_path: Path, label: str, more: tuple[str, ...], expected: set[tuple[str, ...]]
+) -> None:
+    put(tmp_path / "set", "a.png", "sub/b.jpg")
+    assert "fake/<generator>" in cli("folder", tmp_path / "set", "--output", "x.csv").complaint
+    out = tmp_path / "set.csv"
+    assert cli("folder", tmp_path / "set", "--output", out, "--label", label, *more).status == 0
+    found = {(row["class"], row.get("generator", ""), row["split"]) for row in table(out)}
+    assert found == expected
+    assert len(table(out)) == 2
+
+
+def test_a_part_is_drawn_for_validation(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "set", *(f"{g}/{n:02}.png" for g in ("real", "fake/a") for n in range(40)))
+    put(tmp_path / "set", "fake/b/0.png", "fake/b/1.png", "fake/c/0.png")
+
+    def drawn(*more: object) -> str:
+        out = tmp_path / "set.csv"
+        done = cli("folder", tmp_path / "set", "--output", out, "--overwrite",
+                   "--val_fraction", 0.1, *more)  # fmt: skip
+        assert done.status == 0, done.err
+        counts = Counter((row["class"], row["generator"], row["split"]) for row in table(out))
+        assert counts == {
+            ("0", "", "train"): 36, ("0", "", "val"): 4,
+            ("1", "a", "train"): 36, ("1", "a", "val"): 4,
+            ("1", "b", "train"): 1, ("1", "b", "val"): 1, ("1", "c", "train"): 1,
+        }  # fmt: skip
+        return out.read_text()
+
+    assert drawn() == drawn("--seed", 0)
+    assert len({drawn("--seed", seed) for seed in range(4)}) == 4
+
+
+def test_splits_are_folders_or_none(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "set", "train/real/a.png", "fake/b.png")
+    out = tmp_path / "set.csv"
+    assert "--val_fraction" in cli("folder", tmp_path / "set", "--output", out).complaint
+    assert cli("folder", tmp_path / "set", "--output", out, "--split", "val").status == 0
+    assert {row["split"] for row in table(out)} == {"val"}
+
+
+def test_paths_start_inside_the_folder_that_is_named(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "pictures/real", "a.png")
+    out = tmp_path / "lists/deep/set.csv"
+    refused = cli("folder", tmp_path / "pictures", "--output", out).complaint
+    assert "--relative_to" in refused
+    assert not out.parent.exists()
+    done = cli("folder", tmp_path / "pictures", "--output", out, "--relative_to", tmp_path)
+    assert done.status == 0
+    assert images(out) == ["pictures/real/a.png"]
+    found = datasets.open_path(out, csv_root=tmp_path)
+    assert [record.path.is_file() for record in found] == [True]
+
+
+def test_folders_behind_links_and_dots(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "set/real", "a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    (tmp_path / "set/real/b.png").symlink_to(tmp_path / "set/real/a.png")
+    monkeypatch.chdir(tmp_path / "set/real")
+    assert cli("folder", "../../link", "--output", "../../link/../set.csv").status == 0
+    assert images(tmp_path / "set.csv") == ["set/real/a.png", "set/real/b.png"]
+    assert cli("folder", "..", "--output", "../set.csv").status == 0
+    assert images(tmp_path / "set/set.csv") == ["real/a.png", "real/b.png"]
+
+
+def test_what_cannot_be_a_row_is_left_out_and_named(cli: Cli, tmp_path: Path) -> None:
+    root = tmp_path / "set/fake"
+    put(root, "fine.png", "back\\slash.png", os.fsdecode(b"latin-\xe9.png"))
+    (root / "empty.png").touch()
+    (root / "gone.png").symlink_to(root / "nowhere.png")
+    done = cli("folder", tmp_path / "set", "--output", tmp_path / "set.csv")
+    assert done.status == 1
+    assert images(tmp_path / "set.csv") == ["set/fake/fine.png"]
+    assert "4 pictures left out: " in done.err
+    for said in (
+        "set/fake/back\\slash.png (a backslash in its name)", "set/fake/empty.png (no bytes)",
+        "set/fake/gone.png (no such file)", "set/fake/latin-\\udce9.png (a name that is not UTF-8)",
+    ):  # fmt: skip
+        assert said in done.err
+    (root / "fine.png").unlink()
+    again = cli("folder", tmp_path / "set", "--output", tmp_path / "set.csv", "--overwrite")
+    assert "all 4 are left out" in again.complaint
+
+
+def test_many_left_out_are_counted(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "set/real", "fine.png")
+    for number in range(1200):
+        (tmp_path / f"set/real/{number:04}.png").touch()
+    err = cli("folder", tmp_path / "set", "--output", tmp_path / "set.csv").err
+    assert "1,200 pictures left out: set/real/0000.png (no bytes), " in err
+    assert err.endswith(" and 1,192 more\n")
+
+
+def test_files_are_replaced_only_when_asked(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "set/real", "a.png")
+    out = tmp_path / "set.csv"
+    out.write_text("mine")
+    assert "--overwrite" in cli("folder", tmp_path / "set", "--output", out).complaint
+    assert out.read_text() == "mine"
+    assert cli("folder", tmp_path / "set", "--output", out, "--overwrite").status == 0
+    assert images(out) == ["set/real/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--output", "set.txt"), "ends in .csv"),
+        (("--output", "set.csv", "--split", "a", "--val_fraction", "0.1"), "not allowed with"),
+        (("--output", "set.csv", "--val_fraction", "1"), "--val_fraction: expected"),
+        (("--output", "set.csv", "--val_fraction", "nan"), "--val_fraction: expected"),
+        (("--output", "set.csv", "--seed", "1"), "--seed: expected --val_fraction"),
+        (("--output", "set.csv", "--label", "real", "--generator", "x"), "--generator"),
+        (("--output", "set.csv", "--split", ""), "--split: expected a printable name"),
+        (("--output", "set.csv", "--generator", "a\nb"), "--generator: expected a printable"),
+        (("--output", "set.csv", "--relative_to", "nowhere"), "--relative_to: expected a folder"),
+        ((), "--output"),
+    ],
+)
+def test_wrong_flags_are_one_line(cli: Cli, more: tuple[str, ...], said: str) -> None:
+    done = cli("folder", "set", *more)
+    assert (done.status, done.out) == (2, "")
+    assert said in done.err
+    assert done.err.startswith("make_csv.py")
+    assert done.err.count("\n") == 1
+
+
+def test_folders_that_are_none(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "nowhere", tmp_path / "empty"):
+        complaint = cli("folder", folder, "--output", tmp_path / "x.csv").complaint
+        assert str(folder) in complaint
+    assert not (tmp_path / "x.csv").exists()
+
+
+# --- the latent diffusion training set
+
+
+def write_ldm(root: Path, val: str = "val", fakes: int = 4, coco: int = 30, lsun: int = 5) -> Path:
+    """The set with `fakes` pictures of each folder and split, and as many reals as stated."""
+    for number, split in enumerate(("train", val)):
+        folder = root / "latent_diffusion_trainingset" / split
+        put(folder, *(f"{name}/{n}.png" for name in LDM for n in range(fakes)))
+        put(folder, "real_coco/copy.png")
+        names = [f"{100 * number + n:012}.jpg" for n in reversed(range(coco))]
+        put(root / "COCO/train2017", *names)
+        (folder / "real_coco.txt").write_text("\n".join([*names, names[0], ""]))
+        places = [("cat", f"{number}_{n:05}.png") for n in range(lsun)]
+        put(root / "progan/train", *(f"{kind}/0_real/{name}" for kind, name in places))
+        (folder / "real_lsun.txt").write_text("".join(f"{k}_{n}\r\n" for k, n in places))
+    return root
+
+
+@pytest.mark.parametrize("val", ["val", "valid"])
+@pytest.mark.parametrize(("coco", "lsun"), [("COCO", "progan"), ("COCO/train2017", "progan/train")])
+def test_ldm_with_and_without_lsun(
+    cli: Cli, tmp_path: Path, val: str, coco: str, lsun: str
+) -> None:
+    root = write_ldm(tmp_path, val)
+    flags = ("--coco", root / coco, "--output", tmp_path)
+    with_lsun = cli("ldm", root, *flags, "--lsun", root / lsun)
+    assert with_lsun.status == 0, with_lsun.err
+    inside = cli("ldm", root / "latent_diffusion_trainingset", *flags)
+    assert inside.status == 0, inside.err
+    whole, part = table(tmp_path / "ldm_train_val.csv"), table(tmp_path / "ldm_coco_train_val.csv")
+    assert part == [row for row in whole if row["source"] != "lsun"]
+    expected = {("0", "", "lsun"): 5, ("0", "", "coco"): 30} | {("1", n, ""): 4 for n in LDM}
+    for split in ("train", "val"):
+        rows = [row for row in whole if row["split"] == split]
+        assert Counter((r["class"], r["generator"], r["source"]) for r in rows) == expected
+    assert "train 35 real, 28 synthetic; val 35 real, 28 synthetic" in with_lsun.err
+    records = datasets.open_path(tmp_path / "ldm_train_val.csv")
+    assert all(record.path.is_file() for record in records)
+    assert [row["image"] for row in whole] == sorted(row["image"] for row in whole)
+
+
+def reduced(cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch, train: int, val: int) -> str:
+    monkeypatch.setattr(make_csv, "REDUCED", {"train": train, "val": val})
+    done = cli("ldm", root, "--coco", root / "COCO", "--output", root, "--reduced")
+    return done.complaint if done.status == 2 else done.err
+
+
+def test_the_reduced_draw_is_the_studys() -> None:
+    sizes = [count * make_csv.LDM_GENERATORS for count in make_csv.REDUCED.values()]
+    assert (sizes, sum(sizes)) == ([16_198, 1_799], 17_997)
+
+
+def test_the_reduced_draw_takes_the_first(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_ldm(tmp_path)
+    err = reduced(cli, root, monkeypatch, 3, 2)
+    assert "train 21 real, 21 synthetic; val 14 real, 14 synthetic" in err
+    rows = table(tmp_path / "ldm_reduced_train_val.csv")
+    fakes = {row["image"].split("set/")[1] for row in rows if row["class"] == "1"}
+    assert fakes == {f"train/{name}/{n}.png" for name in LDM for n in range(3)} | {
+        f"val/{name}/{n}.png" for name in LDM for n in range(2)
+    }
+    first = [*range(21), *range(100, 114)]
+    assert {row["image"] for row in rows if row["class"] == "0"} == {
+        f"COCO/train2017/{n:012}.jpg" for n in first
+    }
+
+
+@pytest.mark.parametrize(
+    ("fakes", "coco", "said"),
+    [
+        (4, 40, "train, latent_diffusion_a: expected 5 pictures for the reduced draw; found 4"),
+        (6, 34, "train, coco: expected 35 pictures for the reduced draw; found 34"),
+    ],
+)
+def test_a_set_that_is_too_small_is_refused(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes: int, coco: int, said: str
+) -> None:
+    root = write_ldm(tmp_path, fakes=fakes, coco=coco)
+    assert said in reduced(cli, root, monkeypatch, 5, 2)
+    assert said.replace("train", "val") in reduced(cli, root, monkeypatch, 2, 5)
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_the_draw_goes_on_after_an_empty_file(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_ldm(tmp_path)
+    (root / "latent_diffusion_trainingset/train" / LDM[0] / "0.png").write_bytes(b"")
+    assert "train 21 real, 21 synthetic" in reduced(cli, root, monkeypatch, 3, 2)
+    assert f"{LDM[0]}/3.png" in (tmp_path / "ldm_reduced_train_val.csv").read_text()
+    (root / "ldm_reduced_train_val.csv").unlink()
+    assert "expected 4 pictures for the reduced" in reduced(cli, root, monkeypatch, 4, 2)
+
+
+def break_ldm(root: Path, what: str) -> None:
+    folder = root / "latent_diffusion_trainingset"
+    if what == "a folder":
+        (folder / "val" / LDM[6]).rename(folder / "gone")
+    elif what == "a picture":
+        (root / "COCO/train2017/000000000003.jpg").unlink()
+    elif what == "a list":
+        (folder / "val/real_coco.txt").unlink()
+    elif what == "no val":
+        (folder / "val").rename(folder / "test")
+    elif what == "shared":
+        (folder / "val/real_coco.txt").write_text("000000000003.jpg\n")
+    else:
+        (folder / "train/real_coco.txt").write_text(what)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("a folder", "expected 7 folders of synthetic pictures in val/; found 6: latent_"),
+        ("a picture", "train, coco: expected the 30 listed pictures; found 1 missing, first "
+         "'COCO/train2017/000000000003.jpg'"),
+        ("a list", "real_coco.txt"),
+        ("no val", "found test, train"),
+        ("shared", "listed for both, first 'COCO/train2017/000000000003.jpg'"),
+        ("../../x.jpg\n", "found '../../x.jpg'"),
+        ("/etc/x.jpg\n", "found '/etc/x.jpg'"),
+        ("no picture\n", "expected the pictures that"),
+        ("\n", "found no real pictures"),
+    ],
+)  # fmt: skip
+def test_a_set_that_is_not_whole_is_refused(cli: Cli, tmp_path: Path, what: str, said: str) -> None:
+    root = write_ldm(tmp_path)
+    break_ldm(root, what)
+    assert said in cli("ldm", root, "--coco", root / "COCO", "--output", root).complaint
+    assert not list(tmp_path.glob("*.csv*"))
+
+
+def test_the_wrong_folder_is_told_what_was_expected(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path, "pictures/a.png")
+    complaint = cli("ldm", tmp_path, "--coco", tmp_path, "--output", tmp_path).complaint
+    assert "expected latent_diffusion_trainingset/" in complaint
+    assert "found pictures" in complaint
+
+
+def test_the_reduced_draw_has_no_lsun(cli: Cli, tmp_path: Path) -> None:
+    done = cli("ldm", tmp_path, "--coco", tmp_path, "--output", tmp_path, "--reduced",
+               "--lsun", tmp_path)  # fmt: skip
+    assert (done.status, done.err.count("\n")) == (2, 1)
+
+
+# --- Synthbuster
+
+
+@pytest.mark.parametrize("nested", ["", "synthbuster"])
+def test_synthbuster_has_a_file_per_source(cli: Cli, tmp_path: Path, nested: str) -> None:
+    for name in make_csv.SYNTHBUSTER:
+        put(tmp_path / "sb" / nested / name, "b.png", "a.png")
+    put(tmp_path / "sb" / nested, "prompts.csv")
+    put(tmp_path / "RAISE", "r1.tif")
+    put(tmp_path / "own", "deep/o.jpg")
+    done = cli("synthbuster", tmp_path / "sb", "--output", tmp_path, "--reals",
+               f"raise={tmp_path / 'RAISE'}", f"own={tmp_path / 'own'}")  # fmt: skip
+    assert done.status == 0, done.err
+    fakes = ["dalle2", "dalle3", "firefly", "glide", "mjv5", "sd13", "sd14", "sd2", "sdxl"]
+    written = sorted(path.stem for path in tmp_path.glob("*.csv"))
+    assert written == sorted([*(f"fake_{name}" for name in fakes), "real_own", "real_raise"])
+    assert sorted(Path(line).stem for line in done.out.splitlines()) == written
+    found = datasets.load("spai").records(tmp_path)
+    assert {r.generator for r in found if r.label == Label.FAKE} == set(fakes)
+    assert {r.source for r in found if r.label == Label.REAL} == {"own", "raise"}
+    assert all(r.path.is_file() for r in found)
+    below = "/".join(filter(None, ("sb", nested, "stable-diffusion-xl")))
+    assert (tmp_path / "fake_sdxl.csv").read_text() == (
+        f"image,class,split\n{below}/a.png,1,test\n{below}/b.png,1,test\n"
+    )
+    assert (tmp_path / "real_own.csv").read_text() == "image,class,split\nown/deep/o.jpg,0,test\n"
+
+
+def test_synthbuster_that_lacks_something_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    for name in make_csv.SYNTHBUSTER:
+        put(tmp_path / "sb" / name, "a.png")
+    flags = ("synthbuster", tmp_path / "sb", "--output", tmp_path)
+    assert "expected a folder" in cli(*flags, "--reals", f"x={tmp_path / 'none'}").complaint
+    assert (cli(*flags, "--reals", "x").status, cli(*flags, "--reals", "a/b=c").status) == (2, 2)
+    twice = cli(*flags, "--reals", f"x={tmp_path}", f"x={tmp_path}")
+    assert "each name once" in twice.complaint
+    (tmp_path / "fake_sd2.csv").write_text("mine")
+    assert "fake_sd2.csv: already there" in cli(*flags).complaint
+    (tmp_path / "fake_sd2.csv").unlink()
+    (tmp_path / "sb/glide/a.png").write_bytes(b"")
+    assert "expected pictures" in cli(*flags).complaint
+    (tmp_path / "sb/glide").rename(tmp_path / "sb/Glide2")
+    complaint = cli(*flags).complaint
+    assert "stable-diffusion-xl" in complaint
+    assert "found Glide2, dalle2" in complaint
+    assert not list(tmp_path.glob("*.csv*"))

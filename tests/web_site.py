@@ -1,0 +1,188 @@
+"""A local web server that stands for the hub, for ModelScope and for Zenodo."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from archive_makers import pictures
+from huggingface_hub import constants
+
+from engine import _http, _services
+from engine._http import Remote
+
+CONTENT = b"".join(pictures(8, "a", 40_000).values())
+
+
+def sha(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@dataclass
+class Site:
+    """What a local server has, how it behaves, and what it was asked."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    codes: list[int] = field(default_factory=list)  # answered first, one each
+    cuts: list[int] = field(default_factory=list)  # bytes after which answers break off, one each
+    ranges: bool = True
+    lengths: bool = True
+    kind: str = "application/octet-stream"
+    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    url: str = ""
+
+    def requests(self, method: str = "GET") -> list[str]:
+        """`PATH` or `PATH RANGE` of each request."""
+        return [
+            f"{path} {headers.get('Range', '')}".strip()
+            for how, path, headers in self.asked
+            if how == method
+        ]
+
+
+def handler(site: Site) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self.answer(b"")
+
+        def do_GET(self) -> None:
+            self.answer(None)
+
+        def answer(self, body: bytes | None) -> None:
+            parts = urlsplit(self.path)
+            path = unquote(parts.path)
+            wanted = parse_qs(parts.query).get("FilePath")
+            path = f"{path}/{wanted[0]}" if wanted else path
+            site.asked.append((self.command, path, dict(self.headers.items())))
+            code = site.codes.pop(0) if site.codes and body is None else 0
+            page = parse_qs(parts.query).get("PageNumber", ["1"])[0]
+            content = site.files.get(f"{path}#{page}", site.files.get(path))
+            if path in site.moved:
+                self.send_response(302)
+                self.send_header("Location", site.moved[path])
+                self.end_headers()
+            elif code or content is None:
+                self.send_error(code or 404)
+            else:
+                self.send(path, content, body)
+
+        def send(self, path: str, content: bytes, body: bytes | None) -> None:
+            start, tag = 0, site.tags.get(path)
+            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            condition = self.headers.get("If-Range")
+            if wanted and site.ranges and condition in (None, tag):
+                start = int(wanted[1])
+                if start >= len(content):
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(content)}")
+                    self.end_headers()
+                    return
+                self.send_response(206)
+                self.send_header(
+                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
+                )
+            else:
+                self.send_response(200)
+            if site.lengths:
+                self.send_header("Content-Length", str(len(content) - start))
+            if tag:
+                self.send_header("ETag", tag)
+            self.send_header("Content-Type", site.kind)
+            self.end_headers()
+            end = start + site.cuts.pop(0) if site.cuts and body is None else len(content)
+            self.wfile.write(content[start:end] if body is None else body)
+
+    return Handler
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    made = Site()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(made))
+    made.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    monkeypatch.setattr(_http, "PAUSES", (0.0,))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield made
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def remote(site: Site, content: bytes = CONTENT, checked: bool = True, **more: Any) -> Remote:
+    """A file of the site, as a service with checksums lists it, or one without."""
+    site.files["/x.bin"] = content
+    known = {"size": len(content), "checksum": sha(content)} if checked else {}
+    return Remote("x.bin", f"{site.url}/x.bin", **(known | more))
+
+
+def left(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def hub(site: Site, repo: str, files: dict[str, bytes], plain: tuple[str, ...] = ()) -> None:
+    """Puts a data set on the hub; `plain`: files that it keeps without a checksum."""
+    rows: list[dict[str, Any]] = [{"type": "directory", "path": "folder", "oid": "0" * 40}]
+    for name, content in files.items():
+        row = {"type": "file", "path": name, "size": len(content), "oid": "1" * 40}
+        if name not in plain:
+            digest = hashlib.sha256(content).hexdigest()
+            row["lfs"] = {"oid": digest, "size": len(content), "pointerSize": 134}
+        rows.append(row)
+        site.files[f"/datasets/{repo}/resolve/main/{name}"] = content
+    site.files[f"/api/datasets/{repo}/tree/main"] = json.dumps(rows).encode()
+
+
+def modelscope(site: Site, repo: str, files: dict[str, bytes]) -> None:
+    base = f"/api/v1/datasets/{repo}/repo"
+    rows: list[dict[str, Any]] = [{"Path": "images", "Type": "tree", "Size": 0}]
+    for name, content in files.items():
+        digest = hashlib.sha256(content).hexdigest()
+        rows.append({"Path": name, "Type": "blob", "Size": len(content), "Sha256": digest})
+        site.files[f"{base}/{name}"] = content
+    for start in range(0, len(rows) + 1, _services.PAGE):
+        page = {"Success": True, "Data": {"Files": rows[start : start + _services.PAGE]}}
+        site.files[f"{base}/tree#{start // _services.PAGE + 1}"] = json.dumps(page).encode()
+
+
+def zenodo(site: Site, record: str, files: dict[str, bytes]) -> None:
+    rows = []
+    for name, content in files.items():
+        link = f"{site.url}/api/records/{record}/files/{name}/content"
+        rows.append(
+            {
+                "key": name, "size": len(content), "links": {"self": link},
+                "checksum": f"md5:{hashlib.md5(content).hexdigest()}",
+            }
+        )  # fmt: skip
+        site.files[link.removeprefix(site.url)] = content
+    site.files[f"/api/records/{record}"] = json.dumps({"files": rows}).encode()
+
+
+@pytest.fixture
+def services(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """The site stands for every service."""
+    template = f"{site.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", site.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+    monkeypatch.setattr(_services, "MODELSCOPE", site.url)
+    monkeypatch.setattr(_services, "ZENODO", site.url)
+    return site
