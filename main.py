@@ -418,6 +418,9 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(arguments)
     check_flags(p, args)
+    # PyTorch's threads shall sleep while they wait, or they take the cores from the processes that
+    # decode, and from whatever else runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("engine").setLevel(logging.INFO)
     logging.getLogger("huggingface_hub").propagate = False  # it prints its lines itself

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -78,10 +79,26 @@ class World:
 ALONE = World()
 
 
+def cores() -> int:
+    """The processor cores that this process may use; two threads of one core count once."""
+    try:
+        numbers = os.sched_getaffinity(0)
+        siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+        return len({Path(siblings.format(number)).read_text() for number in numbers})
+    except (AttributeError, OSError):  # elsewhere than on Linux
+        return os.cpu_count() or 1
+
+
 def join(device: torch.device) -> World:
-    """Meets the other processes: over gloo on the CPU, and over nccl between CUDA devices."""
+    """Meets the other processes: over gloo on the CPU, and over nccl between CUDA devices.
+
+    On the CPU each process then computes with as many threads as one alone would, for the last
+    digits of a logit depend on their number; torchrun's default is one.
+    """
     if launched() == 1:
         return ALONE
+    if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(cores())
     if not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)

@@ -32,6 +32,7 @@ from engine.metrics import (  # noqa: E402
     balanced_accuracy,
     threshold_logit,
 )
+from scripts._answer import answer  # noqa: E402
 
 PROGRAM = "auc_table.py"
 COMMON = ("image", "class", "split")
@@ -176,17 +177,17 @@ def main(arguments: list[str] | None = None) -> int:
     args = p.parse_args(arguments)
     if not 0 <= args.threshold <= 1:
         p.error(f"--threshold: expected 0 to 1; found {args.threshold}")
-    try:
+
+    def run() -> int:
         fakes, reals = (read_folder(args.folder, kind, args.tag) for kind in CLASSES)
         titles, rows = table(fakes, reals, args.metric, args.threshold)
         names = [*fakes, f"mean of {len(fakes)}"]
         if args.csv:
             write_csv(args.csv, names, titles, rows)
-    except (LayoutError, OSError) as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(markdown(names, titles, rows))
-    return 0
+        print(markdown(names, titles, rows))
+        return 0
+
+    return answer(PROGRAM, run, (LayoutError, OSError))
 
 
 if __name__ == "__main__":

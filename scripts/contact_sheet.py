@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import base64
 import html
-import logging
 import re
 import sys
 import zlib
@@ -28,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
 from main import Parser  # noqa: E402
+from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from engine.thumbnails import Tile
 
 PROGRAM = "contact_sheet.py"
-UNREADABLE, USAGE, INTERRUPTED = 1, 2, 130
+UNREADABLE = 1
 PAGE = "index.html"
 LIMITS = {"count": (1, 1000), "columns": (1, 100), "size": (32, 1024)}
 MEGAPIXELS = 64
@@ -308,16 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("engine").setLevel(logging.INFO)
-    try:
-        return run(args)
-    except (LayoutError, OSError) as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return answer(PROGRAM, lambda: run(args), (LayoutError, OSError))
 
 
 if __name__ == "__main__":

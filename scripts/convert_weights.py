@@ -20,12 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from main import Parser  # noqa: E402
+from scripts._answer import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PROGRAM = "convert_weights.py"
-USAGE, INTERRUPTED = 2, 130
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -116,15 +116,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     from detectors._base import WeightsError
 
-    try:
+    def convert() -> int:
         print(run(args))
-    except (WeightsError, SafetensorError, OSError) as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        return 0
+
+    return answer(PROGRAM, convert, (WeightsError, SafetensorError, OSError))
 
 
 if __name__ == "__main__":

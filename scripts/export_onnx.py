@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 import main as command_line  # noqa: E402
 from main import Parser  # noqa: E402
+from scripts._answer import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.predict import Device
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from engine.weights import Loaded
 
 PROGRAM = "export_onnx.py"
-DIFFERENT, USAGE, INTERRUPTED = 1, 2, 130
+DIFFERENT = 1
 TOLERANCE = 1e-4
 # Flags of main.py that choose weights, and those that choose what they are of.
 WEIGHTS = ("weights", "backbone_weights", "pretrain", "ckpt")
@@ -190,16 +190,9 @@ def main(arguments: list[str] | None = None) -> int:
     from detectors._base import OptionError, WeightsError
     from engine.config import ConfigError
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("engine").setLevel(logging.INFO)
-    try:
-        return export(args) if args.command == "export" else validate(args)
-    except (LayoutError, OptionError, WeightsError, ConfigError, OSError) as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    run = export if args.command == "export" else validate
+    errors = (LayoutError, OptionError, WeightsError, ConfigError, OSError)
+    return answer(PROGRAM, lambda: run(args), errors)
 
 
 if __name__ == "__main__":

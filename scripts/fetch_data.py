@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import logging
 import re
 import sys
 from pathlib import Path
@@ -24,13 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from main import Parser  # noqa: E402
+from scripts._answer import USAGE, answer  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.fetch_data import Choice, Item, Record
     from engine.sources import Family
 
 PROGRAM = "fetch_data.py"
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED = 1
 REAL = "real"
 FAMILIES = ("family", "where", "title", "folder")
 FILES = ("file", "parts", "size", "generator", "source", "there", "where", "folder")
@@ -238,21 +238,11 @@ def main(arguments: list[str] | None = None) -> int:
         p.error("expected FAMILY, or --list alone")
     if args.list and (args.extract or args.dry_run):
         p.error("--list: expected without --extract and --dry_run")
-    # Not on the root logger: the hub's library shows its warnings itself.
-    log, stream = logging.getLogger("engine"), logging.StreamHandler(sys.stderr)
-    log.addHandler(stream)
-    log.setLevel(logging.INFO)
     # File names are any bytes, and a terminal may lack the letters.
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="backslashreplace")
-    try:
-        return run(args)
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
-    finally:
-        log.removeHandler(stream)
+    return answer(PROGRAM, lambda: run(args), goes_on=True)
 
 
 if __name__ == "__main__":

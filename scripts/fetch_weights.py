@@ -11,7 +11,6 @@ they broke off. HF_HOME says where the hub's cache is, HF_ENDPOINT which mirror 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from main import Parser  # noqa: E402
+from scripts._answer import USAGE, answer  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.manifest import Entry
 
 PROGRAM = "fetch_weights.py"
-USAGE, INTERRUPTED = 2, 130
 HEADER = ("name", "there", "size", "licence", "where", "what", "path")
 
 
@@ -136,17 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
         p.error(f"--from: expected one NAME; found {len(args.names)}")
     if args.source and args.force:
         p.error("--from, --force: expected one of them; found both")
-    # Not on the root logger: the hub's library shows its warnings itself.
-    log, shown = logging.getLogger("engine"), logging.StreamHandler(sys.stderr)
-    log.addHandler(shown)
-    log.setLevel(logging.INFO)
-    try:
-        return run(args)
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
-    finally:
-        log.removeHandler(shown)
+    return answer(PROGRAM, lambda: run(args), goes_on=True)
 
 
 if __name__ == "__main__":

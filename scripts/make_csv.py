@@ -14,7 +14,6 @@ a warning. Standard output has the paths of the CSV files, standard error their 
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import sys
 from collections import Counter, defaultdict
@@ -28,10 +27,11 @@ sys.path.insert(0, str(ROOT))
 from datasets import Label, LayoutError, Record, load, walk_pictures  # noqa: E402
 from datasets._layout import unexpected  # noqa: E402
 from main import Parser  # noqa: E402
+from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import MISSING, Namer, Row, some  # noqa: E402
 
 PROGRAM = "make_csv.py"
-LEFT_OUT, USAGE, INTERRUPTED = 1, 2, 130
+LEFT_OUT = 1
 SPLITS = ("train", "val", "test")
 LABELS = {"real": Label.REAL, "fake": Label.FAKE}
 LDM_GENERATORS = 7
@@ -368,16 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("engine").setLevel(logging.INFO)
-    try:
-        return run(args)
-    except (LayoutError, OSError) as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return answer(PROGRAM, lambda: run(args), (LayoutError, OSError))
 
 
 if __name__ == "__main__":
