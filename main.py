@@ -147,7 +147,7 @@ def parser() -> Parser:
         "--input",
         nargs="+",
         metavar="PATH",
-        help="phase test: pictures, folders, CSV files with a column image, "
+        help="phase test: pictures, folders, archives, CSV files with a column image, "
         "or - for paths on standard input; left out: asks for paths. A name that starts with a "
         "dash is written ./-name",
     )
@@ -155,8 +155,8 @@ def parser() -> Parser:
         "--data",
         type=Path,
         metavar="PATH",
-        help="phase train, eval: a folder with real/ and fake/, or a CSV with "
-        "image,class[,split,generator,source]",
+        help="phase train, eval: a folder with real/ and fake/, an archive of such (.tar, .zip, "
+        ".lmdb, .parquet), or a CSV with image,class[,split,generator,source]",
     )
     data.add_argument(
         "--benchmark",

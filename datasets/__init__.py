@@ -7,7 +7,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-from ._kinds import CHOICES, kind_of
+from ._kinds import CHOICES, kind_of, known_kind, tell_left_out
 from ._record import Label, LayoutError, Record, is_picture, walk_pictures
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "benchmarks",
     "is_picture",
     "kind_of",
+    "known_kind",
     "load",
     "open_path",
     "walk_pictures",
@@ -52,9 +53,9 @@ def open_path(
         LayoutError: it is none of these, or its family's reason.
     """
     path = Path(path)
-    kind = kind_of(path)
-    if kind is None:
-        raise LayoutError(f"{path}: expected {CHOICES}; found neither")
+    kind = known_kind(path)
+    if kind in ("folder", "tar_shards", "parquet_file") and path.is_dir():
+        tell_left_out(path, kind)
     if kind == "csv_file":
         return load(kind).records(path, split, labelled, csv_root)
     return load(kind).records(path, split, labelled)

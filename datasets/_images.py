@@ -25,7 +25,6 @@ Transform = Callable[[Image.Image, np.random.Generator], Any]
 Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
 Lookup = Callable[[str], "Known | None"]
 SCORING_SEED = 0
-MAX_BYTES = 1 << 30
 
 # Pillow warns from 89 megapixels on and refuses from 179 on; only the refusal is wanted.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -68,7 +67,7 @@ def read_bytes(record: Record) -> bytes:
             content = _archives.read(record.path, record.member)
         elif not record.path.is_file():
             raise UnreadablePicture("is a folder" if record.path.is_dir() else "no such file")
-        elif record.path.stat().st_size > MAX_BYTES:
+        elif record.path.stat().st_size > _archives.MAX_BYTES:
             raise UnreadablePicture("too large: over 1 GiB")
         else:
             content = record.path.read_bytes()

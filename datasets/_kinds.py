@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 from ._archives import FORMATS
@@ -10,7 +12,9 @@ from ._record import LayoutError, is_picture
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 SHARDS = frozenset({"tar_shards", "parquet_file"})
+ARCHIVES = (*FORMATS, *COMPRESSED_TARS)
 CHOICES = f"a folder or a .csv file, or one of {', '.join(FORMATS)}"
+log = logging.getLogger(__name__)
 
 
 def _file_kind(path: Path) -> str | None:
@@ -45,3 +49,32 @@ def kind_of(path: Path) -> str | None:
     except OSError:  # a name that is too long, a folder that may not be entered
         is_folder = False
     return _folder_kind(path) if is_folder else _file_kind(path)
+
+
+def known_kind(path: Path) -> str:
+    """`kind_of`. Raises LayoutError for nothing and for any other file as well."""
+    kind = kind_of(path)
+    if kind is None:
+        found = "neither" if os.path.lexists(path) else "no such file or folder"
+        raise LayoutError(f"{path}: expected {CHOICES}; found {found}")
+    return kind
+
+
+def tell_left_out(root: Path, kind: str) -> None:
+    """Warns of archives below a folder that is listed as `kind`, which does not open them."""
+    own = {"tar_shards": (".tar",), "parquet_file": (".parquet",)}.get(kind, ())
+    others: list[str] = []
+    count = 0
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in names:
+            if name[0] != "." and name != "lock.mdb" and name.lower().endswith(ARCHIVES):
+                if own and name.lower().endswith(own):
+                    continue
+                count += 1
+                others = [*others, os.path.relpath(Path(folder, name), root)][:1]
+    if count:
+        log.warning(
+            "%s: %d archives beside what is listed, left out, as %r: name them one by one or "
+            "unpack them", root, count, others[0],
+        )  # fmt: skip

@@ -6,41 +6,22 @@ elsewhere), and `records(root, split, parts, sources)`.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from operator import attrgetter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from . import open_path
+from ._paths import listed
 from ._record import Label, LayoutError, Record, is_picture, walk_folders
 from .folder import FAKE_NAMES, REAL_NAMES
 
-SHOWN = 8
 REAL, FAKE = Label.REAL, Label.FAKE
 log = logging.getLogger(__name__)
-
-
-def visible(name: str) -> str:
-    """A name as one line of text: quoted where it has line breaks or bytes that are no text."""
-    return name if name.isprintable() else repr(name)
-
-
-def listed(folder: Path) -> str:
-    """The first few names in a folder, or what is in its place."""
-    try:
-        with os.scandir(folder) as entries:
-            names = heapq.nsmallest(SHOWN + 1, (entry.name for entry in entries))
-    except NotADirectoryError:
-        return "a file"
-    except OSError as error:
-        return (error.strerror or type(error).__name__).lower()
-    more = ", …" if len(names) > SHOWN else ""
-    return ", ".join(map(visible, names[:SHOWN])) + more or "an empty folder"
 
 
 def is_folder(path: Path) -> bool:
@@ -128,49 +109,79 @@ def files(folder: Path, suffix: str) -> list[Path]:
     return [folder / entry.name for entry in found]
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """The folders directly in `folder`, sorted; hidden ones and links are left out.
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to a folder."""
+    return entry.is_symlink() and is_folder(Path(entry.path))
+
+
+def subfolders(folder: Path, known: Collection[str] = ()) -> list[Path]:
+    """The folders directly in `folder`, sorted, without hidden ones and links.
+
+    Args:
+        known: names of the layout, in any spelling, at which links are followed: where the user put
+            one, that is where the data are.
 
     Raises:
         LayoutError: it cannot be read.
     """
-    return [folder / e.name for e in _entries(folder) if e.is_dir(follow_symlinks=False)]
+    return [
+        folder / e.name
+        for e in _entries(folder)
+        if e.is_dir(follow_symlinks=False) or (_is_link(e) and canonical(e.name, known))
+    ]
 
 
-def groups(folder: Path) -> list[Path]:
+def groups(folder: Path, known: Collection[str] = ()) -> list[Path]:
     """`subfolders`, with a warning of links and pictures among them, which are left out."""
     loose = 0
     for entry in _entries(folder):
-        if entry.is_symlink() and entry.is_dir():
+        if _is_link(entry) and not canonical(entry.name, known):
             log.warning("%s: a link to a folder, left out: name its target", entry.path)
-        elif is_picture(entry.name) and entry.is_file():
+        elif is_picture(entry.name) and is_file(Path(entry.path)):
             loose += 1
     if loose:
         log.warning("%s: %d pictures beside the folders, left out", folder, loose)
-    return subfolders(folder)
+    return subfolders(folder, known)
+
+
+def matches(folder: Path, pattern: str, exclude: Sequence[Path] = ()) -> Iterator[Path]:
+    """The folders whose paths below `folder` fit, in order, links among them: names in any case,
+    `*` for any letters."""
+    first, _, rest = pattern.casefold().partition("/")
+    for entry in _entries(folder):
+        place = folder / entry.name
+        if fnmatchcase(entry.name.casefold(), first) and is_folder(place) and place not in exclude:
+            yield from matches(place, rest, exclude) if rest else (place,)
 
 
 def find(folder: Path, pattern: str, exclude: Sequence[Path] = ()) -> Path | None:
-    """The first folder whose path below `folder` fits: names in any case, `*` for any letters."""
-    first, _, rest = pattern.casefold().partition("/")
-    for place in subfolders(folder):
-        if fnmatchcase(place.name.casefold(), first) and place not in exclude:
-            found = find(place, rest, exclude) if rest else place
-            if found:
-                return found
-    return None
+    """The first of `matches` that holds something, or else the first."""
+    found = list(matches(folder, pattern, exclude))
+    return next((place for place in found if _entries(place)), found[0] if found else None)
 
 
-def relative(name: str, file: Path) -> str:
-    """A path that a list names, with forward slashes.
+def once(folders: Iterable[tuple[str, Path]], root: Path) -> dict[str, Path]:
+    """Folders by name. Raises LayoutError where two have one name, as in two spellings."""
+    found: dict[str, Path] = {}
+    for name, folder in folders:
+        if name in found:
+            raise LayoutError(f"{root}: expected {name} once; found {found[name]} and {folder}")
+        found[name] = folder
+    return found
 
-    Raises:
-        LayoutError: it is absolute or leads out of the folder that it starts from.
-    """
-    path = PurePosixPath(name.replace("\\", "/"))
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise LayoutError(f"{file}: expected paths that stay inside the data; found {name!r}")
-    return str(path)
+
+def check_both(records: Sequence[Record], folder: Path, others: Iterable[str]) -> None:
+    """Raises LayoutError where a folder has pictures of one class alone, which would be measured
+    against those of other folders; `others`: the sources that --sources could be given instead."""
+    there = {record.label for record in records}
+    if len(there) == 1:
+        what = "real" if FAKE in there else "synthetic"
+        instead = ",".join(others)
+        way = f"; or leave it out by --sources {instead}" if instead else ""
+        raise LayoutError(
+            f"{folder}: expected real and synthetic pictures; found no {what} ones in "
+            f"{listed(folder)}{way}"
+        )
 
 
 def pictures(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ._layout import FAKE, REAL, is_file, is_folder, relative, subfolders
+from ._layout import FAKE, REAL, is_file, is_folder, subfolders
+from ._paths import relative
 from ._record import LayoutError, Record
 
 SYNTHETIC = "0"
 LABELS = {SYNTHETIC: FAKE, "1": REAL}
-SAMPLE = 20
+SAMPLE, FOLDERS = 64, 1024
 Row = tuple[int, str, str]
 
 
@@ -36,11 +36,36 @@ def _rows(file: Path) -> Iterator[Row]:
         raise LayoutError(f"{file}: expected a list in UTF-8; found {error}") from error
 
 
+def _spread(rows: Iterable[Row], count: int) -> list[Row]:
+    """Between `count` and twice as many rows, or all, at even distances."""
+    kept: list[Row] = []
+    step = 1
+    for place, row in enumerate(rows):
+        if place % step == 0:
+            kept.append(row)
+            if len(kept) == 2 * count:
+                kept, step = kept[::2], step * 2
+    return kept
+
+
+def _sample(rows: Iterable[Row]) -> list[Row]:
+    """Rows from all over a list and from its folders: a copy may have any part of its pictures."""
+    folders: dict[str, Row] = {}
+
+    def seen() -> Iterator[Row]:
+        for row in rows:
+            folders.setdefault(row[1].replace("\\", "/").rpartition("/")[0], row)
+            yield row
+
+    spread = _spread(seen(), SAMPLE)
+    return [*spread, *_spread(folders.values(), FOLDERS)]
+
+
 def _start(file: Path, sample: Sequence[Row], root: Path, base: str) -> str | None:
     """The folder below `root` from which the paths of a list start, with a slash behind.
 
-    Copies differ in it, so that it is where most of the first paths are found, or else where their
-    folders are. None where neither is: those pictures are not there.
+    Copies differ in it, so that it is where most of the sample is found, or else where its folders
+    are. None where neither is: those pictures are not there.
     """
     sets = [folder.name for folder in subfolders(root / base)]
     sets.sort(key=lambda name: name != file.stem)
@@ -51,7 +76,8 @@ def _start(file: Path, sample: Sequence[Row], root: Path, base: str) -> str | No
         return sum(is_file(root / (start + p)) for p in paths if (start + p).startswith(base))
 
     def folders(start: str) -> int:
-        there = [start + p for p in paths if (start + p).startswith(base) and "/" in p]
+        own = start == f"{base}{file.stem}/"  # of a list of names alone, its own name tells the set
+        there = [start + p for p in paths if (start + p).startswith(base) and ("/" in p or own)]
         return sum(is_folder((root / p).parent) for p in there)
 
     for count in (files, folders):
@@ -101,9 +127,5 @@ def read(file: Path, root: Path, base: str) -> list[Record] | None:
     Raises:
         LayoutError: a line that is wrong, or a path that leads out of `base`.
     """
-    rows = _rows(file)
-    sample = list(itertools.islice(rows, SAMPLE))
-    start = _start(file, sample, root, base)
-    if start is None:
-        return None
-    return _listed(file, itertools.chain(sample, rows), start, root, base)
+    start = _start(file, _sample(_rows(file)), root, base)
+    return None if start is None else _listed(file, _rows(file), start, root, base)

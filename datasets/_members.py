@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from ._paths import split_named
 from ._record import Label, LayoutError, Record, is_picture
 from .csv_file import LABELS
-from .folder import FAKE_NAMES, REAL_NAMES, SPLIT_NAMES, _describe
+from .folder import FAKE_NAMES, REAL_NAMES, Folders, describe
 
 WORDS = {
     **LABELS,
     **dict.fromkeys(REAL_NAMES, Label.REAL),
     **dict.fromkeys(FAKE_NAMES, Label.FAKE),
 }
-UNSAFE = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +42,6 @@ class Entry:
     member: str
     place: str
     stated: Stated = NOTHING
-
-
-def is_safe(name: str) -> bool:
-    """Whether a path stays where it is put: neither absolute nor upwards, and free of NUL."""
-    return not UNSAFE.search(name)
-
-
-def normal(name: str, archive: Path) -> str:
-    """The path of a member without empty and `.` parts. Raises LayoutError when it leads out."""
-    if not is_safe(name):
-        raise LayoutError(f"{archive}: expected paths that stay inside; found {name[:200]!r}")
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def is_listed(name: str) -> bool:
@@ -116,23 +103,28 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _split_of(entry: Entry) -> str:
-    """The split that is stated, or else the leading folder."""
-    folder, slash, _ = entry.place.partition("/")
-    return _text(entry.stated.split) or (folder if slash else "")
+def _folder_of(entry: Entry) -> tuple[str, ...]:
+    return tuple(entry.place.split("/")[:-1])
+
+
+def _split_of(entry: Entry, folders: Folders) -> str:
+    """The split that is stated, or else that of the folders, or else the leading one."""
+    return split_named(_text(entry.stated.split)) or folders.split(_folder_of(entry))
 
 
 def splits_of(entries: Iterable[Entry]) -> set[str]:
     """What can be asked for as a split."""
-    return {split for split in map(_split_of, entries) if split}
+    found = list(entries)
+    folders = Folders(map(_folder_of, found))
+    return {split for split in (_split_of(entry, folders) for entry in found) if split}
 
 
-def _record(root: Path, entry: Entry, split: str | None, labelled: bool) -> Record:
+def _record(
+    root: Path, entry: Entry, folders: Folders, split: str | None, labelled: bool
+) -> Record:
     """What is stated, and what the folders say where nothing is. Raises LayoutError when a label is
     required and another than 0 and 1 is stated."""
-    place = PurePosixPath(entry.place)
-    below_split = place.parts[0] in SPLIT_NAMES or place.parts[0] == split
-    label, source, generator = _describe(place, skip=1 if below_split else 0)
+    label, source, generator = describe(folders.below(_folder_of(entry), split))
     try:
         stated = _label(entry.stated.label)
     except ValueError as error:
@@ -154,8 +146,8 @@ def records_of(
 
     Args:
         root: what the user named, for messages.
-        split: keep what is stated to be of this split or, where nothing is, lies below a leading
-            folder of this name; None takes everything.
+        split: keep what is stated to be of this split or, where nothing is, lies below a folder
+            that names it, or a leading one; None takes everything.
         labelled: whether every picture must have a label, stated or by a folder's name.
 
     Raises:
@@ -164,11 +156,13 @@ def records_of(
     """
     found: dict[str, Record] = {}
     others = set()
-    for entry in entries:
-        if split and (other := _split_of(entry)) != split:
+    there = list(entries)
+    folders = Folders(map(_folder_of, there))
+    for entry in there:
+        if split and (other := _split_of(entry, folders)) != split_named(split):
             others.add(other)
             continue
-        record = _record(root, entry, split, labelled)
+        record = _record(root, entry, folders, split, labelled)
         if labelled and record.label is None:
             raise LayoutError(f"{root}: expected {layout}; found {entry.key!r} without a label")
         if record.key in found:
@@ -176,6 +170,6 @@ def records_of(
         found[record.key] = record
     if not found:
         what = f"a split {split!r} in {layout}" if split else layout
-        there = ", ".join(repr(name) for name in sorted(others - {""})[:8]) or "no picture"
-        raise LayoutError(f"{root}: expected {what}; found {there} in its place")
+        names = ", ".join(repr(name) for name in sorted(others - {""})[:8]) or "no picture"
+        raise LayoutError(f"{root}: expected {what}; found {names} in its place")
     return sorted(found.values(), key=lambda record: record.key)

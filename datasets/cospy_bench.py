@@ -20,10 +20,13 @@ from ._layout import (
     find,
     groups,
     in_order,
+    matches,
+    once,
     pictures,
     subfolders,
     unexpected,
 )
+from ._paths import listed
 from ._record import LayoutError, Record
 
 SOURCES = ("mscoco", "flickr", "cc3m", "textcaps", "sbu")
@@ -49,15 +52,13 @@ log = logging.getLogger(__name__)
 def _fakes_folders(root: Path) -> dict[str, Path]:
     """The folder of each source's fakes, below synthetic/ or directly below `root`."""
     base = find(root, "synthetic") or root
-    found: dict[str, Path] = {}
-    for folder in subfolders(base):
+    found: list[tuple[str, Path]] = []
+    for folder in subfolders(base, SOURCES):
         if source := canonical(folder.name, SOURCES):
-            if source in found:
-                raise LayoutError(f"{base}: expected {source} once; found {folder.name} as well")
-            found[source] = folder
+            found.append((source, folder))
         elif base != root:
             log.warning("%s: expected one of %s; left out", folder, ", ".join(SOURCES))
-    return found
+    return once(found, base)
 
 
 def _reals(root: Path, source: str, parts: Mapping[str, str], fakes: Path) -> list[Record]:
@@ -65,16 +66,16 @@ def _reals(root: Path, source: str, parts: Mapping[str, str], fakes: Path) -> li
     if source in parts:
         return elsewhere(source, parts[source], source, INNER if source == "mscoco" else ())
     for place in PLACES[source]:
-        folder = find(root, place, exclude=[fakes])
-        if folder and (found := pictures(folder, root, REAL, source)):
-            return found
+        for folder in matches(root, place, exclude=[fakes]):
+            if found := pictures(folder, root, REAL, source):
+                return found
     sibling = root.absolute().parent.parent / SIBLING
     if source == "mscoco" and sibling.is_dir():
         return elsewhere(source, sibling, source)
     option = f", or --set data.{source}=DIR" if source in PARTS else ""
     raise LayoutError(
         f"{root}: expected the real pictures of {source} in {' or '.join(PLACES[source])}{option}; "
-        f"found none; expected {LAYOUT}"
+        f"found {listed(root)}; expected {LAYOUT}"
     )
 
 

@@ -7,44 +7,53 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from ._paths import relative, split_named
 from ._record import Label, LayoutError, Record
 
 LABELS = {"0": Label.REAL, "1": Label.FAKE, "0.0": Label.REAL, "1.0": Label.FAKE, "": None}
+COLUMNS = "the column image (and, as far as known, class, split, generator, source)"
 
 
 def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Column names and rows of a CSV, values as text. Raises LayoutError when it is not one."""
     if not file.is_file():
-        raise LayoutError(
-            f"{file}: expected a CSV file with the columns image, class, split; found none"
-        )
+        raise LayoutError(f"{file}: expected a CSV file with {COLUMNS}; found none")
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
-            columns = list(reader.fieldnames or [])
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise LayoutError(f"{file}: expected a CSV file in UTF-8; found {error}") from error
     if "image" not in columns:
         found = ", ".join(columns) or "an empty file"
-        raise LayoutError(f"{file}: expected the columns image, class, split; found {found}")
+        raise LayoutError(f"{file}: expected {COLUMNS}; found {found}")
     for number, row in enumerate(rows, start=2):
         if None in row:
             raise LayoutError(f"{file}, row {number}: more values than the {len(columns)} columns")
     return columns, rows
 
 
+def path_in(name: str, file: Path) -> str:
+    """A path that a CSV names, with forward slashes, from the folder that its paths start from.
+
+    Raises:
+        LayoutError: it would lie outside that folder.
+    """
+    return relative(name, file, "name the folder they start from with --csv_root")
+
+
 def resolve(name: str, root: Path, file: Path) -> Path:
-    """The path that a CSV names. Raises LayoutError when it would lie outside `root`."""
-    relative = PurePosixPath(name.replace("\\", "/"))
-    if not name or relative.is_absolute() or ".." in relative.parts:
-        raise LayoutError(
-            f"{file}: expected paths that stay inside {root}; found {name!r}: "
-            "name the folder they start from with --csv_root"
-        )
-    return root / relative
+    """The file of `path_in` below `root`. Raises LayoutError as that does."""
+    return root / path_in(name, file)
+
+
+def splits(root: Path) -> set[str]:
+    """The splits that `records` can be asked for. Raises LayoutError as it does."""
+    return {split_named(row.get("split", "")) for row in read_rows(Path(root))[1]} - {""}
 
 
 def records(
@@ -66,12 +75,14 @@ def records(
     columns, rows = read_rows(file)
     if split and "split" not in columns:
         raise LayoutError(f"{file}: expected a column split; found {', '.join(columns)}")
+    if labelled and "class" not in columns:
+        raise LayoutError(f"{file}: expected a column class; found {', '.join(columns)}")
     folder = Path(csv_root) if csv_root else file.parent
     found: dict[str, Record] = {}
     for row in rows:
-        if split and row["split"] != split:
+        if split and split_named(row["split"]) != split_named(split):
             continue
-        name, value = row["image"], row.get("class", "").strip()
+        name, value = path_in(row["image"], file), row.get("class", "").strip()
         if labelled and value not in LABELS:
             raise LayoutError(f"{file}: expected class 0 or 1; found {value!r} at {name!r}")
         label = LABELS.get(value)
@@ -82,9 +93,7 @@ def records(
         generator = "" if label == Label.REAL else row.get("generator", "")
         if label == Label.FAKE:
             generator = generator or "fake"
-        found[name] = Record(
-            name, resolve(name, folder, file), label, row.get("source", ""), generator
-        )
+        found[name] = Record(name, folder / name, label, row.get("source", ""), generator)
     if not found:
         what = f"rows of split {split!r}" if split else "rows"
         raise LayoutError(f"{file}: expected {what}; found none")

@@ -24,11 +24,12 @@ from ._layout import (
     find,
     groups,
     in_order,
-    listed,
+    once,
     pictures,
     subfolders,
     unexpected,
 )
+from ._paths import listed
 from ._record import Record
 
 LAYOUT = (
@@ -59,11 +60,12 @@ def _bases(root: Path) -> list[Path]:
 
 def _generators(root: Path) -> Iterator[tuple[str, Path]]:
     """Name and folder of each generator; an archive may have put it in one more of its name."""
+    known = (*GENERATORS, *COCO, "images")
     for base in _bases(root):
-        for folder in groups(base):
+        for folder in groups(base, known):
             if folder.name.lower() in (*COCO, "images"):
                 continue
-            inner = [folder, *subfolders(folder)]
+            inner = [folder, *subfolders(folder, known)]
             place = next((p for p in inner if (p / TRAIN).is_dir() or (p / VAL).is_dir()), None)
             if place:
                 yield canonical(folder.name, GENERATORS) or folder.name, place
@@ -120,14 +122,15 @@ def records(
     in training. None takes both folders.
 
     Raises:
-        LayoutError: no fakes, no reals, or an unknown source, split or part.
+        LayoutError: no fakes, no reals, a generator in two spellings, or an unknown source, split
+            or part.
     """
     root, given = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
     check_sources(sources, ())
-    generators = list(_generators(root))
+    generators = once(_generators(root), root)
     found: list[Record] = []
     for year in (FOLDERS[split],) if split else (TRAIN, VAL):
-        for name, folder in generators:
+        for name, folder in generators.items():
             if (folder / year).is_dir():
                 found += pictures(folder / year, root, FAKE, "", name)
             else:

@@ -2,27 +2,28 @@
 
 Layouts: `real/…` beside `fake/…` (also `0_real`/`1_fake`, `nature`/`ai`), at the top or once per
 generator (`<generator>/0_real/…`, `<generator>/1_fake/…`), each optionally below `train/`, `val/`
-or `test/`. A folder below `fake/` names the generator. Licence: that of the pictures' owner.
+(or `valid/`, `validation/`) or `test/`, in any case, at the top or in the folder of a generator. A
+folder below `fake/` names the generator. Licence: that of the pictures' owner.
 """
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path
 
+from ._paths import is_split, listed, split_depths, split_named
 from ._record import Label, LayoutError, Record, walk_folders
 
 REAL_NAMES = frozenset({"real", "0_real", "nature"})
 FAKE_NAMES = frozenset({"fake", "1_fake", "ai", "synthetic"})
-SPLIT_NAMES = frozenset({"train", "val", "test"})
 LAYOUT = (
     "real/… and fake/<generator>/… (or 0_real and 1_fake, nature and ai), "
     "optionally below train/, val/ or test/"
 )
 
 
-def _describe(key: PurePosixPath, skip: int) -> tuple[Label | None, str, str]:
-    """Label, source and generator that the folders of `key` state, `skip` leading ones apart."""
-    folders = key.parts[skip:-1]
+def describe(folders: tuple[str, ...]) -> tuple[Label | None, str, str]:
+    """Label, source and generator that a picture's folders state, those of splits left out."""
     for depth, folder in enumerate(folders):
         name = folder.lower()
         if name in REAL_NAMES:
@@ -34,12 +35,46 @@ def _describe(key: PurePosixPath, skip: int) -> tuple[Label | None, str, str]:
     return None, "", ""
 
 
+class Folders:
+    """What the folders of a data set state: split, label, source, generator."""
+
+    def __init__(self, folders: Iterable[tuple[str, ...]]) -> None:
+        self._depths = split_depths(folders)
+
+    def split(self, folder: tuple[str, ...]) -> str:
+        """The split that a folder's path names, or else its first part."""
+        return split_named(folder[self._depths.get(folder, 0)]) if folder else ""
+
+    def below(self, folder: tuple[str, ...], split: str | None) -> tuple[str, ...]:
+        """The folder's path without its split; `split`: the one that was asked for."""
+        top = 0 if split and folder and split_named(folder[0]) == split_named(split) else None
+        depth = self._depths.get(folder, top)
+        return folder if depth is None else folder[:depth] + folder[depth + 1 :]
+
+    def splits(self) -> set[str]:
+        """The splits that are named, in whatever words."""
+        return {self.split(folder) for folder in self._depths}
+
+
+def _walk(root: Path) -> dict[tuple[str, ...], tuple[Path, list[str]]]:
+    """The folders that hold pictures, by their parts from `root`, with the pictures' names."""
+    return {place.relative_to(root).parts: (place, names) for place, names in walk_folders(root)}
+
+
+def splits(root: Path) -> set[str]:
+    """The splits that `records` can be asked for. Raises LayoutError: a folder cannot be read."""
+    found = _walk(Path(root))
+    others = {parts[0] for parts in found if parts and not is_split(parts[0])}
+    return Folders(found).splits() | others
+
+
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
     """Lists the pictures below `root`, sorted by key.
 
     Args:
         root: the folder.
-        split: `train`, `val` or `test`, a folder directly below `root`; None takes everything.
+        split: `train`, `val` or `test`, as folders name it at the top or below each generator, or
+            any folder directly below `root`; None takes everything.
         labelled: whether every picture must lie below a folder that names its label.
 
     Raises:
@@ -47,25 +82,24 @@ def records(root: Path, split: str | None = None, labelled: bool = True) -> list
             and not stated.
     """
     root = Path(root)
-    start = root / split if split else root
-    if not start.is_dir():
-        found = (
-            ", ".join(sorted(p.name for p in root.iterdir())[:8]) if root.is_dir() else "nothing"
-        )
-        raise LayoutError(
-            f"{start}: expected a folder with {LAYOUT}; found {found} in its place or beside it"
-        )
+    layout = f"pictures in {LAYOUT}" if labelled else "pictures"
+    walked = _walk(root) if root.is_dir() else {}
+    folders = Folders(walked)
+    if split:
+        wanted = split_named(split)
+        walked = {parts: what for parts, what in walked.items() if folders.split(parts) == wanted}
+    if not walked:
+        place = root / split if split else root
+        found = f"{listed(root)} (no picture, by extension)" if root.is_dir() else listed(root)
+        raise LayoutError(f"{place}: expected {layout}; found {found}")
     rows: list[Record] = []
-    for place, names in walk_folders(start):
+    for parts, (place, names) in walked.items():
         # What the folders state is found once for all their pictures, which may be a million.
-        below = place.relative_to(root).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        key = PurePosixPath(below, names[0])
-        below_split = bool(split) or key.parts[0] in SPLIT_NAMES
-        label, source, generator = _describe(key, skip=1 if below_split else 0)
+        prefix = "".join(f"{part}/" for part in parts)
+        label, source, generator = describe(folders.below(parts, split))
         if labelled and label is None:
-            raise LayoutError(f"{root}: expected {LAYOUT}; found {str(key)!r} below neither")
+            raise LayoutError(
+                f"{root}: expected {LAYOUT}; found {prefix + names[0]!r} below neither"
+            )
         rows += [Record(prefix + name, place / name, label, source, generator) for name in names]
-    if not rows:
-        raise LayoutError(f"{start}: expected pictures in {LAYOUT}; found none (by extension)")
     return sorted(rows, key=lambda record: record.key)

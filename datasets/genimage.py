@@ -13,16 +13,18 @@ from pathlib import Path
 from ._layout import (
     begin,
     canonical,
+    check_both,
     check_sources,
     find,
     groups,
     in_order,
     labelled,
-    listed,
+    once,
     subfolders,
     unexpected,
 )
-from ._record import LayoutError, Record
+from ._paths import listed
+from ._record import Record
 
 LAYOUT = (
     "<subset>/{train,val}/{ai,nature}/*, the subsets named as in imagenet_ai_0508_adm or ADM, "
@@ -40,6 +42,7 @@ SUBSETS = {
     "vqdm": ("imagenet_ai_0419_vqdm",),
     "wukong": ("imagenet_ai_0424_wukong",),
 }
+SPELLINGS = [name for short, names in SUBSETS.items() for name in (short, *names)]
 log = logging.getLogger(__name__)
 
 
@@ -54,18 +57,16 @@ def _folders(root: Path) -> dict[str, Path]:
     Raises:
         LayoutError: two for one subset.
     """
-    found: dict[str, Path] = {}
-    for folder in groups(root):
+    found: list[tuple[str, Path]] = []
+    for folder in groups(root, SPELLINGS):
         subset = _subset(folder.name)
-        inner = [folder, *subfolders(folder)] if subset else []
+        inner = [folder, *subfolders(folder, SPELLINGS)] if subset else []
         place = next((p for p in inner if any(find(p, split) for split in SPLITS)), None)
         if subset is None or place is None:
             log.warning("%s: expected a subset with %s; left out", folder, " or ".join(SPLITS))
-        elif subset in found:
-            raise LayoutError(f"{root}: expected {subset} once; found {found[subset]} and {place}")
         else:
-            found[subset] = place
-    return found
+            found.append((subset, place))
+    return once(found, root)
 
 
 def records(
@@ -80,8 +81,8 @@ def records(
     vqdm, wukong. `sources`: only these.
 
     Raises:
-        LayoutError: no subset, one that is there twice, pictures outside ai and nature, none of a
-            class, or an unknown source, split or part.
+        LayoutError: no subset, one that is there twice or whose split has none of a class, pictures
+            outside ai and nature, or an unknown source, split or part.
     """
     root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
     folders = _folders(root)
@@ -94,7 +95,9 @@ def records(
             if sources and subset not in sources:
                 continue
             if place := find(folder, name):
-                found += labelled(place, root, LAYOUT, subset, subset)
+                rows = labelled(place, root, LAYOUT, subset, subset)
+                check_both(rows, place, sorted(set(sources or folders) - {subset}))
+                found += rows
             else:
                 log.warning("%s: expected %s/; found %s", folder, name, listed(folder))
     return in_order(found, root, LAYOUT)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ._layout import FAKE, begin, canonical, check_sources, groups, in_order, pictures
+from ._layout import FAKE, begin, canonical, check_sources, groups, in_order, once, pictures
 from ._record import Record
 
 PLACES = ("Civitai", "DALL-E 3", "instavibe", "Lexica", "Midjourney-v6")
@@ -28,15 +28,18 @@ def records(
     """Lists the pictures, all of them fakes; `generator` is the folder's name as it stands.
 
     Raises:
-        LayoutError: no folder of that kind with pictures, or a source, split or part, of which
-            there are none.
+        LayoutError: no folder of that kind with pictures, one in two spellings, or a source, split
+            or part, of which there are none.
     """
     root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
     check_sources(sources, ())
-    found: list[Record] = []
-    for folder in groups(root):
-        if canonical(folder.name, PLACES):
-            found += pictures(folder, root, FAKE, "", folder.name)
+    folders: list[tuple[str, Path]] = []
+    for folder in groups(root, PLACES):
+        if place := canonical(folder.name, PLACES):
+            folders.append((place, folder))
         else:
             log.warning("%s: expected one of %s; left out", folder, ", ".join(PLACES))
+    found: list[Record] = []
+    for folder in once(folders, root).values():
+        found += pictures(folder, root, FAKE, "", folder.name)
     return in_order(found, root, LAYOUT, needed=[FAKE])

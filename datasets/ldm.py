@@ -20,9 +20,9 @@ from ._layout import (
     in_order,
     is_file,
     pictures,
-    relative,
     unexpected,
 )
+from ._paths import relative
 from ._record import LayoutError, Record
 
 NAME = "latent_diffusion_trainingset"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from . import _archives
-from ._members import Entry, is_listed, normal, records_of, splits_of
+from ._members import Entry, is_listed, records_of, splits_of
+from ._paths import normal
 from ._record import LayoutError, Record
 from .folder import LAYOUT as FOLDERS
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from . import _archives
-from ._members import Entry, Stated, beside, is_safe, records_of, shards, splits_of
+from ._members import Entry, Stated, beside, records_of, shards, splits_of
+from ._paths import normal
 from ._record import LayoutError, Record
 
 IMAGE, LABELS, OTHERS = "image", ("label", "class"), ("generator", "source", "split")
@@ -206,13 +207,15 @@ def _picture_column(schema: Any, path: Path) -> str:
     raise LayoutError(f"{path}: expected pictures' bytes in the column {IMAGE}; found {kind}"[:300])
 
 
-def _names(paths: list[str]) -> list[str]:
+def _names(paths: list[str], file: Path) -> list[str]:
     """What the rows are called: their paths, or their numbers where paths would not do: missing,
     repeated, absolute (from where the file was made), or upwards."""
-    names = ["/".join(p for p in path.split("/") if p not in ("", ".")) for path in paths]
-    if all(names) and len(set(names)) == len(names) and all(map(is_safe, paths)):
-        return names
-    return [f"{row:07}" for row in range(len(paths))]
+    numbers = [f"{row:07}" for row in range(len(paths))]
+    try:
+        names = [normal(path, file) for path in paths]
+    except LayoutError:
+        return numbers
+    return names if all(names) and len(set(names)) == len(names) else numbers
 
 
 def _entries(root: Path) -> Iterator[Entry]:
@@ -220,7 +223,7 @@ def _entries(root: Path) -> Iterator[Entry]:
         rows = _archives.members(path, LAYOUT)
         of_name = SHARD.fullmatch(path.name)
         for row, (name, (_, stated)) in enumerate(
-            zip(_names([p for p, _ in rows]), rows, strict=True)
+            zip(_names([p for p, _ in rows], path), rows, strict=True)
         ):
             if of_name and not stated.split:
                 stated = replace(stated, split=of_name[1])

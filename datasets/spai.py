@@ -10,7 +10,8 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ._layout import FAKE, REAL, begin, check_sources, files, in_order, relative, unexpected
+from ._layout import FAKE, REAL, begin, canonical, check_sources, files, in_order, unexpected
+from ._paths import relative, split_named
 from ._record import Label, LayoutError, Record
 from .csv_file import LABELS, read_rows
 
@@ -31,12 +32,14 @@ log = logging.getLogger(__name__)
 
 def _kind(stem: str) -> tuple[Label, str] | None:
     """What a CSV of that name holds: fakes of a generator, or reals of a source."""
+    known = {FAKE: GENERATORS, REAL: SOURCES}
     for prefix, label in PREFIXES.items():
-        if stem.startswith(prefix) and stem != prefix:
-            return label, stem[len(prefix) :]
-    for names, label in ((GENERATORS, FAKE), (SOURCES, REAL)):
-        if stem in names:
-            return label, stem
+        name = stem[len(prefix) :]
+        if stem.casefold().startswith(prefix) and name:
+            return label, canonical(name, known[label]) or name
+    for label, names in known.items():
+        if name := canonical(stem, names) or "":
+            return label, name
     return None
 
 
@@ -63,7 +66,7 @@ def _rows(file: Path, label: Label, name: str, split: str | None) -> Iterator[Re
         raise unexpected(file, "a column split", ", ".join(columns))
     source, generator = ("", name) if label == FAKE else (name, "")
     for row in rows:
-        if split and row["split"] != split:
+        if split and split_named(row["split"]) != split:
             continue
         value = row.get("class", "").strip()
         if LABELS.get(value, "other") not in (None, label):

@@ -24,11 +24,11 @@ from ._members import (
     Stated,
     beside,
     is_listed,
-    normal,
     records_of,
     shards,
     splits_of,
 )
+from ._paths import normal
 from ._record import LayoutError, Record
 
 LAYOUT = (

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import _archives
-from ._members import Entry, is_listed, normal, records_of, splits_of
+from ._members import Entry, is_listed, records_of, splits_of
+from ._paths import normal
 from ._record import LayoutError, Record
 from .folder import LAYOUT as FOLDERS
 
@@ -68,8 +69,7 @@ class Archive:
 
 def _entries(root: Path) -> Iterator[Entry]:
     for info in _archives.members(root, LAYOUT):
-        # Some packers on Windows write backslashes, against the specification.
-        name = normal(info.filename.replace("\\", "/"), root)
+        name = normal(info.filename, root)
         if stat.S_ISLNK(info.external_attr >> 16):
             raise LayoutError(
                 f"{root}: expected files and folders; found {info.filename!r}, a link: "

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from datasets._paths import visible
+
 CSS = """
 :root { color-scheme: light dark; --bg: #fff; --fg: #1b1d20; --soft: #5b6168; --line: #d4d8dd }
 @media (prefers-color-scheme: dark) {
@@ -98,14 +100,6 @@ class Gallery:
 
 
 Block = str | Heading | Plot | Table | Caution | Gallery
-
-
-def visible(text: str) -> str:
-    """The text on one line: line breaks, controls and undecodable bytes as backslash escapes."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def _markdown(text: str) -> str:

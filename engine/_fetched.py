@@ -12,11 +12,8 @@ from pathlib import Path
 
 from ._http import Remote
 from ._items import FetchError, Item
-from ._target import member_parts
+from ._target import ARCHIVES, LOCK, RECORD, member_parts
 
-ARCHIVES = ".archives"  # where downloads lie until they are unpacked
-RECORD = ".fetched.json"
-LOCK = ".fetched.lock"
 UNPACKED = 1.1  # pictures hardly shrink, and every file fills its last block in part
 YES, NO, PART, CHANGED = "yes", "no", "part", "changed"
 
@@ -24,7 +21,8 @@ YES, NO, PART, CHANGED = "yes", "no", "part", "changed"
 @dataclass
 class Record:
     """What was fetched into a root: of each file size, checksum, and the generators that were
-    unpacked (None: all)."""
+    unpacked (None: all; an empty list: it was begun); `replacing` while another version of it goes
+    over the old one."""
 
     root: Path
     files: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -47,9 +45,11 @@ class Record:
         """YES, NO, PART (there, but not all generators that are wanted) or CHANGED (there, but the
         origin has another file now)."""
         notes = [self.files.get(key) for key in item.labels()]
-        if None in notes or not self._stands(item):
-            return NO
         known = [note for note in notes if note is not None]
+        if not known or not self._stands(item):
+            return NO
+        if None in notes or any(note.get("replacing") for note in known):
+            return CHANGED
         stated = [(f.size, f.checksum) for f in item.files]
         stated = stated or [(path.stat().st_size, None) for path in item.local]
         for note, (size, checksum) in zip(known, stated, strict=True):
@@ -72,23 +72,41 @@ class Record:
             return False
 
     def names(self, prefix: str) -> list[str]:
-        """What begins so, without that."""
-        return [key.removeprefix(prefix) for key in self.files if key.startswith(prefix)]
+        """What begins so and is complete, without that."""
+        return [
+            key.removeprefix(prefix)
+            for key, note in self.files.items()
+            if key.startswith(prefix) and note.get("only") != [] and not note.get("replacing")
+        ]
+
+    def kept(self, item: Item, only: frozenset[str] | None) -> frozenset[str] | None:
+        """The generators that are wanted and those that were unpacked before; None: all."""
+        notes = [self.files[key] for key in item.labels() if key in self.files]
+        before = notes[0].get("only") if notes else []
+        return None if only is None or before is None else only | _names(before)
+
+    def begin(self, item: Item, facts: Sequence[tuple[int, str | None]], state: str) -> None:
+        """Writes down that an item of that state is about to be unpacked, so that an interruption
+        shows: what is on disk then may be of this version, or of two."""
+        if state not in (NO, CHANGED):
+            return
+        keys = item.labels()
+        before = self.kept(item, frozenset())
+        names = None if before is None else sorted(before)
+        for key, (size, checksum) in zip(keys, facts, strict=True):
+            note: dict[str, object] = {"size": size, "sum": checksum, "only": []}
+            replaced = note | {"only": names, "replacing": True}
+            self.files[key] = replaced if state == CHANGED else note
+        self._write()
 
     def add(
         self, item: Item, facts: Sequence[tuple[int, str | None]], only: frozenset[str] | None
     ) -> None:
         """Writes down that an item is there. `facts`: size and checksum of each file."""
+        kept = self.kept(item, only)
         for key, (size, checksum) in zip(item.labels(), facts, strict=True):
-            before = self.files.get(key, {"only": []}).get("only")
-            kept = None if only is None or before is None else sorted(only | _names(before))
-            self.files[key] = {"size": size, "sum": checksum, "only": kept}
-        self._write()
-
-    def drop(self, item: Item) -> None:
-        """Writes down that an item is about to be replaced."""
-        for key in item.labels():
-            self.files.pop(key, None)
+            names = None if kept is None else sorted(kept)
+            self.files[key] = {"size": size, "sum": checksum, "only": names}
         self._write()
 
     def _write(self) -> None:
@@ -141,21 +159,41 @@ class Space:
     free: int
 
 
-def space(items: Sequence[Item], root: Path, keep: bool) -> Space:
-    """What downloading and unpacking takes at its peak, as far as sizes are known. Archives go one
-    by one as they are unpacked, unless `keep`."""
+def space(items: Sequence[Item], record: Record, keep: bool) -> Space:
+    """What downloading and unpacking takes at its peak, as far as sizes are known, beyond what is
+    on the disk of the record's root already. Archives go one by one as they are unpacked, unless
+    `keep`."""
+    root = record.root
     need = archives = largest = 0
+    unpacked: dict[Path, int] = {}
+    begun: set[Path] = set()
     for item in items:
         here = sum(_bytes_here(root, item, file) for file in item.files)
         more = 0 if item.local else max(0, (item.size or 0) - here)
         if item.is_archive:
-            need += round((item.size or 0) * UNPACKED)
+            folder = root / item.into
+            unpacked[folder] = unpacked.get(folder, 0) + round((item.size or 0) * UNPACKED)
+            if any(key in record.files for key in item.labels()):
+                begun.add(folder)
             archives += more
             largest = max(largest, more)
         else:
             need += more
+    for folder, size in unpacked.items():
+        need += max(0, size - (_bytes_below(folder) if folder in begun else 0))
     existing = next(path for path in (root, *root.absolute().parents) if path.is_dir())
     return Space(need + (archives if keep else largest), shutil.disk_usage(existing).free)
+
+
+def _bytes_below(folder: Path) -> int:
+    """Bytes of the files below a folder but those that begin with a dot, as the program's own."""
+    total = 0
+    for base, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith("."):
+                total += Path(base, name).lstat().st_size
+    return total
 
 
 def _bytes_here(root: Path, item: Item, file: Remote) -> int:

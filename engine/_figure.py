@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ._document import visible
+from datasets._paths import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

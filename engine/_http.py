@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ PAUSES = (1.0, 2.0, 5.0, 15.0)  # seconds between tries
 CHUNK = 1 << 18  # bytes; what an interruption may lose
 AGENT = "synthetic-picture-detectors"
 PASSING = (408, 425, 429, 500, 502, 503, 504)
+NO_HEAD = (403, 405, 501)  # answers of servers that know GET alone, or signed an address for it
+LONGEST = 120.0  # seconds; most that a server may ask to wait
 log = logging.getLogger(__name__)
 
 
@@ -80,7 +83,7 @@ def get_json(url: str) -> Any:
 
 
 def _read_json(url: str) -> Any:
-    with request(url) as answer:
+    with request(url) as answer, _cuts():
         content = answer.read()
     try:
         return json.loads(content)
@@ -94,7 +97,14 @@ def get_size(url: str) -> int | None:
     """The size of a file in bytes, None where the server does not say. Raises DownloadError."""
 
     def ask() -> int | None:
-        with request(url, method="HEAD") as answer:
+        try:
+            answer = request(url, method="HEAD")
+        except urllib.error.HTTPError as error:
+            if error.code not in NO_HEAD:
+                raise
+            error.close()
+            answer = request(url)  # what it holds is not read
+        with answer:
             length = answer.headers.get("Content-Length", "")
         return int(length) if length.isdigit() else None
 
@@ -113,6 +123,15 @@ def _tried(url: str, ask: Callable[[], Any]) -> Any:
 
 class _CutError(OSError):
     """The connection ended before the file did."""
+
+
+@contextmanager
+def _cuts() -> Iterator[None]:
+    """For reading an answer that has begun: whatever breaks then, the host is there."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise _CutError(_reason(error)) from error
 
 
 class _Tries:
@@ -138,12 +157,30 @@ class _Tries:
                 raise DownloadError(f"{self._what}: {reason}") from error
         self._count += 1
         if self._count >= TRIES:
-            answered = isinstance(error, (urllib.error.HTTPError, _CutError))
-            kind = DownloadError if answered else UnreachableError
+            kind = DownloadError if _answered(error) else UnreachableError
             raise kind(f"{self._what}: {reason}: the same command goes on") from error
-        pause = PAUSES[min(self._count, len(PAUSES)) - 1]
+        pause = max(PAUSES[min(self._count, len(PAUSES)) - 1], _asked_to_wait(error))
         log.info("%s: %s; trying again in %.0f s", self._what, reason, pause)
         time.sleep(pause)
+
+
+def _answered(error: Exception) -> bool:
+    """Whether a host sent anything before a request failed."""
+    if isinstance(error, http.client.RemoteDisconnected):
+        return False
+    return isinstance(error, (urllib.error.HTTPError, http.client.HTTPException, _CutError))
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds of Retry-After, which is a number of them or a date (RFC 9110, 10.2.3); 0 without."""
+    text = error.headers.get("Retry-After", "") if isinstance(error, urllib.error.HTTPError) else ""
+    if text.strip().isdecimal():
+        return min(float(text), LONGEST)
+    try:
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST)
 
 
 def _reason(error: Exception) -> str:
@@ -171,6 +208,11 @@ def digest(path: Path, remote: Remote, advance: Callable[[int], None]) -> str:
             made.update(chunk)
             advance(len(chunk))
     return f"{made.name}:{made.hexdigest()}"
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    with _cuts():
+        return answer.read(CHUNK)
 
 
 class _Part:
@@ -230,7 +272,7 @@ class _Part:
             self._note.write_text(note, encoding="utf-8")
             stream = self.path.open("ab")
         try:
-            while chunk := answer.read(CHUNK):
+            while chunk := _read(answer):
                 with _disk_errors(self.path):
                     stream.write(chunk)
                     stream.flush()

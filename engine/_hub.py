@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _is_away(error: BaseException) -> bool:
+    """Whether no connection came about. The hub's client changed its transport more than once, so
+    that its errors are known by what they wrap, or by name."""
+    number = error.errno if isinstance(error, OSError) else None
+    return (
+        isinstance(error, (ConnectionRefusedError, socket.gaierror))
+        or number in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+        or type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectTimeoutError")
+    )
+
+
 def trouble(error: Exception, what: str, repo: str, page: str, by_hand: str) -> str:
     """What went wrong with a request to the hub, and what to do, in one line.
 
@@ -43,7 +55,7 @@ def trouble(error: Exception, what: str, repo: str, page: str, by_hand: str) -> 
         return f"{repo} wants its terms accepted: do so at {page}, then log in: hf auth login"
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"found no repository {repo}, or no right to read it, at {page}: {by_hand}"
-    if isinstance(error, errors.LocalEntryNotFoundError):
+    if isinstance(error, errors.LocalEntryNotFoundError) or any(map(_is_away, _causes(error))):
         return f"cannot reach {constants.ENDPOINT} for {what}: check the connection, or {by_hand}"
     if isinstance(error, (errors.RevisionNotFoundError, errors.EntryNotFoundError)):
         return f"found no {what} at {page}: look there for its new name, or {by_hand}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from . import _services
 from ._http import DownloadError, Remote
 from ._parts import beside, group, kind_of
-from ._target import member_parts
+from ._target import member_parts, refuse_own
 from .config import ConfigError
-from .sources import HAND, Entry, Family, fill
+from .sources import HAND, Entry, Family, Origin, fill
 
 
 class FetchError(ValueError):
@@ -44,7 +45,15 @@ class Item:
     @property
     def into(self) -> Path:
         """Where it goes, below the root. Raises ExtractError for a name that leads elsewhere."""
-        return Path(*member_parts(fill(self.entry.into, self.values)))
+        text = fill(self.entry.into, self.values)
+        parts = member_parts(text)
+        refuse_own(parts, text)
+        return Path(*parts)
+
+    @property
+    def hosts(self) -> set[str]:
+        """Those that its files come from."""
+        return {urlsplit(file.url).netloc for file in self.files}
 
     @property
     def is_archive(self) -> bool:
@@ -88,29 +97,38 @@ class Choice:
 
     def only(self, entry: Entry) -> frozenset[str] | None:
         """The folders to unpack of an archive that has several generators in it; None: all."""
+        if entry.only:
+            return frozenset(entry.only)
         return self.generators if entry.inside else None
 
 
-def offered(family: Family, choice: Choice) -> list[Item]:
-    """What the origins of a family have, as far as `choice` may want it.
-
-    Raises:
-        DownloadError: an origin cannot be asked, or has nothing of what it should have.
-    """
+def offered(family: Family, choice: Choice) -> tuple[list[Item], list[str]]:
+    """What the origins of a family have, as far as `choice` may want it; and a line on each origin
+    that cannot be asked, or has nothing of what it should have."""
     found: list[Item] = []
+    failures: list[str] = []
     for origin in family.origins:
         entries = [e for e in family.entries if e.origin == origin and choice.may_want(e)]
         if not entries:
             continue
-        remote = {file.name: file for file in _services.list_files(origin)}
-        before = len(found)
-        for part in group(remote):
-            if item := _item(entries, part.name):
-                files = tuple(remote[name] for name in part.parts)
-                found.append(replace(item, files=files, missing=part.missing))
-        if len(found) == before:
-            wanted = ", ".join(str(entry.match) for entry in entries)
-            raise DownloadError(f"{origin}: expected {wanted}; found no such file there any more")
+        try:
+            found += _listed(origin, entries)
+        except DownloadError as error:
+            failures.append(str(error))
+    return found, failures
+
+
+def _listed(origin: Origin, entries: Sequence[Entry]) -> list[Item]:
+    """What an origin has of its entries. Raises DownloadError."""
+    remote = {file.name: file for file in _services.list_files(origin)}
+    found = []
+    for part in group(remote):
+        if item := _item(entries, part.name):
+            files = tuple(remote[name] for name in part.parts)
+            found.append(replace(item, files=files, missing=part.missing))
+    if not found:
+        wanted = ", ".join(str(entry.match) for entry in entries)
+        raise DownloadError(f"{origin}: expected {wanted}; found no such file there any more")
     return found
 
 
@@ -171,12 +189,16 @@ def _item(entries: Sequence[Entry], name: str, whole: bool = True) -> Item | Non
     return None
 
 
-def choose(family: Family, items: Sequence[Item], choice: Choice) -> list[Item]:
-    """Those of the items that are wanted.
+def choose(
+    family: Family, items: Sequence[Item], choice: Choice, all_known: bool = True
+) -> list[Item]:
+    """Those of the items that are wanted. `all_known`: whether every origin said what it has.
 
     Raises:
         ConfigError: a generator or source that the family does not have; lists those it has.
     """
+    if not all_known:  # a name that is missing here may be one of the others
+        return [item for item in items if choice.wants(item)]
     entries = family.entries
     generators = {e.generator for e in entries if "{" not in e.generator}
     generators |= {*family.generators, *(item.generator for item in items)} - {""}

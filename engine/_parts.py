@@ -13,10 +13,12 @@ from typing import BinaryIO
 
 KINDS = {
     ".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".tar.bz2": "tar.bz2",
-    ".tar.xz": "tar.xz", ".tar.zst": "tar.zst", ".zip": "zip", ".7z": "7z",
+    ".tbz2": "tar.bz2", ".tbz": "tar.bz2", ".tar.xz": "tar.xz", ".txz": "tar.xz",
+    ".tar.zst": "tar.zst", ".tzst": "tar.zst", ".zip": "zip", ".7z": "7z",
 }  # fmt: skip
 _DISK = re.compile(r"(?P<stem>.+)\.z(?P<part>\d{2,5})", re.IGNORECASE)
 _PIECE = re.compile(r"(?P<name>.+)\.(?P<part>\d{1,5}|[a-z]{2,3})")
+GAP = 25  # parts that may be missing in a row; what comes later is no part
 BUFFER = 1 << 20
 
 
@@ -47,14 +49,13 @@ class Group:
 class _Found:
     whole: str | None = None
     disks: dict[int, str] = field(default_factory=dict)
-    pieces: dict[int, str] = field(default_factory=dict)
-    letters: bool = False
-    width: int = 1
+    pieces: dict[str, str] = field(default_factory=dict)
 
 
 def group(names: Iterable[str]) -> list[Group]:
     """Sorts file names into archives: X.zip with X.z01, X.z02 and so on before it; X.tar.gz.0,
-    X.tar.gz.1 (as numbers, from 0 or 1); X.tar.gz.aa, X.tar.gz.ab. Folders count, case does not."""
+    X.tar.gz.1 (as numbers, from 0 or 1); X.tar.gz.aa, X.tar.gz.ab. Folders count, case does not.
+    What is only named like a part, such as X.tar.gz.sha, is a file by itself."""
     found: dict[str, _Found] = {}
     shown: dict[str, str] = {}
     for name in names:
@@ -67,10 +68,8 @@ def group(names: Iterable[str]) -> list[Group]:
         elif disk:
             entry.disks[int(part)] = name
         else:
-            entry.letters = not part.isdigit()
-            entry.width = max(entry.width, len(part) if part[0] == "0" else 1)
-            entry.pieces[_letters(part) if entry.letters else int(part)] = name
-    return [_group(shown[key], entry) for key, entry in found.items()]
+            entry.pieces[part] = name
+    return [one for key, entry in found.items() for one in _groups(shown[key], entry)]
 
 
 def _place(name: str) -> tuple[str, str | None, bool]:
@@ -84,40 +83,83 @@ def _place(name: str) -> tuple[str, str | None, bool]:
     return name, None, False
 
 
-def _letters(part: str) -> int:
+def _groups(name: str, found: _Found) -> list[Group]:
+    if found.whole and not found.disks:
+        return [Group(found.whole, (found.whole,))]
+    if found.disks:
+        return [_disks(name, found)]
+    runs = [run for run in map(_run, _counted(found.pieces).items()) if run.parts]
+    best = max(runs, key=lambda run: len(run.parts), default=None)
+    parts = tuple(found.pieces[part] for part in best.parts) if best else ()
+    made = [Group(name, parts, f"{name}.{best.missing}" if best.missing else None)] if best else []
+    return made + [Group(one, (one,)) for one in found.pieces.values() if one not in parts]
+
+
+def _disks(name: str, found: _Found) -> Group:
+    stem = name[: -len(".zip")]
+    wanted = {number: f"{stem}.z{number:02}" for number in range(1, max(found.disks) + 1)}
+    missing = [wanted[number] for number in wanted if number not in found.disks]
+    parts = [found.disks[number] for number in sorted(found.disks)]
+    return Group(
+        name,
+        (*parts, *([found.whole] if found.whole else [])),
+        missing[0] if missing else None if found.whole else name,
+    )
+
+
+def _counted(parts: Iterable[str]) -> dict[tuple[bool, int], dict[int, str]]:
+    """Endings by how they count, letters or not and their length (1: not padded), and then by
+    their number."""
+    parts = list(parts)
+    padded = {len(part) for part in parts if part.isdigit() and part[0] == "0"} | {1}
+    found: dict[tuple[bool, int], dict[int, str]] = {}
+    for part in parts:
+        if not part.isdigit():
+            found.setdefault((True, len(part)), {})[_number(part)] = part
+            continue
+        # 7-Zip goes on with .1000 behind .999.
+        width = len(part) if part[0] == "0" else max(n for n in padded if n <= len(part))
+        found.setdefault((False, width), {})[int(part)] = part
+    return found
+
+
+def _number(letters: str) -> int:
     number = 0
-    for letter in part:
+    for letter in letters:
         number = 26 * number + ord(letter) - ord("a")
     return number
 
 
-def _group(name: str, found: _Found) -> Group:
-    if found.whole and not found.disks:
-        return Group(found.whole, (found.whole,))
-    if found.disks:
-        stem = name[: -len(".zip")]
-        wanted = {number: f"{stem}.z{number:02}" for number in range(1, max(found.disks) + 1)}
-        missing = [wanted[number] for number in wanted if number not in found.disks]
-        parts = [found.disks[number] for number in sorted(found.disks)]
-        return Group(
-            name,
-            (*parts, *([found.whole] if found.whole else [])),
-            missing[0] if missing else None if found.whole else name,
-        )
-    first = 0 if found.letters or 0 in found.pieces else 1
-    gaps = [n for n in range(first, max(found.pieces)) if n not in found.pieces]
-    missing = [f"{name}.{_ending(gaps[0], found)}"] if gaps else []
-    return Group(
-        name, tuple(found.pieces[n] for n in sorted(found.pieces)), missing[0] if missing else None
+@dataclass(frozen=True)
+class _Run:
+    """Endings in their order, and the first one that is not there."""
+
+    parts: list[str]
+    missing: str | None
+
+
+def _run(counted: tuple[tuple[bool, int], dict[int, str]]) -> _Run:
+    """The endings from the first one on, over small gaps: those are parts that are missing."""
+    (letters, width), found = counted
+    first = at = 0 if letters or 0 in found else 1
+    numbers = []
+    for number in sorted(found):
+        if number - at > GAP:
+            break
+        numbers.append(number)
+        at = number + 1
+    missing = next((n for n in range(first, at) if n not in found), None)
+    return _Run(
+        [found[number] for number in numbers],
+        None if missing is None else _ending(missing, letters, width),
     )
 
 
-def _ending(number: int, found: _Found) -> str:
-    if not found.letters:
-        return f"{number:0{found.width}}"
+def _ending(number: int, letters: bool, width: int) -> str:
+    if not letters:
+        return f"{number:0{width}}"
     ending = ""
-    length = len(next(iter(found.pieces.values())).rpartition(".")[2])
-    for _ in range(length):
+    for _ in range(width):
         number, letter = divmod(number, 26)
         ending = chr(ord("a") + letter) + ending
     return ending
@@ -166,7 +208,8 @@ class Joined(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
-            raise ValueError(f"expected a place within the file; found {base + offset}")
+            # zipfile and others look for an OSError where a file is too short.
+            raise OSError(f"expected a place within the file; found {base + offset}")
         self._at = base + offset
         return self._at
 

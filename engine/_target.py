@@ -7,7 +7,7 @@ import re
 import shutil
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,11 @@ MAX_MEMBERS = 5_000_000  # the largest published archives hold a million picture
 MAX_NAME, MAX_PATH = 255, 4095  # bytes, of Linux; others take less or as much
 TEMPORARY = ".extracting.part"
 DOUBT = ".damaged"
+INNER = ".inner"  # where an archive within an archive lies until it is unpacked
+ARCHIVES = ".archives"  # where downloads lie until they are unpacked
+RECORD = ".fetched.json"
+LOCK = ".fetched.lock"
+OWN = frozenset({TEMPORARY, DOUBT, INNER, ARCHIVES, RECORD, f"{RECORD}.part", LOCK})  # no member's
 LITTER = ("__MACOSX", ".DS_Store")  # what the archiver of macOS adds
 
 
@@ -63,6 +68,12 @@ def member_parts(name: str) -> tuple[str, ...]:
     if any(len(os.fsencode(part)) > MAX_NAME for part in parts):
         raise ExtractError(f"refused: its member {name!r:.80} has a name of over {MAX_NAME} bytes")
     return parts
+
+
+def refuse_own(parts: Iterable[str], name: str) -> None:
+    """Raises ExtractError where a path would meet files that this program keeps for itself."""
+    if own := next((part for part in parts if _alike(part) in OWN), None):
+        raise ExtractError(f"refused: its member {name!r:.80} has a name that is kept free: {own}")
 
 
 class Target:
@@ -149,6 +160,7 @@ class Target:
         *folders, file = parts
         if any(part in LITTER for part in parts):
             return None
+        refuse_own(parts, name)
         if self.layout.strip is None:
             return (file,)
         while folders and folders[0] in self.layout.strip:

@@ -267,16 +267,28 @@ def needed(records: Sequence[datasets.Record], pairing: Pairing) -> list[dataset
 
 
 def missing(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]:
-    """Lines that say what of the whole benchmark is not among the records."""
+    """Lines that say what of the whole benchmark is not among the records. Of a benchmark whose
+    mean is over cells, also which sources lack a generator that others have."""
     lines = []
+    generators = {r.generator for r in found if r.generator}
     for what, whole, there in (
-        ("generators", benchmark.generators, {r.generator for r in found}),
+        ("generators", benchmark.generators, generators),
         ("sources", benchmark.sources, {r.source for r in found}),
     ):
         if absent := [name for name in whole if name not in there]:
-            shown = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-            lines.append(
-                f"{len(absent)} of the {len(whole)} {what} of {benchmark.title} are not there: "
-                f"{shown}; its averages are over those that are"
-            )
+            lines.append(_absent(f"{len(whole)} {what}", benchmark, absent))
+    if benchmark.average == "cells":
+        cells = {(r.source, r.generator) for r in found if r.generator}
+        sources = sorted({source for source, _ in cells})
+        pairs = [(s, g) for s in sources for g in sorted(generators)]
+        if absent := [f"{s}/{g}" for s, g in pairs if (s, g) not in cells]:
+            lines.append(_absent(f"{len(pairs)} cells", benchmark, absent))
     return lines
+
+
+def _absent(whole: str, benchmark: Benchmark, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return (
+        f"{len(names)} of the {whole} of {benchmark.title} are not there: {shown}; its averages "
+        "are over those that are"
+    )

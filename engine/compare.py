@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets._paths import visible
+
 from . import _analysis, _blocks, metrics
-from ._document import Block, Caution, Heading, Table, to_html, to_markdown, to_text, visible
+from ._document import Block, Caution, Heading, Table, to_html, to_markdown, to_text
 from ._runs import Common, Run, cautions, common, names, pairing, read_run
 from ._tables import UNDEFINED, metric_name, percent, points
 from .config import ConfigError

@@ -30,6 +30,8 @@ def _benchmark(args: argparse.Namespace, name: str, options: Any) -> Benchmark |
             if getattr(args, flag) is not None:
                 raise ConfigError(f"--{flag}: expected --benchmark too; found --data")
         return None
+    if args.csv_root is not None:
+        raise ConfigError("--csv_root: expected --data FILE.csv too; found none")
     if args.benchmark is not None:
         return benchmarks.load(args.benchmark)
     if name == "cospy":

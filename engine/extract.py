@@ -18,14 +18,13 @@ from pathlib import Path
 from ._disks import as_one
 from ._hub import is_other_file
 from ._parts import Joined, beside, group, kind_of
-from ._target import ExtractError, Layout, Target
+from ._target import INNER, ExtractError, Layout, Target
 from ._untar import untar
 from ._unzip import un7z, unzip
 
 __all__ = ["AS_IT_IS", "ExtractError", "Layout", "Summary", "extract"]
 
 AS_IT_IS = Layout()
-INNER = ".inner"  # where an archive within an archive lies until it is unpacked
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,14 @@ class Options:
     max_size: int | None = None
 
 
-def check_space(items: Sequence[Item], root: Path, keep: bool) -> None:
+def check_space(items: Sequence[Item], record: Record, keep: bool) -> None:
     """Raises FetchError when the items, and what they unpack to, do not fit on the root's disk."""
-    found = space(items, root, keep)
+    found = space(items, record, keep)
     if found.need > found.free:
         raise FetchError(
-            f"{root}: expected {size_text(found.need)} free, for archives and what they unpack to; "
-            f"found {size_text(found.free)}: free some, name some --generators, or another --root"
+            f"{record.root}: expected {size_text(found.need)} free, for archives and what they "
+            f"unpack to; found {size_text(found.free)}: free some, name some --generators, "
+            "or another --root"
         )
 
 
@@ -58,14 +59,15 @@ def bring(item: Item, root: Path, record: Record, choice: Choice, options: Optio
     folder, only = root / item.into, choice.only(item.entry)
     if item.missing:
         raise FetchError(f"{item.name}: expected all of its parts; {item.missing} is missing")
-    changed = record.state(item, only) == CHANGED
+    state = record.state(item, only)
     got = [_get(root, item, file) for file in item.files] or [(path, None) for path in item.local]
     facts = [(path.stat().st_size, checksum) for path, checksum in got]
     ours = [path for path, _ in got if path.is_relative_to(root / ARCHIVES)]
-    if changed:
-        record.drop(item)
     if item.is_archive:
-        _unpack(item, [path for path, _ in got], folder, only, options, changed)
+        if state == CHANGED:  # no other generator's files stay those of the old version
+            only = record.kept(item, only)
+        record.begin(item, facts, state)
+        _unpack(item, [path for path, _ in got], folder, only, options, state == CHANGED)
     else:
         _copy(got[0][0], folder / Path(item.name).name)
     record.add(item, facts, only)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import datasets
 from datasets import LayoutError, Record
-from datasets.csv_file import read_rows
+from datasets._paths import split_named
 
 from .config import DataOptions
 
@@ -74,7 +74,8 @@ def whole_batches(missing: Sequence[bool], size: int) -> list[int]:
 
 
 def listing_digest(records: Sequence[Record]) -> str:
-    """A hash over the names, labels, sources and generators of pictures, in their order."""
+    """A hash over the names, labels, sources and generators of pictures, in their order, so that a
+    resumed run cannot mix data."""
     found = hashlib.blake2b(digest_size=16)
     for r in records:
         row = json.dumps([r.key, r.label, r.source, r.generator])
@@ -97,15 +98,8 @@ def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], 
 def _splits_there(path: Path, options: DataOptions) -> set[str]:
     """Those of the two splits that the data name. Raises LayoutError when they are no data."""
     wanted = {options.train_split, options.val_split}
-    kind = datasets.kind_of(path)
-    if kind is None:
-        raise LayoutError(f"--data {path}: expected {datasets.CHOICES}; found neither")
-    if kind == "folder":
-        return {name for name in wanted if (path / name).is_dir()}
-    if kind == "csv_file":
-        columns, rows = read_rows(path)
-        return wanted & {row["split"] for row in rows} if "split" in columns else set()
-    return wanted & datasets.load(kind).splits(path)
+    there = datasets.load(datasets.known_kind(path)).splits(path)
+    return {name for name in wanted if split_named(name) in there}
 
 
 def train_and_val(

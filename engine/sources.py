@@ -14,7 +14,7 @@ from .config import CONFIGS, ROOT, ConfigError, read_yaml
 FILE = CONFIGS / "sources.yaml"
 HAND, URL = "hand", "url"
 ORIGINS = ("hub", "modelscope", "zenodo", URL, HAND)
-_ENTRY = (*ORIGINS, "match", "into", "strip", "holds", "inside", "generator", "sources")
+_ENTRY = (*ORIGINS, "match", "into", "strip", "holds", "inside", "only", "generator", "sources")
 _FAMILY = ("title", "root", "files", "generators", "notes")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _HOLE = re.compile(r"\{(\w+)\}")
@@ -50,6 +50,7 @@ class Entry:
     strip: tuple[str, ...] | None
     holds: str | None
     inside: bool
+    only: tuple[str, ...]
     generator: str
     sources: tuple[str, ...]
 
@@ -161,9 +162,12 @@ def _entry(where: str, content: Any) -> Entry:
         None if strip == "all" else _texts(f"{where}.strip", strip),
         _path(f"{where}.holds", given["holds"]) if "holds" in given else None,
         given.get("inside") is True,
+        _texts(f"{where}.only", given.get("only", [])),
         _text(f"{where}.generator", given.get("generator", "{generator}")),
         _texts(f"{where}.sources", given.get("sources", [])),
     )
+    if entry.inside and entry.only:
+        raise _fail(where, "one of inside, only", "both")
     _check_holes(where, entry)
     return entry
 

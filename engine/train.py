@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import logging
 import math
@@ -37,6 +36,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import Config, ConfigError, TrainOptions
+from .listing import listing_digest
 from .predict import Device, as_list, leave_signals, move, reuse_memory, score
 from .progress import Progress
 from .run import log_to, open_output, run_info, write_json
@@ -93,12 +93,6 @@ def stop_requests() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def listing_hash(records: Sequence[Record]) -> str:
-    """Hex digest of keys and labels, so that a resumed run cannot mix data."""
-    lines = (f"{r.key}\0{r.label}\0{r.generator}\n" for r in records)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -186,7 +180,7 @@ class Trainer:
         """Writes the checkpoint that `resume` goes on from."""
         state = {
             "config": json.dumps(self.config.as_dict()),
-            "listing": listing_hash(self.train + self.val),
+            "listing": listing_digest(self.train + self.val),
             "state": json.dumps(vars(self.state)),
             "model": own_state(self.model),
             "averaged": own_state(self.averaged.model) if self.averaged else None,
@@ -210,7 +204,7 @@ class Trainer:
             return False
         if keys := differing_keys(saved["config"], json.dumps(self.config.as_dict())):
             raise ConfigError(f"--resume: the run in {self.output} had other {', '.join(keys)}")
-        if saved["listing"] != listing_hash(self.train + self.val):
+        if saved["listing"] != listing_digest(self.train + self.val):
             raise ConfigError(f"--resume: the run in {self.output} was trained on other pictures")
         self.state = State(**json.loads(saved["state"]))
         restore_own(self.model, saved["model"])
@@ -437,7 +431,7 @@ def start(
             log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
         log.info("%d pictures to train on, %d for validation: %s", len(train), len(val), how)
         info = run_info(config, trainer.device, None)
-        info |= {"listing": listing_hash([*train, *val]), "split": how}
+        info |= {"listing": listing_digest([*train, *val]), "split": how}
         write_json(output / RUN, info)
         return trainer.run()
     finally:

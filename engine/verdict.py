@@ -20,10 +20,10 @@ from torch import Tensor
 import datasets
 from datasets import Record
 from datasets._images import decode, read_bytes
+from datasets._paths import visible
 from datasets.csv_file import read_rows
 from detectors._base import Detector
 
-from ._document import visible
 from .config import Config, ConfigError
 from .listing import whole_batches
 from .predict import Device, Show, score
@@ -142,7 +142,7 @@ def _write_spai(file: Path, output: Path, tag: str, csv_root: Path | None) -> No
 
 def _check_tables(inputs: Sequence[str], output: Path, tag: str) -> list[Path]:
     """The CSV files among the inputs. Raises ConfigError when results could not stand beside."""
-    files = [Path(name) for name in inputs if Path(name).suffix.lower() == ".csv"]
+    files = [Path(name) for name in inputs if datasets.kind_of(Path(name)) == "csv_file"]
     names = [file.name for file in files]
     for name in names:
         if name == PREDICTIONS or names.count(name) > 1:

@@ -1,9 +1,8 @@
 """Measures of phase eval: what scoring each picture once saves, and what the engine costs.
 
-    python scripts/_bench_eval.py listing ROOT          lists a tree of Fake2M
-    python scripts/_bench_eval.py null FOLDER OUTPUT    evaluates with a detector that does nothing
+    python scripts/_bench_eval.py FOLDER TABLE    scores with a detector that does nothing
 
-are what the measures start as processes of their own, to see their time and memory alone.
+is what a measure starts as a process of its own, to see its memory alone.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +43,12 @@ FAKES, BATCH = 20, 32
 LISTED = 1_000_000
 SMALL = 5000
 SETS = ("SDv15R-CC1M/SDv15R-dpmsolver-25-1M", "IFv1-CC1M/IFv1-dpmsolver++-50-1M")
+LISTING = """
+import sys
+from pathlib import Path
+import datasets
+datasets.load("fake2m").records(Path(sys.argv[1]), "train")
+"""
 # A row of the score table as Python keeps it: its fields, and the texts that no other row has.
 ROW_BYTES = 2000
 
@@ -161,7 +165,7 @@ def measure_listing(folder: Path) -> list[Figure]:
     empty_tree(folder, LISTED)
     rows = []
     for how in ("by its metadata", "by walking its folders"):
-        cost = run_once([sys.executable, __file__, "listing", str(folder)])
+        cost = run_once([sys.executable, "-c", LISTING, str(folder)])
         met = cost.seconds < 30 and cost.megabytes < 1500
         value = f"{cost.seconds:.1f} s, {cost.megabytes:.0f} MB"
         rows.append(Figure(f"listing {LISTED:,} of Fake2M {how}", value, "< 30 s, < 1.5 GB", met))
@@ -246,7 +250,7 @@ def measure_eval_memory(folder: Path) -> list[Figure]:
         place = folder / str(count)
         place.mkdir()
         small_pictures(place, count)
-        command = [sys.executable, __file__, "null", str(place / "data"), str(place / "scores.csv")]
+        command = [sys.executable, __file__, str(place / "data"), str(place / "scores.csv")]
         peaks.append(statistics.median(run_once(command).megabytes for _ in range(3)))
     growth = (peaks[-1] - peaks[0]) * 2**20 / (counts[-1] - counts[0])
     shown = ", ".join(f"{peak:.0f}" for peak in peaks)
@@ -296,16 +300,5 @@ def measure_processes(folder: Path) -> list[Figure]:
     return [Figure(f"{len(records)} pictures in two processes against one", value, "same", same)]
 
 
-def _commands(arguments: list[str]) -> Iterator[str]:
-    """What a process of its own does."""
-    name, *paths = arguments
-    if name == "listing":
-        yield f"{len(datasets.load('fake2m').records(Path(paths[0]), 'train'))} records"
-    else:
-        records = datasets.open_path(Path(paths[0]))
-        yield f"{len(null_scores(records, Path(paths[1])))} scores"
-
-
 if __name__ == "__main__":
-    for line in _commands(sys.argv[1:]):
-        print(line)
+    null_scores(datasets.open_path(Path(sys.argv[1])), Path(sys.argv[2]))

@@ -1,6 +1,6 @@
 """Draws a sheet of thumbnails per generator and per source of real pictures, and a page of them.
 
-    python scripts/contact_sheet.py --data data/GenImage --output runs/sheets
+    python scripts/contact_sheet.py --benchmark genimage --output runs/sheets
     python scripts/contact_sheet.py --data set.csv --output runs/sheets --count 100 --seed 1
 
 A sheet shows pictures from all over its part of the set, in the order of their names: the seed says
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
-from main import Parser  # noqa: E402
+from main import Parser, benchmarks  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
 
@@ -147,7 +147,7 @@ def tiles(records: Sequence[Record], size: int, progress: Progress) -> list[Tile
 
 def figure(record: Record, tile: Tile) -> str:
     """A thumbnail and its caption."""
-    from engine._document import visible
+    from datasets._paths import visible
     from engine.thumbnails import MARKED, jpeg
 
     name, note, key = (html.escape(visible(text)) for text in (tile.caption, tile.note, record.key))
@@ -158,12 +158,12 @@ def figure(record: Record, tile: Tile) -> str:
     return f'<figure title="{key}">{picture}<figcaption><b>{name}</b>{note}</figcaption></figure>'
 
 
-def head(data: Path, groups: Mapping[Group, Sequence[Record]], size: int) -> Iterator[str]:
+def head(name: str, groups: Mapping[Group, Sequence[Record]], size: int) -> Iterator[str]:
     """The page as far as the first sheet."""
+    from datasets._paths import visible
     from engine._document import CSS as DOCUMENT_CSS
-    from engine._document import visible
 
-    title = html.escape(visible(f"Pictures of {data.resolve().name}"))
+    title = html.escape(visible(f"Pictures of {name}"))
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     yield f"<title>{title}</title>\n<style>{DOCUMENT_CSS}{CSS % {'size': size}}</style>\n"
@@ -182,7 +182,7 @@ def section(
     place: int, group: Group, total: int, file: str, shown: Sequence[tuple[Record, Tile]]
 ) -> Iterator[str]:
     """One sheet of the page."""
-    from engine._document import visible
+    from datasets._paths import visible
 
     counts = f"{KINDS[group.kind]}, {len(shown):,} of {total:,} pictures"
     yield (
@@ -206,10 +206,16 @@ def parser() -> Parser:
         "data; 130 interrupted.",
         allow_abbrev=False,
     )
-    p.add_argument(
-        "--data", type=Path, required=True, metavar="PATH",
-        help="a folder, or a CSV with image[,class,split,generator,source]",
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--data", type=Path, metavar="PATH",
+        help="a folder, an archive, or a CSV with image[,class,split,generator,source]",
     )  # fmt: skip
+    what.add_argument("--benchmark", choices=benchmarks(), metavar="NAME",
+                      help=f"one of {', '.join(benchmarks())}")  # fmt: skip
+    p.add_argument("--data_root", type=Path, metavar="DIR",
+                   help="where the benchmark lies (its place below data/)")  # fmt: skip
+    p.add_argument("--sources", default="", metavar="A,B", help="only these of the benchmark's")
     p.add_argument("--csv_root", type=Path, metavar="DIR",
                    help="folder that the paths in a CSV start from (the CSV's own)")  # fmt: skip
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="for page and sheets")
@@ -230,6 +236,10 @@ def check(p: Parser, args: argparse.Namespace) -> None:
     for name, (low, high) in LIMITS.items():
         if not low <= getattr(args, name) <= high:
             p.error(f"--{name}: expected {low} to {high}; found {getattr(args, name)}")
+    if args.data and (args.data_root or args.sources):
+        p.error("--data_root, --sources: expected --benchmark too; found --data")
+    if args.benchmark and args.csv_root:
+        p.error("--csv_root: expected --data too; found --benchmark")
     if args.seed < 0:
         p.error(f"--seed: expected 0 or more; found {args.seed}")
     width, height = sheet_size(args.count, args.columns, args.size, notes=True)
@@ -270,7 +280,8 @@ def write(
             temporary.open("w", encoding="utf-8", newline="\n") as stream,
             Progress(sum(map(len, chosen.values())), "drawing") as progress,
         ):
-            stream.writelines(head(args.data, groups, args.size))
+            name = args.benchmark or args.data.resolve().name
+            stream.writelines(head(name, groups, args.size))
             for place, (group, records) in enumerate(chosen.items()):
                 made = tiles(records, args.size, progress)
                 save(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
@@ -284,11 +295,22 @@ def write(
     return unreadable
 
 
+def listed(args: argparse.Namespace) -> list[Record]:
+    """The pictures that the command line names."""
+    if args.data is not None:
+        return open_path(args.data, labelled=False, csv_root=args.csv_root)
+    from engine import benchmark as benchmarks
+    from engine.flags import listed as names
+
+    chosen = benchmarks.load(args.benchmark)
+    return benchmarks.records(chosen, args.data_root, None, {}, names(args.sources))
+
+
 def run(args: argparse.Namespace) -> int:
     """Draws what the command line asks for. Returns the exit status."""
-    from engine._document import visible
+    from datasets._paths import visible
 
-    groups = grouped(open_path(args.data, labelled=False, csv_root=args.csv_root))
+    groups = grouped(listed(args))
     files = file_names(list(groups))
     there = [name for name in (PAGE, *files.values()) if (args.output / name).exists()]
     if there and not args.overwrite:

@@ -140,7 +140,7 @@ def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
 
 def validate(args: argparse.Namespace) -> int:
     """Prints the probabilities of each picture side by side. Returns the exit status."""
-    from engine._document import visible
+    from datasets._paths import visible
     from engine.predict import sigmoid
 
     differences: list[float] = []

@@ -125,19 +125,28 @@ def say(text: str) -> None:
     print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
-def find(args: argparse.Namespace, family: Family, root: Path, choice: Choice) -> list[Item]:
-    """What the command line is about."""
+def find(
+    args: argparse.Namespace, family: Family, root: Path, choice: Choice
+) -> tuple[list[Item], int]:
+    """What the command line is about, and of how many origins that cannot be said."""
     from engine.fetch_data import brought, choose, lying_there, offered
 
     if args.extract:
-        return choose(family, brought(family, args.extract), choice)
-    return choose(family, [*offered(family, choice), *lying_there(family, root)], choice)
+        return choose(family, brought(family, args.extract), choice), 0
+    found, failures = offered(family, choice)
+    for failure in failures:
+        say(failure)
+    items = [*found, *lying_there(family, root)]
+    return choose(family, items, choice, all_known=not failures), len(failures)
 
 
 def bring_all(
     items: list[Item], root: Path, record: Record, choice: Choice, args: argparse.Namespace
 ) -> int:
-    """Brings one item after the other, prints their folders. Returns how many failed."""
+    """Brings one item after the other, prints their folders. Returns how many failed.
+
+    Of a host that does not answer nothing else is tried: each try would take minutes.
+    """
     from engine.fetch_data import (
         DownloadError,
         ExtractError,
@@ -148,17 +157,24 @@ def bring_all(
     )
 
     options = Options(args.keep_archives, args.max_size)
-    failed = 0
-    for number, item in enumerate(items):
+    failed = skipped = 0
+    away: set[str] = set()
+    for item in items:
+        if item.hosts & away:
+            skipped += 1
+            continue
         try:
             print(shown(bring(item, root, record, choice, options)), flush=True)
         except UnreachableError as error:
             say(str(error))
-            return failed + len(items) - number
+            failed += 1
+            away |= item.hosts
         except (DownloadError, ExtractError, FetchError) as error:
             say(str(error))
             failed += 1
-    return failed
+    if skipped:
+        say(f"{skipped} more not tried, because {', '.join(sorted(away))} did not answer")
+    return failed + skipped
 
 
 def hints(
@@ -178,6 +194,13 @@ def hints(
     return len(lines)
 
 
+def status(failed: int, left: int, some: bool) -> int:
+    """The exit status. `some`: whether there is anything that did not fail."""
+    if failed and not some:
+        return USAGE
+    return FAILED if failed or left else 0
+
+
 def run_family(args: argparse.Namespace) -> int:
     """What the command line asks for of one family. Returns the exit status."""
     from engine._text import size_text
@@ -188,31 +211,29 @@ def run_family(args: argparse.Namespace) -> int:
     root, choice = args.root or family.root, Choice(args.generators, args.sources)
     if root.exists() and not root.is_dir():
         raise FetchError(f"{root}: expected a folder; found a file")
-    items = find(args, family, root, choice)
+    items, unknown = find(args, family, root, choice)
     record = Record.read(root)
     todo = [i for i in items if args.extract or record.state(i, choice.only(i.entry)) != YES]
     if args.list or args.dry_run:
         if shown_items := todo if args.dry_run else items:
             print("\n".join(table(shown_items, root, record, choice)))
         if args.dry_run:
-            found = space(todo, root, args.keep_archives)
+            found = space(todo, record, args.keep_archives)
             print(f"needs {size_text(found.need)}, free {size_text(found.free)}")
         hints(args, family, root, record, choice)
-        return 0
-    if not items and not any(entry.origin.kind == HAND for entry in family.entries):
+        return status(unknown, 0, bool(items))
+    if not items and not unknown and not any(entry.origin.kind == HAND for entry in family.entries):
         raise FetchError(f"{family.name}: expected something to fetch; nothing fits all of that")
     failed = 0
     if todo:
-        check_space(todo, root, args.keep_archives)
+        check_space(todo, record, args.keep_archives)
         with locked(root):
             failed = bring_all(todo, root, Record.read(root), choice, args)
     for item in items:
         if item not in todo:
             print(shown(root / item.into))
     left = 0 if args.extract else hints(args, family, root, Record.read(root), choice)
-    if failed and failed == len(items):
-        return USAGE
-    return FAILED if failed or left else 0
+    return status(failed + unknown, left, failed < len(items))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
     python scripts/make_csv.py folder data/mine --output data/mine.csv --val_fraction 0.1
     python scripts/make_csv.py ldm data --coco data/COCO --lsun data/train/progan --output data
     python scripts/make_csv.py ldm data --coco data/COCO --reduced --output data
-    python scripts/make_csv.py synthbuster data/synthbuster --reals raise=data/RAISE --output data
+    python scripts/make_csv.py synthbuster data/spai/synthbuster --output data/spai
 
 class is 1 for synthetic and 0 for real; generator and source are columns where they are known.
 Paths start from the CSV's own folder, or from --relative_to, which main.py takes as --csv_root.
@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, load, walk_pictures  # noqa: E402
 from datasets._layout import unexpected  # noqa: E402
+from datasets._paths import split_depths, split_named  # noqa: E402
 from main import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import MISSING, Namer, Row, some  # noqa: E402
@@ -57,21 +58,22 @@ Tables = Mapping[Path, Sequence[Row]]
 
 
 def stated_splits(records: Sequence[Record]) -> list[str]:
-    """The split of each as its first folder says; `test` where no picture's does.
+    """The split of each that one of its folders names; `test` where no picture's does.
 
     Raises:
         LayoutError: only some of the pictures are below a folder named after a split.
     """
-    first = [PurePosixPath(record.key).parts[0] for record in records]
-    if not set(first) & set(SPLITS):
+    folders = [PurePosixPath(record.key).parts[:-1] for record in records]
+    depths = split_depths(folders)
+    if not depths:
         return ["test"] * len(records)
-    for record, name in zip(records, first, strict=True):
-        if name not in SPLITS:
+    for record, parts in zip(records, folders, strict=True):
+        if parts not in depths:
             raise LayoutError(
                 f"{record.key!r}: expected all pictures below {', '.join(SPLITS)}, or none; "
                 "found some: use --split or --val_fraction"
             )
-    return first
+    return [split_named(parts[depths[parts]]) for parts in folders]
 
 
 def drawn_splits(records: Sequence[Record], fraction: float, seed: int) -> list[str]:
@@ -333,7 +335,7 @@ def write(tables: Tables) -> None:
 
 def report(tables: Tables, left_out: Mapping[str, str]) -> None:
     """Paths on standard output; counts, and what was left out, on standard error."""
-    from engine._document import visible
+    from datasets._paths import visible
 
     for path, rows in tables.items():
         counts = Counter((row.split, row.label) for row in rows)

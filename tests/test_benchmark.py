@@ -208,3 +208,12 @@ def test_what_is_missing_of_a_benchmark_is_said() -> None:
     lines = benchmarks.missing(found, group("coco", "", 1) + group("", "dalle2", 1))
     assert lines[0].startswith("12 of the 13 generators of SPAI's evaluation are not there: glide")
     assert lines[1].startswith("4 of the 5 sources") and "fodb" in lines[1]
+
+
+def test_a_missing_cell_is_said() -> None:
+    found = benchmarks.load("cospy_bench")
+    records = [r for s in found.sources for g in ("", *found.generators) for r in group(s, g, 1)]
+    assert benchmarks.missing(found, records) == []
+    gone = ("sbu", found.generators[3])
+    (line,) = benchmarks.missing(found, [r for r in records if (r.source, r.generator) != gone])
+    assert line.startswith(f"1 of the 110 cells of Co-Spy-Bench are not there: {'/'.join(gone)};")

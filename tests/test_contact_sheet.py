@@ -15,6 +15,7 @@ import pytest
 from cli_runner import Cli, script
 from conftest import make_picture
 from PIL import Image
+from trees import write_tree
 
 from datasets import Label, Record
 from datasets._images import UnreadablePicture
@@ -404,3 +405,29 @@ def test_data_that_are_none(cli: Cli, tmp_path: Path) -> None:
     complaint = cli("--data", tmp_path, "--output", tmp_path / "file").complaint
     assert "--output: expected a folder" in complaint
     assert not (tmp_path / "o").exists()
+
+
+# --- benchmarks
+
+
+def test_a_benchmark_has_a_sheet_per_generator(cli: Cli, tmp_path: Path) -> None:
+    tree, output = write_tree("cospy_bench", tmp_path / "bench"), tmp_path / "sheets"
+    done = cli("--benchmark", "cospy_bench", "--data_root", tree.root, "--output", output)
+    assert done.status == 0, done.err
+    names = {path.name for path in output.iterdir()} - {"index.html"}
+    generators = {p.parent.name for p in (tree.root / "synthetic").rglob("*") if p.is_file()}
+    sources = {p.name for p in (tree.root / "synthetic").iterdir()}
+    assert names == {f"fake_{g}.jpg" for g in generators} | {f"real_{s}.jpg" for s in sources}
+    few = tmp_path / "few"
+    words = ("--benchmark", "cospy_bench", "--data_root", tree.root, "--sources", "cc3m")
+    assert cli(*words, "--output", few).status == 0
+    assert {p.name for p in few.glob("real*")} == {"real_cc3m.jpg"}
+
+
+def test_flags_of_benchmarks_and_data_are_not_mixed(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    for words, complaint in (
+        (("--data", tree, "--data_root", tree), "expected --benchmark too"),
+        (("--benchmark", "genimage", "--csv_root", tree), "expected --data too"),
+        (("--benchmark", "genimage", "--data", tree), "not allowed with"),
+    ):
+        assert complaint in cli(*words, "--output", tmp_path / "out").complaint

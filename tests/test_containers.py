@@ -232,7 +232,7 @@ def test_a_test_split_is_not_trained_on(suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [".tar", ".zip", ".lmdb"])
 def test_names_that_lead_out_are_refused(tmp_path: Path, kind: str, name: str) -> None:
     path = WRITERS[kind](tmp_path / f"data{kind}", pngs(["real/a.png", name]))
-    with pytest.raises(LayoutError, match="expected paths that stay inside; found"):
+    with pytest.raises(LayoutError, match="expected paths that stay inside the data; found"):
         datasets.open_path(path)
 
 
@@ -279,6 +279,7 @@ def test_a_folder_is_what_it_holds(tmp_path: Path) -> None:
 def test_names_without_a_family(tmp_path: Path) -> None:
     for name in ("a.7z", "a.png", "nothing", "x" * 5000):
         assert datasets.kind_of(tmp_path / name) is None
+    (tmp_path / "a.7z").touch()
     with pytest.raises(LayoutError, match=r"\.tar, \.zip, \.lmdb, \.mdb, \.parquet; found neither"):
         datasets.open_path(tmp_path / "a.7z")
     for name in ("a.TAR", "a.tar.gz", "a.tgz"):
@@ -829,6 +830,9 @@ def test_archives_that_are_none_are_one_line(tmp_path: Path, cli: Cli) -> None:
     assert "expected" in cli("--input", tmp_path / "none.tar").complaint
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(1024)))
     assert "unpack it first" in cli("--input", tmp_path / "a.tar.gz").complaint
+    message = cli("--phase", "eval", "--data", tmp_path / "a.7z").complaint
+    assert "found no such file or folder" in message
+    (tmp_path / "a.7z").touch()
     assert "found neither" in cli("--phase", "eval", "--data", tmp_path / "a.7z").complaint
 
 
@@ -839,3 +843,41 @@ def test_evaluation_of_an_archive(tmp_path: Path, cli: Cli) -> None:
     assert done.status == 0, done.err
     lines = (output / "scores.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines[1:]] == sorted(TREE)
+
+
+# --- what else lies in a folder
+
+
+def test_archives_beside_pictures_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_tar(tmp_path / "00000.tar", pngs(["a.png"]))
+    (tmp_path / "stray.png").write_bytes(pngs(["a.png"])["a.png"])
+    assert [r.key for r in datasets.open_path(tmp_path, labelled=False)] == ["stray.png"]
+    assert "1 archives beside what is listed, left out, as '00000.tar'" in caplog.text
+
+
+def test_archives_of_another_kind_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_tar(tmp_path / "a.tar", pngs(["real/a.png"]))
+    assert len(datasets.open_path(tmp_path)) == 1 and not caplog.text
+    make_zip(tmp_path / "x.zip", pngs(["real/a.png"]))
+    assert len(datasets.open_path(tmp_path)) == 1
+    assert "1 archives beside what is listed, left out, as 'x.zip'" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [".tar", ".zip", ".lmdb", ".parquet"])
+def test_backslashes_part_folders(tmp_path: Path, kind: str) -> None:
+    files = pngs(["real\\a.png", "fake\\gan\\b.png"])
+    path = tmp_path / f"data{kind}"
+    if kind == ".parquet":
+        rows_of(path, files)
+    else:
+        WRITERS[kind](path, files)
+    found = datasets.open_path(path)
+    assert [(r.key, r.label, r.generator) for r in found] == [
+        ("fake/gan/b.png", FAKE, "gan"),
+        ("real/a.png", REAL, ""),
+    ]
+    assert [read_bytes(r) for r in found] == [files["fake\\gan\\b.png"], files["real\\a.png"]]

@@ -70,7 +70,7 @@ def csv_example(tmp_path: Path) -> Example:
     root = write(tmp_path / "list.csv", "\n".join(lines))
     splits = {"train": {"p/b.png", "p/a.png"}, "val": {"q.png", "p/c d.png"}}
     empty = [tmp_path / "missing.csv", write(tmp_path / "empty.csv", "")]
-    return Example(root, labels, splits, "image, class, split", empty)
+    return Example(root, labels, splits, "the column image (and", empty)
 
 
 def archive_example(
@@ -304,7 +304,7 @@ def test_csv_class_is_required_where_labels_are(tmp_path: Path) -> None:
         csv_file.records(file)
     found = csv_file.records(file, labelled=False)
     assert [record.label for record in found] == [REAL, None, FAKE, None]
-    with pytest.raises(LayoutError, match="expected a class"):
+    with pytest.raises(LayoutError, match="expected a column class; found image"):
         csv_file.records(csv_of(tmp_path, "image", "a.png"))
 
 
@@ -326,7 +326,7 @@ def test_csv_names_a_picture_once(tmp_path: Path) -> None:
 
 
 def test_csv_without_its_columns(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"expected the columns image, .*; found path, class"):
+    with pytest.raises(LayoutError, match=r"expected the column image .*; found path, class"):
         csv_file.records(csv_of(tmp_path, "path,class", "a.png,0"))
     with pytest.raises(LayoutError, match="expected a column split; found image, class"):
         csv_file.records(csv_of(tmp_path, "image,class", "a.png,0"), "train")
@@ -425,3 +425,41 @@ def test_unreadable_picture_is_an_item_with_its_error(tree: Path) -> None:
     assert [records[item.index].key for item in broken] == ["real/000.jpg"]
     assert broken[0].error == "not a picture in any known format"
     assert all(bool(item.error) == (item.value is None) for item in items)
+
+
+# --- names in other spellings, and errors that say what is there
+
+
+@pytest.mark.parametrize("other", ["s\\c.png", "./s/c.png", "s//c.png", "s/./c.png"])
+def test_csv_knows_a_picture_in_any_spelling(tmp_path: Path, other: str) -> None:
+    file = csv_of(tmp_path, "image,class", f"{other},1")
+    record = csv_file.records(file)[0]
+    assert (record.key, record.path) == ("s/c.png", tmp_path / "s" / "c.png")
+    file = csv_of(tmp_path, "image,class", f"{other},1", "s/c.png,0")
+    with pytest.raises(LayoutError, match=r"found 's/c\.png' twice"):
+        csv_file.records(file)
+
+
+def test_csv_with_blanks_and_splits_in_other_words(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, " image , class, split", "a.png,0, Train", "b.png,1 ,valid ")
+    assert [r.key for r in csv_file.records(file, "train")] == ["a.png"]
+    assert [(r.key, r.label) for r in csv_file.records(file, "val")] == [("b.png", FAKE)]
+    assert csv_file.splits(file) == {"train", "val"}
+
+
+def test_csv_without_a_class_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"expected a column class; found image, label$"):
+        csv_file.records(csv_of(tmp_path, "image,label", "a.png,0"))
+
+
+def test_a_path_to_nothing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"nope: expected a folder or .*; found no such file or"):
+        datasets.open_path(tmp_path / "nope")
+
+
+def test_folder_says_what_is_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"expected pictures in real/.*; found a file$"):
+        folder.records(touch(tmp_path / "a.png"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LayoutError, match="empty: expected pictures; found an empty folder"):
+        folder.records(tmp_path / "empty", labelled=False)

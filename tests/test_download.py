@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.client
+import io
 import json
+import socket
+import urllib.error
+import urllib.request
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +231,116 @@ def test_what_is_meant_for_one_host_goes_to_no_other(site: Site, tmp_path: Path)
         download(listed, tmp_path / "z.bin")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("https://a.org/x", "https://a.org/y", True),
+        ("http://a.org/x", "https://a.org/x", False),
+        ("https://a.org/x", "https://a.org:8443/x", False),
+        ("https://a.org/x", "http://a.org/x", None),
+        ("https://a.org/x", "file:///etc/passwd", None),
+    ],
+)
+def test_redirects(old: str, new: str, shown: bool | None) -> None:
+    """Whether the other address is shown who asks; None: it is not asked at all."""
+    asked = urllib.request.Request(old, headers={"Authorization": "Bearer secret"})
+    follow = functools.partial(
+        _http._Redirects().redirect_request,
+        asked, io.BytesIO(), 302, "Found", http.client.HTTPMessage(), new,
+    )  # fmt: skip
+    if shown is None:
+        with pytest.raises(DownloadError, match="refused: it leads to"):
+            follow()
+        return
+    found = follow()
+    assert found is not None and found.full_url == new
+    assert found.has_header("Authorization") == shown
+
+
+@pytest.mark.parametrize(
+    ("seen", "condition"),
+    [
+        ({"ETag": '"a"', "Last-Modified": "Mon"}, '"a"'),
+        ({"ETag": 'W/"a"', "Last-Modified": "Mon"}, "Mon"),
+        ({"Last-Modified": "Mon"}, "Mon"),
+        ({"ETag": 'W/"a"'}, None),
+        ({}, None),
+    ],
+)
+def test_the_condition_of_a_request_that_goes_on(
+    site: Site, tmp_path: Path, seen: dict[str, str], condition: str | None
+) -> None:
+    """Weak tags do not say that bytes are the same (RFC 9110, 13.1.5)."""
+    (tmp_path / "x.bin.part").write_bytes(CONTENT[:1000])
+    note = {"size": None, "checksum": None, "seen": seen}
+    (tmp_path / "x.bin.part.json").write_text(json.dumps(note))
+    download(remote(site, checked=False), tmp_path / "x.bin")
+    assert site.requests()[0] == "/x.bin bytes=1000-"
+    assert site.asked[0][2].get("If-Range") == condition
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT
+
+
+def refusal(code: int, **headers: str) -> urllib.error.HTTPError:
+    message = http.client.HTTPMessage()
+    for name, value in headers.items():
+        message[name.replace("_", "-")] = value
+    return urllib.error.HTTPError("http://a.org/x", code, "no", message, io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    ("after", "least", "most"),
+    [
+        (None, 1, 1), ("7", 7, 7), ("0", 1, 1), ("9999999999", 120, 120), ("soon", 1, 1),
+        ("-5", 1, 1), (formatdate(1_000_060), 60, 60), (formatdate(0), 1, 1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_server_that_says_when_to_come_again(
+    monkeypatch: pytest.MonkeyPatch, code: int, after: str | None, least: float, most: float
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(_http.time, "sleep", slept.append)
+    monkeypatch.setattr(_http.time, "time", lambda: 1_000_000.0)
+    _http._Tries("x").failed(refusal(code, **({"Retry_After": after} if after else {})))
+    assert least <= slept[0] <= most and len(slept) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (http.client.IncompleteRead(b"1", 5), False),
+        (http.client.BadStatusLine("?"), False),
+        (refusal(503), False),
+        (http.client.RemoteDisconnected("gone"), True),
+        (urllib.error.URLError("no route"), True),
+        (TimeoutError("timed out"), True),
+    ],
+)
+def test_hosts_that_answer(monkeypatch: pytest.MonkeyPatch, error: Exception, away: bool) -> None:
+    monkeypatch.setattr(_http.time, "sleep", lambda _: None)
+    tries = _http._Tries("x")
+    with pytest.raises(DownloadError, match="goes on") as caught:
+        for _ in range(_http.TRIES):
+            tries.failed(error)
+    assert isinstance(caught.value, UnreachableError) == away
+
+
+def test_an_answer_that_stalls_comes_from_a_host(site: Site, tmp_path: Path) -> None:
+    listed = remote(site)
+
+    def stall(_: int) -> bytes:
+        raise TimeoutError("timed out")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_http.http.client.HTTPResponse, "read", lambda _, size=-1: stall(size))
+        with pytest.raises(DownloadError, match="timed out") as caught:
+            download(listed, tmp_path / "x.bin")
+        assert not isinstance(caught.value, UnreachableError)
+        with pytest.raises(DownloadError, match="timed out") as caught:
+            get_json(listed.url)
+        assert not isinstance(caught.value, UnreachableError)
+
+
 def test_interrupted_downloads_keep_what_came(site: Site, tmp_path: Path) -> None:
     seen = 0
 
@@ -265,6 +382,18 @@ def test_the_hub_without_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         _services.list_files(Origin("hub", "a/b"))
 
 
+@pytest.mark.parametrize("failure", [ConnectionRefusedError(111, "no"), socket.gaierror(-2, "no")])
+def test_the_hub_that_cannot_be_reached(
+    services: Site, monkeypatch: pytest.MonkeyPatch, failure: OSError
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("its transport's own") from failure
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_tree", fail)
+    with pytest.raises(DownloadError, match=r"cannot reach http://127.*: check the connection, or"):
+        _services.list_files(Origin("hub", "a/b"))
+
+
 def test_the_hub_has_no_such_repository(services: Site) -> None:
     with pytest.raises(DownloadError, match="a/b") as caught:
         _services.list_files(Origin("hub", "a/b"))
@@ -303,6 +432,26 @@ def test_plain_addresses(site: Site) -> None:
     assert _services.list_files(Origin("url", url)) == [Remote("x.zip", url, len(CONTENT))]
     site.lengths = False
     assert get_size(url) is None
+
+
+@pytest.mark.parametrize("code", [403, 405, 501, 404])
+def test_a_server_that_knows_no_head(
+    site: Site, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    site.files["/x.zip"] = CONTENT
+    plain = _http.request
+
+    def request(url: str, headers: Any = None, method: str = "GET") -> Any:
+        if method == "HEAD":
+            raise refusal(code)
+        return plain(url, headers, method)
+
+    monkeypatch.setattr(_http, "request", request)
+    if code == 404:
+        with pytest.raises(DownloadError, match="answered 404"):
+            get_size(f"{site.url}/x.zip")
+    else:
+        assert get_size(f"{site.url}/x.zip") == len(CONTENT)
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,35 @@ def refused(parts: list[Path], target: Path, message: str, **more: object) -> st
         (["X.zip", "X.z02"], "X.zip", ["X.z02", "X.zip"], "X.z01"),
         (["X.z01"], "X.zip", ["X.z01"], "X.zip"),
         (["X.zip.001", "X.zip.002"], "X.zip", ["X.zip.001", "X.zip.002"], None),
+        (["X.7z.1000", *(f"X.7z.{n:03}" for n in range(1, 1000))], "X.7z",
+         [*(f"X.7z.{n:03}" for n in range(1, 1000)), "X.7z.1000"], None),
+        (["X.tgz.ab"], "X.tgz", ["X.tgz.ab"], "X.tgz.aa"),
+        (["X.7z.003"], "X.7z", ["X.7z.003"], "X.7z.001"),
+        (["X.tar.gz.sha"], "X.tar.gz.sha", ["X.tar.gz.sha"], None),
+        (["X.tar.gz.2023"], "X.tar.gz.2023", ["X.tar.gz.2023"], None),
     ],
 )  # fmt: skip
 def test_grouping(names: list[str], name: str, parts: list[str], missing: str | None) -> None:
     (found,) = group(names)
     assert (found.name, list(found.parts), found.missing) == (name, parts, missing)
+
+
+@pytest.mark.parametrize("ending", ["aa", "0", "1", "01", "001"])
+def test_files_that_are_named_like_parts(tmp_path: Path, ending: str) -> None:
+    """Sums and notes beside an archive belong to no archive."""
+    whole = make_tar(tmp_path / "x.tar.gz", FILES)
+    size, first = whole.stat().st_size // 4 + 1, int(ending) if ending.isdigit() else 0
+    parts = cut(whole, size, lambda n: f".{n + first:0{len(ending)}}" if ending.isdigit()
+                else f".a{'abcd'[n]}")  # fmt: skip
+    strays = ["x.tar.gz.txt", "x.tar.gz.sha", "x.tar.gz.md", "x.tar.gz.2023"]
+    for name in strays:
+        (tmp_path / name).write_bytes(b"about x")
+    found = {one.name: one for one in group(path.name for path in tmp_path.iterdir())}
+    assert set(found) == {"x.tar.gz", *strays}
+    assert found["x.tar.gz"].parts == tuple(part.name for part in parts)
+    assert found["x.tar.gz"].missing is None
+    assert extract([parts[2]], tmp_path / "out") == Summary(6, 0)
+    refused([tmp_path / "x.tar.gz.sha"], tmp_path / "other", "expected an archive")
 
 
 def test_other_folders_are_other_archives() -> None:
@@ -98,7 +122,7 @@ def test_reading_parts_as_one(tmp_path: Path) -> None:
             joined.seek(start)
             assert joined.read(size) == content[start : start + size]
         assert joined.seek(-5, io.SEEK_END) == 9995
-        with pytest.raises(ValueError, match="within the file"):
+        with pytest.raises(OSError, match="within the file"):
             joined.seek(-1)
     assert Joined(parts, 100, 2000).readall() == content[100:2100]
     assert Joined([parts[0], b"tail"]).readall() == content[:777] + b"tail"
@@ -107,9 +131,14 @@ def test_reading_parts_as_one(tmp_path: Path) -> None:
 # --- every kind
 
 
-@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
-def test_tars(tmp_path: Path, ending: str) -> None:
-    path = make_tar(tmp_path / f"x.{ending}", {"./": b"", "./a/": b""} | FILES)
+@pytest.mark.parametrize(
+    ("ending", "same"),
+    [("tar", "tar"), ("tar.gz", "tar.gz"), ("tgz", "tgz"), ("tar.bz2", "tar.bz2"),
+     ("tbz2", "tar.bz2"), ("tbz", "tar.bz2"), ("tar.xz", "tar.xz"), ("txz", "tar.xz")],
+)  # fmt: skip
+def test_tars(tmp_path: Path, ending: str, same: str) -> None:
+    made = make_tar(tmp_path / f"y.{same}", {"./": b"", "./a/": b""} | FILES)
+    path = made.rename(tmp_path / f"x.{ending}")
     seen: list[int] = []
     assert extract([path], tmp_path / "out", advance=seen.append) == Summary(6, 0)
     assert tree_of(tmp_path / "out") == FILES
@@ -323,6 +352,13 @@ NAMES = {
     "newline": ("a/b\nc.png", "has control characters"),
     "terminal": ("a/\x1b[2J.png", "has control characters"),
     "temporary": (f"a/{_target.TEMPORARY}", "has no file name to unpack to"),
+    "record": (_target.RECORD, "has a name that is kept free"),
+    "record in the making": (f"./{_target.RECORD}.part", "has a name that is kept free"),
+    "record in capitals": (_target.RECORD.upper(), "has a name that is kept free"),
+    "lock": (_target.LOCK, "has a name that is kept free"),
+    "downloads": (f"{_target.ARCHIVES}/hub/a/b/x.zip", "has a name that is kept free"),
+    "doubt": (_target.DOUBT, "has a name that is kept free"),
+    "inner": (f"a/{_target.INNER}/x.zip", "has a name that is kept free"),
 }
 
 
@@ -485,6 +521,28 @@ def test_a_zip_that_says_less_or_more_than_it_holds(tmp_path: Path) -> None:
         path.write_bytes(content)
         refused([path], tmp_path / "out", "its member 'a.png' is damaged|expected 5000 bytes")
         assert tree_of(tmp_path / "out") == {}
+
+
+def test_names_that_are_cut_at_a_zero_byte(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "x.zip", {"a.png_b.exe": b"1"})
+    path.write_bytes(path.read_bytes().replace(b"a.png_b.exe", b"a.png\0b.exe"))
+    refused([path], tmp_path / "out", "has no plain name")
+    assert tree_of(tmp_path / "out") == {}
+
+
+def test_an_empty_zip(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "x.zip", {})
+    refused([path], tmp_path / "out", "expected files to unpack; found none that are wanted")
+
+
+def test_an_endless_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_untar, "MAX_PADDING", 1 << 20)
+    plain = make_tar(tmp_path / "x.tar", FILES).read_bytes()
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(gzip.compress(plain + bytes(1 << 19)))
+    extract([path], tmp_path / "out")
+    path.write_bytes(gzip.compress(plain + bytes(3 << 20)))
+    refused([path], tmp_path / "out", "headers or an end of unusual length")
 
 
 def test_members_that_overlap(tmp_path: Path) -> None:

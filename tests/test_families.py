@@ -263,7 +263,8 @@ def test_cospy_tells_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptur
     assert "mine: no pictures; found images.tar.gz" in caplog.text
     assert "sbu: 1 pictures beside the folders, left out" in caplog.text
     (tree.root / "synthetic" / "MSCOCO").mkdir()
-    assert "expected mscoco once; found mscoco as well" in wrong("cospy_bench", tree)
+    message = wrong("cospy_bench", tree)
+    assert "expected mscoco once; found" in message and "MSCOCO and" in message
 
 
 # --- AIGCDetectionBenchMark, CNNDet
@@ -338,3 +339,138 @@ def test_genimage_wants_each_subset_once(tmp_path: Path, caplog: pytest.LogCaptu
     assert "<subset>/{train,val}" in wrong("genimage", tree, "val", sources=("glide",))
     shutil.copytree(tree.root / "imagenet_ai_0508_adm", tree.root / "ADM")
     assert "expected adm once" in wrong("genimage", tree)
+
+
+# --- one class alone, spellings, levels, links
+
+
+@pytest.mark.parametrize(
+    ("family", "folder", "kind", "others"),
+    [
+        ("aigcdetect", "test/ADM", "0_real", "mine,progan"),
+        ("aigcdetect", "test/ADM", "1_fake", "mine,progan"),
+        ("genimage", "imagenet_glide/val", "nature", "adm,biggan,midjourney"),
+    ],
+)
+def test_a_generator_without_one_class_is_refused(
+    family: str, folder: str, kind: str, others: str, tmp_path: Path
+) -> None:
+    tree = write_tree(family, tmp_path)
+    shutil.rmtree(tree.root / folder / kind)
+    message = wrong(family, tree)
+    what = "synthetic" if kind == "1_fake" else "real"
+    assert f"{tree.root / folder}: expected real and synthetic pictures; found no {what}" in message
+    assert f"or leave it out by --sources {others}" in message
+    assert found(family, tree, sources=tuple(others.split(",")))
+    if family == "genimage":
+        assert described(found(family, tree, "train")).keys() == tree.splits["train"]
+
+
+@pytest.mark.parametrize(
+    ("family", "one", "other", "name"),
+    [
+        ("aigcdetect", "test/ADM", "test/adm", "ADM"),
+        ("drct2m", "sdxl-turbo", "sdxl_turbo", "sdxl-turbo"),
+        ("in_the_wild", "DALL-E 3", "dalle3", "DALL-E 3"),
+    ],
+)
+def test_two_spellings_of_one_generator_are_refused(
+    family: str, one: str, other: str, name: str, tmp_path: Path
+) -> None:
+    tree = write_tree(family, tmp_path)
+    shutil.copytree(tree.root / one, tree.root / other)
+    message = wrong(family, tree)
+    assert f"expected {name} once; found" in message
+    assert str(tree.root / one) in message and str(tree.root / other) in message
+
+
+def test_aigcdetect_as_its_archive_unpacks(tmp_path: Path) -> None:
+    tree = write_tree("aigcdetect", tmp_path)
+    (tree.root / "test").rename(tree.root / "test_set")
+    rows = {key.replace("test/", "test_set/", 1): row for key, row in tree.pictures.items()}
+    assert described(found("aigcdetect", tree)) == rows
+
+
+@pytest.mark.parametrize("inner", ["test", "test_set", ""])
+def test_aigcdetect_from_above_is_refused(inner: str, tmp_path: Path) -> None:
+    tree = write_tree("aigcdetect", tmp_path / "above")
+    place = tree.root / inner if inner else tree.root.parent / "flat"
+    (tree.root / "test").rename(place)
+    if not inner:
+        shutil.rmtree(tree.root)
+    tree.root = tree.root.parent
+    message = wrong("aigcdetect", tree)
+    assert "(ADM, progan)" in message and datasets.load("aigcdetect").LAYOUT in message
+
+
+@pytest.mark.parametrize(
+    ("family", "place"),
+    [
+        ("cospy_bench", "mscoco2017"), ("cospy_bench", "mscoco2017/val2017"),
+        ("cospy_bench", "real_image_examples"), ("cospy_bench", "synthetic"),
+        ("cospy_bench", "synthetic/mscoco"), ("cnndet", "train"), ("genimage", "imagenet_glide"),
+        ("genimage", "imagenet_glide/train"), ("drct2m", "mscoco2017"), ("drct2m", "sdxl-turbo"),
+        ("drct2m", "sdxl-turbo/val2017"), ("aigcdetect", "test"), ("aigcdetect", "test/ADM"),
+        ("in_the_wild", "Lexica"), ("ldm", "latent_diffusion_trainingset"),
+        ("ldm", "latent_diffusion_trainingset/train"),
+    ],
+)  # fmt: skip
+def test_links_are_followed_where_the_layout_has_a_name(
+    family: str, place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = write_tree(family, tmp_path)
+    shutil.move(tree.root / place, tmp_path / "target")
+    (tree.root / place).symlink_to(tmp_path / "target", target_is_directory=True)
+    assert described(found(family, tree)) == tree.pictures
+    assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("family", "place"), [("cospy_bench", "synthetic/mscoco/mine"), ("aigcdetect", "test/other")]
+)
+def test_links_are_left_out_where_any_name_would_do(
+    family: str, place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = write_tree(family, tmp_path)
+    (tree.root / place).symlink_to(tree.root, target_is_directory=True)
+    assert described(found(family, tree)) == tree.pictures
+    assert f"{tree.root / place}: a link to a folder, left out" in caplog.text
+
+
+def test_a_link_in_a_circle_is_no_folder(tmp_path: Path) -> None:
+    tree = write_tree("cnndet", tmp_path)
+    (tree.root / "progan_train").symlink_to("progan_train")
+    assert described(found("cnndet", tree)) == tree.pictures
+
+
+@pytest.mark.parametrize(
+    ("family", "empty"),
+    [
+        ("cospy_bench", "flickr-annotations"),
+        ("cnndet", "TRAIN"),
+        ("genimage", "imagenet_glide/TRAIN"),
+    ],
+)
+def test_an_empty_folder_hides_no_other(family: str, empty: str, tmp_path: Path) -> None:
+    tree = write_tree(family, tmp_path)
+    (tree.root / empty).mkdir()
+    assert described(found(family, tree)) == tree.pictures
+
+
+def test_cospy_takes_the_first_place_with_pictures(tmp_path: Path) -> None:
+    tree = cospy(tmp_path)
+    tree.write("flickr-annotations/notes.txt", "x")
+    assert described(found("cospy_bench", tree)) == tree.pictures
+
+
+def test_cospy_never_takes_fakes_for_reals(tmp_path: Path) -> None:
+    """Where the fakes' folders lie at the top, that of flickr is called as the reals' may be."""
+    tree = cospy(tmp_path)
+    for folder in (tree.root / "synthetic").iterdir():
+        folder.rename(tree.root / folder.name)
+    (tree.root / "synthetic").rmdir()
+    flickr = [r for r in found("cospy_bench", tree, sources=("flickr",)) if r.label == REAL]
+    assert {r.key.split("/")[0] for r in flickr} == {"flickr30k"}
+    shutil.rmtree(tree.root / "flickr30k")
+    message = wrong("cospy_bench", tree, sources=("flickr",))
+    assert "found cc3m, flickr, mscoco, mscoco2017, real_image_examples" in message

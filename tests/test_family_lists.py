@@ -154,7 +154,7 @@ def test_spai_takes_other_names_where_their_kind_is_said(
         ("fake_x.csv", ["image", "../a.png"], "expected paths that stay inside"),
         ("fake_x.csv", ["image", "/etc/a.png"], "expected paths that stay inside"),
         ("fake_x.csv", ["image", "a.png", "./a.png"], "'fake_x/a.png' twice"),
-        ("fake_x.csv", ["path,class", "a.png,1"], "expected the columns image, class, split"),
+        ("fake_x.csv", ["path,class", "a.png,1"], "expected the column image"),
         ("sd14.csv", ["image", "a.png"], "expected one CSV for sd14; found fake_sd14.csv and sd14"),
     ],
 )
@@ -247,5 +247,54 @@ def test_in_the_wild_says_what_it_leaves_out(
         if folder.name[0] != "F":
             shutil.rmtree(folder)
     message = wrong("in_the_wild", tree)
-    assert message.endswith(r"found 'Flux\nand more'")
+    assert message.endswith(r"found Flux\nand more")
     assert datasets.load("in_the_wild").LAYOUT in message
+
+
+# --- lists and CSV files in other states
+
+
+@pytest.mark.parametrize("start", ["", "val/IF-CC95K/"])
+def test_a_list_whose_first_folder_is_not_there(tmp_path: Path, start: str) -> None:
+    """A download in part: the rest keeps the labels of the list."""
+    lines = [f"{start}lost{number % 7}/{number}.png 0" for number in range(500)]
+    lines[400:400] = [f"{start}IF-ddim-25-15K/0000{number}.png 1" for number in range(2)]
+    rows = of_if(mpbench(tmp_path, *lines))
+    assert len(rows) == 502
+    assert rows[f"{IF}/00000.png"] == (REAL, "", "")
+
+
+@pytest.mark.parametrize("there", [0, 150, 299])
+def test_a_list_of_which_few_pictures_are_there(tmp_path: Path, there: int) -> None:
+    lines = [f"lost/{number}.png 0" for number in range(300)]
+    lines[there] = "IF-ddim-25-15K/anything.png 1"
+    rows = of_if(mpbench(tmp_path, *lines))
+    assert rows[f"{IF}/anything.png"] == (REAL, "", "") and len(rows) == 300
+
+
+def test_a_list_of_names_alone_is_of_the_set_it_is_called_after(tmp_path: Path) -> None:
+    tree = write_tree("mpbench", tmp_path)
+    file = tree.root / "MetaData/val/Midjourneyv5-5K.csv"
+    lines = [f"lost{number}.png 0" for number in range(5000)]
+    lines[4990] = "00000.png 1"
+    file.write_text("\n".join(lines))
+    rows = described(found("mpbench", tree))
+    assert rows["ImageData/val/Midjourneyv5-5K/00000.png"] == (REAL, "", "")
+
+
+def test_spai_takes_names_in_any_spelling(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tree = write_tree("spai", tmp_path)
+    for old, new in (
+        ("real_coco", "Real_COCO"),
+        ("fake_sd14", "fake_SD1.4"),
+        ("fake_dalle2", "DALLE2"),
+    ):
+        (tree.root / f"{old}.csv").rename(tree.root / f"{new}.csv")
+    (tree.root / "fake_My Own.csv").write_text("image,class,split\nown.png,1, Test\n")
+    records = found("spai", tree)
+    assert {r.generator for r in records} == {"", "sd14", "dalle2", "My Own"}
+    assert {r.source for r in records} == {"", "coco", "raise"}
+    assert not caplog.text
+    assert "fake_My Own/own.png" in {r.key for r in found("spai", tree, "test")}
+    shutil.copy(tree.root / "DALLE2.csv", tree.root / "fake_dalle2.csv")
+    assert "expected one CSV for dalle2" in wrong("spai", tree)

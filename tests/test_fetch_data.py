@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,23 @@ from archive_makers import cut, make_7z, make_disks, make_tar, make_zip, picture
 from cli_runner import Cli, Done, script
 from conftest import ROOT
 from huggingface_hub import constants
-from web_site import Site, hub, modelscope, services, sha, site
+from web_site import Site, hub, modelscope, services, sha, site, zenodo
 
-from engine import _http, benchmark, progress, sources
+from engine import _http, _target, benchmark, progress, sources
+from engine import fetch_data as fetch_data_engine
 from engine._items import _item
 from engine.config import ConfigError
-from engine.fetch_data import ARCHIVES, Choice, FetchError, locked, offered, space
+from engine.fetch_data import (
+    ARCHIVES,
+    Choice,
+    FetchError,
+    Record,
+    brought,
+    choose,
+    locked,
+    offered,
+    space,
+)
 from engine.sources import family_named, read_sources
 from scripts import fetch_data
 
@@ -51,7 +63,8 @@ def test_the_sources_are_valid() -> None:
         ("cospy_bench", "sbu/segmind@SSD-1B/images_with_metadata.tar.gz",
          "synthetic/sbu/segmind@SSD-1B", "segmind@SSD-1B"),
         ("cospy_bench", "real_image_examples.zip", "real_image_examples", "real"),
-        ("cospy_bench", "val2017.zip", "mscoco2017/val2017", "real"),
+        ("cospy_bench", "mscoco2017.zip", "mscoco2017", "real"),
+        ("ldm", "mscoco2017.zip", "coco", "real"),
         ("drct2m", "images/sd-turbo.zip", "sd-turbo", "sd-turbo"),
         ("genimage", "imagenet_ai_0508_adm.zip", "imagenet_ai_0508_adm", "adm"),
         ("genimage", "imagenet_glide.zip", "imagenet_glide", "glide"),
@@ -71,6 +84,17 @@ def test_where_files_go(family: str, name: str, into: str | None, generator: str
     assert (item and item.into.as_posix(), item and item.generator) == (into, generator)
 
 
+def test_everything_comes_over_tls_or_has_a_checksum() -> None:
+    for family in read_sources().values():
+        assert not [origin for origin in family.origins if origin.where.startswith("http:")]
+
+
+def test_the_fetched_parts_of_a_benchmark_lie_below_it() -> None:
+    """make_csv.py writes paths from the folder of SPAI's CSV files on."""
+    families = read_sources()
+    assert families["synthbuster"].root.is_relative_to(families["spai"].root)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -85,6 +109,8 @@ def test_where_files_go(family: str, name: str, into: str | None, generator: str
         ({"strip": "some"}, "f.files.0..strip: expected a list of texts"),
         ({"strip": ["{other}"]}, "expected holes of archive, generator"),
         ({"more": 1}, "f.files.0.: expected keys of .*; found 'more'"),
+        ({"only": "a"}, "f.files.0..only: expected a list of texts"),
+        ({"only": ["a"], "inside": True}, "f.files.0.: expected one of inside, only; found 'both'"),
         ({"sources": "a"}, "f.files.0..sources: expected a list of texts"),
     ],
 )
@@ -320,6 +346,116 @@ def test_a_file_that_changed_at_its_origin(world: World, run: Cli) -> None:
     assert (world.root / "synthetic/sbu/flow/000.png").read_bytes() == files["flow/000.png"]
 
 
+def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, call: Callable[[], Done]) -> None:
+    """Interrupts a call when it has unpacked so many files."""
+    write, written = _target.Target.write, 0
+
+    def stop(target: _target.Target, final: Path, size: int) -> Any:
+        nonlocal written
+        written += 1
+        if written > count:
+            raise KeyboardInterrupt
+        return write(target, final, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_target.Target, "write", stop)
+        assert call().status == 130
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
+@pytest.mark.parametrize("had", ["all", "some", "none"])
+def test_an_interrupted_update(
+    world: World, run: Cli, kind: str, had: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was there of the old version, with the same sizes, becomes the new one."""
+    old = pictures(8, "set", 2000)
+    new = {name: content[::-1] for name, content in old.items()}
+    make = make_zip if kind == "zip" else make_tar
+
+    def offer(files: dict[str, bytes]) -> None:
+        path = make(world.folder / f"x.{kind}", files)
+        hub(world.site, "a/x", {f"x.{kind}": path.read_bytes()})
+
+    world.write(x=[{"hub": "a/x", "match": f"x.{kind}"}])
+    offer(old)
+    if had == "all":
+        assert run("x").status == 0
+    elif had == "some":
+        stop_after(4, monkeypatch, lambda: run("x"))
+        assert rows_of(run("x", "--list"))[0]["there"] == "part"
+    offer(new)
+    stop_after(3, monkeypatch, lambda: run("x"))
+    state = rows_of(run("x", "--list"))[0]["there"]
+    assert state == ("part" if had == "none" else "changed")
+    assert run("x").status == 0
+    assert world.tree() == new and rows_of(run("x", "--list"))[0]["there"] == "yes"
+
+
+def test_an_interrupted_update_that_is_taken_back(
+    world: World, run: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = pictures(8, "set", 2000)
+    versions = [
+        make_zip(world.folder / "x.zip", files).read_bytes()
+        for files in (old, {name: content[::-1] for name, content in old.items()})
+    ]
+    world.write(x=[{"hub": "a/x", "match": "x.zip"}])
+    for number, content in enumerate((*versions, versions[0])):
+        hub(world.site, "a/x", {"x.zip": content})
+        if number == 1:
+            stop_after(3, monkeypatch, lambda: run("x"))
+        else:
+            assert run("x").status == 0
+    assert world.tree() == old
+
+
+def test_an_update_with_more_parts(world: World, run: Cli) -> None:
+    old = pictures(8, "set", 2000)
+    new = {name: content[::-1] for name, content in old.items()}
+    world.write(x=[{"hub": "a/x", "match": "x.zip"}])
+    for files, size in ((old, 9000), (new, 5000)):
+        parts = cut(make_zip(world.folder / "x.zip", files), size, lambda n: f".{n}")
+        hub(world.site, "a/x", {part.name: part.read_bytes() for part in parts})
+        assert run("x").status == 0
+        assert world.tree() == files
+
+
+def test_an_update_of_some_generators_updates_all_that_are_there(world: World, run: Cli) -> None:
+    old = {f"{name}/{n}.png": name.encode() * 50 for name in ("gan", "vae", "sd") for n in "12"}
+    new = {name: content.upper() for name, content in old.items()}
+    world.write(x={"generators": ["gan", "vae", "sd"], "files": [
+        {"hub": "a/x", "match": "x.zip", "inside": True}]})  # fmt: skip
+
+    def fetch(files: dict[str, bytes], generators: str) -> None:
+        path = make_zip(world.folder / "x.zip", files)
+        hub(world.site, "a/x", {"x.zip": path.read_bytes()})
+        assert run("x", "--generators", generators).status == 0
+
+    fetch(old, "gan,vae")
+    fetch(new, "gan")
+    assert world.tree() == {name: data for name, data in new.items() if not name.startswith("sd")}
+    fetch(new, "vae,sd")
+    assert world.tree() == new
+
+
+def test_only_some_folders_of_an_archive(world: World, run: Cli) -> None:
+    files = {f"coco/{year}/{n}.jpg": year.encode() * 50 for year in ("train", "val") for n in "12"}
+    hub(world.site, "a/x", {"x.zip": make_zip(world.folder / "x.zip", files).read_bytes()})
+    world.write(x=[{"hub": "a/x", "match": "x.zip", "into": "c", "strip": ["coco"],
+                    "only": ["val"]}])  # fmt: skip
+    assert run("x").status == 0
+    assert set(world.tree()) == {"c/val/1.jpg", "c/val/2.jpg"}
+    assert rows_of(run("x", "--list"))[0]["there"] == "yes"
+
+
+@pytest.mark.parametrize("name", [".archives", ".FETCHED.json"])
+def test_folders_that_are_kept_free(world: World, run: Cli, name: str) -> None:
+    hub(world.site, "a/x", {f"{name}.zip": b"1"})
+    world.write(x=[{"hub": "a/x", "match": "{generator}.zip", "into": "{generator}"}])
+    assert "has a name that is kept free" in run("x").err
+    assert world.downloads() == []
+
+
 def test_one_failure_does_not_stop_the_others(world: World, run: Cli) -> None:
     place = "/datasets/a/bench/resolve/main/sbu/gan/images.tar.gz"
     good = world.site.files[place]
@@ -346,12 +482,36 @@ def test_names_at_the_origin_that_lead_elsewhere(world: World, run: Cli) -> None
     assert world.downloads() == []
 
 
+MOVED = "fetch_data.py: hub:a/misc: expected reals.zip; found no such file there any more\n"
+
+
 def test_an_origin_without_its_files(world: World, run: Cli) -> None:
     hub(world.site, "a/misc", {"README.md": b"moved"})
-    assert (
-        "hub:a/misc: expected reals.zip; found no such file there any more"
-        in run("bench").complaint
-    )
+    assert MOVED in run("bench", "--generators", "real").err
+    listed = run("bench", "--list")
+    assert listed.status == 1 and listed.err == MOVED
+    assert [row["file"] for row in rows_of(listed)] == [*world.tars]
+    assert run("bench", "--dry_run").status == 1
+    done = run("bench")
+    assert done.status == 1 and done.err.startswith(MOVED)
+    assert world.tree() == world.expected
+    again = run("bench")
+    assert again.status == 1 and len(again.out.splitlines()) == 3
+
+
+def test_origins_that_cannot_be_asked(world: World, run: Cli) -> None:
+    """What lies there is unpacked all the same, and no name is called unknown."""
+    entry = {"hand": "get it", "match": "mine.zip", "into": "mine", "generator": "own"}
+    world.write(mixed=[*world.families["bench"]["files"], entry])
+    make_zip(world.root / "mine.zip", pictures(2, "x"))
+    world.site.files.clear()
+    done = run("mixed")
+    assert done.status == 1 and done.out == f"{world.root / 'mine'}\n"
+    assert "a/bench" in done.err and "a/misc" in done.err and "by hand: get it" not in done.err
+    for words in (["--list"], []):
+        done = run("bench", *words, "--generators", "gan")
+        assert (done.status, done.out) == (2, "") and "a/bench" in done.err
+        assert "expected some of" not in done.err
 
 
 def test_space(world: World, run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,15 +524,32 @@ def test_space(world: World, run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_space_counts(world: World, run: Cli) -> None:
-    items = offered(family_named("bench"), Choice())
+    items, _ = offered(family_named("bench"), Choice())
+    record = Record(world.root)
     sizes = [item.size or 0 for item in items]
     unpacked = sum(round(size * 1.1) for size in sizes)
-    assert space(items, world.root, keep=True).need == unpacked + sum(sizes)
-    assert space(items, world.root, keep=False).need == unpacked + max(sizes)
+    assert space(items, record, keep=True).need == unpacked + sum(sizes)
+    assert space(items, record, keep=False).need == unpacked + max(sizes)
     part = world.root / ARCHIVES / "hub/a/misc/reals.zip.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(bytes(1000))
-    assert space(items, world.root, keep=True).need == unpacked + sum(sizes) - 1000
+    assert space(items, record, keep=True).need == unpacked + sum(sizes) - 1000
+
+
+def test_space_for_the_rest(
+    world: World, run: Cli, split: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was unpacked before an interruption needs no space again."""
+    stop_after(3, monkeypatch, lambda: run("gen", "--extract", split[0]))
+    family = family_named("gen")
+    (item,) = choose(family, brought(family, [split[0]]), Choice())
+    need = space([item], Record.read(world.root), keep=False).need
+    assert need == round((item.size or 0) * 1.1) - 3 * 3000
+    assert space([item], Record(world.root), keep=False).need == need + 3 * 3000
+    usage = shutil.disk_usage(world.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
+    assert run("gen", "--extract", split[0]).status == 0
+    assert len(world.tree()) == 5
 
 
 def test_the_largest_size(world: World, run: Cli) -> None:
@@ -413,6 +590,24 @@ def test_a_server_that_goes_away(world: World, run: Cli, monkeypatch: pytest.Mon
     done = run("bench")
     assert done.status == 2 and len(set(tried)) == 1 and len(tried) == _http.TRIES
     assert done.err.count("Connection refused: the same command goes on") == 1
+    host = world.site.url.partition("://")[2]
+    assert f"3 more not tried, because {host} did not answer" in done.err
+
+
+def test_other_hosts_than_the_one_that_went_away(world: World, run: Cli) -> None:
+    """Nor does it stop what lies there."""
+    content = make_zip(world.folder / "z.zip", pictures(2, "z")).read_bytes()
+    zenodo(world.site, "1", {"z.zip": content})
+    rows = json.loads(world.site.files["/api/records/1"])
+    rows["files"][0]["links"]["self"] = "http://127.0.0.1:1/z.zip"
+    world.site.files["/api/records/1"] = json.dumps(rows).encode()
+    entry = {"hand": "get it", "match": "mine.zip", "into": "mine", "generator": "own"}
+    first = {"zenodo": "1", "match": "z.zip", "into": "z"}
+    world.write(mixed=[first, *world.families["bench"]["files"], entry])
+    make_zip(world.root / "mine.zip", pictures(2, "x"))
+    done = run("mixed")
+    assert done.status == 1 and "127.0.0.1:1" in done.err and "not tried" not in done.err
+    assert len(done.out.splitlines()) == 5 and (world.root / "mine").is_dir()
 
 
 def test_two_at_once(world: World, run: Cli) -> None:
@@ -505,7 +700,9 @@ def test_several_generators_in_one_archive(world: World, run: Cli) -> None:
     assert world.site.requests().count(place) == 3
 
 
-def test_a_file_in_the_hubs_cache_serves(world: World, run: Cli) -> None:
+def test_a_file_in_the_hubs_cache_serves(
+    world: World, run: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = world.tars["sbu/flow/images.tar.gz"]
     commit = "0123456789abcdef0123456789abcdef01234567"
     base = Path(constants.HF_HUB_CACHE) / "datasets--a--bench"
@@ -518,7 +715,12 @@ def test_a_file_in_the_hubs_cache_serves(world: World, run: Cli) -> None:
     assert world.downloads() == [] and cached.exists() and len(world.tree()) == 2
     shutil.rmtree(world.root)
     cached.write_bytes(content[::-1])
-    assert run("bench", "--generators", "flow").status == 0
+    moves: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Progress, "advance", lambda _, count: moves.append(count))
+        patch.setattr(fetch_data_engine, "_unpack", lambda *_: None)
+        assert run("bench", "--generators", "flow").status == 0
+    assert sum(moves) == len(content) and min(moves) < 0  # what was read in vain is taken back
     assert len(world.downloads()) == 1
 
 

@@ -6,7 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from archive_makers import make_tar, make_zip
 from conftest import make_picture
+from containers import pngs
 
 from datasets import Label, LayoutError, Record
 from engine.config import DataOptions
@@ -115,7 +117,7 @@ def test_both_classes_are_needed(tmp_path: Path) -> None:
 
 
 def test_data_is_a_folder_or_a_csv(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"expected a folder or a \.csv file, .*; found neither"):
+    with pytest.raises(LayoutError, match=r"a \.csv file, .*; found no such file or folder"):
         train_and_val(tmp_path / "missing", OPTIONS)
 
 
@@ -157,3 +159,62 @@ def test_a_choice_that_leaves_nothing_is_an_error() -> None:
     fakes = [r for r in MIXED if r.generator]
     with pytest.raises(LayoutError, match="leaves none"):
         part(fakes, generators=["gan"], sources=["flickr"])
+
+
+# --- splits in other words and places
+
+SPELLED = {
+    "Train/{}/a.png Val/{}/a.png test/{}/a.png": ("Train", "Val"),
+    "train/{}/a.png valid/{}/a.png test/{}/a.png": ("train", "valid"),
+    "TRAIN/{}/a.png Validation/{}/a.png": ("TRAIN", "Validation"),
+    "train/gan/{}/a.png val/gan/{}/a.png": ("train", "val"),
+    "gan/train/{}/a.png gan/val/{}/a.png gan/test/{}/a.png": ("train", "val"),
+    "a/gan/train/{}/a.png a/gan/VALID/{}/a.png": ("train", "VALID"),
+    "{}/train/a.png {}/val/a.png": ("train", "val"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar", ".csv"])
+@pytest.mark.parametrize("keys", SPELLED)
+def test_splits_in_any_words_and_place(tmp_path: Path, keys: str, suffix: str) -> None:
+    files = [key.format(kind) for key in keys.split() for kind in ("nature", "ai")]
+    named = SPELLED[keys]
+    data = tmp_path / f"data{suffix}"
+    if suffix == ".csv":
+        rows = [(key, next(p for p in key.split("/") if split_like(p))) for key in files]
+        lines = [f"{key},{int('ai' in key.split('/'))}, {split} ,gan" for key, split in rows]
+        data.write_text("\n".join(["image,class,split,generator", *lines]))
+    elif suffix:
+        {".zip": make_zip, ".tar": make_tar}[suffix](data, pngs(files))
+    else:
+        touch(data, *files)
+    train, val, how = train_and_val(data, OPTIONS)
+    assert {next(p for p in r.key.split("/") if p in named) for r in train} == {named[0]}
+    assert {next(p for p in r.key.split("/") if p in named) for r in val} == {named[1]}
+    assert len(train) == len(val) == 2 and "splits train and val" in how
+    for record in (*train, *val):
+        words = {*record.source.split("/"), *record.generator.split("/")}
+        assert not any(map(split_like, words))
+
+
+def split_like(word: str) -> bool:
+    return word.lower() in ("train", "val", "valid", "validation", "test")
+
+
+def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
+    """LSUN has it, and ForenSynths is sorted by the classes of LSUN."""
+    keys = [
+        f"progan/{c}/{k}/{n}.png" for c in ("cat", "train") for k in ("real", "fake") for n in "ab"
+    ]
+    touch(tmp_path, *keys)
+    train, val, how = train_and_val(tmp_path, OPTIONS)
+    assert {r.key for r in train + val} == set(keys) and "held out" in how
+    assert {r.source for r in train + val} == {"progan/cat", "progan/train"}
+
+
+def test_a_split_of_validation_is_asked_for_in_either_word(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{s}/{c}/a.png" for s in ("fit", "valid") for c in ("real", "fake")))
+    options = DataOptions(train_split="fit", val_split="validation")
+    train, val, _ = train_and_val(tmp_path, options)
+    assert {r.key for r in train} == {"fit/real/a.png", "fit/fake/a.png"}
+    assert {r.key for r in val} == {"valid/real/a.png", "valid/fake/a.png"}
