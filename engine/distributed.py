@@ -93,11 +93,12 @@ def join(device: torch.device) -> World:
     """Meets the other processes: over gloo on the CPU, and over nccl between CUDA devices.
 
     On the CPU each process then computes with as many threads as one alone would, for the last
-    digits of a logit depend on their number; torchrun's default is one.
+    digits of a logit depend on their number; torchrun says one where nobody says how many.
     """
     if launched() == 1:
         return ALONE
-    if device.type == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if device.type == "cpu" and by_torchrun and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(cores())
     if not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
