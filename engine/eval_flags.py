@@ -21,6 +21,7 @@ from .weights import Loaded
 
 # The benchmark that each variant of CO-SPY is evaluated on, without --benchmark.
 OF_COSPY = {"sd-v1_4": "cospy_bench", "progan": "aigcdetect"}
+PUBLISHED_THRESHOLD = 0.5
 
 
 def _benchmark(args: argparse.Namespace, name: str, options: Any) -> Benchmark | None:
@@ -93,6 +94,7 @@ def evaluation(
         ConfigError, LayoutError: what the flags name does not exist or fit.
     """
     benchmark = _benchmark(args, loaded.name, config.options)
+    threshold = loaded.threshold if args.threshold is None else args.threshold
     if benchmark is None:
         records, base = _data_records(args, config), degrade.NONE
         data = args.data.resolve()  # which has a name even for "."
@@ -113,11 +115,14 @@ def evaluation(
         published = benchmarks.comparable(
             benchmark, loaded.name, config.options, protocol or "", config.data.published
         )
+        if published is not None and threshold != PUBLISHED_THRESHOLD:
+            line = f"accuracies are at the threshold {threshold:g}, the published ones at 0.5"
+            view = replace(view, notes=(*view.notes, line))
         view = replace(view, published=published)
     return Request(
         output=args.output or _folder(args, loaded, config, what),
         title=title,
-        threshold=loaded.threshold if args.threshold is None else args.threshold,
+        threshold=threshold,
         degradations=tuple(names),
         view=view,
         benchmark=benchmark.name if benchmark else None,

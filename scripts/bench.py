@@ -3,12 +3,14 @@
 Every figure is a ratio or a difference within one run, so that it means the same on any machine.
 The published detectors get weights by the rule of the golden runs; nothing is downloaded.
 
-    python scripts/bench.py                    the quick ones, about 14 minutes on two cores
+    python scripts/bench.py                    the quick ones, about 16 minutes on two cores
     python scripts/bench.py help verdict       only these
     python scripts/bench.py --all              the slow ones, too
 
-Quick (two cores): help 10 s, verdict 3 min, throughput 3 min, spai 4 min, ssp 1 min, cospy 3 min.
-Slow: parity 10 min, spai_memory 15 min, cospy_memory 2 min (and 6 GB of temporary files).
+Quick (two cores): help 10 s, verdict 3 min, throughput 3 min, spai 4 min, ssp 1 min, cospy 3 min,
+bootstrap 1 s, overhead 1 min, processes 1 min.
+Slow: parity 10 min, spai_memory 15 min, cospy_memory 2 min (and 6 GB of temporary files),
+cospy_bench 5 min, listing 4 min, eval_memory 3 min.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as main.py does, for both sides alike
 
 from engine.config import resolve  # noqa: E402
 from engine.weights import build, locate, open_weights  # noqa: E402
