@@ -279,6 +279,10 @@ def check_flags(p: Parser, args: argparse.Namespace) -> None:
         for name in ("train_dataset", "mode", "branch", "pretrain"):
             if getattr(args, name):
                 p.error(f"--{name}: expected --detector cospy; found {args.detector}")
+    if args.compare:
+        for name, value in vars(args).items():
+            if name not in ("phase", "compare", "output", "debug") and value != p.get_default(name):
+                p.error(f"--{name}: expected without --compare; found both")
     if args.data and args.benchmark:
         p.error("--data, --benchmark: expected one of them; found both")
     if args.phase == "test":

@@ -215,8 +215,8 @@ def _expand(word: str) -> list[str]:
 def parse_sweep(words: Sequence[str]) -> list[str]:
     """Canonical names of the degradations that `words` stand for, in order, without repetitions.
 
-    Where there are several, `none` is put first if missing: curves need their origin. No words
-    stand for `none`. Raises ConfigError as `parse` does, and beyond `MOST` degradations.
+    Where there are several, `none` is put first: curves need their origin. No words stand for
+    `none`. Raises ConfigError as `parse` does, and beyond `MOST` degradations.
     """
     names: dict[str, None] = {}
     for word in words:
@@ -225,9 +225,9 @@ def parse_sweep(words: Sequence[str]) -> list[str]:
             names[chain.name if chain else NONE] = None
         if len(names) > MOST:
             raise _expected(f"at most {MOST} degradations", " ".join(words))
-    if len(names) != 1 and NONE not in names:
-        return [NONE, *names]
-    return list(names)
+    if len(names) == 1:
+        return list(names)
+    return [NONE, *(name for name in names if name != NONE)]
 
 
 def then(base: str, name: str) -> str:

@@ -98,7 +98,8 @@ def evaluation(
     if benchmark is None:
         records, base = _data_records(args, config), degrade.NONE
         data = args.data.resolve()  # which has a name even for "."
-        title, what = f"{loaded.model.title} on {data.name}", data.stem
+        title = f"{loaded.model.title} on {data.name}"
+        what = data.name if data.is_dir() else data.stem
         protocol, view = None, View()
     else:
         protocol = args.protocol or benchmarks.PUBLISHED

@@ -57,13 +57,8 @@ class Memo:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._opened: tuple[int, sqlite3.Connection] | None = None
-        if path is not None and path.exists():
-            try:
-                self(hashlib.blake2b(digest_size=16).hexdigest())
-            except sqlite3.Error as error:
-                log.warning("%s: cannot be used, and is left alone: %s", path, error)
-                self.path = None
-            self._close()
+        self(hashlib.blake2b(digest_size=16).hexdigest())  # so that a damaged file is told once
+        self._close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_opened": None}
@@ -85,6 +80,14 @@ class Memo:
 
     def __call__(self, digest: str) -> Known | None:
         """What is known of the picture of that digest."""
+        try:
+            return self._known(digest)
+        except sqlite3.Error as error:
+            log.warning("%s: cannot be read, and is left alone: %s", self.path, error)
+            self.path = None
+            return None
+
+    def _known(self, digest: str) -> Known | None:
         reader = self._reader()
         if reader is None:
             return None

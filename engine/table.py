@@ -112,7 +112,7 @@ class TableWriter:
         self.columns = list(columns)
         self.keys = [self.columns.index(key) for key in keys]
         self.done: set[tuple[str, ...]] = set()
-        self._last_flush = time.monotonic()
+        self._last_flush = self._last_append = time.monotonic()
         if resume and path.exists():
             self._recover()
             self._stream = path.open("ab")
@@ -149,8 +149,12 @@ class TableWriter:
         """Adds rows of values; None becomes an empty field."""
         text = "".join(_encode(row) for row in rows)
         self._stream.write(text.encode("utf-8", "surrogateescape"))
-        if time.monotonic() - self._last_flush >= FLUSH_SECONDS:
+        now = time.monotonic()
+        # What comes slowly goes to the disk at once, for nothing else may come in time to take it.
+        slow = now - self._last_append >= FLUSH_SECONDS / 2
+        if slow or now - self._last_flush >= FLUSH_SECONDS:
             self.flush()
+        self._last_append = now
 
     def flush(self) -> None:
         """Puts what was appended on the disk."""

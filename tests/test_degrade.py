@@ -391,7 +391,7 @@ def test_a_missing_encoder_is_said_before_anything_is_read(
         (["jpeg:090"], ["jpeg:90"]),
         (["blur:1,1.0,01"], ["blur:1"]),
         (["jpeg:95,75", "webp:80"], ["none", "jpeg:95", "jpeg:75", "webp:80"]),
-        (["jpeg:95", "none", "blur:2"], ["jpeg:95", "none", "blur:2"]),
+        (["jpeg:95", "none", "blur:2"], ["none", "jpeg:95", "blur:2"]),
         (["resize:1.50,0.5", "resize:0.5"], ["none", "resize:1.5", "resize:0.5"]),
         (["crop:0.8,256,1.0"], ["none", "crop:0.8", "crop:256", "crop:1.0"]),
         (["flip", "platform:twitter,telegram"],

@@ -169,7 +169,7 @@ def test_a_damaged_or_unwritable_cache_costs_only_time(
     done = run("--data", tree, "--output", tmp_path / "b", "--cache", cache, *FEW)
     assert done.status == 0
     assert counts(tmp_path / "b") == (24, 0)
-    assert any("cannot be used" in line for line in done.log)
+    assert any("cannot be read" in line for line in done.log)
     done = run("--data", tree, "--output", tmp_path / "c", "--cache", file, *FEW)
     assert done.status == 0
     assert any("are not kept" in line for line in done.log)

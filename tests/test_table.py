@@ -127,3 +127,16 @@ def test_rows_reach_the_disk_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     writer.append([astuple(ROWS[0])])
     assert read_table(path) == ROWS[:1], "before it is closed"
     writer.close()
+
+
+def test_rows_that_come_slowly_are_on_the_disk_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(table.time, "monotonic", lambda: now)
+    path = tmp_path / "scores.csv"
+    with TableWriter(path, COLUMNS, ("key",), resume=False) as writer:
+        for seconds, lines in ((1.0, 0), (8.0, 3), (1.0, 3), (9.0, 5)):
+            now += seconds
+            writer.append([astuple(row_of(f"{now}.png"))])
+            assert path.read_bytes().count(b"\n") == lines
