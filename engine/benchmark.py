@@ -247,9 +247,14 @@ def needed(records: Sequence[datasets.Record], pairing: Pairing) -> list[dataset
         groups[record.source, record.generator] += 1
     reals = {source: count for (source, generator), count in groups.items() if not generator}
     own = pairing.mode == "own"
+    fakes_of = {source for source, generator in groups if generator}
+    # Reals of a source without fakes are measured against only by fakes without reals.
+    idle = set(reals) - fakes_of if own and fakes_of and fakes_of <= set(reals) else set()
 
     def most(source: str, generator: str) -> int:
         """How many pictures of a group its cells take at most."""
+        if source in idle:
+            return 0
         bounds = [groups[source, generator], *([pairing.cap] if pairing.cap else [])]
         if pairing.balanced and own and source in reals:
             fakes = (n for (s, g), n in groups.items() if g and s == source)

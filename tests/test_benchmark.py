@@ -217,3 +217,18 @@ def test_a_missing_cell_is_said() -> None:
     gone = ("sbu", found.generators[3])
     (line,) = benchmarks.missing(found, [r for r in records if (r.source, r.generator) != gone])
     assert line.startswith(f"1 of the 110 cells of Co-Spy-Bench are not there: {'/'.join(gone)};")
+
+
+def test_reals_that_no_chosen_generator_is_measured_against_are_not_needed() -> None:
+    records = group("adm", "", 3) + group("adm", "adm", 3) + group("glide", "", 3)
+    found = benchmarks.needed(records, Pairing())
+    assert counts(found) == {("adm", ""): 3, ("adm", "adm"): 3}
+    without_own = group("coco", "", 2) + group("", "mine", 2)
+    assert benchmarks.needed(without_own, Pairing()) == without_own
+    assert benchmarks.needed(group("coco", "", 2), Pairing()) == group("coco", "", 2)
+
+
+def test_of_the_reals_as_many_are_needed_as_the_largest_generator_has() -> None:
+    records = group("s", "", 9) + group("s", "a", 3) + group("s", "b", 5)
+    found = benchmarks.needed(records, Pairing(balanced=True))
+    assert counts(found) == {("s", ""): 5, ("s", "a"): 3, ("s", "b"): 5}
