@@ -167,7 +167,7 @@ def robustness(degradations: Mapping[str, Degraded], base: str) -> bytes | None:
     rows = -(-len(curves) // columns)
     figure = _figure.figure(max(5.5, 3.6 * columns), 0.9 + 2.9 * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for axes, (step, points) in zip(grid.flat, curves.items(), strict=False):
+    for axes, (step, points) in zip(grid.flat[: len(curves)], curves.items(), strict=True):
         _step(axes, step, points, found, shown)
         for name, place in shown.items():
             if name in found[base]:

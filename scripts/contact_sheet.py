@@ -252,22 +252,13 @@ def check(p: Parser, args: argparse.Namespace) -> None:
         p.error(f"--output: expected a folder; found {args.output}")
 
 
-def save(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write(
     args: argparse.Namespace, groups: Mapping[Group, Sequence[Record]], files: Mapping[Group, str]
 ) -> dict[str, str]:
     """Writes sheets and page, a sheet's thumbnails in memory at a time. Returns what is wrong with
     the pictures that could not be read, by key."""
     from engine.progress import Progress
+    from engine.report import write_file
     from engine.thumbnails import jpeg, sheet
 
     chosen = {g: drawn(held, args.count, args.seed, g.name) for g, held in groups.items()}
@@ -284,7 +275,7 @@ def write(
             stream.writelines(head(name, groups, args.size))
             for place, (group, records) in enumerate(chosen.items()):
                 made = tiles(records, args.size, progress)
-                save(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
+                write_file(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
                 shown = list(zip(records, made, strict=True))
                 stream.writelines(section(place, group, len(groups[group]), files[group], shown))
                 unreadable |= {r.key: tile.note for r, tile in shown if tile.image is None}

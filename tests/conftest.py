@@ -51,9 +51,10 @@ def make_tree(root: Path, count: int = 6, size: tuple[int, int] = (72, 64), seed
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores that one test keeps are not found by another, nor by the user."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that one test keeps are not found by another, nor by the user. Outside of `tmp_path`,
+    whose content some tests look at: matplotlib keeps its fonts there, too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user_cache")))
 
 
 @pytest.fixture
