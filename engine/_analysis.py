@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from .table import ScoreRow
 POOLED = "pooled over pictures"
 TOO_MANY_UNREADABLE = 0.01
 Values = Mapping[str, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class View:
     `pairing`: what makes a cell. `base`: the degradation that the main numbers are of; the others
     are the sweep. `average`: the headline mean, over "generators", "cells" or "pictures".
     `published`: figures to print beside ours. `dataset`: the name that CO-SPY's JSON files give to
-    pictures that have no sources of their own. `notes`: what a reader of the numbers must know.
+    pictures that have no sources of their own. `generators`, `sources`: what the whole benchmark
+    holds, in the order of its tables; empty where it is open-ended. `notes`: what a reader of the
+    numbers must know.
     """
 
     pairing: Pairing = field(default_factory=Pairing)
@@ -36,6 +40,8 @@ class View:
     average: str = "generators"
     published: Published | None = None
     dataset: str = ""
+    generators: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -44,12 +50,32 @@ WHOLE = View()
 
 @dataclass(frozen=True)
 class Average:
-    """Metrics averaged over "generators" or "cells", or of all "pictures" together."""
+    """Metrics averaged over "generators" or "cells", or of all "pictures" together.
+
+    `counts`: over how many each metric's mean is; empty for pictures.
+    """
 
     kind: str
-    name: str
     values: Values
     headline: bool
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """Over how many the means of most metrics are."""
+        found = Counter(self.counts.values())
+        return max(found, key=lambda number: (found[number], number), default=0)
+
+    @property
+    def name(self) -> str:
+        """What it is called, with its `number`."""
+        if self.kind == "pictures":
+            return POOLED
+        return f"mean over {self.number} {self.kind[:-1] if self.number == 1 else self.kind}"
+
+    def others(self, number: int) -> dict[str, int]:
+        """The counts of the metrics whose mean is not over so many."""
+        return {metric: count for metric, count in self.counts.items() if count != number}
 
 
 @dataclass(frozen=True)
@@ -90,6 +116,16 @@ class Analysis:
         """Whether a generator was measured against several sources."""
         return len({generator for _, generator in self.cells}) < len(self.cells)
 
+    @property
+    def generators(self) -> list[str]:
+        """Those of the cells, in the order of every table and plot."""
+        return ordered((generator for _, generator in self.cells), self.view.generators)
+
+    @property
+    def sources(self) -> list[str]:
+        """Those of the cells, in the order of every table and plot."""
+        return ordered((source for source, _ in self.cells), self.view.sources)
+
 
 def by_degradation(rows: Sequence[ScoreRow], base: str) -> dict[str, list[ScoreRow]]:
     """The rows of each degradation, those of `base` first.
@@ -101,6 +137,25 @@ def by_degradation(rows: Sequence[ScoreRow], base: str) -> dict[str, list[ScoreR
         found[row.degradation].append(row)
     first = {base: found[base]} if base in found or not found else {}
     return {**first, **found}
+
+
+def ordered(names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Names without repetitions: those of `known` in its order, then the others, sorted."""
+    found = set(names)
+    return [*(name for name in known if name in found), *sorted(found.difference(known))]
+
+
+def arranged(cells: Mapping[Cell, T], view: View) -> dict[Cell, T]:
+    """Cells by source and then generator; where no generator has several, by generator."""
+    sources = ordered((source for source, _ in cells), view.sources)
+    generators = ordered((generator for _, generator in cells), view.generators)
+    crossed = len(generators) < len(cells)
+
+    def place(cell: Cell) -> tuple[int, int]:
+        source, generator = sources.index(cell[0]), generators.index(cell[1])
+        return (source, generator) if crossed else (generator, source)
+
+    return {cell: cells[cell] for cell in sorted(cells, key=place)}
 
 
 def means(cells: Mapping[Cell, Metrics], place: int) -> dict[str, Values]:
@@ -116,11 +171,17 @@ def means(cells: Mapping[Cell, Metrics], place: int) -> dict[str, Values]:
     }
 
 
-def _mean(groups: Sequence[Values]) -> Values:
-    names = dict.fromkeys(name for group in groups for name in group)
-    return {
-        name: float(np.mean([group[name] for group in groups if name in group])) for name in names
-    }
+def _mean(kind: str, groups: Sequence[Values]) -> Average:
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for group in groups:
+        for name, value in group.items():
+            found[name].append(value)
+    return Average(
+        kind,
+        {name: float(np.mean(values)) for name, values in found.items()},
+        headline=False,
+        counts={name: len(values) for name, values in found.items()},
+    )
 
 
 def averages(pooled: Metrics, cells: Mapping[Cell, Metrics], headline: str) -> list[Average]:
@@ -131,21 +192,18 @@ def averages(pooled: Metrics, cells: Mapping[Cell, Metrics], headline: str) -> l
     and the same, and without cells there is none.
     """
     generators = list(means(cells, 1).values())
-    plain = {
-        cell: {name: estimate.value for name, estimate in found.estimates.items()}
-        for cell, found in cells.items()
-    }
-    every = {name: estimate.value for name, estimate in pooled.estimates.items()}
-    found = [("pictures", POOLED, every)]
+    plain = [
+        {name: estimate.value for name, estimate in each.estimates.items()}
+        for each in (pooled, *cells.values())
+    ]
+    found = [Average("pictures", plain[0], headline=False)]
     if cells:
-        count = len(generators)
-        name = f"mean over {count} generator{'s' if count > 1 else ''}"
-        found.append(("generators", name, dict(_mean(generators))))
+        found.append(_mean("generators", generators))
     if len(cells) > len(generators):
-        found.append(("cells", f"mean over {len(cells)} cells", dict(_mean([*plain.values()]))))
-    kinds = [kind for kind, _, _ in found]
+        found.append(_mean("cells", plain[1:]))
+    kinds = [average.kind for average in found]
     chosen = headline if headline in kinds else kinds[-1]
-    return [Average(kind, name, values, kind == chosen) for kind, name, values in found]
+    return [replace(average, headline=average.kind == chosen) for average in found]
 
 
 def _measure(
@@ -175,7 +233,10 @@ def analyse(
     """
     groups = by_degradation(rows, view.base)
     base, *others = groups
-    cells = {name: metrics.cells(members, view.pairing) for name, members in groups.items()}
+    cells = {
+        name: arranged(metrics.cells(members, view.pairing), view)
+        for name, members in groups.items()
+    }
     sets = [(members, resamples) for members in (*groups.values(), *cells[base].values())]
     sets += [(members, 0) for name in others for members in cells[name].values()]
     measured = iter(_measure(sets, threshold, seed))

@@ -12,7 +12,7 @@ from . import degrade, metrics
 from ._analysis import POOLED, TOO_MANY_UNREADABLE, Analysis, means
 from ._document import Block, Caution, Gallery, Heading, Plot, Table
 from ._published import Comparable
-from ._tables import Line, line, metric_name, numbers, percent
+from ._tables import Line, counts, line, metric_name, numbers, percent
 from .table import ScoreRow
 from .thumbnails import Tile, sheet
 
@@ -44,7 +44,8 @@ def average_lines(analysis: Analysis) -> list[Line]:
         if average.kind == "pictures":
             found.append(line([name], analysis.pooled, published))
         else:
-            found.append(Line([name], average.values, published))
+            others = average.others(average.number)
+            found.append(Line([name], average.values, published, over=others))
     return found
 
 
@@ -57,29 +58,65 @@ def cell_lines(analysis: Analysis) -> list[Line]:
 
 
 def generator_lines(analysis: Analysis) -> list[Line]:
-    theirs = _comparable(analysis)
+    theirs, found = _comparable(analysis), means(analysis.cells, 1)
     return [
-        Line([name], values, theirs.generator(name) if theirs else {})
-        for name, values in means(analysis.cells, 1).items()
+        Line([name], found[name], theirs.generator(name) if theirs else {})
+        for name in analysis.generators
     ]
 
 
 def source_lines(analysis: Analysis) -> list[Line]:
-    theirs = _comparable(analysis)
+    theirs, found = _comparable(analysis), means(analysis.cells, 0)
     return [
-        Line([name], values, theirs.source(name) if theirs else {})
-        for name, values in means(analysis.cells, 0).items()
+        Line([name], found[name], theirs.source(name) if theirs else {})
+        for name in analysis.sources
+    ]
+
+
+def decimals(analysis: Analysis) -> dict[str, int]:
+    """With how many decimals the figures of each metric were published."""
+    published = analysis.view.published
+    return {name: published.decimals(name) for name in published.metrics} if published else {}
+
+
+def swept_lines(analysis: Analysis, counted: bool) -> list[Line]:
+    """The headline average under each degradation."""
+    number = analysis.headline.number
+    return [
+        Line(
+            [name],
+            each.headline.values,
+            counts=counts(each.pooled) if counted else None,
+            over=each.headline.others(number),
+        )
+        for name, each in analysis.degradations.items()
     ]
 
 
 def published_note(analysis: Analysis) -> str:
+    """Whose the published figures are, and what their means are of; empty without any."""
     published = analysis.view.published
     if published is None:
         return ""
-    return (
-        f"Published: {published.title}. Its means are of the cells that were measured here. A "
-        "difference is ours minus the published figure, in percentage points."
-    )
+    found = Comparable(published, analysis).origins
+    if not (found.cells or found.printed or found.taken):
+        return f"Published: {published.title}. None of its figures is of what was measured here."
+    said = [f"Published: {published.title}."]
+    if found.printed and found.taken:
+        said.append(
+            "Its means are as printed where they are of what was measured here; the others are "
+            "taken here, of its figures for the same cells."
+        )
+    elif found.printed:
+        said.append("Its means are as printed.")
+    elif found.taken:
+        said.append("Its means are taken here, of its figures for the same cells.")
+    if found.left_out:
+        said.append(
+            "Its means of other generators or sources than were measured here are left out."
+        )
+    said.append("A difference is ours minus the published figure, in percentage points.")
+    return " ".join(said)
 
 
 # Blocks of the report
@@ -149,21 +186,22 @@ def groups(analysis: Analysis) -> Iterator[Block]:
         "averaged over them first. A mean leaves out where its metric is undefined, and has no "
         "interval, for generators share real pictures."
     )
-    yield numbers(["average"], average_lines(analysis), WIDE, counted=False)
+    shown = decimals(analysis)
+    yield numbers(["average"], average_lines(analysis), WIDE, False, shown)
     if analysis.crossed:
         yield Heading("Sources")
         yield "Means over the generators of each source."
-        yield numbers(["source"], source_lines(analysis), WIDE, counted=False)
+        yield numbers(["source"], source_lines(analysis), WIDE, False, shown)
         yield Heading("Generators")
         yield "Means over the sources of each generator."
-        yield numbers(["generator"], generator_lines(analysis), WIDE, counted=False)
+        yield numbers(["generator"], generator_lines(analysis), WIDE, False, shown)
     yield Heading("Cells" if analysis.crossed else "Generators")
     yield (
         "Each generator is measured against the real pictures of "
         + ("every source in turn." if analysis.view.pairing.mode == "crossed" else
            "its source, or against all real pictures where its source has none.")
     )  # fmt: skip
-    yield numbers(["generator", "source"], cell_lines(analysis), WIDE)
+    yield numbers(["generator", "source"], cell_lines(analysis), WIDE, decimals=shown)
 
 
 def sweep(analysis: Analysis) -> Iterator[Block]:
@@ -176,10 +214,7 @@ def sweep(analysis: Analysis) -> Iterator[Block]:
     yield numbers(["degradation"], lines, SWEPT)
     if analysis.headline.kind != "pictures":
         yield f"The {analysis.headline.name} (headline) under each:"
-        averages = [
-            Line([name], each.headline.values) for name, each in analysis.degradations.items()
-        ]
-        yield numbers(["degradation"], averages, SWEPT, counted=False)
+        yield numbers(["degradation"], swept_lines(analysis, False), SWEPT, counted=False)
 
 
 def _error_rows(rows: Sequence[ScoreRow]) -> list[list[str]]:

@@ -41,6 +41,8 @@ METRICS = (
     BRIER,
     LOG_LOSS,
 )
+# These depend on the threshold above which a picture counts as synthetic.
+AT_THRESHOLD = (ACCURACY, BALANCED_ACCURACY, ACCURACY_REAL, ACCURACY_SYNTHETIC, DETECTION_RATE)
 LOWER_IS_BETTER = frozenset({EER, ECE, BRIER, LOG_LOSS})
 # No shares of anything, and never printed as percent.
 PLAIN = frozenset({BRIER, LOG_LOSS})

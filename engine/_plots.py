@@ -127,7 +127,7 @@ def draw(analysis: Analysis) -> dict[str, bytes]:
         plots["histogram.png"] = _histogram(labels, logits, threshold)
     if both:
         plots["calibration.png"] = _calibration(labels, logits, pooled)
-    plots["generators.png"] = _plots_groups.generators(analysis.cells)
+    plots["generators.png"] = _plots_groups.generators(analysis)
     plots["heatmap.png"] = _plots_groups.heatmap(analysis)
     plots["robustness.png"] = _plots_groups.robustness(analysis.degradations, analysis.base)
     return {name: plot for name, plot in plots.items() if plot is not None}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import _figure, degrade, metrics
-from ._analysis import Analysis, Degraded, Values
+from ._analysis import WHOLE, Analysis, Degraded, Values, View, ordered
 from ._figure import COLOURS, GREY, MARKERS
 from ._tables import metric_name
 from .metrics import Cell, Estimate, Metrics
@@ -35,37 +35,40 @@ def estimates(name: str, cells: Mapping[Cell, Metrics]) -> dict[Cell, Estimate]:
     return {cell: found.estimates[name] for cell, found in cells.items() if name in found.estimates}
 
 
-def by_generator(found: Mapping[Cell, Estimate]) -> dict[str, dict[str, Estimate]]:
-    """Generator -> source -> estimate, from the lowest mean to the highest."""
+def by_generator(
+    found: Mapping[Cell, Estimate], known: Sequence[str] = ()
+) -> dict[str, dict[str, Estimate]]:
+    """Generator -> source -> estimate, from the bottom of a plot to its top: there the first of
+    `known` is, below it the others sorted by name, as in the tables."""
     rows: defaultdict[str, dict[str, Estimate]] = defaultdict(dict)
     for (source, generator), estimate in found.items():
         rows[generator][source] = estimate
-    return dict(
-        sorted(rows.items(), key=lambda item: float(np.mean([e.value for e in item[1].values()])))
-    )
+    return {name: rows[name] for name in reversed(ordered(rows, known))}
 
 
-def dots(found: Mapping[Cell, Estimate], title: str, reference: float | None) -> bytes | None:
+def dots(
+    found: Mapping[Cell, Estimate], title: str, reference: float | None, view: View = WHOLE
+) -> bytes | None:
     """A row per generator, a dot per source in it; None with fewer than two generators.
 
     `title` stands at the x axis, which is in percent; `reference` is a percent to mark.
     """
-    rows = by_generator(found)
+    rows = by_generator(found, view.generators)
     if len(rows) < 2:
         return None
-    sources = sorted({source for row in rows.values() for source in row})
+    sources = ordered((source for row in rows.values() for source in row), view.sources)
     # Sources that each have generators of their own tell nothing that the row does not.
     crossed = any(len(row) > 1 for row in rows.values())
     spread = max(0.32, 0.1 * len(sources)) if crossed else 0.32
     figure, axes = _figure.single(7.5, 1.2 + spread * len(rows), title, "generator")
     for place, source in enumerate(sources):
-        shift = 0.6 * ((place + 0.5) / len(sources) - 0.5) if crossed else 0.0
-        ordered = [(y, row[source]) for y, row in enumerate(rows.values()) if source in row]
-        values = np.array([estimate for _, estimate in ordered]) * 100
+        shift = 0.6 * (0.5 - (place + 0.5) / len(sources)) if crossed else 0.0
+        points = [(y, row[source]) for y, row in enumerate(rows.values()) if source in row]
+        values = np.array([estimate for _, estimate in points]) * 100
         style = place if crossed else 0
         axes.errorbar(
             values[:, 0],
-            [y + shift for y, _ in ordered],
+            [y + shift for y, _ in points],
             xerr=np.abs(values[:, 1:].T - values[:, 0]),
             fmt=MARKERS[style % len(MARKERS)],
             color=COLOURS[style % len(COLOURS)],
@@ -80,13 +83,13 @@ def dots(found: Mapping[Cell, Estimate], title: str, reference: float | None) ->
     return _figure.png(figure)
 
 
-def generators(cells: Mapping[Cell, Metrics]) -> bytes | None:
+def generators(analysis: Analysis) -> bytes | None:
     """AUROC of each generator, or the detection rate where there are no real pictures."""
-    found = estimates(metrics.AUROC, cells)
+    found = estimates(metrics.AUROC, analysis.cells)
     name = metrics.AUROC if found else metrics.DETECTION_RATE
     title = f"{metric_name(name)} (%), with its 95 % interval"
-    shown = found or estimates(metrics.DETECTION_RATE, cells)
-    return dots(shown, title, 50 if found else None)
+    shown = found or estimates(metrics.DETECTION_RATE, analysis.cells)
+    return dots(shown, title, 50 if found else None, analysis.view)
 
 
 def heat_metric(analysis: Analysis) -> str:
@@ -100,8 +103,8 @@ def heat_metric(analysis: Analysis) -> str:
 def heatmap(analysis: Analysis) -> bytes | None:
     """Generators x sources; None unless two generators and two sources are crossed."""
     name = heat_metric(analysis)
-    rows = by_generator(estimates(name, analysis.cells))
-    sources = sorted({source for row in rows.values() for source in row})
+    rows = by_generator(estimates(name, analysis.cells), analysis.view.generators)
+    sources = ordered((s for row in rows.values() for s in row), analysis.view.sources)
     several = {source: sum(source in row for row in rows.values()) for source in sources}
     if max(map(len, rows.values()), default=0) < 2 or max(several.values(), default=0) < 2:
         return None

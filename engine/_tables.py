@@ -25,13 +25,15 @@ COUNTS = ("real", "synthetic", "errors")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: its names, its metrics, the figures published for it in percent, and
-    how many pictures it is about, where that can be said."""
+    """One line of a table: its names, its metrics, the figures published for it in percent, how
+    many pictures it is about, where that can be said, and over how many the mean of a metric is,
+    where that is another number than is said beside it."""
 
     names: Sequence[str]
     values: Mapping[str, Estimate | float]
     published: Mapping[str, float] = field(default_factory=dict)
     counts: tuple[int, int, int] | None = None
+    over: Mapping[str, int] = field(default_factory=dict)
 
 
 def line(names: Sequence[str], found: Metrics, published: Mapping[str, float]) -> Line:
@@ -44,22 +46,24 @@ def counts(found: Metrics) -> tuple[int, int, int]:
     return found.n_real, found.n_synthetic, found.n_errors
 
 
-def percent(estimate: Estimate | float | None) -> str:
+def percent(estimate: Estimate | float | None, decimals: int = 1) -> str:
     """A fraction as percent, with its interval where it has one: `93.1 [91.0, 94.9]`; an estimate
     that is no fraction as it is: `0.345 [0.301, 0.402]`."""
     if estimate is None:
         return UNDEFINED
     if isinstance(estimate, Estimate):
         plain = isinstance(estimate, metrics.PlainEstimate)
-        value, low, high = (f"{part:.3f}" if plain else f"{100 * part:.1f}" for part in estimate)
+        value, low, high = (
+            f"{part:.3f}" if plain else f"{100 * part:.{decimals}f}" for part in estimate
+        )
         return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
-    return f"{100 * estimate:.1f}"
+    return f"{100 * estimate:.{decimals}f}"
 
 
-def points(difference: float) -> str:
+def points(difference: float, decimals: int = 1) -> str:
     """A difference of fractions in percentage points, with its sign: `-2.5`."""
     # Adding zero makes the -0.0 that rounding can leave a plain one.
-    return f"{round(100 * difference, 1) + 0.0:+.1f}"
+    return f"{round(100 * difference, decimals) + 0.0:+.{decimals}f}"
 
 
 def metric_name(metric: str) -> str:
@@ -75,24 +79,36 @@ def columns(lines: Iterable[Line], wanted: Sequence[str]) -> list[str]:
     return found + [name for name in ONE_CLASS if name in rates and name not in found]
 
 
-def _metric(each: Line, name: str, published: bool) -> list[str]:
+def _metric(each: Line, name: str, decimals: int | None) -> list[str]:
+    """What a line says about a metric: its value; with so many `decimals` also what was published,
+    and the difference."""
     value = each.values.get(name)
-    if not published:
-        return [percent(value)]
-    theirs = each.published.get(name)
+    over = f" (over {each.over[name]})" if name in each.over else ""
+    if decimals is None:
+        return [percent(value) + over]
+    ours, theirs = percent(value, decimals) + over, each.published.get(name)
     if value is None or theirs is None:
-        return [percent(value), UNDEFINED if theirs is None else f"{theirs:.1f}", UNDEFINED]
-    ours = value.value if isinstance(value, Estimate) else value
-    return [percent(value), f"{theirs:.1f}", points(ours - theirs / 100)]
+        return [ours, UNDEFINED if theirs is None else f"{theirs:.{decimals}f}", UNDEFINED]
+    plain = value.value if isinstance(value, Estimate) else value
+    return [ours, f"{theirs:.{decimals}f}", points(plain - theirs / 100, decimals)]
 
 
 def numbers(
-    heads: Sequence[str], lines: Sequence[Line], wanted: Sequence[str], counted: bool = True
+    heads: Sequence[str],
+    lines: Sequence[Line],
+    wanted: Sequence[str],
+    counted: bool = True,
+    decimals: Mapping[str, int] = {},
 ) -> Table:
     """A table of the wanted metrics, each followed by what was published and the difference where
-    any line has it. `heads` stand over the lines' names, `counted` adds numbers of pictures."""
+    any line has it. `heads` stand over the lines' names, `counted` adds numbers of pictures.
+    `decimals`: how many the figures of a metric were published with."""
     shown = columns(lines, wanted)
-    compared = {name for name in shown if any(name in each.published for each in lines)}
+    compared = {
+        name: decimals.get(name, 1)
+        for name in shown
+        if any(name in each.published for each in lines)
+    }
     header = [*heads, *(COUNTS if counted else ())]
     for name in shown:
         header += [metric_name(name), *(("published", "difference") if name in compared else ())]
@@ -102,6 +118,6 @@ def numbers(
         if counted:
             row += [""] * len(COUNTS) if each.counts is None else map(str, each.counts)
         for name in shown:
-            row += _metric(each, name, name in compared)
+            row += _metric(each, name, compared.get(name))
         rows.append(row)
     return Table(header, rows, names=len(heads))

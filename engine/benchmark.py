@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from . import degrade
+from . import degrade, metrics
 from .config import CONFIGS, ConfigError, read_yaml
 from .metrics import METRICS, Pairing
 
 FOLDER = CONFIGS / "benchmarks"
 PUBLISHED = "published"  # the protocol that published figures were measured by
 AVERAGES = ("generators", "cells", "pictures")
+THRESHOLD = 0.5  # of published accuracies
 Values = Mapping[str, float]
 
 
@@ -33,9 +34,10 @@ class Protocol:
 class Published:
     """Figures that somebody published, in percent, by metric.
 
-    `cells`: metric -> source -> generator; `generators`: metric -> generator, where the benchmark
-    has no sources or the mean over them was published; `sources`: metric -> source, means over its
-    generators; `averages`: metric -> one of `AVERAGES`.
+    `options`: those of the detector that make it the published one; `cells`: metric -> source ->
+    generator; `generators`: metric -> generator, where the benchmark has no sources or the mean
+    over them was published; `sources`: metric -> source, means over its generators; `averages`:
+    metric -> one of `AVERAGES`.
     """
 
     title: str
@@ -52,14 +54,53 @@ class Published:
         given = {*self.cells, *self.generators, *self.sources, *self.averages}
         return [name for name in METRICS if name in given]
 
+    def decimals(self, metric: str) -> int:
+        """How many decimals the figures of a metric have: 2, or 1 where none has a second."""
+        tables = (self.cells, self.generators, self.sources, self.averages)
+        figures = [value for table in tables for value in _leaves(table.get(metric, {}))]
+        return 1 if all(round(value, 1) == value for value in figures) else 2
+
+    def without(self, names: Sequence[str]) -> Published:
+        """The figures of all other metrics."""
+
+        def rest(table: Mapping[str, Any]) -> dict[str, Any]:
+            return {metric: values for metric, values in table.items() if metric not in names}
+
+        return replace(
+            self,
+            cells=rest(self.cells),
+            generators=rest(self.generators),
+            sources=rest(self.sources),
+            averages=rest(self.averages),
+        )
+
 
 @dataclass(frozen=True)
 class Note:
-    """What a reader of this detector's results on a benchmark must know."""
+    """What a reader of this detector's results on a benchmark must know; `sources`: only where
+    one of them was measured, empty for always."""
 
     detector: str
-    options: Mapping[str, Any]
     text: str
+    options: Mapping[str, Any]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How a run measures a benchmark, as far as published figures ask.
+
+    `base`: the degradation of its main tables; `split` None = the benchmark's own; `limit`: the
+    most pictures of each generator and source, None = all.
+    """
+
+    detector: str
+    options: Any
+    base: str
+    protocol: str = PUBLISHED
+    threshold: float = THRESHOLD
+    split: str | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +136,15 @@ def _expect(where: str, content: Any, known: Sequence[str]) -> dict[str, Any]:
     return content
 
 
+def _leaves(content: Any) -> Iterator[Any]:
+    """What nested mappings hold."""
+    if isinstance(content, Mapping):
+        for inner in content.values():
+            yield from _leaves(inner)
+    else:
+        yield content
+
+
 def _require(where: str, given: Mapping[str, Any], keys: Sequence[str]) -> None:
     """Raises ConfigError when one of the keys is not there."""
     for key in keys:
@@ -128,6 +178,24 @@ def _percent(where: str, content: Any) -> None:
         raise ConfigError(f"{where}: expected 0 to 100 percent; found {content!r}")
 
 
+def _options(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a detector, as its `Options` hold them."""
+    options = given.get("options", {})
+    if not isinstance(options, dict):
+        raise ConfigError(f"{where}.options: expected keys of a detector; found {options!r}")
+    return {k: tuple(value) if isinstance(value, list) else value for k, value in options.items()}
+
+
+def _note(where: str, content: Any, known: Sequence[str]) -> Note:
+    given = _expect(where, content, [field.name for field in fields(Note)])
+    _require(where, given, ("detector", "text"))
+    sources = given.get("sources", [])
+    if not isinstance(sources, list) or any(source not in known for source in sources):
+        choices = ", ".join(known) or "none"
+        raise ConfigError(f"{where}.sources: expected a list of some of {choices}; found {sources}")
+    return Note(given["detector"], given["text"], _options(where, given), tuple(sources))
+
+
 def _published(where: str, content: Any) -> Published:
     names = [field.name for field in fields(Published)]
     given = _expect(where, content, names)
@@ -138,7 +206,7 @@ def _published(where: str, content: Any) -> Published:
         _percent(f"{where}.{name}", table)
     for metric, values in tables["averages"].items():
         _expect(f"{where}.averages.{metric}", values, AVERAGES)
-    return Published(given["title"], given["detector"], given.get("options", {}), **tables)
+    return Published(given["title"], given["detector"], _options(where, given), **tables)
 
 
 def load(name: str) -> Benchmark:
@@ -160,10 +228,8 @@ def load(name: str) -> Benchmark:
         key: _published(f"{path}: published.{key}", value)
         for key, value in given.get("published", {}).items()
     }
-    notes = tuple(
-        Note(**_expect(f"{path}: notes", value, ("detector", "options", "text")))
-        for value in given.get("notes", ())
-    )
+    sources = tuple(given.get("sources", ()))
+    notes = tuple(_note(f"{path}: notes", value, sources) for value in given.get("notes", ()))
     return Benchmark(
         name=name,
         title=given["title"],
@@ -173,7 +239,7 @@ def load(name: str) -> Benchmark:
         average=average,
         dataset=given.get("dataset", given["title"]),
         generators=tuple(given.get("generators", ())),
-        sources=tuple(given.get("sources", ())),
+        sources=sources,
         protocols=protocols,
         published=published,
         notes=notes,
@@ -188,22 +254,60 @@ def protocol(benchmark: Benchmark, name: str) -> Protocol:
     return benchmark.protocols[name]
 
 
-def _is(figures: Published | Note, detector: str, options: Any) -> bool:
-    """Whether something is about this detector with these options."""
-    return figures.detector == detector and all(
-        getattr(options, key, None) == value for key, value in figures.options.items()
+def _other(what: Published | Note, options: Any) -> Iterator[str]:
+    """The options that are not those that something is about, each with what it should be."""
+    for key, value in what.options.items():
+        if (found := getattr(options, key, None)) != value:
+            yield f"{what.detector}.{key} {value}, these of {found}"
+
+
+def notes(
+    benchmark: Benchmark, detector: str, options: Any, sources: Sequence[str]
+) -> tuple[str, ...]:
+    """What a reader of this detector's results on these sources must know."""
+    return tuple(
+        note.text
+        for note in benchmark.notes
+        if note.detector == detector
+        and not any(_other(note, options))
+        and (not note.sources or not set(note.sources).isdisjoint(sources))
     )
 
 
-def notes(benchmark: Benchmark, detector: str, options: Any) -> tuple[str, ...]:
-    """What a reader of this detector's results must know."""
-    return tuple(note.text for note in benchmark.notes if _is(note, detector, options))
+def _differences(benchmark: Benchmark, figures: Published, run: Measurement) -> Iterator[str]:
+    """What sets published figures apart from those of a run."""
+    if figures.detector != run.detector:
+        yield f"they are of {figures.detector}, these of {run.detector}"
+    else:
+        yield from (f"they are of {other}" for other in _other(figures, run.options))
+    if run.protocol != PUBLISHED:
+        yield f"they are of the protocol {PUBLISHED}, these of {run.protocol}"
+    elif run.base != benchmark.protocols[PUBLISHED].degradation:
+        yield f"the pictures here are degraded by {run.base}"
+    if run.split not in (None, benchmark.split):
+        whole = f"the split {benchmark.split}" if benchmark.split else "all splits"
+        yield f"they are of {whole}, these of {run.split}"
+    if run.limit is not None:
+        yield f"--limit {run.limit} leaves pictures out"
+
+
+def _at_threshold(figures: Published, threshold: float) -> tuple[Published | None, tuple[str, ...]]:
+    """The figures that hold at any threshold, and a note where others had to go."""
+    if threshold == THRESHOLD or not set(figures.metrics).intersection(metrics.AT_THRESHOLD):
+        return figures, ()
+    left = figures.without(metrics.AT_THRESHOLD)
+    note = (
+        f"the published accuracies are not shown: they are at the threshold {THRESHOLD:g}, these "
+        f"at {threshold:g}"
+    )
+    return (left if left.metrics else None), (note,)
 
 
 def comparable(
-    benchmark: Benchmark, detector: str, options: Any, protocol: str, chosen: str | None
-) -> Published | None:
-    """The figures that were published for this detector with these options, measured this way.
+    benchmark: Benchmark, run: Measurement, chosen: str | None = None
+) -> tuple[Published | None, tuple[str, ...]]:
+    """The figures that were published for the run's detector, measured as the run measures; and
+    notes that say which ones are not shown, and why.
 
     `chosen` names one where several fit, as those of detectors that differ in their training set.
     None when nothing fits, or several do and none was chosen.
@@ -214,12 +318,21 @@ def comparable(
     if chosen is not None and chosen not in benchmark.published:
         known = ", ".join(benchmark.published) or "none"
         raise ConfigError(f"data.published: {benchmark.name} has {known}; found {chosen!r}")
-    fitting = [
-        figures
+    asked = {
+        name: list(_differences(benchmark, figures, run))
         for name, figures in benchmark.published.items()
-        if chosen in (None, name) and protocol == PUBLISHED and _is(figures, detector, options)
-    ]
-    return fitting[0] if len(fitting) == 1 else None
+        if (figures.detector == run.detector if chosen is None else name == chosen)
+    }
+    fitting = [name for name, reasons in asked.items() if not reasons]
+    if len(fitting) == 1:
+        return _at_threshold(benchmark.published[fitting[0]], run.threshold)
+    if len(asked) == 1:
+        [(name, reasons)] = asked.items()
+        return None, (f"the published figures {name} are not shown: {'; '.join(reasons)}",)
+    if fitting:
+        names = ", ".join(fitting)
+        return None, (f"of {names} choose published figures to show by --set data.published=NAME",)
+    return None, ()
 
 
 def records(

@@ -17,21 +17,14 @@ from ._document import Block, Caution, Heading, Table, to_html, to_markdown, to_
 from ._runs import Common, Run, cautions, common, names, pairing, read_run
 from ._tables import UNDEFINED, metric_name, percent, points
 from .config import ConfigError
+from .files import write_file
 from .metrics import Cell, Difference, Estimate, Floats, Ints, Metrics
 from .progress import Progress
-from .report import write_file
+from .table import count_pictures
 
 RESAMPLES, SEED = 1000, 0
 NAME = "compare"
 HEADLINES = (metrics.AP, metrics.AUROC, metrics.ACCURACY)
-# These depend on a threshold, and every run has its own.
-AT_THRESHOLD = (
-    metrics.ACCURACY,
-    metrics.BALANCED_ACCURACY,
-    metrics.ACCURACY_REAL,
-    metrics.ACCURACY_SYNTHETIC,
-    metrics.DETECTION_RATE,
-)
 PAIRED = (
     "Differences are to the first run, in percentage points except for Brier score and log loss. "
     "Their 95 % intervals and p-values are of a paired bootstrap: each resample draws the same "
@@ -90,8 +83,10 @@ def difference(
         np.where(logits > metrics.threshold_logit(threshold), 1.0, -1.0)
         for logits, threshold in (other, first)
     ]
-    found = paired(signs[0], signs[1], [name for name in wanted if name in AT_THRESHOLD], 0.5)
-    free = [name for name in wanted if name not in AT_THRESHOLD]
+    found = paired(
+        signs[0], signs[1], [name for name in wanted if name in metrics.AT_THRESHOLD], 0.5
+    )
+    free = [name for name in wanted if name not in metrics.AT_THRESHOLD]
     found |= paired(other[0], first[0], free, 0.5)
     return {name: found[name] for name in wanted}
 
@@ -254,10 +249,11 @@ def _summary(found: Comparison) -> str:
         parts.append(to_text(_averages_table(found)))
     if len(found.pooled) > 1:
         parts.append(to_text(_degradations_table(found)))
+    shared = count_pictures(found.shared.rows)
     counts = "; ".join(
-        f"{run.name} has {len(run.rows) - len(found.shared.rows)} more" for run in found.runs
+        f"{run.name} has {count_pictures(run.rows.values()) - shared} more" for run in found.runs
     )
-    last = f"{len(found.shared.rows)} pictures in common; {counts}. {PAIRED}"
+    last = f"{shared} pictures in common; {counts}. {PAIRED}"
     return "\n\n".join([*parts, last])
 
 

@@ -13,7 +13,7 @@ from datasets import LayoutError, Record
 
 from . import benchmark as benchmarks
 from . import degrade, flags, listing
-from .benchmark import Benchmark, Protocol
+from .benchmark import Benchmark, Measurement, Protocol
 from .config import Config, ConfigError
 from .evaluate import Request
 from .report import View
@@ -21,7 +21,6 @@ from .weights import Loaded
 
 # The benchmark that each variant of CO-SPY is evaluated on, without --benchmark.
 OF_COSPY = {"sd-v1_4": "cospy_bench", "progan": "aigcdetect"}
-PUBLISHED_THRESHOLD = 0.5
 
 
 def _benchmark(args: argparse.Namespace, name: str, options: Any) -> Benchmark | None:
@@ -51,8 +50,8 @@ def _data_records(args: argparse.Namespace, config: Config) -> list[Record]:
         raise ConfigError(f"--set data.{given}: expected --benchmark too; found --data")
     return listing.part(
         datasets.open_path(args.data, config.data.split, csv_root=args.csv_root),
-        flags.listed(args.generators),
-        flags.listed(args.sources),
+        args.generators,
+        args.sources,
         args.limit,
     )
 
@@ -61,9 +60,9 @@ def _benchmark_records(
     args: argparse.Namespace, config: Config, benchmark: Benchmark, protocol: Protocol
 ) -> list[Record]:
     """The pictures of a benchmark that its protocol takes, or the part that flags choose."""
-    data, sources = config.data, flags.listed(args.sources)
+    data, sources = config.data, args.sources
     found = benchmarks.records(benchmark, args.data_root, data.split, data.parts, sources)
-    chosen = listing.part(found, flags.listed(args.generators), limit=args.limit)
+    chosen = listing.part(found, args.generators, limit=args.limit)
     return benchmarks.needed(chosen, protocol.pairing)
 
 
@@ -71,7 +70,9 @@ def _notes(
     benchmark: Benchmark, name: str, options: Any, records: Sequence[Record], limit: int | None
 ) -> tuple[str, ...]:
     """What a reader of the results must know."""
-    lines = [*benchmarks.notes(benchmark, name, options), *benchmarks.missing(benchmark, records)]
+    sources = sorted({record.source for record in records})
+    lines = [*benchmarks.notes(benchmark, name, options, sources)]
+    lines += benchmarks.missing(benchmark, records)
     if limit is not None:
         lines.append(f"at most {limit} pictures of each generator and source were taken")
     return tuple(lines)
@@ -109,20 +110,31 @@ def evaluation(
         what = benchmark.name + suffix
         title = f"{loaded.model.title} on {benchmark.title}, protocol {protocol}"
         notes = _notes(benchmark, loaded.name, config.options, records, args.limit)
-        view = View(how.pairing, base, benchmark.average, None, benchmark.dataset, notes)
+        view = View(
+            pairing=how.pairing,
+            average=benchmark.average,
+            dataset=benchmark.dataset,
+            generators=benchmark.generators,
+            sources=benchmark.sources,
+            notes=notes,
+        )
     names = [degrade.then(base, name) for name in degrade.parse_sweep(args.degrade)]
     view = replace(view, base=names[0])
-    if benchmark is not None and view.base == base:
-        published = benchmarks.comparable(
-            benchmark, loaded.name, config.options, protocol or "", config.data.published
+    if benchmark is not None and protocol is not None:
+        measurement = Measurement(
+            detector=loaded.name,
+            options=config.options,
+            base=view.base,
+            protocol=protocol,
+            threshold=threshold,
+            split=config.data.split,
+            limit=args.limit,
         )
-        if published is not None and threshold != PUBLISHED_THRESHOLD:
-            line = f"accuracies are at the threshold {threshold:g}, the published ones at 0.5"
-            view = replace(view, notes=(*view.notes, line))
-        view = replace(view, published=published)
+        published, why = benchmarks.comparable(benchmark, measurement, config.data.published)
+        view = replace(view, published=published, notes=(*view.notes, *why))
     return Request(
         output=args.output or _folder(args, loaded, config, what),
-        title=title,
+        title=title if view.base == degrade.NONE else f"{title}, under {view.base}",
         threshold=threshold,
         degradations=tuple(names),
         view=view,

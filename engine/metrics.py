@@ -42,6 +42,7 @@ from ._estimates import (
     estimate,
     p_value,
 )
+from ._estimates import AT_THRESHOLD as AT_THRESHOLD
 from ._estimates import LOWER_IS_BETTER as LOWER_IS_BETTER
 from ._estimates import PLAIN as PLAIN
 from ._estimates import PlainEstimate as PlainEstimate

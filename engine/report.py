@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +12,18 @@ from . import _blocks, _plots, metrics
 from ._analysis import WHOLE, Analysis, View, analyse, by_degradation, worst_errors
 from ._blocks import ERRORS
 from ._document import Gallery, to_html, to_markdown, to_text
-from ._tables import Line, counts, numbers, percent
+from ._tables import Line, numbers, percent
+from .files import write_file
 from .metrics import Cell
 from .table import ScoreRow
 
 __all__ = (
     "FILES", "Analysis", "View", "analyse", "output_json", "percent", "result_json",
-    "summary_text", "worst_errors", "write_file", "write_report",
+    "summary_text", "worst_errors", "write_report",
 )  # fmt: skip
 FILES = ("report.md", "report.html", *_plots.CAPTIONS, ERRORS)
 # More cells than that are printed as means over sources and over generators.
 MOST_CELLS = 30
-
-
-def write_file(path: Path, content: bytes) -> Path:
-    """Writes a file, whole or not at all; its path."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def write_report(
@@ -85,17 +75,12 @@ def _summary_lines(analysis: Analysis) -> list[Line]:
     pooled, *averages = _blocks.average_lines(analysis)
     if analysis.crossed and len(analysis.cells) > MOST_CELLS:
         sources = [
-            Line([f"source {each.names[0]}"], each.values, each.published)
+            replace(each, names=[f"source {each.names[0]}"])
             for each in _blocks.source_lines(analysis)
         ]
         return [pooled, *sources, *_blocks.generator_lines(analysis), *averages]
     cells = [
-        Line(
-            [f"{source}/{generator}" if analysis.crossed else generator],
-            each.values,
-            each.published,
-            each.counts,
-        )
+        replace(each, names=[f"{source}/{generator}" if analysis.crossed else generator])
         for each in _blocks.cell_lines(analysis)
         for generator, source in [each.names]
     ]
@@ -117,19 +102,17 @@ def summary_text(
     compared = [name for name in published.metrics if published] if published else []
     if not any(name in each.published for each in lines for name in compared):
         compared = []
-    parts = [to_text(numbers(["percent [95 % interval]"], lines, compared or _blocks.SHORT))]
+    wanted, decimals = compared or _blocks.SHORT, _blocks.decimals(found)
+    parts = [to_text(numbers(["percent [95 % interval]"], lines, wanted, decimals=decimals))]
     if len(lines) < len(found.cells):
         parts.append(
             f"Lines of sources and of generators are means; report.md has all {len(found.cells)} "
             "cells."
         )
-    if compared:
-        parts.append(_blocks.published_note(found))
+    if note := _blocks.published_note(found):
+        parts.append(note)
     if found.degradations:
-        swept = [
-            Line([name], each.headline.values, {}, counts(each.pooled))
-            for name, each in found.degradations.items()
-        ]
+        swept = _blocks.swept_lines(found, True)
         parts.append(to_text(numbers([f"{found.headline.name}, percent"], swept, _blocks.SWEPT)))
     return "\n\n".join(parts)
 

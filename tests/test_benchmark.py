@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
 import datasets
 from datasets import Label, Record
+from detectors.cospy import CoSpyOptions
+from detectors.spai import SpaiOptions
+from detectors.ssp import SspOptions
 from engine import benchmark as benchmarks
 from engine.config import ConfigError
 from engine.metrics import Pairing
 
-COSPY = SimpleNamespace(train_dataset="sd-v1_4", mode="fusion")
+COSPY = CoSpyOptions()
+# Options of CO-SPY that the fusion does not ask for.
+OF_A_BRANCH = {"branch", "feat_interp", "feat_interp_alpha", "feat_interp_ratio"}
 
 
 @pytest.fixture
@@ -97,34 +103,59 @@ def test_published_ssp_figures() -> None:
     assert figures.averages["accuracy"] == {"pictures": 93.5}
 
 
-def comparable(name: str, detector: str, options: object, *more: str | None) -> str | None:
-    protocol, chosen = (*more, None, None)[:2] if more else ("published", None)
-    found = benchmarks.comparable(
-        benchmarks.load(name), detector, options, protocol or "published", chosen
-    )
-    return found and found.title
+def comparable(name: str, detector: str, options: object, chosen: str | None = None) -> str | None:
+    found = benchmarks.load(name)
+    base = found.protocols["published"].degradation
+    run = benchmarks.Measurement(detector, options, base)
+    figures, _ = benchmarks.comparable(found, run, chosen)
+    return figures and figures.title
 
 
-def test_published_figures_are_shown_only_beside_the_same_measurement() -> None:
+def test_published_figures_are_those_of_the_detector() -> None:
     assert "CO-SPY" in (comparable("cospy_bench", "cospy", COSPY) or "")
-    assert comparable("cospy_bench", "spai", SimpleNamespace()) is None
-    assert comparable("cospy_bench", "cospy", COSPY, "matched") is None
-    other = SimpleNamespace(train_dataset="sd-v1_4", mode="branch")
-    assert comparable("cospy_bench", "cospy", other) is None
+    assert comparable("cospy_bench", "spai", SpaiOptions()) is None
+    assert comparable("cospy_bench", "cospy", replace(COSPY, mode="branch")) is None
 
 
 def test_of_several_published_figures_one_is_chosen_by_name() -> None:
-    assert comparable("genimage", "ssp", None) is None
-    assert "adm" in (comparable("genimage", "ssp", None, "published", "ssp-adm") or "")
+    assert comparable("genimage", "ssp", SspOptions()) is None
+    assert "adm" in (comparable("genimage", "ssp", SspOptions(), "ssp-adm") or "")
     with pytest.raises(ConfigError, match=r"data.published: genimage has ssp-midjourney, .*'best'"):
-        comparable("genimage", "ssp", None, "published", "best")
+        comparable("genimage", "ssp", SspOptions(), "best")
 
 
-def test_co_spy_on_mscoco_comes_with_a_warning() -> None:
+@pytest.mark.parametrize(
+    ("benchmark", "options", "free"),
+    [
+        ("cospy_bench", COSPY, OF_A_BRANCH),
+        ("aigcdetect", replace(COSPY, train_dataset="progan"), OF_A_BRANCH),
+        ("spai", SpaiOptions(), {"feature_batch"}),
+        ("genimage", SspOptions(), set()),
+    ],
+)
+def test_published_figures_name_every_option_that_makes_the_detector(
+    benchmark: str, options: Any, free: set[str]
+) -> None:
+    """All but those on which no score depends; a new option must be decided on."""
+    wanted = {key: value for key, value in asdict(options).items() if key not in free}
+    for figures in benchmarks.load(benchmark).published.values():
+        assert figures.options == wanted
+
+
+def test_figures_are_shown_with_the_decimals_they_have() -> None:
+    figures = benchmarks.load("cospy_bench").published["cospy-sd-v1_4"]
+    assert figures.decimals("AP") == figures.decimals("accuracy") == 2
+    assert benchmarks.load("spai").published["spai"].decimals("AUROC") == 1
+
+
+def test_co_spy_on_coco_comes_with_a_warning() -> None:
     found = benchmarks.load("cospy_bench")
-    (note,) = benchmarks.notes(found, "cospy", COSPY)
+    (note,) = benchmarks.notes(found, "cospy", COSPY, ["flickr", "mscoco"])
     assert "COCO val2017" in note
-    assert benchmarks.notes(found, "default", COSPY) == ()
+    assert benchmarks.notes(found, "cospy", COSPY, ["flickr"]) == ()
+    assert benchmarks.notes(found, "default", COSPY, ["mscoco"]) == ()
+    (note,) = benchmarks.notes(benchmarks.load("drct2m"), "cospy", COSPY, [""])
+    assert "val2017" in note
 
 
 @pytest.mark.parametrize(
@@ -148,6 +179,19 @@ def test_co_spy_on_mscoco_comes_with_a_warning() -> None:
         (
             {"published": {"x": {"title": "t", "detector": "d", "cells": {"F1": {}}}}},
             "unknown key 'F1'; known: AP, AUROC",
+        ),
+        (
+            {"published": {"x": {"title": "t", "detector": "d", "options": [1]}}},
+            r"published.x.options: expected keys of a detector; found \[1\]",
+        ),
+        ({"notes": [{"detector": "d"}]}, "notes: expected the key text; found detector"),
+        (
+            {"sources": ["a"], "notes": [{"detector": "d", "text": "t", "sources": ["b"]}]},
+            r"notes.sources: expected a list of some of a; found \['b'\]",
+        ),
+        (
+            {"sources": ["a"], "notes": [{"detector": "d", "text": "t", "sources": "a"}]},
+            "notes.sources: expected a list of some of a; found a",
         ),
     ],
 )

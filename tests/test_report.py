@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
 import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from engine import report
+from engine import _figure, _plots_groups, report
 from engine._analysis import Analysis, averages, means
 from engine._blocks import WIDE
 from engine._plots_groups import heat_metric, heatmap
@@ -25,6 +27,9 @@ from engine.benchmark import Published
 from engine.metrics import Cell, Estimate, Metrics, Pairing
 from engine.report import View
 from engine.table import ScoreRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 RUN: dict[str, object] = {
     "command": "main.py --phase eval",
@@ -334,13 +339,13 @@ def test_a_failed_write_leaves_the_earlier_report(
     def full(self: Path, content: bytes) -> int:
         with self.open("wb") as stream:
             stream.write(content[:10])
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="no space"):
         written(tmp_path, table(n=8))
     assert (tmp_path / "report.md").read_text("utf-8") == earlier
-    assert not [path for path in tmp_path.iterdir() if "tmp" in path.name]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_summary_is_aligned_and_complete() -> None:
@@ -430,6 +435,135 @@ def test_published_averages_count_where_all_was_measured() -> None:
         # Of several sources a generator's figure is a mean, and that of no cell.
         own = {"accuracy": 70.0} if len(sources) == 1 else {}
         assert found.cell(("coco", "glide")) == own
+
+
+SPAI = published(
+    generators={"AUROC": {"glide": 90.0, "sd": 80.0}}, averages={"AUROC": {"generators": 85.5}}
+)
+
+
+def measured(names: Iterable[str] = ("AP", "AUROC", "accuracy")) -> Metrics:
+    return Metrics(1, 1, {name: Estimate(0.9, 0.5, 1.0) for name in names})
+
+
+def crossed(
+    figures: Published | None, sources: Iterable[str], generators: Iterable[str] = ("glide", "sd")
+) -> Analysis:
+    """Every generator against every source, of a benchmark with coco, raise, glide and sd."""
+    cells = {(source, name): measured() for source in sources for name in generators}
+    view = View(
+        Pairing("crossed"), published=figures, generators=("glide", "sd"), sources=("raise", "coco")
+    )
+    empty = report.analyse([], 0.5, view=view)
+    pooled = measured()
+    found = averages(pooled, cells, "generators")
+    return dataclasses.replace(empty, pooled=pooled, cells=cells, averages=found)
+
+
+def test_a_mean_over_all_sources_is_not_shown_beside_one_over_fewer() -> None:
+    whole = Comparable(SPAI, crossed(SPAI, ["coco", "raise"]))
+    assert whole.generator("glide") == {"AUROC": 90.0}
+    assert whole.average("generators") == {"AUROC": 85.5}
+    for sources in (["coco"], ["coco", "raise", "of my own"]):
+        part = Comparable(SPAI, crossed(SPAI, sources))
+        assert part.generator("glide") == part.average("generators") == {}
+        assert part.cell(("coco", "glide")) == {}
+    fewer = Comparable(SPAI, crossed(SPAI, ["coco", "raise"], ["sd"]))
+    assert fewer.average("generators") == fewer.generator("sd") == {"AUROC": 80.0}
+    more = Comparable(SPAI, crossed(SPAI, ["coco", "raise"], ["sd", "glide", "mine"]))
+    assert more.average("generators") == {} and more.generator("sd") == {"AUROC": 80.0}
+
+
+def test_a_published_mean_needs_all_of_its_cells_to_have_the_metric() -> None:
+    found = crossed_analysis(FIGURES)
+    lacking = {cell: found.cells[cell] for cell in found.cells}
+    lacking["coco", "glide"] = measured(["accuracy_real"])
+    theirs = Comparable(FIGURES, dataclasses.replace(found, cells=lacking))
+    # The printed 92.6 is of glide, too.
+    assert theirs.source("coco") == {"AP": 90.0}
+    assert theirs.average("cells") == {"AP": 85.0}
+
+
+@pytest.mark.parametrize(
+    ("figures", "sources", "generators", "said"),
+    [
+        (SPAI, ["coco", "raise"], ["glide", "sd"], "Its means are as printed. A difference is"),
+        (SPAI, ["coco"], ["glide", "sd"], "None of its figures is of what was measured here."),
+        (
+            SPAI,
+            ["coco", "raise"],
+            ["glide"],
+            "Its means are as printed where they are of what was measured here; the others are "
+            "taken here, of its figures for the same cells. A difference is",
+        ),
+        (
+            SPAI,
+            ["coco", "raise"],
+            ["glide", "mine"],
+            "Its means are as printed. Its means of other generators or sources than were measured "
+            "here are left out. A difference is",
+        ),
+    ],
+)
+def test_the_note_says_what_the_published_means_are_of(
+    tmp_path: Path, figures: Published, sources: list[str], generators: list[str], said: str
+) -> None:
+    found = crossed(figures, sources, generators)
+    report.write_report(tmp_path, [], 0.5, RUN, "T", found)
+    for text in ((tmp_path / "report.md").read_text(), report.summary_text([], 0.5, found)):
+        assert f"Published: Paper, table 1. {said}" in text
+
+
+def test_the_note_on_means_that_nobody_printed() -> None:
+    figures = dataclasses.replace(FIGURES, sources={})
+    found = report.summary_text([], 0.5, crossed_analysis(figures))
+    assert "Its means are taken here, of its figures for the same cells. A difference" in found
+    assert "as printed" not in found
+
+
+def test_figures_with_two_decimals_are_shown_with_both(tmp_path: Path) -> None:
+    figures = published(
+        cells={
+            "AP": {"coco": {"glide": 90.04, "sd_v1_4": 90.0}},
+            "accuracy": {"coco": {"glide": 82.0, "sd_v1_4": 80.0}},
+        }
+    )
+    found = crossed_analysis(figures, ["coco"])
+    report.write_report(tmp_path, [], 0.5, RUN, "T", found)
+    text = (tmp_path / "report.md").read_text()
+    for line in (
+        "| glide | coco | 1 | 1 | 0 | 90.00 [50.00, 100.00] | 90.04 | -0.04 "
+        "| 80.0 [50.0, 100.0] | 82.0 | -2.0 |",
+        "| mean over 2 generators (headline) | 90.00 | 90.02 | -0.02 | 80.0 | 81.0 | -1.0 |",
+    ):
+        assert line in text
+    assert "90.00 [50.00, 100.00]      90.04       -0.04" in report.summary_text([], 0.5, found)
+
+
+def test_a_mean_says_over_how_many_it_really_is(tmp_path: Path) -> None:
+    rows = [each for each in table(("coco", "flickr")) if each.source == "coco" or not each.label]
+    rows += [dataclasses.replace(broken(f"b{n}"), generator="lost") for n in range(3)]
+    swept = [*rows, *degraded(rows, "blur:1", 0.5)]
+    swept = [
+        dataclasses.replace(each, error="x", logit=None)
+        if (each.generator, each.degradation) == ("glide", "blur:1")
+        else each
+        for each in swept
+    ]
+    found = report.analyse(swept, 0.5, 0)
+    mean = next(average for average in found.averages if average.kind == "generators")
+    assert (mean.name, mean.counts["AP"]) == ("mean over 2 generators", 2)
+    assert mean.counts["accuracy_real"] == 3
+    text = report.summary_text(swept, 0.5, found)
+    assert "mean over 3 generators" not in text
+    lines = text[text.index("mean over 2 generators, percent") :]
+    none, blur = (next(x for x in lines.splitlines() if x.startswith(n)) for n in ("none", "blur"))
+    assert none.count("(over ") == 1 and "(over 3)" in none
+    assert blur.count("(over 1)") == 4 and "(over 3)" in blur
+    report.write_report(tmp_path, swept, 0.5, RUN, "T", found)
+    page = (tmp_path / "report.md").read_text()
+    assert "The mean over 2 generators (headline) under each:" in page
+    assert "mean over 3" not in page and "(over 1)" in section(page, "Degradations")
 
 
 def test_differences_are_signed_points() -> None:
@@ -589,6 +723,55 @@ def test_the_heat_map_needs_sources_and_generators_that_cross(
         report.analyse([], 0.5), cells={each: table_cell(0.8) for each in cells}
     )
     assert (heatmap(found) is not None) == drawn
+
+
+@pytest.mark.parametrize(
+    ("view", "generators", "sources"),
+    [
+        (View(), ["glide", "mine", "sd"], ["a", "b"]),
+        (
+            View(generators=("sd", "x", "glide"), sources=("b",)),
+            ["sd", "glide", "mine"],
+            ["b", "a"],
+        ),
+    ],
+)
+def test_tables_and_plots_have_one_order(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    view: View,
+    generators: list[str],
+    sources: list[str],
+) -> None:
+    """That of the benchmark, then by name; of the plots, whose first row is the lowest, upwards."""
+    logits = {"sd": 0.1, "mine": 0.9, "glide": -0.5}
+    rows = [
+        row(label, logits.get(name, 0.0) + shift, source, name, f"{source}/{name}{label}{shift}")
+        for source in ("a", "b")
+        for name in ("", *logits)
+        for label in [int(bool(name))]
+        for shift in (-1.0, 0.0, 1.0)
+    ]
+    drawn: list[list[str]] = []
+    name_rows = _figure.name_rows
+
+    def spy(axes: Axes, names: Sequence[str], height: float = 1.0) -> None:
+        drawn.append(list(names)[::-1])
+        name_rows(axes, names, height)
+
+    monkeypatch.setattr(_figure, "name_rows", spy)
+    found = report.analyse(rows, 0.5, 0, view=view)
+    assert _plots_groups.generators(found) and heatmap(found)
+    assert drawn == [generators, generators]
+    assert list(found.cells) == [(source, name) for source in sources for name in generators]
+    report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
+    text = (tmp_path / "report.md").read_text()
+    for heading, names in (("Generators", generators), ("Sources", sources)):
+        lines = [line for line in section(text, heading).splitlines() if line.startswith("| ")]
+        assert [line.split(" | ")[0][2:] for line in lines[2:]] == names
+    alone = [dataclasses.replace(each, source=each.generator) for each in rows if each.label]
+    apart = report.analyse(alone, 0.5, 0, view=view)
+    assert [name for _, name in apart.cells] == generators
 
 
 def table_cell(value: float) -> Metrics:
