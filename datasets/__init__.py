@@ -6,17 +6,20 @@ import importlib
 import pkgutil
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 from ._kinds import CHOICES, kind_of, known_kind, tell_left_out
 from ._record import Label, LayoutError, Record, is_picture, walk_pictures
 
 __all__ = [
     "CHOICES",
+    "Contents",
     "Label",
     "LayoutError",
     "Record",
     "available",
     "benchmarks",
+    "contents",
     "is_picture",
     "kind_of",
     "known_kind",
@@ -44,10 +47,18 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def open_path(
-    path: Path, split: str | None = None, labelled: bool = True, csv_root: Path | None = None
-) -> list[Record]:
-    """Records of a folder, a CSV or an archive, whichever `path` is.
+class Contents(Protocol):
+    """What a folder, a CSV or an archive holds. It is read once, and warns once."""
+
+    def splits(self) -> set[str]:
+        """What `records` can be asked for."""
+
+    def records(self, split: str | None = None, labelled: bool = True) -> list[Record]:
+        """As the function `records` of the family."""
+
+
+def contents(path: Path, csv_root: Path | None = None) -> Contents:
+    """Reads a folder, a CSV or an archive, whichever `path` is.
 
     Raises:
         LayoutError: it is none of these, or its family's reason.
@@ -56,6 +67,13 @@ def open_path(
     kind = known_kind(path)
     if kind in ("folder", "tar_shards", "parquet_file") and path.is_dir():
         tell_left_out(path, kind)
-    if kind == "csv_file":
-        return load(kind).records(path, split, labelled, csv_root)
-    return load(kind).records(path, split, labelled)
+    found: Contents = load(kind).contents(path, *([csv_root] if kind == "csv_file" else []))
+    return found
+
+
+def open_path(
+    path: Path, split: str | None = None, labelled: bool = True, csv_root: Path | None = None
+) -> list[Record]:
+    """Records of a folder, a CSV or an archive, whichever `path` is. Raises LayoutError as
+    `contents` and its `records` do."""
+    return contents(path, csv_root).records(split, labelled)

@@ -25,6 +25,7 @@ FORMATS = {
     ".mdb": "lmdb_file",
     ".parquet": "parquet_file",
 }
+LMDB_DATA = "data.mdb"  # the file of an LMDB that is a folder
 MAX_BYTES = 1 << 30
 AT_ONCE = 8
 

@@ -7,7 +7,6 @@ import importlib.util
 import io
 import warnings
 import zlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -136,13 +135,22 @@ class Item:
     known: float | None = None
 
 
+@dataclass(frozen=True)
+class Draw:
+    """A picture as an epoch of training takes it, for the `count`-th time in it (from 0)."""
+
+    index: int
+    epoch: int
+    count: int = 0
+
+
 class PictureDataset(Dataset):
     """Decodes, degrades and transforms records; a broken picture becomes an Item with its error.
 
-    Randomness: `epoch` None (scoring) seeds every picture alike, so that a score depends on
-    nothing but the pixels; in training the seed is (seed, epoch, crc32(key), draw), where draw
-    counts the earlier occurrences of a picture that an epoch takes more than once.
-    `lookup`, where given, is asked for each file's digest; what it knows is not decoded again.
+    Randomness: scoring asks for an index, and all pictures are seeded alike, so that a score
+    depends on nothing but the pixels; training asks for a Draw, whose seed is (seed, epoch,
+    crc32(key), count). `lookup`, where given, is asked for each file's digest; what it knows is not
+    decoded again.
     """
 
     def __init__(
@@ -151,32 +159,25 @@ class PictureDataset(Dataset):
         transform: Transform,
         degradation: Degradation | None = None,
         seed: int = SCORING_SEED,
-        epoch: int | None = None,
         lookup: Lookup | None = None,
     ) -> None:
         self.records = records
         self.transform = transform
         self.degradation = degradation
         self.seed = seed
-        self.epoch = epoch
         self.lookup = lookup
-        self.draws: list[int] = []
-        if epoch is not None:
-            seen: Counter[str] = Counter()
-            for record in records:
-                self.draws.append(seen[record.key])
-                seen[record.key] += 1
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def _generator(self, index: int) -> np.random.Generator:
-        if self.epoch is None:
+    def _generator(self, place: int | Draw) -> np.random.Generator:
+        if not isinstance(place, Draw):
             return np.random.default_rng(self.seed)
-        key = self.records[index].key.encode("utf-8", "surrogateescape")
-        return np.random.default_rng((self.seed, self.epoch, zlib.crc32(key), self.draws[index]))
+        key = self.records[place.index].key.encode("utf-8", "surrogateescape")
+        return np.random.default_rng((self.seed, place.epoch, zlib.crc32(key), place.count))
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, place: int | Draw) -> Item:
+        index = place.index if isinstance(place, Draw) else place
         name = ""
         try:
             content = read_bytes(self.records[index])
@@ -188,7 +189,7 @@ class PictureDataset(Dataset):
         except UnreadablePicture as error:
             return Item(index, error=str(error), digest=name)
         width, height = image.size
-        rng = self._generator(index)
+        rng = self._generator(place)
         try:
             if self.degradation is not None:
                 image = self.degradation(image, rng)

@@ -6,11 +6,16 @@ import logging
 import os
 from pathlib import Path
 
-from ._archives import FORMATS
+from ._archives import FORMATS, LMDB_DATA
 from ._members import files_below
 from ._record import LayoutError, is_picture
 
-COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+TARS = {  # ending of a compressed tar -> what it is
+    ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".tar.bz2": "tar.bz2", ".tbz2": "tar.bz2",
+    ".tbz": "tar.bz2", ".tar.xz": "tar.xz", ".txz": "tar.xz", ".tar.zst": "tar.zst",
+    ".tzst": "tar.zst",
+}  # fmt: skip
+COMPRESSED_TARS = tuple(TARS)
 SHARDS = frozenset({"tar_shards", "parquet_file"})
 ARCHIVES = (*FORMATS, *COMPRESSED_TARS)
 CHOICES = f"a folder or a .csv file, or one of {', '.join(FORMATS)}"
@@ -26,7 +31,7 @@ def _file_kind(path: Path) -> str | None:
 
 def _folder_kind(path: Path) -> str:
     """An LMDB; tar or Parquet files and no picture; or a folder of pictures."""
-    if (path / "data.mdb").is_file():
+    if (path / LMDB_DATA).is_file():
         return "lmdb_file"
     found: frozenset[str] = frozenset()
     try:

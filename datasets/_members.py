@@ -112,13 +112,6 @@ def _split_of(entry: Entry, folders: Folders) -> str:
     return split_named(_text(entry.stated.split)) or folders.split(_folder_of(entry))
 
 
-def splits_of(entries: Iterable[Entry]) -> set[str]:
-    """What can be asked for as a split."""
-    found = list(entries)
-    folders = Folders(map(_folder_of, found))
-    return {split for split in (_split_of(entry, folders) for entry in found) if split}
-
-
 def _record(
     root: Path, entry: Entry, folders: Folders, split: str | None, labelled: bool
 ) -> Record:
@@ -139,37 +132,52 @@ def _record(
     return Record(entry.key, entry.path, label, source, generator, entry.member)
 
 
-def records_of(
-    entries: Iterable[Entry], root: Path, split: str | None, labelled: bool, layout: str
-) -> list[Record]:
-    """The records of a data set in archives, sorted by key.
+class Contents:
+    """What one reading of a data set in archives found.
 
     Args:
+        entries: its pictures.
         root: what the user named, for messages.
-        split: keep what is stated to be of this split or, where nothing is, lies below a folder
-            that names it, or a leading one; None takes everything.
-        labelled: whether every picture must have a label, stated or by a folder's name.
-
-    Raises:
-        LayoutError: nothing is left, two pictures have one key, or a label is required and not
-            stated.
+        layout: what was expected there, for messages.
     """
-    found: dict[str, Record] = {}
-    others = set()
-    there = list(entries)
-    folders = Folders(map(_folder_of, there))
-    for entry in there:
-        if split and (other := _split_of(entry, folders)) != split_named(split):
-            others.add(other)
-            continue
-        record = _record(root, entry, folders, split, labelled)
-        if labelled and record.label is None:
-            raise LayoutError(f"{root}: expected {layout}; found {entry.key!r} without a label")
-        if record.key in found:
-            raise LayoutError(f"{root}: expected each picture once; found {record.key!r} twice")
-        found[record.key] = record
-    if not found:
-        what = f"a split {split!r} in {layout}" if split else layout
-        names = ", ".join(repr(name) for name in sorted(others - {""})[:8]) or "no picture"
-        raise LayoutError(f"{root}: expected {what}; found {names} in its place")
-    return sorted(found.values(), key=lambda record: record.key)
+
+    def __init__(self, entries: Iterable[Entry], root: Path, layout: str) -> None:
+        self._entries = list(entries)
+        self._folders = Folders(map(_folder_of, self._entries))
+        self._root = root
+        self._layout = layout
+
+    def splits(self) -> set[str]:
+        """What can be asked for as a split."""
+        found = (_split_of(entry, self._folders) for entry in self._entries)
+        return {split for split in found if split}
+
+    def records(self, split: str | None = None, labelled: bool = True) -> list[Record]:
+        """The records, sorted by key.
+
+        Args:
+            split: keep what is stated to be of this split or, where nothing is, lies below a folder
+                that names it, or a leading one; None takes everything.
+            labelled: whether every picture must have a label, stated or by a folder's name.
+
+        Raises:
+            LayoutError: nothing is left, two pictures have one key, or a label is required and not
+                stated.
+        """
+        root, found, others = self._root, dict[str, Record](), set()
+        for entry in self._entries:
+            if split and (other := _split_of(entry, self._folders)) != split_named(split):
+                others.add(other)
+                continue
+            record = _record(root, entry, self._folders, split, labelled)
+            if labelled and record.label is None:
+                expected = f"expected {self._layout}"
+                raise LayoutError(f"{root}: {expected}; found {entry.key!r} without a label")
+            if record.key in found:
+                raise LayoutError(f"{root}: expected each picture once; found {record.key!r} twice")
+            found[record.key] = record
+        if not found:
+            what = f"a split {split!r} in {self._layout}" if split else self._layout
+            names = ", ".join(repr(name) for name in sorted(others - {""})[:8]) or "no picture"
+            raise LayoutError(f"{root}: expected {what}; found {names} in its place")
+        return sorted(found.values(), key=lambda record: record.key)

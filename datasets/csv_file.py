@@ -1,14 +1,17 @@
 """Any CSV with a column `image`, in SPAI's form: `image,class,split`, and more where known.
 
-`image` is a path relative to the CSV's folder or to `csv_root`; `class` 1 = synthetic, 0 = real;
-`split` train, val or test; `generator` and `source` are optional. Licence: the pictures' own.
+`image` is a path relative to the CSV's folder or to `csv_root`, or a key of the LMDB `csv_root`;
+`class` 1 = synthetic, 0 = real; `split` train, val or test; `generator` and `source` are optional.
+Licence: the pictures' own.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
+from . import _archives
 from ._paths import relative, split_named
 from ._record import Label, LayoutError, Record
 
@@ -51,9 +54,88 @@ def resolve(name: str, root: Path, file: Path) -> Path:
     return root / path_in(name, file)
 
 
-def splits(root: Path) -> set[str]:
-    """The splits that `records` can be asked for. Raises LayoutError as it does."""
-    return {split_named(row.get("split", "")) for row in read_rows(Path(root))[1]} - {""}
+def _lmdb(place: Path) -> Path | None:
+    """The file of an LMDB with the pictures; None where they lie below the folder `place`.
+
+    Raises:
+        LayoutError: it is any other file.
+    """
+    if not place.is_file():
+        data = place / _archives.LMDB_DATA
+        return data if data.is_file() else None
+    if _archives.FORMATS.get(place.suffix.lower()) != "lmdb_file":
+        raise LayoutError(
+            f"{place}: expected a folder, or an LMDB (.lmdb, .mdb), that the paths in a CSV start "
+            "from; found another file"
+        )
+    return place
+
+
+class Contents:
+    """What one reading of a CSV found; `csv_root` as in `records`.
+
+    Raises:
+        LayoutError: no such file, no column `image`, or `csv_root` is a file but no LMDB.
+    """
+
+    def __init__(self, file: Path, csv_root: Path | None) -> None:
+        self._file = file
+        self._columns, self._rows = read_rows(file)
+        self._folder = csv_root or file.parent
+        self._lmdb = _lmdb(csv_root) if csv_root else None
+        layout = "an LMDB that holds the pictures of a CSV"
+        self._keys = frozenset(_archives.members(self._lmdb, layout) if self._lmdb else ())
+
+    def splits(self) -> set[str]:
+        """What can be asked for as a split."""
+        return {split_named(row.get("split", "")) for row in self._rows} - {""}
+
+    def _record(self, name: str, label: Label | None, row: dict[str, str]) -> Record:
+        generator = "" if label == Label.REAL else row.get("generator", "")
+        if label == Label.FAKE:
+            generator = generator or "fake"
+        path, member = (self._lmdb, name) if self._lmdb else (self._folder / name, "")
+        return Record(name, path, label, row.get("source", ""), generator, member)
+
+    def records(self, split: str | None = None, labelled: bool = True) -> list[Record]:
+        """As `records` of this module."""
+        file, columns = self._file, ", ".join(self._columns)
+        if split and "split" not in self._columns:
+            raise LayoutError(f"{file}: expected a column split; found {columns}")
+        if labelled and "class" not in self._columns:
+            raise LayoutError(f"{file}: expected a column class; found {columns}")
+        found: dict[str, Record] = {}
+        for row in self._rows:
+            if split and split_named(row["split"]) != split_named(split):
+                continue
+            name, value = path_in(row["image"], file), row.get("class", "").strip()
+            if labelled and value not in LABELS:
+                raise LayoutError(f"{file}: expected class 0 or 1; found {value!r} at {name!r}")
+            label = LABELS.get(value)
+            if labelled and label is None:
+                raise LayoutError(f"{file}: expected a class for every picture; none at {name!r}")
+            if name in found:
+                raise LayoutError(f"{file}: expected each picture once; found {name!r} twice")
+            found[name] = self._record(name, label, row)
+        if not found:
+            what = f"rows of split {split!r}" if split else "rows"
+            raise LayoutError(f"{file}: expected {what}; found none")
+        self._check_keys(found)
+        return sorted(found.values(), key=lambda record: record.key)
+
+    def _check_keys(self, names: Iterable[str]) -> None:
+        """Raises LayoutError for an LMDB of other pictures."""
+        if self._lmdb and self._keys.isdisjoint(names):
+            other = f"such as {min(self._keys)!r}" if self._keys else "none"
+            raise LayoutError(
+                f"{self._folder}: expected the keys that {self._file} names, such as "
+                f"{min(names)!r}; found {other}"
+            )
+
+
+def contents(root: Path, csv_root: Path | None = None) -> Contents:
+    """What `records` chooses from, read once. Raises LayoutError as that does."""
+    return Contents(Path(root), Path(csv_root) if csv_root else None)
 
 
 def records(
@@ -65,36 +147,11 @@ def records(
         root: the CSV file.
         split: keep the rows whose column `split` says so; None keeps all.
         labelled: whether each row must have a class.
-        csv_root: the folder that paths start from, when it is not the CSV's own.
+        csv_root: the folder that paths start from, when it is not the CSV's own; or the LMDB whose
+            keys they are, a file or a folder with data.mdb.
 
     Raises:
         LayoutError: no such file, a column is missing, a class is neither 0 nor 1, a picture is
-            named twice or lies outside the folder, or no row is left.
+            named twice or lies outside the folder, no row is left, or the LMDB has none of them.
     """
-    file = Path(root)
-    columns, rows = read_rows(file)
-    if split and "split" not in columns:
-        raise LayoutError(f"{file}: expected a column split; found {', '.join(columns)}")
-    if labelled and "class" not in columns:
-        raise LayoutError(f"{file}: expected a column class; found {', '.join(columns)}")
-    folder = Path(csv_root) if csv_root else file.parent
-    found: dict[str, Record] = {}
-    for row in rows:
-        if split and split_named(row["split"]) != split_named(split):
-            continue
-        name, value = path_in(row["image"], file), row.get("class", "").strip()
-        if labelled and value not in LABELS:
-            raise LayoutError(f"{file}: expected class 0 or 1; found {value!r} at {name!r}")
-        label = LABELS.get(value)
-        if labelled and label is None:
-            raise LayoutError(f"{file}: expected a class for every picture; none at {name!r}")
-        if name in found:
-            raise LayoutError(f"{file}: expected each picture once; found {name!r} twice")
-        generator = "" if label == Label.REAL else row.get("generator", "")
-        if label == Label.FAKE:
-            generator = generator or "fake"
-        found[name] = Record(name, folder / name, label, row.get("source", ""), generator)
-    if not found:
-        what = f"rows of split {split!r}" if split else "rows"
-        raise LayoutError(f"{file}: expected {what}; found none")
-    return sorted(found.values(), key=lambda record: record.key)
+    return contents(root, csv_root).records(split, labelled)

@@ -56,16 +56,48 @@ class Folders:
         return {self.split(folder) for folder in self._depths}
 
 
-def _walk(root: Path) -> dict[tuple[str, ...], tuple[Path, list[str]]]:
-    """The folders that hold pictures, by their parts from `root`, with the pictures' names."""
-    return {place.relative_to(root).parts: (place, names) for place, names in walk_folders(root)}
+class Contents:
+    """What one walk through a folder found."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        found = walk_folders(root) if root.is_dir() else ()
+        # By their parts from `root`, the folders that hold pictures, with the pictures' names.
+        self._walked = {place.relative_to(root).parts: (place, names) for place, names in found}
+        self._folders = Folders(self._walked)
+
+    def splits(self) -> set[str]:
+        """What can be asked for as a split."""
+        others = {parts[0] for parts in self._walked if parts and not is_split(parts[0])}
+        return self._folders.splits() | others
+
+    def records(self, split: str | None = None, labelled: bool = True) -> list[Record]:
+        """As `records` of this module."""
+        root, walked = self._root, self._walked
+        if split:
+            wanted, of = split_named(split), self._folders.split
+            walked = {parts: what for parts, what in walked.items() if of(parts) == wanted}
+        if not walked:
+            layout = f"pictures in {LAYOUT}" if labelled else "pictures"
+            place = root / split if split else root
+            none = " (no picture, by extension)" if root.is_dir() else ""
+            raise LayoutError(f"{place}: expected {layout}; found {listed(root)}{none}")
+        rows: list[Record] = []
+        for parts, (place, names) in walked.items():
+            # What the folders state is found once for all their pictures, which may be a million.
+            prefix = "".join(f"{part}/" for part in parts)
+            label, source, generator = describe(self._folders.below(parts, split))
+            if labelled and label is None:
+                raise LayoutError(
+                    f"{root}: expected {LAYOUT}; found {prefix + names[0]!r} below neither"
+                )
+            rows += [Record(prefix + n, place / n, label, source, generator) for n in names]
+        return sorted(rows, key=lambda record: record.key)
 
 
-def splits(root: Path) -> set[str]:
-    """The splits that `records` can be asked for. Raises LayoutError: a folder cannot be read."""
-    found = _walk(Path(root))
-    others = {parts[0] for parts in found if parts and not is_split(parts[0])}
-    return Folders(found).splits() | others
+def contents(root: Path) -> Contents:
+    """What `records` chooses from, read once. Raises LayoutError: an unreadable folder."""
+    return Contents(Path(root))
 
 
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
@@ -81,25 +113,4 @@ def records(root: Path, split: str | None = None, labelled: bool = True) -> list
         LayoutError: `root` or its split is missing, holds no picture, or a label is required
             and not stated.
     """
-    root = Path(root)
-    layout = f"pictures in {LAYOUT}" if labelled else "pictures"
-    walked = _walk(root) if root.is_dir() else {}
-    folders = Folders(walked)
-    if split:
-        wanted = split_named(split)
-        walked = {parts: what for parts, what in walked.items() if folders.split(parts) == wanted}
-    if not walked:
-        place = root / split if split else root
-        found = f"{listed(root)} (no picture, by extension)" if root.is_dir() else listed(root)
-        raise LayoutError(f"{place}: expected {layout}; found {found}")
-    rows: list[Record] = []
-    for parts, (place, names) in walked.items():
-        # What the folders state is found once for all their pictures, which may be a million.
-        prefix = "".join(f"{part}/" for part in parts)
-        label, source, generator = describe(folders.below(parts, split))
-        if labelled and label is None:
-            raise LayoutError(
-                f"{root}: expected {LAYOUT}; found {prefix + names[0]!r} below neither"
-            )
-        rows += [Record(prefix + name, place / name, label, source, generator) for name in names]
-    return sorted(rows, key=lambda record: record.key)
+    return contents(root).records(split, labelled)

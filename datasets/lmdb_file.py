@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from . import _archives
-from ._members import Entry, is_listed, records_of, splits_of
+from ._members import Contents, Entry, is_listed
 from ._paths import normal
 from ._record import LayoutError, Record
 from .folder import LAYOUT as FOLDERS
 
-DATA = "data.mdb"
 LAYOUT = f"an LMDB whose keys are paths in {FOLDERS}"
 
 
@@ -36,7 +35,7 @@ class Archive:
         try:
             self._environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False)
         except lmdb.Error as error:
-            raise LayoutError(f"{path}: expected {LAYOUT}; found none ({error})") from error
+            raise LayoutError(f"{path}: expected an LMDB; found none ({error})") from error
         # It is mapped into memory, where reading beyond the end kills the process.
         pages = self._environment.info()["last_pgno"] + 1
         size = pages * self._environment.stat()["psize"]
@@ -65,9 +64,11 @@ class Archive:
     def read(self, member: str) -> bytes:
         """The content of a member. Raises OSError: missing, damaged, over 1 GiB."""
         with self._transaction() as transaction:
-            content = transaction.get(member.encode("utf-8", "surrogateescape"))
+            key = member.encode("utf-8", "surrogateescape")
+            fits = len(key) <= self._environment.max_key_size()
+            content = transaction.get(key) if fits else None
             if content is None:
-                raise OSError("not in the LMDB any more")
+                raise OSError("no such key in the LMDB")
             if len(content) > self._size:
                 raise OSError("damaged LMDB: a value larger than the file")
             _archives.check_size(len(content))
@@ -78,16 +79,16 @@ class Archive:
 
 
 def _entries(root: Path) -> Iterator[Entry]:
-    path = root / DATA if root.is_dir() else root
+    path = root / _archives.LMDB_DATA if root.is_dir() else root
     for member in _archives.members(path, LAYOUT):
         name = normal(member, root)
         if is_listed(name):
             yield Entry(name, path, member, name)
 
 
-def splits(root: Path) -> set[str]:
-    """The splits that `records` can be asked for. Raises LayoutError as it does."""
-    return splits_of(_entries(Path(root)))
+def contents(root: Path) -> Contents:
+    """What `records` chooses from, read once. Raises LayoutError as that does."""
+    return Contents(_entries(Path(root)), Path(root), LAYOUT)
 
 
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
@@ -102,5 +103,4 @@ def records(root: Path, split: str | None = None, labelled: bool = True) -> list
         LayoutError: no LMDB or an incomplete one, the package lmdb is missing, no picture, a key
             that leads out, or a label is required and not stated.
     """
-    root = Path(root)
-    return records_of(_entries(root), root, split, labelled, LAYOUT)
+    return contents(root).records(split, labelled)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _archives
-from ._members import Entry, Stated, beside, records_of, shards, splits_of
+from ._members import Contents, Entry, Stated, beside, shards
 from ._paths import normal
 from ._record import LayoutError, Record
 
@@ -231,9 +231,9 @@ def _entries(root: Path) -> Iterator[Entry]:
             yield Entry(key, path, str(row), place, stated)
 
 
-def splits(root: Path) -> set[str]:
-    """The splits that `records` can be asked for. Raises LayoutError as it does."""
-    return splits_of(_entries(Path(root)))
+def contents(root: Path) -> Contents:
+    """What `records` chooses from, read once. Raises LayoutError as that does."""
+    return Contents(_entries(Path(root)), Path(root), LAYOUT)
 
 
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
@@ -250,5 +250,4 @@ def records(root: Path, split: str | None = None, labelled: bool = True) -> list
         LayoutError: no such file or none that can be read, the package pyarrow is missing, no
             column of pictures, no picture, or a label is required and not stated.
     """
-    root = Path(root)
-    return records_of(_entries(root), root, split, labelled, LAYOUT)
+    return contents(root).records(split, labelled)

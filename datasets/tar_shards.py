@@ -20,13 +20,12 @@ from ._archives import check_size
 from ._kinds import COMPRESSED_TARS
 from ._members import (
     NOTHING,
+    Contents,
     Entry,
     Stated,
     beside,
     is_listed,
-    records_of,
     shards,
-    splits_of,
 )
 from ._paths import normal
 from ._record import LayoutError, Record
@@ -181,9 +180,9 @@ def _entries(root: Path) -> Iterator[Entry]:
         yield from _entries_of(path, shard)
 
 
-def splits(root: Path) -> set[str]:
-    """The splits that `records` can be asked for. Raises LayoutError as it does."""
-    return splits_of(_entries(Path(root)))
+def contents(root: Path) -> Contents:
+    """What `records` chooses from, read once. Raises LayoutError as that does."""
+    return Contents(_entries(Path(root)), Path(root), LAYOUT)
 
 
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
@@ -199,5 +198,4 @@ def records(root: Path, split: str | None = None, labelled: bool = True) -> list
         LayoutError: no such file or none that can be read, no picture, a link or a path that
             leads out, a picture twice, or a label is required and not stated.
     """
-    root = Path(root)
-    return records_of(_entries(root), root, split, labelled, LAYOUT)
+    return contents(root).records(split, labelled)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import _archives
-from ._members import Entry, is_listed, records_of, splits_of
+from ._members import Contents, Entry, is_listed
 from ._paths import normal
 from ._record import LayoutError, Record
 from .folder import LAYOUT as FOLDERS
@@ -79,9 +79,9 @@ def _entries(root: Path) -> Iterator[Entry]:
             yield Entry(name, root, info.filename, name)
 
 
-def splits(root: Path) -> set[str]:
-    """The splits that `records` can be asked for. Raises LayoutError as it does."""
-    return splits_of(_entries(Path(root)))
+def contents(root: Path) -> Contents:
+    """What `records` chooses from, read once. Raises LayoutError as that does."""
+    return Contents(_entries(Path(root)), Path(root), LAYOUT)
 
 
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
@@ -96,5 +96,4 @@ def records(root: Path, split: str | None = None, labelled: bool = True) -> list
         LayoutError: no such file or none that can be read, no picture, a link or a path that
             leads out, a picture twice, or a label is required and not stated.
     """
-    root = Path(root)
-    return records_of(_entries(root), root, split, labelled, LAYOUT)
+    return contents(root).records(split, labelled)

@@ -13,6 +13,7 @@ from pathlib import Path
 from ._http import Remote
 from ._items import FetchError, Item
 from ._target import ARCHIVES, LOCK, RECORD, member_parts
+from .files import write_file
 
 UNPACKED = 1.1  # pictures hardly shrink, and every file fills its last block in part
 YES, NO, PART, CHANGED = "yes", "no", "part", "changed"
@@ -110,9 +111,7 @@ class Record:
         self._write()
 
     def _write(self) -> None:
-        temporary = self.root / f"{RECORD}.part"
-        temporary.write_text(json.dumps(self.files, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.root / RECORD)
+        write_file(self.root / RECORD, json.dumps(self.files, indent=1) + "\n")
 
 
 def _differ(one: object, other: object) -> bool:

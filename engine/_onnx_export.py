@@ -13,8 +13,9 @@ import torch
 from detectors._base import Detector, OptionError, Part, WeightsError, describe_options
 
 from .config import ConfigError
+from .files import replace_file
 from .onnx_files import EXPORT, sibling
-from .weights import Card, Loaded, card_metadata, replace_file, sha256
+from .weights import Card, Loaded, card_metadata, sha256
 
 OPSET = 18  # the first with antialiased resizing; onnxruntime has it since 1.14
 LARGEST = (1 << 31) - 1  # bytes of a protobuf message

@@ -11,11 +11,9 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-KINDS = {
-    ".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".tar.bz2": "tar.bz2",
-    ".tbz2": "tar.bz2", ".tbz": "tar.bz2", ".tar.xz": "tar.xz", ".txz": "tar.xz",
-    ".tar.zst": "tar.zst", ".tzst": "tar.zst", ".zip": "zip", ".7z": "7z",
-}  # fmt: skip
+from datasets._kinds import TARS
+
+KINDS = {".tar": "tar", **TARS, ".zip": "zip", ".7z": "7z"}
 _DISK = re.compile(r"(?P<stem>.+)\.z(?P<part>\d{2,5})", re.IGNORECASE)
 _PIECE = re.compile(r"(?P<name>.+)\.(?P<part>\d{1,5}|[a-z]{2,3})")
 GAP = 25  # parts that may be missing in a row; what comes later is no part

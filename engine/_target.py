@@ -22,7 +22,7 @@ INNER = ".inner"  # where an archive within an archive lies until it is unpacked
 ARCHIVES = ".archives"  # where downloads lie until they are unpacked
 RECORD = ".fetched.json"
 LOCK = ".fetched.lock"
-OWN = frozenset({TEMPORARY, DOUBT, INNER, ARCHIVES, RECORD, f"{RECORD}.part", LOCK})  # no member's
+OWN = frozenset({TEMPORARY, DOUBT, INNER, ARCHIVES, RECORD, LOCK})  # no member's
 LITTER = ("__MACOSX", ".DS_Store")  # what the archiver of macOS adds
 
 

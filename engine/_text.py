@@ -1,7 +1,8 @@
-"""Small pieces of text that several scripts print."""
+"""Small pieces of text that several commands print or read."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 
@@ -10,6 +11,14 @@ def size_text(size: int | None) -> str:
     if size is None:
         return "-"
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def listed(text: str) -> list[str]:
+    """For argparse: the names in `a,b`, each once, in their order. Refuses text without any."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected names with commas between; found {text!r}")
+    return names
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,16 +1,19 @@
 """Degradations: pure picture -> picture functions, applied before the detector's own transform
 and named in every row.
 
-One is written `name:value`, several one after the other joined by `+`: `crop:256+jpeg:90`. A sweep
-is a list of words, in each of which a step may take several values: `jpeg:95,75 crop:256+blur:1,2`.
+One is written `name:value`, numbers in plain decimal digits, and several one after the other are
+joined by `+`: `crop:256+jpeg:90`. A sweep is a list of words, in each of which a step may take
+several values: `jpeg:95,75 crop:256+blur:1,2`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from .config import ConfigError
@@ -21,6 +24,7 @@ if TYPE_CHECKING:  # the help text and the plots need the names alone
 
 NONE = "none"
 MOST = 1000  # degradations in a sweep: a chain of long lists would multiply without end
+DECIMAL = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 SHOWN = 60  # characters of a wrong part that an error repeats
 PLATFORMS = {  # longer side in px, JPEG quality
     "instagram": (1080, 70),
@@ -59,15 +63,28 @@ def _within(low: float, high: float, number: float) -> float:
     return number
 
 
+def _decimal(text: str) -> float:
+    """The number that plain decimal digits spell. Raises ValueError for all else that Python takes
+    for one: 9_5, +95, 1e1, digits of other scripts."""
+    if not DECIMAL.fullmatch(text):
+        raise ValueError(text)
+    return float(text)
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
-    return lambda text: int(_within(low, high, int(text)))
+    def read(text: str) -> int:
+        if "." in text:
+            raise ValueError(text)
+        return int(_within(low, high, _decimal(text)))
+
+    return read
 
 
 def _real(low: float, high: float) -> Callable[[str], float]:
     """Floats; those without a fraction become ints, so that 1 and 1.0 are the same value."""
 
     def read(text: str) -> float:
-        number = _within(low, high, float(text))
+        number = _within(low, high, _decimal(text))
         return int(number) if number == int(number) else number
 
     return read
@@ -76,7 +93,7 @@ def _real(low: float, high: float) -> Callable[[str], float]:
 def _crop(text: str) -> float:
     """With a decimal point a share of each side (a float), without one a side in px (an int)."""
     if "." in text:
-        return _within(0.01, 1, float(text))
+        return _within(0.01, 1, _decimal(text))
     return _whole(2, 8192)(text)
 
 
@@ -163,16 +180,21 @@ def _split(part: str) -> tuple[str, str]:
     return name, values
 
 
+def _spelt(value: Value) -> str:
+    """A value as `read` takes it: Python would write 0.00001 as 1e-05."""
+    return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
+
+
 def _read(text: str) -> Degradation:
     """`parse` of a chain, whether or not this machine can run it."""
     steps: list[tuple[str, Value]] = []
     for part in text.split("+"):
         name, value = _split(part)
         try:
-            steps.append((name, STEPS[name].read(value.strip())))
+            steps.append((name, STEPS[name].read(value)))
         except ValueError as error:
             raise _expected(STEPS[name].spelling(name), part) from error
-    name = "+".join(step if value is None else f"{step}:{value}" for step, value in steps)
+    name = "+".join(step if value is None else f"{step}:{_spelt(value)}" for step, value in steps)
     return Degradation(name, tuple(steps))
 
 

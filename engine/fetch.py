@@ -24,6 +24,7 @@ from detectors._base import WeightsError
 # As modules: weights may import this one first, and tests put other folders in place.
 from . import manifest, unpickle, weights
 from ._hub import trouble
+from .files import replace_file
 from .manifest import Entry, Hub
 
 MAX_UNPACKED = 8 << 30  # bytes; the published files are a few hundred megabytes
@@ -279,7 +280,7 @@ def _settle(entry: Entry, room: Path) -> Path:
     final = manifest.local_path(entry)
     if not entry.files:
         final.parent.mkdir(parents=True, exist_ok=True)
-        weights.replace_file(room / final.name, final)
+        replace_file(room / final.name, final)
         return final
     if not final.exists():
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -294,5 +295,5 @@ def _settle(entry: Entry, room: Path) -> Path:
         else:
             return final
     for file in entry.files:
-        weights.replace_file(room / file, final / file)
+        replace_file(room / file, final / file)
     return final

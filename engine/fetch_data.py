@@ -16,6 +16,7 @@ from ._items import Choice, FetchError, Item, brought, choose, lying_there, offe
 from ._target import ExtractError
 from ._text import size_text
 from .extract import Layout, extract
+from .files import replacing
 from .progress import Progress
 from .sources import HAND, Entry, Family, fill
 
@@ -115,11 +116,10 @@ def _unpack(
 
 def _copy(path: Path, final: Path) -> None:
     """A file under its final name, which it gets when it is complete."""
-    temporary = final.with_name(f".{final.name}.part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, temporary)
-        temporary.replace(final)
+        with replacing(final) as temporary:
+            shutil.copyfile(path, temporary)
     except OSError as error:
         raise FetchError(f"{final}: {error.strerror or error}") from error
 

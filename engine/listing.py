@@ -95,13 +95,6 @@ def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], 
     return sorted(train, key=lambda r: r.key), sorted(val, key=lambda r: r.key)
 
 
-def _splits_there(path: Path, options: DataOptions) -> set[str]:
-    """Those of the two splits that the data name. Raises LayoutError when they are no data."""
-    wanted = {options.train_split, options.val_split}
-    there = datasets.load(datasets.known_kind(path)).splits(path)
-    return {name for name in wanted if split_named(name) in there}
-
-
 def train_and_val(
     path: Path, options: DataOptions, csv_root: Path | None = None
 ) -> tuple[list[Record], list[Record], str]:
@@ -111,10 +104,11 @@ def train_and_val(
     Raises:
         LayoutError: no pictures, or one of the two lacks real or synthetic ones.
     """
-    there = _splits_there(path, options)
-    if there == {options.train_split, options.val_split}:
-        train = datasets.open_path(path, options.train_split, csv_root=csv_root)
-        val = datasets.open_path(path, options.val_split, csv_root=csv_root)
+    data = datasets.contents(path, csv_root)
+    wanted, named = {options.train_split, options.val_split}, data.splits()
+    there = {name for name in wanted if split_named(name) in named}
+    if there == wanted:
+        train, val = data.records(options.train_split), data.records(options.val_split)
         how = f"splits {options.train_split} and {options.val_split} of {path}"
     else:
         # A set with train and test but no val must not be trained on its test pictures.
@@ -124,8 +118,7 @@ def train_and_val(
                 f"{', '.join(sorted(there))}: name it with --set data.train_split=NAME"
             )
         split = options.train_split if there else None
-        records = datasets.open_path(path, split, csv_root=csv_root)
-        train, val = hold_out(records, options.val_fraction)
+        train, val = hold_out(data.records(split), options.val_fraction)
         what = f"split {split} of {path}" if split else str(path)
         how = f"{options.val_fraction:g} of every generator of {what} held out for validation"
     check_classes(path, train, val)

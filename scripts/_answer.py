@@ -1,4 +1,4 @@
-"""How a script ends: its exit status, and one line for an error of use."""
+"""What the scripts' command lines share: names in a flag, and how a script ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import sys
 from collections.abc import Callable
 
 USAGE, INTERRUPTED = 2, 130
+
+
+def names(text: str) -> list[str]:
+    """`engine._text.listed`, which --help does without."""
+    from engine._text import listed
+
+    return listed(text)
 
 
 def answer(

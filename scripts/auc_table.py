@@ -1,20 +1,24 @@
 """Table of every generator against every source of real pictures, from result CSVs.
 
     python scripts/auc_table.py DIR
-    python scripts/auc_table.py DIR --metric ap --csv table.csv
+    python scripts/auc_table.py DIR --metric ap --split test --csv table.csv
 
 DIR holds fake_<generator>.csv and real_<source>.csv with the columns image, class, split and one of
 scores, probabilities of synthetic. Printed is a Markdown table in percent: the metric of each
-generator against each source, its mean over sources, the same means of the other metrics, and in
-the last row the means over generators, each counting alike. The SPAI study's figures are of `auc`.
+generator against each source, its mean over sources, the same means of the other metrics, and in a
+row below the means over generators, each counting alike. The SPAI study's figures are of `auc`.
+The last column has the single-class accuracy: of the pictures of a generator, or of a source, those
+that are called what they are; sources have rows of their own for it. All pictures of DIR are taken
+where they are of one split; --split takes one of several.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
+import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +28,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from datasets import LayoutError  # noqa: E402
+from datasets._paths import split_named, visible  # noqa: E402
 from datasets.csv_file import read_rows  # noqa: E402
+from engine.files import write_file  # noqa: E402
 from engine.metrics import (  # noqa: E402
     accuracy,
     auroc,
@@ -32,12 +38,14 @@ from engine.metrics import (  # noqa: E402
     balanced_accuracy,
     threshold_logit,
 )
+from main import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 PROGRAM = "auc_table.py"
 COMMON = ("image", "class", "split")
 CLASSES = {"fake": "1", "real": "0"}
 Metric = Callable[[np.ndarray, np.ndarray], float]
+Line = tuple[str, Sequence[float | None]]  # of the table: its name, and values in [0, 1]
 
 
 def metrics(threshold: float) -> dict[str, tuple[str, Metric]]:
@@ -53,14 +61,52 @@ def metrics(threshold: float) -> dict[str, tuple[str, Metric]]:
 # --- reading
 
 
-def score_column(file: Path, columns: Sequence[str], tag: str | None) -> str:
+@dataclass(frozen=True)
+class Results:
+    """A result CSV; `kind` is what its name says of all its rows, fake or real."""
+
+    file: Path
+    kind: str
+    columns: Sequence[str]
+    rows: Sequence[dict[str, str]]
+
+
+def read_folder(folder: Path, kind: str) -> dict[str, Results]:
+    """Result CSVs by generator (`kind` fake) or source (`kind` real), sorted by name.
+
+    Raises:
+        LayoutError: there is none, or one is no CSV of pictures.
+    """
+    files = sorted(folder.glob(f"{kind}_*.csv"))
+    if not files:
+        raise LayoutError(
+            f"{folder}: expected fake_<generator>.csv and real_<source>.csv; found no {kind}_*.csv"
+        )
+    return {f.stem.removeprefix(f"{kind}_"): Results(f, kind, *read_rows(f)) for f in files}
+
+
+def of_split(found: Results, split: str) -> Results:
+    """The rows of a split. Raises LayoutError where there are none."""
+    rows = [r for r in found.rows if split_named(r.get("split", "")) == split_named(split)]
+    if not rows:
+        there = ", ".join(sorted(splits_of([found]))) or "none stated"
+        raise LayoutError(f"{found.file}: expected rows of split {split!r}; found {there}")
+    return replace(found, rows=rows)
+
+
+def splits_of(tables: Iterable[Results]) -> set[str]:
+    """The splits that rows state."""
+    return {split_named(row.get("split", "")) for found in tables for row in found.rows} - {""}
+
+
+def score_column(found: Results, tag: str | None) -> str:
     """The column of scores: `tag`, or the only one beside the common ones."""
-    if tag and tag in columns:
+    others = [column for column in found.columns if column not in COMMON]
+    if tag in others:
         return tag
-    others = [column for column in columns if column not in COMMON]
     if tag or len(others) != 1:
         raise LayoutError(
-            f"{file}: expected {f'a column {tag}' if tag else 'one column of scores'}; found "
+            f"{found.file}: expected {f'a column {tag}' if tag else 'one column'} of scores; found "
             f"{', '.join(others) or 'none'} beside {', '.join(COMMON)}: name one with --tag"
         )
     return others[0]
@@ -74,38 +120,46 @@ def to_logit(file: Path, text: str) -> float:
         raise LayoutError(f"{file}: expected scores between 0 and 1; found {text!r}") from error
 
 
-def read_logits(file: Path, kind: str, tag: str | None) -> np.ndarray:
+def logits_of(found: Results, tag: str | None) -> np.ndarray:
     """Logits (N,) of a result CSV whose rows all are of one class.
 
     Raises:
         LayoutError: no such column, a score that is no probability, a row of the other class, or
             no scored picture.
     """
-    columns, rows = read_rows(file)
-    column = score_column(file, columns, tag)
-    for row in rows:
-        if row.get("class", "").strip() != CLASSES[kind]:
+    column, label = score_column(found, tag), CLASSES[found.kind]
+    for row in found.rows:
+        if row.get("class", "").strip() != label:
             raise LayoutError(
-                f"{file}: expected class {CLASSES[kind]} in every row of a {kind}_*.csv; found "
+                f"{found.file}: expected class {label} in every row of a {found.kind}_*.csv; found "
                 f"{row.get('class')!r} at {row['image']!r}"
             )
-    texts = [row[column].strip() for row in rows]
-    scored = [to_logit(file, text) for text in texts if text]
+    texts = [row[column].strip() for row in found.rows]
+    scored = [to_logit(found.file, text) for text in texts if text]
     if not scored:
-        raise LayoutError(f"{file}: expected scores in column {column}; found none")
+        raise LayoutError(f"{found.file}: expected scores in column {column}; found none")
     if missing := len(texts) - len(scored):
-        print(f"{PROGRAM}: {file.name}: {missing} pictures without a score", file=sys.stderr)
+        print(f"{PROGRAM}: {found.file.name}: {missing} pictures without a score", file=sys.stderr)
     return np.array(scored)
 
 
-def read_folder(folder: Path, kind: str, tag: str | None) -> dict[str, np.ndarray]:
-    """Logits by generator (`kind` fake) or source (`kind` real), sorted by name."""
-    files = sorted(folder.glob(f"{kind}_*.csv"))
-    if not files:
+def read(folder: Path, tag: str | None, split: str | None) -> list[dict[str, np.ndarray]]:
+    """Logits of the fakes by generator, and of the reals by source, all of one split.
+
+    Raises:
+        LayoutError: rows of several splits and none chosen; see also `read_folder`, `of_split` and
+            `logits_of`.
+    """
+    tables = [read_folder(folder, kind) for kind in CLASSES]
+    if split is not None:
+        tables = [{name: of_split(one, split) for name, one in each.items()} for each in tables]
+    found = splits_of(one for each in tables for one in each.values())
+    if len(found) > 1:
         raise LayoutError(
-            f"{folder}: expected fake_<generator>.csv and real_<source>.csv; found no {kind}_*.csv"
+            f"{folder}: expected pictures of one split; found {', '.join(sorted(found))}: choose "
+            "one with --split"
         )
-    return {f.stem.removeprefix(f"{kind}_"): read_logits(f, kind, tag) for f in files}
+    return [{name: logits_of(one, tag) for name, one in each.items()} for each in tables]
 
 
 # --- the table
@@ -119,8 +173,8 @@ def against(fake: np.ndarray, real: np.ndarray, metric: Metric) -> float:
 
 def table(
     fakes: dict[str, np.ndarray], reals: dict[str, np.ndarray], chosen: str, threshold: float
-) -> tuple[list[str], list[list[float]]]:
-    """Column titles, and a row of values in [0, 1] for each generator and for their mean."""
+) -> tuple[list[str], list[Line]]:
+    """Column titles and lines: of generators and their mean, of sources and theirs."""
     known = metrics(threshold)
     order = [chosen, *(name for name in known if name != chosen)]
     titles = [f"{known[chosen][0]}, {source}" for source in reals]
@@ -131,39 +185,44 @@ def table(
             name: [against(fake, real, known[name][1]) for real in reals.values()] for name in order
         }
         means = [float(np.mean(by_metric[name])) for name in order]
-        rows.append([*by_metric[chosen], *means])
+        alone = accuracy(np.ones(len(fake)), fake, threshold)
+        rows.append([*by_metric[chosen], *means, alone])
     rows.append(np.mean(rows, axis=0).tolist())
-    return titles, rows
+    lines: list[Line] = list(zip([*fakes, f"mean of {len(fakes)}"], rows, strict=True))
+    right = [accuracy(np.zeros(len(real)), real, threshold) for real in reals.values()]
+    names = [*(f"real {source}" for source in reals), f"mean of {len(reals)} real"]
+    for name, alone in zip(names, [*right, float(np.mean(right))], strict=True):
+        lines.append((name, [*(None for _ in titles), alone]))
+    return [*titles, "single-class accuracy"], lines
 
 
-def markdown(names: Sequence[str], titles: Sequence[str], rows: Sequence[Sequence[float]]) -> str:
+def markdown(titles: Sequence[str], lines: Sequence[Line]) -> str:
     """The table in percent."""
-    lines = [f"| generator | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
-    for name, row in zip(names, rows, strict=True):
-        lines.append(f"| {name} | {' | '.join(f'{100 * value:.2f}' for value in row)} |")
-    return "\n".join(lines)
+    text = [["generator", *titles], ["---", *("---:" for _ in titles)]]
+    for name, values in lines:
+        text.append([name, *("" if v is None else f"{100 * v:.2f}" for v in values)])
+    cells = ([visible(cell).replace("|", r"\|") for cell in line] for line in text)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def write_csv(
-    path: Path, names: Sequence[str], titles: Sequence[str], rows: Sequence[Sequence[float]]
-) -> None:
-    """The table as fractions, whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["generator", *titles])
-        writer.writerows([name, *row] for name, row in zip(names, rows, strict=True))
-    temporary.replace(path)
+def as_csv(titles: Sequence[str], lines: Sequence[Line]) -> str:
+    """The table as fractions; what a line does not have is empty."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["generator", *titles])
+    writer.writerows([name, *values] for name, values in lines)
+    return stream.getvalue()
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0])
+    p = Parser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     p.add_argument("folder", type=Path, metavar="DIR", help="the folder with the CSVs")
     p.add_argument(
         "--metric", choices=list(metrics(0.5)), default="auc", help="in the columns (%(default)s)"
     )
     p.add_argument("--tag", metavar="COLUMN", help="the column of scores, where there are several")
+    p.add_argument("--split", metavar="NAME", help="only pictures of this split")
     p.add_argument(
         "--threshold", type=float, default=0.5, metavar="X", help="of accuracies (%(default)s)"
     )
@@ -177,14 +236,15 @@ def main(arguments: list[str] | None = None) -> int:
     args = p.parse_args(arguments)
     if not 0 <= args.threshold <= 1:
         p.error(f"--threshold: expected 0 to 1; found {args.threshold}")
+    if args.tag in COMMON:
+        p.error(f"--tag: expected a column of scores; found {args.tag}, which is no score")
 
     def run() -> int:
-        fakes, reals = (read_folder(args.folder, kind, args.tag) for kind in CLASSES)
-        titles, rows = table(fakes, reals, args.metric, args.threshold)
-        names = [*fakes, f"mean of {len(fakes)}"]
+        fakes, reals = read(args.folder, args.tag, args.split)
+        titles, lines = table(fakes, reals, args.metric, args.threshold)
         if args.csv:
-            write_csv(args.csv, names, titles, rows)
-        print(markdown(names, titles, rows))
+            write_file(args.csv, as_csv(titles, lines))
+        print(markdown(titles, lines))
         return 0
 
     return answer(PROGRAM, run, (LayoutError, OSError))

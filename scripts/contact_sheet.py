@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
 from main import Parser, benchmarks  # noqa: E402
-from scripts._answer import answer  # noqa: E402
+from scripts._answer import answer, names  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
 
 if TYPE_CHECKING:
@@ -215,9 +215,11 @@ def parser() -> Parser:
                       help=f"one of {', '.join(benchmarks())}")  # fmt: skip
     p.add_argument("--data_root", type=Path, metavar="DIR",
                    help="where the benchmark lies (its place below data/)")  # fmt: skip
-    p.add_argument("--sources", default="", metavar="A,B", help="only these of the benchmark's")
+    p.add_argument(
+        "--sources", type=names, default=[], metavar="A,B", help="only these of the benchmark's"
+    )
     p.add_argument("--csv_root", type=Path, metavar="DIR",
-                   help="folder that the paths in a CSV start from (the CSV's own)")  # fmt: skip
+                   help="folder or LMDB that a CSV's paths start from (the CSV's own)")  # fmt: skip
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="for page and sheets")
     p.add_argument("--count", type=int, default=40, metavar="N", help="pictures a sheet (40)")
     p.add_argument("--columns", type=int, default=8, metavar="N", help="of a sheet (8)")
@@ -257,51 +259,46 @@ def write(
 ) -> dict[str, str]:
     """Writes sheets and page, a sheet's thumbnails in memory at a time. Returns what is wrong with
     the pictures that could not be read, by key."""
+    from engine.files import replacing, write_file
     from engine.progress import Progress
-    from engine.report import write_file
     from engine.thumbnails import jpeg, sheet
 
     chosen = {g: drawn(held, args.count, args.seed, g.name) for g, held in groups.items()}
     unreadable: dict[str, str] = {}
     page = args.output / PAGE
-    temporary = page.with_name(page.name + ".part")
     args.output.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            temporary.open("w", encoding="utf-8", newline="\n") as stream,
-            Progress(sum(map(len, chosen.values())), "drawing") as progress,
-        ):
-            name = args.benchmark or args.data.resolve().name
-            stream.writelines(head(name, groups, args.size))
-            for place, (group, records) in enumerate(chosen.items()):
-                made = tiles(records, args.size, progress)
-                write_file(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
-                shown = list(zip(records, made, strict=True))
-                stream.writelines(section(place, group, len(groups[group]), files[group], shown))
-                unreadable |= {r.key: tile.note for r, tile in shown if tile.image is None}
-            stream.write("</body>\n</html>\n")
-        temporary.replace(page)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(page) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as stream,
+        Progress(sum(map(len, chosen.values())), "drawing") as progress,
+    ):
+        name = args.benchmark or args.data.resolve().name
+        stream.writelines(head(name, groups, args.size))
+        for place, (group, records) in enumerate(chosen.items()):
+            made = tiles(records, args.size, progress)
+            write_file(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
+            shown = list(zip(records, made, strict=True))
+            stream.writelines(section(place, group, len(groups[group]), files[group], shown))
+            unreadable |= {r.key: tile.note for r, tile in shown if tile.image is None}
+        stream.write("</body>\n</html>\n")
     return unreadable
 
 
-def listed(args: argparse.Namespace) -> list[Record]:
+def records_of(args: argparse.Namespace) -> list[Record]:
     """The pictures that the command line names."""
     if args.data is not None:
         return open_path(args.data, labelled=False, csv_root=args.csv_root)
     from engine import benchmark as benchmarks
-    from engine.flags import listed as names
 
     chosen = benchmarks.load(args.benchmark)
-    return benchmarks.records(chosen, args.data_root, None, {}, names(args.sources))
+    return benchmarks.records(chosen, args.data_root, None, {}, args.sources)
 
 
 def run(args: argparse.Namespace) -> int:
     """Draws what the command line asks for. Returns the exit status."""
     from datasets._paths import visible
 
-    groups = grouped(listed(args))
+    groups = grouped(records_of(args))
     files = file_names(list(groups))
     there = [name for name in (PAGE, *files.values()) if (args.output / name).exists()]
     if there and not args.overwrite:

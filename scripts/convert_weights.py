@@ -82,16 +82,12 @@ def write(path: Path, state: dict[str, Tensor]) -> None:
     """Writes a safetensors file without a card."""
     from safetensors.torch import save_file
 
-    from engine.weights import replace_file
+    from engine.files import replacing
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as temporary:
         save_file(state, temporary, {"format": "pt"})  # some libraries read no file without it
         temporary.chmod(0o644)  # safetensors makes it readable to its owner alone
-        replace_file(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def run(args: argparse.Namespace) -> str:

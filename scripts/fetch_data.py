@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from main import Parser  # noqa: E402
-from scripts._answer import USAGE, answer  # noqa: E402
+from scripts._answer import USAGE, answer, names  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.fetch_data import Choice, Item, Record
@@ -43,14 +43,6 @@ def size(text: str) -> int:
     if not match:
         raise argparse.ArgumentTypeError(f"expected a size such as 500GB; found {text!r}")
     return int(float(match[1]) * UNITS[match[2].upper()])
-
-
-def names(text: str) -> frozenset[str]:
-    """Names between commas."""
-    found = frozenset(name.strip() for name in text.split(",") if name.strip())
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected names with commas between; found {text!r}")
-    return found
 
 
 def parser() -> Parser:
@@ -208,7 +200,8 @@ def run_family(args: argparse.Namespace) -> int:
     from engine.sources import HAND, family_named
 
     family = family_named(args.family)
-    root, choice = args.root or family.root, Choice(args.generators, args.sources)
+    wanted = (found and frozenset(found) for found in (args.generators, args.sources))
+    root, choice = args.root or family.root, Choice(*wanted)
     if root.exists() and not root.is_dir():
         raise FetchError(f"{root}: expected a folder; found a file")
     items, unknown = find(args, family, root, choice)

@@ -3,7 +3,8 @@
     python scripts/make_csv.py folder data/mine --output data/mine.csv --val_fraction 0.1
     python scripts/make_csv.py ldm data --coco data/COCO --lsun data/train/progan --output data
     python scripts/make_csv.py ldm data --coco data/COCO --reduced --output data
-    python scripts/make_csv.py synthbuster data/spai/synthbuster --output data/spai
+    python scripts/make_csv.py synthbuster data/spai/synthbuster --raise data/spai/raise \
+        --output data/spai
 
 class is 1 for synthetic and 0 for real; generator and source are columns where they are known.
 Paths start from the CSV's own folder, or from --relative_to, which main.py takes as --csv_root.
@@ -18,6 +19,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -30,6 +32,7 @@ from datasets._paths import split_depths, split_named  # noqa: E402
 from main import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import MISSING, Namer, Row, some  # noqa: E402
+from scripts._raise import PROMPTS, raise_pictures  # noqa: E402
 
 PROGRAM = "make_csv.py"
 LEFT_OUT = 1
@@ -174,17 +177,28 @@ def ldm_tables(args: argparse.Namespace, namer: Namer) -> Tables:
     return {ldm_file(args): rows}
 
 
+def synthbuster_root(args: argparse.Namespace) -> Path:
+    """The folder of its generators."""
+    inner: Path = args.root / "synthbuster"
+    return inner if inner.is_dir() else args.root
+
+
 def synthbuster_files(args: argparse.Namespace) -> dict[Path, tuple[Path, Label]]:
     """Folder and label of the pictures of each file."""
-    inner = args.root / "synthbuster"
-    root = inner if inner.is_dir() else args.root
+    root = synthbuster_root(args)
     sources = {f"fake_{name}": (root / at, Label.FAKE) for at, name in SYNTHBUSTER.items()}
-    sources |= {f"real_{name}": (folder, Label.REAL) for name, folder in args.reals}
+    sources |= {f"real_{name}": (folder, Label.REAL) for name, folder in reals(args)}
     return {args.output / f"{name}.csv": source for name, source in sources.items()}
 
 
+def reals(args: argparse.Namespace) -> list[tuple[str, Path]]:
+    """Name and folder of each source of real pictures."""
+    return [*args.reals, *([("raise", args.raise_1k)] if args.raise_1k else [])]
+
+
 def synthbuster_tables(args: argparse.Namespace, namer: Namer) -> Tables:
-    """A table per generator and per folder of real pictures.
+    """A table per generator and per folder of real pictures. Of RAISE, only what was described to
+    the generators: each of its pictures has a counterpart by all of them.
 
     Raises:
         LayoutError: a folder is missing or has no pictures.
@@ -195,7 +209,11 @@ def synthbuster_tables(args: argparse.Namespace, namer: Namer) -> Tables:
             if label == Label.REAL:
                 raise unexpected(folder, "a folder of real pictures")
             raise unexpected(folder.parent, f"the folders {', '.join(SYNTHBUSTER)}")
-        names = namer.take(list(walk_pictures(folder.resolve())))
+        if args.raise_1k and file.name == "real_raise.csv":
+            found = raise_pictures(synthbuster_root(args) / PROMPTS, folder.resolve())
+        else:
+            found = list(walk_pictures(folder.resolve()))
+        names = namer.take(found)
         if not names:
             raise unexpected(folder, "pictures")
         tables[file] = [Row(name, label, "test") for name in names.values()]
@@ -276,6 +294,10 @@ def parser() -> Parser:
         "--reals", type=named_folder, nargs="+", default=[], metavar="NAME=FOLDER",
         help="folders of real pictures, each for a real_NAME.csv",
     )  # fmt: skip
+    buster.add_argument(
+        "--raise", dest="raise_1k", type=Path, metavar="DIR",
+        help="RAISE-1k, whose TIFFs that prompts.csv names are for real_raise.csv",
+    )  # fmt: skip
     return p
 
 
@@ -298,7 +320,7 @@ def check(p: Parser, args: argparse.Namespace) -> None:
     elif args.output.exists() and not args.output.is_dir():
         p.error(f"--output: expected a folder; found {args.output}")
     if args.command == "synthbuster":
-        twice = [n for n, count in Counter(n for n, _ in args.reals).items() if count > 1]
+        twice = [n for n, count in Counter(n for n, _ in reals(args)).items() if count > 1]
         if twice:
             p.error(f"--reals: expected each name once; found {', '.join(twice)} twice")
 
@@ -312,25 +334,21 @@ def targets(args: argparse.Namespace) -> list[Path]:
 
 def write(tables: Tables) -> None:
     """Writes the tables, rows sorted, columns that are empty throughout left out; all or none."""
+    from engine.files import replacing
     from engine.table import TableWriter
 
-    waiting = {path.with_name(path.name + ".part"): path for path in tables}
-    try:
-        for temporary, path in waiting.items():
-            rows = sorted(tables[path], key=lambda row: row.image)
+    with ExitStack() as waiting:
+        for path, found in tables.items():
+            rows = sorted(found, key=lambda row: row.image)
             known = [
                 name for name in ("generator", "source") if any(getattr(r, name) for r in rows)
             ]
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = waiting.enter_context(replacing(path))
             with TableWriter(temporary, ["image", "class", "split", *known], [], False) as table:
                 for row in rows:
                     more = [getattr(row, name) for name in known]
                     table.append([[row.image, int(row.label), row.split, *more]])
-        for temporary, path in waiting.items():
-            temporary.replace(path)
-    finally:
-        for temporary in waiting:
-            temporary.unlink(missing_ok=True)
 
 
 def report(tables: Tables, left_out: Mapping[str, str]) -> None:

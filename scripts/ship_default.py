@@ -28,10 +28,11 @@ sys.path.insert(0, str(ROOT))
 
 from engine import metrics  # noqa: E402
 from engine.calibrate import choose_band, cross_fitted, fit_platt, outside  # noqa: E402
+from engine.files import write_file  # noqa: E402
 from engine.manifest import MANIFEST, PRETRAINED, entry_named  # noqa: E402
 from engine.report import percent  # noqa: E402
 from engine.table import ScoreRow, read_table  # noqa: E402
-from engine.weights import read_weights, replace_file, save_weights, sha256  # noqa: E402
+from engine.weights import read_weights, save_weights, sha256  # noqa: E402
 
 WANTED_ACCURACY = 0.85
 RECONSTRUCTION = "tae-flux2-reconstruction"
@@ -100,9 +101,7 @@ def main() -> int:
     digest = sha256(target)
     before = entry_named("default").sha256
     text = MANIFEST.read_text(encoding="utf-8").replace(str(before), digest)
-    temporary = MANIFEST.with_name(MANIFEST.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    replace_file(temporary, MANIFEST)
+    write_file(MANIFEST, text)
     shutil.copy(args.val[0] / "generators.png", PRETRAINED / "default_generators.png")
 
     pairs = {name: [(d, table) for d, table, _ in group] for name, group in runs.items()}

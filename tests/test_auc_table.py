@@ -70,9 +70,9 @@ def test_values_are_scikit_learns(
     done = cli(tmp_path, "--metric", metric, "--csv", tmp_path / "table.csv")
     assert done.status == 0
     title, *rows = csv.reader((tmp_path / "table.csv").open())
-    assert [row[0] for row in rows] == ["a", "b", "mean of 2"]
-    values = np.array([[float(value) for value in row[1:]] for row in rows])
-    assert values.shape == (3, 6)
+    assert [row[0] for row in rows[:3]] == ["a", "b", "mean of 2"]
+    values = np.array([[float(value) for value in row[1:]] for row in rows[:3]])
+    assert values.shape == (3, 7)
     ours = expected(scores, metric)
     np.testing.assert_allclose(values[:2, :2], ours)
     np.testing.assert_allclose(values[:2, 2], ours.mean(axis=1))
@@ -81,16 +81,88 @@ def test_values_are_scikit_learns(
         np.testing.assert_allclose(values[:2, column], expected(scores, name).mean(axis=1))
     assert title[1].endswith(", x")
     printed = done.out.splitlines()
-    assert len(printed) == 5
+    assert len(printed) == 8
     assert printed[2].split(" | ")[1] == f"{100 * ours[0, 0]:.2f}"
 
 
 def test_a_threshold_moves_the_accuracies_alone(
     cli: Cli, tmp_path: Path, scores: dict[str, np.ndarray]
 ) -> None:
-    at = [cli(tmp_path, "--threshold", x).out.splitlines()[-1].split(" | ") for x in (0.5, 0.8)]
-    assert at[0][:-2] == at[1][:-2]
-    assert at[0][-2] != at[1][-2]
+    at = [cli(tmp_path, "--threshold", x).out.splitlines()[4].split(" | ") for x in (0.5, 0.8)]
+    assert at[0][:-3] == at[1][:-3]
+    assert not any(one == other for one, other in zip(at[0][-3:], at[1][-3:], strict=True))
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 1])
+def test_the_accuracy_of_a_class_alone(
+    cli: Cli, tmp_path: Path, scores: dict[str, np.ndarray], threshold: float
+) -> None:
+    done = cli(tmp_path, "--csv", tmp_path / "table.csv", "--threshold", threshold)
+    title, *rows = csv.reader((tmp_path / "table.csv").open())
+    assert title[-1] == "single-class accuracy"
+    found = {row[0]: float(row[-1]) for row in rows}
+    ours = {name: (values > threshold).mean() for name, values in scores.items()}
+    assert found == pytest.approx(
+        {
+            "a": ours["fake_a"],
+            "b": ours["fake_b"],
+            "mean of 2": (ours["fake_a"] + ours["fake_b"]) / 2,
+            "real x": 1 - ours["real_x"],
+            "real y": 1 - ours["real_y"],
+            "mean of 2 real": 1 - (ours["real_x"] + ours["real_y"]) / 2,
+        }
+    )
+    assert all(row[1:-1] == [""] * 6 for row in rows[3:])
+    assert done.out.splitlines()[5].split(" | ")[-1] == f"{100 * found['real x']:.2f} |"
+
+
+def test_names_stay_in_their_cells(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "fake_a|b\nc.csv", "a.png,1,test,0.7")
+    put(tmp_path / "real_x.csv", "b.png,0,test,0.2")
+    lines = cli(tmp_path).out.splitlines()
+    assert len(lines) == 6
+    assert lines[2].startswith(r"| a\|b\nc | 100.00 |")
+
+
+# --- splits
+
+
+def put(path: Path, *rows: str, columns: str = "image,class,split,spai") -> None:
+    path.write_text("\n".join([columns, *rows]) + "\n")
+
+
+def test_pictures_of_several_splits_are_not_mixed(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "fake_a.csv", "a.png,1,test,0.9", "b.png,1,valid,0.1")
+    put(tmp_path / "real_x.csv", "c.png,0,test,0.5", "d.png,0,val,0.95")
+    complaint = cli(tmp_path).complaint
+    assert "found test, val: choose one with --split" in complaint
+    splits = ("test", "val", "validation")
+    values = [cli(tmp_path, "--split", s).out.splitlines()[2].split(" | ")[1] for s in splits]
+    assert values == ["100.00", "0.00", "0.00"]
+    complaint = cli(tmp_path, "--split", "train").complaint
+    assert "fake_a.csv: expected rows of split 'train'; found test, val" in complaint
+
+
+def test_a_file_of_another_split_is_not_mixed_in(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "fake_a.csv", "a.png,1,test,0.9")
+    put(tmp_path / "real_x.csv", "c.png,0,train,0.5")
+    assert "found test, train" in cli(tmp_path).complaint
+    assert "real_x.csv" in cli(tmp_path, "--split", "test").complaint
+
+
+def test_a_split_that_is_not_stated_is_no_other(cli: Cli, tmp_path: Path) -> None:
+    put(tmp_path / "fake_a.csv", "a.png,1,0.9", columns="image,class,spai")
+    put(tmp_path / "real_x.csv", "c.png,0,test,0.5")
+    assert cli(tmp_path).status == 0
+    complaint = cli(tmp_path, "--split", "test").complaint
+    assert "fake_a.csv: expected rows of split 'test'; found none stated" in complaint
+
+
+@pytest.mark.parametrize("tag", ["image", "class", "split"])
+@pytest.mark.usefixtures("scores")
+def test_what_is_no_score_is_no_tag(cli: Cli, tmp_path: Path, tag: str) -> None:
+    complaint = cli(tmp_path, "--tag", tag).complaint
+    assert complaint.startswith(f"auc_table.py: --tag: expected a column of scores; found {tag},")
 
 
 @pytest.mark.usefixtures("scores")
@@ -134,7 +206,7 @@ def test_the_column_of_several_is_named(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "fake_a.csv").write_text("\n".join(lines) + "\n")
     assert "--tag" in cli(tmp_path).complaint
     assert cli(tmp_path, "--tag", "spai").out == before
-    assert "column other" in cli(tmp_path, "--tag", "other").complaint
+    assert "a column other of scores" in cli(tmp_path, "--tag", "other").complaint
 
 
 @pytest.mark.usefixtures("scores")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 
 import datasets
 from datasets import Label, LayoutError, Record, csv_file, folder
-from datasets._images import PictureDataset
+from datasets._images import Draw, PictureDataset, UnreadablePicture, read_bytes
 
 REAL, FAKE = Label.REAL, Label.FAKE
 
@@ -360,6 +361,49 @@ def test_csv_root_is_where_paths_start(tmp_path: Path) -> None:
     assert [(r.key, r.path) for r in found] == [("x/a.png", tmp_path / "pictures" / "x" / "a.png")]
 
 
+@pytest.mark.parametrize("subdir", [False, True])
+def test_csv_of_pictures_in_an_lmdb(tmp_path: Path, subdir: bool) -> None:
+    """As SPAI's storage has them: the keys are what the column `image` says."""
+    files = pngs(["set/a.png", "set/b.png", "ü/c.png", "other.png"])
+    place = write_lmdb(tmp_path / "db.lmdb", files, subdir)
+    rows = ("set/a.png,0,test", "ü/c.png,1,test", "./set/b.png,1,val", "gone.png,1,test")
+    file = csv_of(tmp_path, "image,class,split", *rows)
+    found = datasets.open_path(file, "test", csv_root=place)
+    data = place / "data.mdb" if subdir else place
+    assert [(r.key, r.path, r.label) for r in found] == [
+        ("gone.png", data, FAKE),
+        ("set/a.png", data, REAL),
+        ("ü/c.png", data, FAKE),
+    ]
+    assert [read_bytes(r) for r in found[1:]] == [files["set/a.png"], files["ü/c.png"]]
+    with pytest.raises(UnreadablePicture, match="no such key in the LMDB"):
+        read_bytes(found[0])
+    [other] = csv_file.records(file, "val", csv_root=place)
+    assert (other.key, read_bytes(other)) == ("set/b.png", files["set/b.png"])
+
+
+def test_csv_names_longer_than_a_key_can_be(tmp_path: Path) -> None:
+    place = write_lmdb(tmp_path / "db.lmdb", pngs(["a.png"]))
+    file = csv_of(tmp_path, "image,class", "a.png,0", f"{'x' * 600}.png,1")
+    [_, long] = csv_file.records(file, csv_root=place)
+    with pytest.raises(UnreadablePicture, match="no such key in the LMDB"):
+        read_bytes(long)
+
+
+def test_csv_root_is_the_lmdb_of_its_pictures(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, "image,class", "a.png,0")
+    place = write_lmdb(tmp_path / "db.lmdb", pngs(["set/a.png"]))
+    wrong = r"db\.lmdb: expected the keys that .+ names, such as 'a\.png'; .+ 'set/a\.png'"
+    with pytest.raises(LayoutError, match=wrong):
+        csv_file.records(file, csv_root=place)
+    with pytest.raises(LayoutError, match="found none"):
+        csv_file.records(file, csv_root=write_lmdb(tmp_path / "empty.lmdb", {}))
+    with pytest.raises(LayoutError, match=r"no\.lmdb: expected an LMDB; found none"):
+        csv_file.records(file, csv_root=write(tmp_path / "no.lmdb", "text"))
+    with pytest.raises(LayoutError, match=r"list\.csv: expected a folder, or an LMDB"):
+        csv_file.records(file, csv_root=file)
+
+
 def test_csv_generator_and_source(tmp_path: Path) -> None:
     file = csv_of(
         tmp_path,
@@ -394,26 +438,29 @@ def test_randomness_of_scoring_is_the_same_for_every_picture(tree: Path) -> None
 
 def test_randomness_of_training_depends_on_seed_epoch_key_and_draw(tree: Path) -> None:
     records = folder.records(tree)
-    order = [records[0], records[1], records[0]]
+    order = [(0, 0), (1, 0), (0, 1)]
 
-    def values(records: list[Record], seed: int, epoch: int) -> list[int]:
-        dataset = PictureDataset(records, draw, seed=seed, epoch=epoch)
-        return [dataset[i].value[0] for i in range(len(dataset))]
+    def values(
+        records: list[Record], order: Sequence[tuple[int, int]], seed: int, epoch: int
+    ) -> Any:
+        dataset = PictureDataset(records, draw, seed=seed)
+        return [dataset[Draw(index, epoch, count)].value[0] for index, count in order]
 
-    first = values(order, 0, 0)
+    first = values(records, order, 0, 0)
     assert len(set(first)) == 3, "each picture and each repetition draws anew"
-    assert values(order, 0, 0) == first
-    assert set(first).isdisjoint(values(order, 0, 1))
-    assert set(first).isdisjoint(values(order, 1, 0))
-    assert values([order[1], order[0]], 0, 0) == [first[1], first[0]], "the place does not matter"
+    assert values(records, order, 0, 0) == first
+    assert set(first).isdisjoint(values(records, order, 0, 1))
+    assert set(first).isdisjoint(values(records, order, 1, 0))
+    turned = values([records[1], records[0]], [(0, 0), (1, 0)], 0, 0)
+    assert turned == [first[1], first[0]], "the place does not matter"
 
 
 def test_a_moved_data_set_gives_the_same_items(tmp_path: Path) -> None:
     items = []
     for place in ("a", "somewhere else"):
         records = folder.records(make_tree(tmp_path / place, count=1))
-        dataset = PictureDataset(records, draw, epoch=3)
-        items.append([dataset[i] for i in range(len(dataset))])
+        dataset = PictureDataset(records, draw)
+        items.append([dataset[Draw(i, 3)] for i in range(len(dataset))])
     assert items[0] == items[1]
 
 
@@ -444,7 +491,7 @@ def test_csv_with_blanks_and_splits_in_other_words(tmp_path: Path) -> None:
     file = csv_of(tmp_path, " image , class, split", "a.png,0, Train", "b.png,1 ,valid ")
     assert [r.key for r in csv_file.records(file, "train")] == ["a.png"]
     assert [(r.key, r.label) for r in csv_file.records(file, "val")] == [("b.png", FAKE)]
-    assert csv_file.splits(file) == {"train", "val"}
+    assert csv_file.contents(file).splits() == {"train", "val"}
 
 
 def test_csv_without_a_class_says_so(tmp_path: Path) -> None:

@@ -318,13 +318,13 @@ def test_a_strip_is_cut_before_it_is_enlarged() -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("jpeg:090", "jpeg:90"), ("webp: 80", "webp:80"), ("blur:1.0", "blur:1"),
-        ("blur:1", "blur:1"), ("blur:1e0", "blur:1"), ("blur:.50", "blur:0.5"),
+        ("jpeg:090", "jpeg:90"), ("webp:80", "webp:80"), ("blur:1.0", "blur:1"),
+        ("blur:1", "blur:1"), ("blur:0.00001", "blur:0.00001"), ("blur:.50", "blur:0.5"),
         ("noise:2.50", "noise:2.5"), ("resize:1.50", "resize:1.5"), ("crop:0.80", "crop:0.8"),
         ("crop:1.", "crop:1.0"), ("crop:1.00", "crop:1.0"), ("crop:0256", "crop:256"),
         ("rotate:-0.0", "rotate:0"), ("rotate:-7.50", "rotate:-7.5"), ("flip", "flip"),
         ("platform:twitter", "platform:twitter"),
-        ("crop: 64+blur:2.0+flip+jpeg:090", "crop:64+blur:2+flip+jpeg:90"),
+        ("crop:64+blur:2.0+flip+jpeg:090", "crop:64+blur:2+flip+jpeg:90"),
     ],
 )  # fmt: skip
 def test_a_degradation_has_one_spelling(text: str, name: str) -> None:
@@ -341,7 +341,12 @@ WRONG = [
     "noise:256", "noise:1e999", "noise:-inf", "resize:0", "resize:0.0", "resize:17", "crop:1",
     "crop:0", "crop:-1", "crop:0.0", "crop:1.5", "crop:256.0", "crop:8193", "crop:1e-1",
     "rotate:181", "flip:", "flip:1", "gamma:0", "brightness:-0.1", "platform:", "platform:myspace",
-    "platform:Instagram", "blur:1\n2", "bl\nur:1", "jpeg:" + 5000 * "9", "jpeg:\udcff",
+    "jpeg:9_5", "jpeg:+95", "jpeg: 95", "jpeg:95 ", "jpeg:95\n", "jpeg:\u0669\u0665", "jpeg:1e1",
+    "jpeg:95.", "crop:2_56", "crop:0.5_0", "crop:+0.5", "crop:\uff12\uff15\uff16", "blur:1_0",
+    "blur:+1", "blur: 1", "blur:1 ", "blur:1e0", "blur:1e-1", "blur:infinity", "blur:\u0661.5",
+    "blur:.", "blur:-", "blur:--1", "blur:1.2.3", "rotate:-1e1", "rotate:- 1", "blur:\u22121",
+    "platform: twitter", "platform:Instagram", "blur:1\n2", "bl\nur:1", "jpeg:" + 5000 * "9",
+    "jpeg:\udcff",
 ]  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from conftest import make_picture
 from containers import pngs
 
 from datasets import Label, LayoutError, Record
+from engine._text import listed
 from engine.config import DataOptions
 from engine.listing import hold_out, part, train_and_val
 
@@ -121,7 +124,53 @@ def test_data_is_a_folder_or_a_csv(tmp_path: Path) -> None:
         train_and_val(tmp_path / "missing", OPTIONS)
 
 
+def damaged_tar(root: Path) -> Path:
+    names = [f"{s}/{c}/a.png" for s in ("train", "val") for c in ("real", "fake")]
+    path = make_tar(root / "data.tar", pngs(names))
+    path.write_bytes(path.read_bytes().rstrip(b"\0"))
+    return path
+
+
+def folder_with_a_link(root: Path) -> Path:
+    touch(root, *(f"{s}/{c}/a.png" for s in ("train", "val") for c in ("real", "fake")))
+    (root / "link").symlink_to(root / "train")
+    return root
+
+
+def folder_with_an_archive(root: Path) -> Path:
+    touch(root, *(f"{s}/{c}/a.png" for s in ("train", "val") for c in ("real", "fake")))
+    make_zip(root / "more.zip", pngs(["real/a.png"]))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (damaged_tar, "cut off or damaged"),
+        (folder_with_a_link, "a link to a folder"),
+        (folder_with_an_archive, "1 archives beside"),
+    ],
+)
+def test_what_is_left_out_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[Path], Path], said: str
+) -> None:
+    train, val, _ = train_and_val(make(tmp_path), OPTIONS)
+    assert len(train) == len(val) == 2
+    [line] = caplog.messages
+    assert said in line
+
+
 # --- parts
+
+
+def test_names_of_a_flag() -> None:
+    assert listed(" b ,,a,b") == ["b", "a"]
+
+
+@pytest.mark.parametrize("text", ["", ",", " ", ", ,"])
+def test_a_flag_that_names_nothing_is_not_everything(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected names with commas between"):
+        listed(text)
 
 
 MIXED = pictures_of("", 3, "coco") + pictures_of("", 3, "flickr") + pictures_of("gan", 3, "coco")

@@ -14,6 +14,7 @@ import datasets
 from datasets import Label
 from scripts import make_csv
 
+NAMED = "image name (matching Raise-1k)"
 ODD = ["ünï中.png", "a, b.png", 'say "x".png', "two\nlines.png", "cr\rhere.png", " space .png"]
 LDM = [f"latent_diffusion_{name}" for name in ("a", "b", "c", "d", "e", "f", "g")]
 
@@ -398,6 +399,79 @@ def test_synthbuster_has_a_file_per_source(cli: Cli, tmp_path: Path, nested: str
         f"image,class,split\n{below}/a.png,1,test\n{below}/b.png,1,test\n"
     )
     assert (tmp_path / "real_own.csv").read_text() == "image,class,split\nown/deep/o.jpg,0,test\n"
+
+
+def write_synthbuster(root: Path, *names: str, column: str = NAMED) -> None:
+    """Synthbuster with prompts for pictures of these names, and RAISE with one picture more."""
+    for folder in make_csv.SYNTHBUSTER:
+        put(root / "sb" / folder, *(f"{name}.png" for name in names))
+    rows = [[name, 'a house, in a "wood"\nby night', "3:2"] for name in names]
+    with (root / "sb/prompts.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([[column, "Prompt", "Midjourney aspect ratio"], *rows])
+    put(root / "RAISE", "tiff/r9t.tif")
+
+
+def test_reals_of_raise_are_those_of_the_prompts(cli: Cli, tmp_path: Path) -> None:
+    write_synthbuster(tmp_path, "r2t", "r1t", "r3t", "", "r1t")
+    put(tmp_path / "RAISE", "tiff/r1t.TIF", "r2t.tiff", "tiff/r3t.tif", "nef/r1t.jpg")
+    flags = ("synthbuster", tmp_path / "sb", "--output", tmp_path, "--raise", tmp_path / "RAISE")
+    done = cli(*flags)
+    assert done.status == 0, done.err
+    assert (tmp_path / "real_raise.csv").read_text() == (
+        "image,class,split\n"
+        "RAISE/r2t.tiff,0,test\nRAISE/tiff/r1t.TIF,0,test\nRAISE/tiff/r3t.tif,0,test\n"
+    )
+    assert len(list(tmp_path.glob("fake_*.csv"))) == 9
+    (tmp_path / "RAISE/tiff/r3t.tif").unlink()
+    done = cli(*flags, "--overwrite")
+    assert done.status == 1
+    assert "1 pictures left out: RAISE/r3t.tif (no such file)" in done.err
+    assert images(tmp_path / "real_raise.csv") == ["RAISE/r2t.tiff", "RAISE/tiff/r1t.TIF"]
+
+
+def test_raise_as_it_is_beside_its_pairs(cli: Cli, tmp_path: Path) -> None:
+    """--reals takes all of a folder, even of the same one."""
+    write_synthbuster(tmp_path, "r1t")
+    put(tmp_path / "RAISE", "r1t.tif")
+    folder = tmp_path / "RAISE"
+    flags = ("synthbuster", tmp_path / "sb", "--output", tmp_path, "--raise", folder)
+    assert cli(*flags, "--reals", f"all={folder}").status == 0
+    assert images(tmp_path / "real_raise.csv") == ["RAISE/r1t.tif"]
+    assert images(tmp_path / "real_all.csv") == ["RAISE/r1t.tif", "RAISE/tiff/r9t.tif"]
+    assert "found raise twice" in cli(*flags, "--reals", f"raise={folder}").complaint
+
+
+@pytest.mark.parametrize(
+    ("names", "column", "said"),
+    [
+        (["r1t"], NAMED, "RAISE: expected the TIFFs of RAISE-1k that "),
+        (["r9t"], "name", f"prompts.csv: expected a column '{NAMED}'; found name, Prompt"),
+        ([""], NAMED, f"prompts.csv: expected names in the column '{NAMED}'; found none"),
+        (["../r9t"], NAMED, "found '../r9t'"),
+        (["tiff/r9t"], NAMED, "expected names of pictures; found 'tiff/r9t'"),
+    ],
+)
+def test_prompts_that_name_no_picture_are_refused(
+    cli: Cli, tmp_path: Path, names: list[str], column: str, said: str
+) -> None:
+    write_synthbuster(tmp_path, "a")
+    write_synthbuster(tmp_path, *names, column=column)
+    flags = ("synthbuster", tmp_path / "sb", "--output", tmp_path, "--raise", tmp_path / "RAISE")
+    assert said in cli(*flags).complaint
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_raise_needs_its_prompts_and_each_picture_once(cli: Cli, tmp_path: Path) -> None:
+    write_synthbuster(tmp_path, "r9t")
+    put(tmp_path / "RAISE", "again/R9T.TIFF")
+    flags = ("synthbuster", tmp_path / "sb", "--output", tmp_path, "--raise", tmp_path / "RAISE")
+    assert "expected one r9t; found " in cli(*flags).complaint
+    (tmp_path / "sb/prompts.csv").write_bytes(b"\xff")
+    assert "expected a CSV file in UTF-8" in cli(*flags).complaint
+    (tmp_path / "sb/prompts.csv").unlink()
+    assert "prompts.csv: expected Synthbuster's list of prompts" in cli(*flags).complaint
+    assert "expected a folder" in cli(*flags[:-1], tmp_path / "none").complaint
+    assert not list(tmp_path.glob("*.csv"))
 
 
 def test_synthbuster_that_lacks_something_writes_nothing(cli: Cli, tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Files that are written whole or not at all. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def replace_file(temporary: Path, final: Path) -> None:
+    """Puts a finished file in place so that a crash leaves the old or the new one, never half."""
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(final)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name of a file to write beside `path`, whose place it takes when the block ends. When the
+    block fails, `path` stays as it was and nothing is left beside it."""
+    # The process is part of the name: of two that write the same file, neither spoils the other's.
+    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
+    try:
+        yield temporary
+        replace_file(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes | str) -> Path:
+    """Writes a file, whole or not at all. Returns its path.
+
+    Text is written as UTF-8 with its line ends as they are; what stands for bytes of a file name
+    that are no UTF-8 becomes those bytes again. Raises OSError, which names the file.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogateescape")
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return path
