@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 
 from detectors._base import Detector, WeightsError
 
-from .weights import FORMAT, read_pickle, replace_file
+from .files import replace_file
+from .weights import FORMAT, read_pickle
 
 
 class Averaged:
@@ -117,15 +117,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
     return None, ""
 
 
-def differing_keys(saved: str, current: str) -> list[str]:
-    """Keys `section.key` in which two configurations (JSON text) differ."""
-    old, new = json.loads(saved), json.loads(current)
-    different = []
-    for section in sorted(old.keys() | new.keys()):
-        a, b = old.get(section, {}), new.get(section, {})
-        if not isinstance(a, dict) or not isinstance(b, dict):
-            different += [section] if a != b else []
-            continue
-        names = sorted(a.keys() | b.keys())
-        different += [f"{section}.{k}" for k in names if a.get(k) != b.get(k)]
-    return different
+def differing(old: Any, new: Any, name: str = "") -> list[str]:
+    """Dotted names of the leaves, below `name`, in which two nested dictionaries differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        below = f"{name}." if name else ""
+        return [leaf for k in keys for leaf in differing(old.get(k), new.get(k), f"{below}{k}")]
+    return [] if old == new else [name]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+
+from .config import ConfigError
 
 # A process may wait for another that scores very large pictures on a CPU; when one dies, torchrun
 # ends the others at once.
@@ -19,12 +21,24 @@ T = TypeVar("T")
 
 
 class OtherFailed(RuntimeError):
-    """The main process ended with an error, and says so itself."""
+    """Another process ended with an error, and says so itself."""
 
 
 def launched() -> int:
-    """How many processes torchrun started beside this one, itself included; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    """How many processes torchrun started beside this one, itself included; 1 without torchrun.
+
+    Raises:
+        ConfigError: RANK or WORLD_SIZE are no numbers that fit.
+    """
+    if "RANK" not in os.environ:
+        return 1
+    rank, size = os.environ["RANK"], os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ConfigError(
+            f"expected RANK below WORLD_SIZE in the environment, as set by torchrun; found "
+            f"{rank!r} and {size!r}: unset them, or start by torchrun"
+        )
+    return int(size)
 
 
 def is_main() -> bool:
@@ -48,6 +62,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    parent: int = field(default_factory=os.getppid)
 
     @property
     def main(self) -> bool:
@@ -68,12 +83,32 @@ class World:
         return message[0]
 
     def gather(self, value: T) -> list[T]:
-        """The value of each process, by rank, in the main one; an empty list in the others."""
+        """The value of each process, by rank, in the main one; an empty list in the others.
+
+        Raises:
+            OtherFailed: what started the processes was killed, and could not end them.
+        """
         if self.size == 1:
             return [value]
+        if os.getppid() != self.parent:
+            raise OtherFailed("torchrun has ended")
         found: list[Any] | None = [None] * self.size if self.main else None
         distributed.gather_object(value, found, dst=0)
         return found or []
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sums of the values over all processes, in all of them."""
+        if self.size == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(summed)
+        return summed.tolist()
+
+    def from_main(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrites tensors with those of the main process."""
+        if self.size > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
 
 
 ALONE = World()
@@ -94,9 +129,17 @@ def join(device: torch.device) -> World:
 
     On the CPU each process then computes with as many threads as one alone would, for the last
     digits of a logit depend on their number; torchrun says one where nobody says how many.
+
+    Raises:
+        ConfigError: the environment does not say where they meet.
     """
     if launched() == 1:
         return ALONE
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise ConfigError(
+            f"RANK and WORLD_SIZE are set, as by torchrun; expected {' and '.join(missing)} too: "
+            "start by torchrun, or unset them"
+        )
     by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     if device.type == "cpu" and by_torchrun and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(cores())

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import astuple, dataclass, field
 from functools import reduce
 from operator import add
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Record
-from datasets._images import UnreadablePicture
+from datasets._images import UnreadablePicture, digest, read_bytes
 from detectors._base import Detector
 
 from . import degrade, report
@@ -25,15 +26,17 @@ from .memo import Memo, open_memo
 from .predict import Device, Tally, score
 from .progress import Progress
 from .report import View
-from .run import begin, log_to, open_output, run_info, write_json
-from .table import COLUMNS, ScoreRow, TableWriter, read_table
+from .run import RUN, begin, deciding, differing_entries, log_to, open_output, run_info, write_json
+from .table import COLUMNS, ScoreRow, TableWriter, count_pictures, read_table
 from .thumbnails import jpeg, open_record, thumbnail
 from .weights import Loaded
 
-SCORES, RUN, LOG = "scores.csv", "run.json", "evaluation.log"
+SCORES, LOG = "scores.csv", "evaluation.log"
 RESULTS = (RUN, "result.json", "output.json", LOG, *report.FILES)
-# What a resumed run must have in common with the one it goes on with.
-SAME = ("weights", "config", "precision", "data", "benchmark", "protocol", "degradations")
+# What a resumed run must have in common with the one it goes on with, beside what decides scores.
+SAME = ("data", "benchmark", "protocol", "degradations")
+# So many pictures that were scored before are read again, to see whether they are still the same.
+REREAD = 100
 THUMBNAIL = 192
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class Scorer:
     workers: int
     memos: Mapping[str, Memo] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+    validation: bool = False
 
     def rows(self, records: Sequence[Record], degradation: str) -> Iterator[list[ScoreRow]]:
         """The rows of `records`, a batch at a time."""
@@ -83,6 +87,7 @@ class Scorer:
             self.config.score.seed,
             lookup=self.memos.get(degradation),
             tally=self.tally,
+            validation=self.validation,
         )
 
 
@@ -94,13 +99,30 @@ def check_keys(records: Sequence[Record]) -> None:
         raise ConfigError(f"expected each picture once; found {key!r} {count} times")
 
 
+def _check_unchanged(path: Path, records: Sequence[Record]) -> None:
+    """Raises ConfigError when a picture that a table has is another one now: the names of two
+    folders may be the same. Reads REREAD of them, evenly spread."""
+    rows = [row for row in read_table(path) if row.digest]
+    named = {record.key: record for record in records}
+    for row in rows[:: max(1, len(rows) // REREAD)]:
+        try:
+            found = digest(read_bytes(named[row.key]))
+        except UnreadablePicture:
+            found = ""
+        if found != row.digest:
+            raise ConfigError(
+                f"--resume: {row.key} is no longer the picture that {path} has a score of: "
+                "use --overwrite or another --output"
+            )
+
+
 def _plan(
     table: TableWriter, records: Sequence[Record], degradations: Sequence[str], batch_size: int
 ) -> list[tuple[str, list[int]]]:
     """For each degradation, the indices of the pictures that are still to be scored.
 
     Raises:
-        ConfigError: the table has pictures that are not among the records.
+        ConfigError: the table has pictures that are not among the records, or were others.
     """
     keys = [record.key for record in records]
     if others := table.done.difference((key, name) for name in degradations for key in keys):
@@ -110,14 +132,16 @@ def _plan(
         )
     if table.done:
         total = len(records) * len(degradations)
-        log.info("%d of %d pictures were scored before", len(table.done), total)
+        _check_unchanged(table.path, records)
+        what = "pictures" if len(degradations) == 1 else "rows (pictures x degradations)"
+        log.info("%d of %d %s were scored before", len(table.done), total, what)
     return [
         (name, whole_batches([(key, name) not in table.done for key in keys], batch_size))
         for name in degradations
     ]
 
 
-def _score_share(
+def score_share(
     world: World, scorer: Scorer, records: Sequence[Record], chosen: Sequence[int], degradation: str
 ) -> Iterator[list[ScoreRow]]:
     """The rows of the chosen records, a batch at a time and in order, in the main process; the
@@ -147,7 +171,7 @@ def score_table(
     if not world.main:
         plan = world.shared(list[tuple[str, list[int]]])
         for name, chosen in plan:
-            for _ in _score_share(world, scorer, records, chosen, name):
+            for _ in score_share(world, scorer, records, chosen, name):
                 pass
         return []
     size = scorer.config.score.batch_size
@@ -155,7 +179,7 @@ def score_table(
         plan = world.shared(lambda: _plan(table, records, degradations, size))
         with Progress(sum(len(chosen) for _, chosen in plan), "scoring") as progress:
             for name, chosen in plan:
-                for rows in _score_share(world, scorer, records, chosen, name):
+                for rows in score_share(world, scorer, records, chosen, name):
                     new = [row for row in rows if (row.key, row.degradation) not in table.done]
                     table.append(astuple(row) for row in new)
                     progress.advance(len(rows))
@@ -170,18 +194,20 @@ def _conditions(info: dict[str, Any], config: Config, degradation: str) -> dict[
         "seed": config.score.seed,
         "degradation": degradation,
         "precision": info["precision"],
+        "compiled": info["compiled"],
         "device": info["device"],
         "versions": info["versions"],
     }
 
 
 def _check_readable(rows: Sequence[ScoreRow]) -> int:
-    """The number of rows with an error; warns where there are any."""
-    unreadable = sum(bool(row.error) for row in rows)
+    """How many pictures have an error under some degradation; warns where there are any."""
+    pictures = count_pictures(rows)
+    unreadable = count_pictures(row for row in rows if row.error)
     if unreadable:
-        log.warning("%d of %d pictures could not be read", unreadable, len(rows))
-    if unreadable > TOO_MANY_UNREADABLE * len(rows):
-        share = 100 * unreadable / len(rows)
+        log.warning("%d of %d pictures could not be read", unreadable, pictures)
+    if unreadable > TOO_MANY_UNREADABLE * pictures:
+        share = 100 * unreadable / pictures
         log.warning(
             "%.1f %% of the pictures could not be read: results are those of the rest, and may "
             "mislead; the rows of %s say what is wrong with each", share, SCORES,
@@ -189,11 +215,25 @@ def _check_readable(rows: Sequence[ScoreRow]) -> int:
     return unreadable
 
 
-def _open(request: Request, info: Mapping[str, Any]) -> None:
-    """Makes the output folder ready and writes run.json into it."""
+def _check_same(infos: Sequence[dict[str, Any]], same: Sequence[str]) -> None:
+    """Raises ConfigError when the processes of a run, by rank, were to do different things."""
+    for rank, info in enumerate(infos):
+        if names := differing_entries(infos[0], info, same):
+            raise ConfigError(
+                f"process {rank} has other {', '.join(names)} than process 0: "
+                "give all of them the same command, weights and data"
+            )
+
+
+def _open(
+    request: Request, infos: Sequence[dict[str, Any]], same: Sequence[str]
+) -> AbstractContextManager[Any]:
+    """Makes the output folder ready, takes it, and writes run.json into it."""
+    _check_same(infos, same)
     owned = (SCORES, *RESULTS)
-    open_output(request.output, owned, request.resume, request.overwrite)
-    begin(request.output / RUN, dict(info), request.resume, SAME)
+    taken = open_output(request.output, owned, request.resume, request.overwrite)
+    begin(request.output, infos[0], request.resume, same, SCORES)
+    return taken
 
 
 def run(
@@ -222,44 +262,56 @@ def run(
         "degradations": list(request.degradations),
         "processes": world.size,
     }
+    same = (*deciding(config), *SAME)
     memos = {
         name: open_memo(request.cache, _conditions(info, config, name))
         for name in request.degradations
     }
     scorer = Scorer(loaded.model, device, config, request.workers, memos)
-    world.shared(lambda: _open(request, info))
-    if not world.main:
-        score_table(request.output, records, scorer, request.degradations, world=world)
-        world.gather(scorer.tally)
-        return "", 0
-    handler = log_to(request.output / LOG)
-    try:
-        for note in request.view.notes:
-            log.info("note: %s", note)
-        start = time.monotonic()
-        rows = score_table(
-            request.output / SCORES, records, scorer, request.degradations, request.resume, world
-        )
-        info["seconds"] = round(time.monotonic() - start, 1)
-        tally = reduce(add, world.gather(scorer.tally))
-        info["counts"] = {"scored_now": tally.scored, "reused": tally.reused}
-        if tally.reused:
-            log.info(
-                "%d scores were known from earlier runs with the same weights and transform; "
-                "--cache none scores all pictures afresh", tally.reused,
-            )  # fmt: skip
-        for name, memo in memos.items():
-            memo.keep(row for row in rows if row.degradation == name)
-        unreadable = _check_readable(rows)
-        info["counts"] |= {"pictures": len(rows), "unreadable": unreadable}
-        summary = _write_results(request, records, rows, info, config)
+    infos = world.gather(info)
+    with ExitStack() as stack:
+        # The main process alone opens the folder; the others learn whether it could.
+        def opened() -> None:
+            stack.enter_context(_open(request, infos, same))
+
+        world.shared(opened)
+        if not world.main:
+            score_table(request.output, records, scorer, request.degradations, world=world)
+            world.gather(scorer.tally)
+            return "", 0
+        stack.enter_context(log_to(request.output / LOG))
+        summary, unreadable = _run_main(request, records, scorer, info, world)
         log.info("results are in %s", request.output)
-    finally:
-        logging.getLogger("engine").removeHandler(handler)
-        handler.close()
-    with (request.output / LOG).open("a", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.write(f"{request.title}, threshold {request.threshold:g}\n{summary}\n")
+    with (request.output / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(f"{request.title}, threshold {request.threshold:g}\n{summary}\n")
     return summary, unreadable
+
+
+def _run_main(
+    request: Request, records: Sequence[Record], scorer: Scorer, info: dict[str, Any], world: World
+) -> tuple[str, int]:
+    """`run` in the main process, with its folder open."""
+    for note in request.view.notes:
+        log.info("note: %s", note)
+    start = time.monotonic()
+    rows = score_table(
+        request.output / SCORES, records, scorer, request.degradations, request.resume, world
+    )
+    info["seconds"] = round(time.monotonic() - start, 1)
+    tally = reduce(add, world.gather(scorer.tally))
+    info["counts"] = {"scored_now": tally.scored, "reused": tally.reused}
+    if tally.reused:
+        log.info(
+            "%d scores were known from earlier runs with the same weights and transform; "
+            "--cache none scores all pictures afresh", tally.reused,
+        )  # fmt: skip
+    for name, memo in scorer.memos.items():
+        memo.keep(row for row in rows if row.degradation == name)
+    unreadable = _check_readable(rows)
+    info["counts"] |= {"pictures": len(records), "unreadable": unreadable}
+    if len(rows) != len(records):
+        info["counts"]["rows"] = len(rows)
+    return _write_results(request, records, rows, info, scorer.config), unreadable
 
 
 def _thumbnails(rows: Sequence[ScoreRow], records: Sequence[Record]) -> dict[str, bytes]:

@@ -21,9 +21,9 @@ from .config import Config, ConfigError
 from .degrade import NONE
 from .evaluate import Scorer, score_table
 from .predict import Device
-from .run import begin, log_to, open_output, run_info, write_json
+from .run import RUN, begin, log_to, open_output, run_info, write_json
 from .table import ScoreRow
-from .train import BEST, LOG, RUN
+from .train import BEST, LOG
 from .weights import Card, Loaded, describe_member, save_weights
 
 SHOWN = (metrics.AUROC, metrics.AP, metrics.BALANCED_ACCURACY)
@@ -131,13 +131,11 @@ def run(
         ConfigError: the folder holds another run; or the set cannot be fitted.
     """
     names = [table_name(number, member) for number, (member, _) in enumerate(members)]
-    open_output(output, (BEST, RUN, LOG, *names), resume, overwrite)
-    handler = log_to(output / LOG)
-    try:
+    with open_output(output, (BEST, RUN, LOG, *names), resume, overwrite), log_to(output / LOG):
         info = run_info(config, device, None)
         described = [describe_member(member) for member, _ in members]
         info["members"] = described
-        begin(output / RUN, info, resume, ("config", "precision", "members"))
+        begin(output, info, resume, ("config", "precision", "members"), names[0])
         records = [*train, *val]
         tables = []
         for name, (member, own) in zip(names, members, strict=True):
@@ -158,7 +156,4 @@ def run(
         card = Card(config.detector, describe_options(config.options), extra=dict(info))
         save_weights(output / BEST, fusion.state(), card)
         write_json(output / RUN, info)
-    finally:
-        logging.getLogger("engine").removeHandler(handler)
-        handler.close()
     return summary([*(m.model.title for m, _ in members), "Ensemble"], results)

@@ -9,6 +9,8 @@ import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,23 @@ import platformdirs
 
 from datasets._images import Known
 
-from .config import ROOT
+from .config import ROOT, ConfigError
 from .table import ScoreRow
 
 # The code between a file's bytes and its logit: a change in it makes earlier scores void.
-CODE = ("datasets/_images.py", "detectors/**/*.py", "engine/*degrad*.py", "engine/predict.py")
-SUFFIX = ".sqlite"
+CODE = (
+    "datasets/_images.py",
+    "detectors/**/*.py",
+    "engine/_degradations.py",
+    "engine/_inert.py",
+    "engine/degrade.py",
+    "engine/onnx_files.py",
+    "engine/predict.py",
+    "engine/unpickle.py",
+    "engine/weights.py",
+)
+SUFFIX, DAMAGED = ".sqlite", ".damaged"
+CHUNK = 10_000  # rows of a transaction: another run can write after each
 WAIT_SECONDS = 30.0
 NONE = "none"
 log = logging.getLogger(__name__)
@@ -36,7 +49,8 @@ def code_digest() -> str:
     """A hash over the code that turns a file into a logit."""
     found = hashlib.blake2b(digest_size=16)
     for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern)}):
-        found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        name = path.relative_to(ROOT).as_posix()
+        found.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return found.hexdigest()
 
 
@@ -46,53 +60,108 @@ def fingerprint(conditions: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+@cache
+def _warn(text: str) -> None:
+    """Logs a line once: a sweep has a file for each degradation, all in one folder."""
+    log.warning("%s", text)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether it says that a file is no database, or a malformed one. All else that can go wrong
+    with one, such as a lock, is a subclass."""
+    return type(error) is sqlite3.DatabaseError
+
+
 class Memo:
     """Looks logits up in, and adds them to, one file of scores; `path` None knows nothing.
 
-    Asked in the processes that decode pictures, each of which opens the file for itself. Only what
-    the file held before is ever found, for `keep` is called when a run is complete: so a run gives
-    the same scores whether or not it was interrupted.
+    Asked in the processes that decode pictures, each of which opens the file for itself. A run
+    calls `keep` when it is complete, and finds only what others kept: so it gives the same scores
+    whether or not it was interrupted. A damaged file is set aside; whatever else is wrong with the
+    file or its folder costs time and a line in the log.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self._readable = path is not None
         self._opened: tuple[int, sqlite3.Connection] | None = None
         self(hashlib.blake2b(digest_size=16).hexdigest())  # so that a damaged file is told once
         self._close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_opened": None}
+        return vars(self) | {"_opened": None}
 
     def _close(self) -> None:
         if self._opened is not None:
             self._opened[1].close()
             self._opened = None
 
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        assert self.path is not None
+        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        return sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS)
+
     def _reader(self) -> sqlite3.Connection | None:
-        if self.path is None or not self.path.exists():
-            return None
         # A connection must not cross a fork.
         if self._opened is None or self._opened[0] != os.getpid():
-            uri = f"{self.path.resolve().as_uri()}?mode=ro"
-            connection = sqlite3.connect(uri, uri=True, timeout=WAIT_SECONDS)
-            self._opened = os.getpid(), connection
+            if self.path is None or not self.path.exists():
+                return None
+            # For writing too, or what a killed writer left could not be rolled back.
+            self._opened = os.getpid(), self._connect("rw")
         return self._opened[1]
+
+    def _useless(self, error: Exception) -> None:
+        """Says, unless it has, that a file cannot be read or written; then it is not read."""
+        assert self.path is not None
+        self._close()
+        if self._readable:
+            self._readable = False
+            reason = getattr(error, "strerror", None) or error
+            _warn(
+                f"{self.path.parent}: the cache of scores cannot be used, which costs only time: "
+                f"{reason}"
+            )
+
+    def _set_aside(self, reason: object) -> None:
+        """Renames a damaged file, unless another process has done so. Raises OSError."""
+        assert self.path is not None
+        self._close()
+        aside = self.path.with_name(self.path.name + DAMAGED)
+        try:
+            self.path.replace(aside)
+        except FileNotFoundError:
+            return
+        log.warning(
+            "%s: is damaged (%s): renamed to %s, and a new one begins",
+            self.path, reason, aside.name,
+        )  # fmt: skip
 
     def __call__(self, digest: str) -> Known | None:
         """What is known of the picture of that digest."""
-        try:
-            return self._known(digest)
-        except sqlite3.Error as error:
-            log.warning("%s: cannot be read, and is left alone: %s", self.path, error)
-            self.path = None
+        if not self._readable:
             return None
+        try:
+            try:
+                return self._known(digest)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._set_aside(error)
+        except (OSError, sqlite3.Error) as error:
+            self._useless(error)
+        return None
 
     def _known(self, digest: str) -> Known | None:
         reader = self._reader()
         if reader is None:
             return None
         question = "SELECT logit, width, height FROM scores WHERE digest = ?"
-        found = reader.execute(question, (bytes.fromhex(digest),)).fetchone()
+        try:
+            found = reader.execute(question, (bytes.fromhex(digest),)).fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):  # its first writer found the disk full
+                return None
+            raise
         return Known(*found) if found else None
 
     def keep(self, rows: Iterable[ScoreRow]) -> None:
@@ -107,21 +176,37 @@ class Memo:
         self._close()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS)
-            with closing(connection), connection as writer:
-                writer.execute(
-                    "CREATE TABLE IF NOT EXISTS scores (digest BLOB PRIMARY KEY, logit REAL, "
-                    "width INTEGER, height INTEGER) WITHOUT ROWID"
-                )
-                writer.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?)", values)
+            while chunk := list(islice(values, CHUNK)):
+                try:
+                    self._add(chunk)
+                except sqlite3.DatabaseError as error:
+                    if not _is_damage(error):
+                        raise
+                    self._set_aside(error)
+                    self._add(chunk)
         except (OSError, sqlite3.Error) as error:
-            log.warning("%s: the scores are not kept for later runs: %s", self.path, error)
+            self._useless(error)
+
+    def _add(self, values: Iterable[tuple[Any, ...]]) -> None:
+        """One transaction. Raises sqlite3.Error."""
+        with closing(self._connect("rwc")) as connection, connection as writer:
+            writer.execute(
+                "CREATE TABLE IF NOT EXISTS scores (digest BLOB PRIMARY KEY, logit REAL, "
+                "width INTEGER, height INTEGER) WITHOUT ROWID"
+            )
+            writer.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?)", values)
 
 
 def open_memo(folder: str | None, conditions: Mapping[str, Any]) -> Memo:
     """The memo of one detector, weights and transform in `folder`; None = the default one, `none`
-    = no memo."""
-    if folder == NONE:
+    in any case of letters = no memo.
+
+    Raises:
+        ConfigError: the folder has no name.
+    """
+    if folder is not None and not folder.strip():
+        raise ConfigError(f"--cache: expected a folder or none; found {folder!r}")
+    if folder is not None and folder.lower() == NONE:
         return Memo(None)
     place = default_folder() if folder is None else Path(folder)
     return Memo(place / f"{fingerprint(conditions)}{SUFFIX}")

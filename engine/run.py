@@ -9,32 +9,64 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from .checkpoint import differing_keys
+from .checkpoint import differing
 from .config import ROOT, Config, ConfigError
+from .files import write_file
+from .memo import code_digest
 from .predict import Device
-from .weights import Loaded, describe_member, replace_file, sha256
+from .weights import Loaded, describe_member, sha256
 
-# What a resumed run must have in common with the one it goes on with.
-SAME = ("weights", "config", "degradation", "precision")
-LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "timm", "safetensors")
+RUN = "run.json"
+LOCK = ".lock"
+# The processes that decode for a run that was killed notice it, and let go, after five seconds.
+WAIT_SECONDS = 15.0
+log = logging.getLogger(__name__)
+LIBRARIES = (
+    "torch", "torchvision", "numpy", "scipy", "pillow", "pillow-heif", "timm", "open-clip-torch",
+    "diffusers", "safetensors", "onnxruntime", "onnxruntime-gpu",
+)  # fmt: skip
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON, whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
     text = json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    replace_file(temporary, path)
+    write_file(path, text + "\n")
 
 
-def open_output(folder: Path, owned: Sequence[str], resume: bool, overwrite: bool) -> None:
-    """Makes an output folder ready.
+def take(folder: Path) -> AbstractContextManager[Any]:
+    """Keeps other runs from writing into a folder, until the context ends or the process does.
+
+    Raises:
+        ConfigError: another run has it.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s is in use by another run: waiting for its end", folder)
+    except NotImplementedError:
+        log.warning("%s: no locks on this file system: let no other run write there", folder)
+        return nullcontext()
+    try:
+        return lock.acquire(timeout=WAIT_SECONDS)
+    except Timeout as error:
+        raise ConfigError(
+            f"{folder} is in use by another run: let that end, or name another --output"
+        ) from error
+
+
+def open_output(
+    folder: Path, owned: Sequence[str], resume: bool, overwrite: bool
+) -> AbstractContextManager[Any]:
+    """Makes an output folder ready, and takes it for the context that is returned.
 
     Args:
         folder: made when it is not there.
@@ -43,29 +75,37 @@ def open_output(folder: Path, owned: Sequence[str], resume: bool, overwrite: boo
         overwrite: delete them, the run starts afresh.
 
     Raises:
-        ConfigError: it holds an earlier run and neither was asked for, or it is a file.
+        ConfigError: it holds an earlier run and neither was asked for, another run has it, or it
+            is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output {folder}: expected a folder; found a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = take(folder)
     found = [name for name in owned if (folder / name).exists()]
     if found and not (resume or overwrite):
         raise ConfigError(
             f"{folder} holds an earlier run ({found[0]}): "
             "add --resume to go on with it, --overwrite to start afresh, or name another --output"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
         for name in found:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return taken
 
 
-def log_to(path: Path) -> logging.Handler:
-    """Adds a log file to what goes to standard error."""
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """In its context, what is logged to standard error goes to a file too."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("engine").addHandler(handler)
-    return handler
+    try:
+        yield
+    finally:
+        logging.getLogger("engine").removeHandler(handler)
+        handler.close()
 
 
 def _git_revision() -> str | None:
@@ -88,9 +128,10 @@ def _versions() -> dict[str, str]:
 
 
 def _device_name(device: Device) -> str:
+    """Without its number: cards of one name compute the same."""
     if device.device.type == "cuda":
-        return f"{device.device} ({torch.cuda.get_device_name(device.device)})"
-    return str(device.device)
+        return f"cuda ({torch.cuda.get_device_name(device.device)})"
+    return device.device.type
 
 
 def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str, Any]:
@@ -100,6 +141,7 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
         "config": config.as_dict(),
         "git_revision": _git_revision(),
         "versions": _versions(),
+        "code": code_digest(),
         "platform": platform.platform(),
         "device": _device_name(device),
         "precision": device.precision,
@@ -110,6 +152,7 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
             name: {"file": path.name, "sha256": sha256(path)}
             for name, path in sorted(loaded.external.items())
         }
+        info["compiled"] = loaded.compiled
         info["weights"] = {"file": loaded.path.name, "sha256": loaded.sha256}
         if frozen:
             info["weights"]["frozen"] = frozen
@@ -118,23 +161,55 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
     return info
 
 
-def begin(path: Path, info: dict[str, Any], resume: bool, same: Sequence[str] = SAME) -> None:
+def deciding(config: Config) -> tuple[str, ...]:
+    """The entries of run.json, as dotted names, that decide the score of a picture."""
+    score = ("config.score.batch_size", "config.score.seed")
+    return (
+        *("weights", "precision", "device", "compiled", "versions", "code"),
+        *("config.detector", f"config.{config.detector}", *score),
+    )
+
+
+def _entry(info: Any, name: str) -> Any:
+    """`a.b` of nested dictionaries; None where there is none."""
+    for key in name.split("."):
+        info = info.get(key) if isinstance(info, dict) else None
+    return info
+
+
+def differing_entries(a: Any, b: Any, names: Sequence[str]) -> list[str]:
+    """Dotted names of what differs between two contents of run.json, below the given ones."""
+    leaves = (leaf for k in names for leaf in differing(_entry(a, k), _entry(b, k), k))
+    return [leaf.removeprefix("config.") for leaf in leaves]
+
+
+def begin(
+    folder: Path, info: dict[str, Any], resume: bool, same: Sequence[str], table: str
+) -> None:
     """Writes run.json before the first score, and keeps a resumed run from mixing two.
 
+    Args:
+        same: dotted names of the entries that the two must have in common.
+        table: name of the file that the scores are in.
+
     Raises:
-        ConfigError: the run to resume differs in one of `same`; the message says in which.
+        ConfigError: the run to resume differs in one of `same`, and the message says in which; or
+            it does not say what it was.
     """
+    path = folder / RUN
     if resume and path.exists():
         try:
             earlier = dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path}: is damaged: use --overwrite") from error
-        names = [name for name in same if earlier.get(name) != info.get(name)]
-        if "config" in names and isinstance(earlier.get("config"), dict):
-            names = differing_keys(json.dumps(earlier["config"]), json.dumps(info["config"]))
-        if names:
+        if names := differing_entries(earlier, json.loads(json.dumps(info)), same):
             raise ConfigError(
-                f"--resume: the run in {path.parent} had other {', '.join(names)}: "
+                f"--resume: the run in {folder} had other {', '.join(names)}: "
                 "give the same, or use --overwrite or another --output"
             )
+    elif resume and (folder / table).exists():
+        raise ConfigError(
+            f"--resume: {folder} has {table}, but not the {RUN} that says how it was made: "
+            "use --overwrite or another --output"
+        )
     write_json(path, info)

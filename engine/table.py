@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -48,6 +49,9 @@ def _parse(record: dict[str, str]) -> ScoreRow:
     def integer(name: str) -> int | None:
         return int(record[name]) if record[name] else None
 
+    if record["label"] not in ("", "0", "1"):
+        raise ValueError(f"expected the label 0 or 1, found {record['label']!r}")
+
     return ScoreRow(
         key=record["key"],
         # Millions of rows share a few of these.
@@ -71,16 +75,41 @@ def _encode(values: Iterable[object]) -> str:
     return buffer.getvalue()[:-2] + "\n"
 
 
+def _parsed(rows: Iterator[list[str]]) -> Iterator[ScoreRow]:
+    """The rows below the header. Raises ValueError saying what is wrong with one."""
+    header = next(rows, [])
+    if tuple(header) != COLUMNS:
+        found = ", ".join(header) or "an empty file"
+        raise ValueError(f"expected the columns {', '.join(COLUMNS)}, found {found}")
+    seen = set()
+    for values in rows:
+        if len(values) != len(COLUMNS):
+            raise ValueError(f"expected {len(COLUMNS)} values, found {len(values)}")
+        row = _parse(dict(zip(COLUMNS, values, strict=True)))
+        name = row.key, row.degradation
+        if name in seen:
+            raise ValueError(f"expected each picture once, found {row.key!r} again")
+        seen.add(name)
+        yield row
+
+
 def read_table(path: Path) -> list[ScoreRow]:
-    """Reads a scores.csv. Raises ConfigError naming the columns when the header is another."""
+    """Reads a scores.csv.
+
+    Raises:
+        ConfigError: other columns, a damaged row, or a picture twice under one degradation.
+    """
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ConfigError(
-                f"{path}: expected the columns {', '.join(COLUMNS)}, "
-                f"found {', '.join(reader.fieldnames or ()) or 'an empty file'}"
-            )
-        return [_parse(record) for record in reader]
+        reader = csv.reader(stream, strict=True)
+        try:
+            return list(_parsed(reader))
+        except (ValueError, csv.Error) as error:
+            raise ConfigError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def count_pictures(rows: Iterable[ScoreRow]) -> int:
+    """How many pictures the rows are of; one has a row for every degradation."""
+    return len({row.key for row in rows})
 
 
 def _complete_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -148,7 +177,8 @@ class TableWriter:
     def append(self, rows: Iterable[Sequence[object]]) -> None:
         """Adds rows of values; None becomes an empty field."""
         text = "".join(_encode(row) for row in rows)
-        self._stream.write(text.encode("utf-8", "surrogateescape"))
+        with self._named_errors():
+            self._stream.write(text.encode("utf-8", "surrogateescape"))
         now = time.monotonic()
         # What comes slowly goes to the disk at once, for nothing else may come in time to take it.
         slow = now - self._last_append >= FLUSH_SECONDS / 2
@@ -158,9 +188,18 @@ class TableWriter:
 
     def flush(self) -> None:
         """Puts what was appended on the disk."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        with self._named_errors():
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
         self._last_flush = time.monotonic()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Says which file could not be written: the system does not."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
         """Flushes and closes the file."""

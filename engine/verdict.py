@@ -25,14 +25,15 @@ from datasets.csv_file import read_rows
 from detectors._base import Detector
 
 from .config import Config, ConfigError
+from .files import replacing
 from .listing import whole_batches
 from .predict import Device, Show, score
 from .progress import Progress
-from .run import SAME, begin, open_output, run_info, write_json
+from .run import RUN, begin, deciding, open_output, run_info, write_json
 from .table import ScoreRow, TableWriter
-from .weights import Loaded, replace_file
+from .weights import Loaded
 
-PREDICTIONS, RUN, EXPLAIN = "predictions.csv", "run.json", "explain"
+PREDICTIONS, EXPLAIN = "predictions.csv", "explain"
 COLUMNS = ("path", "score", "logit", "label", "error")
 SPOKEN = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
 PROMPT = "Please enter the image filepath for scanning: "
@@ -82,9 +83,11 @@ def collect(
         if name == STDIN:
             lines = (line.rstrip("\r\n") for line in stdin or sys.stdin)
             found += [Record(line, Path(line)) for line in lines if line]
-        elif datasets.kind_of(path):
+        elif kind := datasets.kind_of(path):
+            # The pictures that a CSV names may be in an archive themselves.
+            archive = csv_root if csv_root and kind == "csv_file" else path
             for record in datasets.open_path(path, labelled=False, csv_root=csv_root):
-                shown = path / record.key if record.member else record.path
+                shown = archive / record.key if record.member else record.path
                 found.append(Record(str(shown), record.path, member=record.member))
         else:
             found.append(Record(name, path))
@@ -132,12 +135,13 @@ def _write_spai(file: Path, output: Path, tag: str, csv_root: Path | None) -> No
     columns, rows = read_rows(file)
     scores = {row["path"]: row["score"] for row in _read_predictions(output)}
     root = csv_root or file.parent
-    temporary = output / (file.name + ".part")
-    with TableWriter(temporary, [*columns, tag], [], resume=False) as table:
+    with (
+        replacing(output / file.name) as temporary,
+        TableWriter(temporary, [*columns, tag], [], resume=False) as table,
+    ):
         for row in rows:
             path = datasets.load("csv_file").resolve(row["image"], root, file)
             table.append([[*(row[column] for column in columns), scores[str(path)]]])
-    replace_file(temporary, output / file.name)
 
 
 def _check_tables(inputs: Sequence[str], output: Path, tag: str) -> list[Path]:
@@ -184,10 +188,8 @@ def _overlays(model: Detector, output: Path) -> Show:
     (output / EXPLAIN).mkdir(exist_ok=True)
 
     def show(record: Record, relevance: Tensor) -> None:
-        path = overlay_path(output, record)
-        temporary = path.with_name(path.name + ".part")
-        model.overlay(decode(read_bytes(record)), relevance).save(temporary, "PNG")
-        replace_file(temporary, path)
+        with replacing(overlay_path(output, record)) as temporary:
+            model.overlay(decode(read_bytes(record)), relevance).save(temporary, "PNG")
 
     return show
 
@@ -243,28 +245,29 @@ def _run_into(
         loaded.model.check_explain()
     tables = _check_tables(request.inputs, output, request.tag)
     owned = (PREDICTIONS, RUN, EXPLAIN, *(file.name for file in tables))
-    open_output(output, owned, request.resume, request.overwrite)
-    info = run_info(config, device, loaded)
-    info |= {"threshold": judge.threshold, "band": list(judge.band) if judge.band else None}
-    begin(output / RUN, info, request.resume, (*SAME, "threshold", "band"))
-    with TableWriter(output / PREDICTIONS, COLUMNS, ["path"], request.resume) as table:
-        table.flush()
-        missing = _missing(records, output)
-        if not all(missing):
-            log.info("%d of %d pictures were scored before", missing.count(False), len(records))
-        chosen = whole_batches(missing, config.score.batch_size)
-        rows = _rows(request, [records[i] for i in chosen], loaded, device, config)
-        for i, row in zip(chosen, rows, strict=True):
-            if missing[i]:
-                table.append([_prediction(row, judge)])
-                _print(_line(row, judge, loaded, request.json))
-    for file in tables:
-        _write_spai(file, output, request.tag, request.csv_root)
-    asked = {record.key for record in records}
-    found = [row for row in _read_predictions(output) if row["path"] in asked]
-    failed = sum(bool(row["error"]) for row in found)
-    info["counts"] = {"pictures": len(found), "unreadable": failed}
-    write_json(output / RUN, info)
+    with open_output(output, owned, request.resume, request.overwrite):
+        info = run_info(config, device, loaded)
+        info |= {"threshold": judge.threshold, "band": list(judge.band) if judge.band else None}
+        same = (*deciding(config), "threshold", "band")
+        begin(output, info, request.resume, same, PREDICTIONS)
+        with TableWriter(output / PREDICTIONS, COLUMNS, ["path"], request.resume) as table:
+            table.flush()
+            missing = _missing(records, output)
+            if not all(missing):
+                log.info("%d of %d pictures were scored before", missing.count(False), len(records))
+            chosen = whole_batches(missing, config.score.batch_size)
+            rows = _rows(request, [records[i] for i in chosen], loaded, device, config)
+            for i, row in zip(chosen, rows, strict=True):
+                if missing[i]:
+                    table.append([_prediction(row, judge)])
+                    _print(_line(row, judge, loaded, request.json))
+        for file in tables:
+            _write_spai(file, output, request.tag, request.csv_root)
+        asked = {record.key for record in records}
+        found = [row for row in _read_predictions(output) if row["path"] in asked]
+        failed = sum(bool(row["error"]) for row in found)
+        info["counts"] = {"pictures": len(found), "unreadable": failed}
+        write_json(output / RUN, info)
     log.info("results are in %s", output)
     return failed
 

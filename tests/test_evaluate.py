@@ -27,7 +27,8 @@ from PIL import Image
 import main
 from datasets import Label, Record
 from detectors.default import Default
-from engine import _plots, evaluate, memo, table
+from engine import _plots, distributed, evaluate, memo, table
+from engine import run as engine_run
 from engine.config import ConfigError
 from engine.table import ScoreRow, read_table
 
@@ -110,7 +111,10 @@ def test_pictures_are_known_by_their_content(
 
 @pytest.mark.parametrize(
     "change",
-    [("--degrade", "jpeg:70"), ("--set", "default.views=1"), ("--precision", "bf16"), "weights"],
+    [
+        *(("--degrade", "jpeg:70"), ("--set", "default.views=1"), ("--set", "score.seed=1")),
+        *(("--precision", "bf16"), "weights"),
+    ],
 )
 def test_scores_are_reused_only_under_the_same_conditions(
     run: Cli, tree: Path, tmp_path: Path, change: Any
@@ -169,10 +173,10 @@ def test_a_damaged_or_unwritable_cache_costs_only_time(
     done = run("--data", tree, "--output", tmp_path / "b", "--cache", cache, *FEW)
     assert done.status == 0
     assert counts(tmp_path / "b") == (24, 0)
-    assert any("cannot be read" in line for line in done.log)
+    assert any("is damaged" in line for line in done.log)
     done = run("--data", tree, "--output", tmp_path / "c", "--cache", file, *FEW)
     assert done.status == 0
-    assert any("are not kept" in line for line in done.log)
+    assert any("cannot be used" in line for line in done.log)
 
 
 # --- what cannot be read
@@ -240,6 +244,20 @@ def _result_of(run: Cli, tree: Path, output: Path) -> str:
     return (output / "result.json").read_text()
 
 
+def test_a_sweep_counts_pictures_and_not_its_rows(
+    run: Cli, tree: Path, tmp_path: Path, pictures: list[Path]
+) -> None:
+    pictures[2].write_bytes(b"")
+    words = ("--data", tree, "--output", tmp_path / "out", "--degrade", "jpeg:90,50", *FEW)
+    done = run(*words)
+    found = info(tmp_path / "out")["counts"]
+    assert (found["pictures"], found["unreadable"], found["rows"]) == (24, 1, 72)
+    assert "1 of 24 pictures could not be read" in done.log
+    assert any("4.2 % of the pictures could not be read" in line for line in done.log)
+    again = run(*words, "--resume")
+    assert "72 of 72 rows (pictures x degradations) were scored before" in again.log
+
+
 # --- stopped and gone on with
 
 
@@ -291,6 +309,14 @@ def fork(folder: Path, words: list[str], pause: float = 0.0, **environment: str)
     return Child(process, out, err)
 
 
+def wait_for(child: Child, table: Path, lines: int) -> None:
+    """Until the child's table has so many lines."""
+    deadline = time.monotonic() + 60
+    while not table.exists() or table.read_bytes().count(b"\n") < lines:
+        assert child.process.is_alive() and time.monotonic() < deadline, child.err.read_text()
+        time.sleep(0.01)
+
+
 def test_killed_at_work_and_resumed(weights: Path, tmp_path: Path) -> None:
     data = make_tree(tmp_path / "data", count=6)
     next(data.rglob("005*")).write_bytes(b"broken")
@@ -300,10 +326,7 @@ def test_killed_at_work_and_resumed(weights: Path, tmp_path: Path) -> None:
     child = fork(tmp_path, words, pause=0.1)
     scores = output / "scores.csv"
     for lines in (4, 10):
-        deadline = time.monotonic() + 60
-        while not scores.exists() or scores.read_bytes().count(b"\n") < lines:
-            assert child.process.is_alive() and time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(child, scores, lines)
         child.process.kill()
         assert child.wait() == -signal.SIGKILL
         assert lines <= scores.read_bytes().count(b"\n") < 25
@@ -334,7 +357,9 @@ def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(
     if done.returncode in (1, 77) and "main.py" not in done.stderr:
         pytest.skip(f"no file system of its own: {done.stderr.strip()}")
     assert done.returncode == 2, done.stderr
-    assert "No space left on device" in done.stderr.splitlines()[-1]
+    last = done.stderr.splitlines()[-1]
+    assert "No space left on device" in last and "--resume goes on" in last
+    assert str(disk / "out") in last
     assert "Traceback" not in done.stderr
     output = saved / "out"
     kept = (output / "scores.csv").read_bytes().count(b"\n")
@@ -346,17 +371,105 @@ def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(
     assert (output / "scores.csv").read_bytes() == expected
 
 
+def test_two_runs_do_not_write_into_one_folder(
+    run: Cli, weights: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    words = command(weights, tree, output)
+    child = fork(tmp_path, words, pause=0.3)
+    wait_for(child, output / "scores.csv", 2)
+    monkeypatch.setattr(engine_run, "WAIT_SECONDS", 0.1)
+    for again in ("--resume", "--overwrite"):
+        done = run(*words[2:], again)
+        assert done.status == 2 and "in use by another run" in done.err
+    assert child.wait() == 0
+    assert run(*words[2:], "--resume").status == 0
+
+
+def started(run: Cli, weights: Path, data: Path, output: Path) -> list[str]:
+    """The words of a run whose last ten rows were lost."""
+    words = command(weights, data, output)[2:]
+    assert run(*words).status == 0
+    scores = output / "scores.csv"
+    scores.write_bytes(b"".join(scores.read_bytes().splitlines(keepends=True)[:-10]))
+    return [*words, "--resume"]
+
+
+def test_other_pictures_of_the_same_names_are_not_mixed_in(
+    run: Cli, weights: Path, tree: Path, tmp_path: Path, pictures: list[Path]
+) -> None:
+    words = started(run, weights, tree, tmp_path / "out")
+    before = (tmp_path / "out" / "scores.csv").read_bytes()
+    make_picture(999, fake=False).save(pictures[0])
+    done = run(*words)
+    assert done.status == 2 and "is no longer the picture" in done.err
+    assert (tmp_path / "out" / "scores.csv").read_bytes() == before
+
+
+def test_a_run_that_does_not_say_what_it_was_is_not_resumed(
+    run: Cli, weights: Path, tree: Path, tmp_path: Path
+) -> None:
+    words = started(run, weights, tree, tmp_path / "out")
+    (tmp_path / "out" / "run.json").unlink()
+    done = run(*words)
+    assert done.status == 2 and "not the run.json that says how it was made" in done.err
+
+
+@pytest.mark.parametrize(
+    "entry", ["device", "compiled", "code", "versions.torch", "score.seed", "weights.sha256"]
+)
+def test_what_decides_a_score_must_be_the_same_in_a_resumed_run(
+    run: Cli, weights: Path, tree: Path, tmp_path: Path, entry: str
+) -> None:
+    words = started(run, weights, tree, tmp_path / "out")
+    content = info(tmp_path / "out")
+    section = content["config"] if entry.startswith("score") else content
+    *above, last = entry.split(".")
+    for name in above:
+        section = section[name]
+    section[last] = "another"
+    (tmp_path / "out" / "run.json").write_text(json.dumps(content))
+    done = run(*words)
+    assert done.status == 2 and f"had other {entry}: " in done.err
+
+
+def test_what_decides_no_score_may_differ_in_a_resumed_run(
+    run: Cli, weights: Path, tree: Path, tmp_path: Path
+) -> None:
+    words = started(run, weights, tree, tmp_path / "out")
+    other = ("--set", "score.resamples=30", "train.epochs=3")
+    assert run(*words, *other).status == 0
+    assert len(read_table(tmp_path / "out" / "scores.csv")) == 24
+
+
+def test_the_seed_reaches_the_scoring(run: Cli, tree: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        words = ("--degrade", "noise:20", "--cache", "none", "--seed", seed, *FEW)
+        run("--data", tree, "--output", tmp_path / str(seed), *words)
+    one, two = (read_table(tmp_path / name / "scores.csv") for name in "12")
+    assert all(a.logit != b.logit for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("inside", ["", "runs/one"])
+def test_results_do_not_go_among_the_pictures(run: Cli, tree: Path, inside: str) -> None:
+    done = run("--data", tree, "--output", tree / inside)
+    assert done.status == 2 and "outside of the pictures" in done.err
+
+
 # --- several processes
 
 
-def together(folder: Path, words: list[str]) -> list[Child]:
-    """Two processes as torchrun starts them."""
+def together(folder: Path, words: list[str], others: list[str] | None = None) -> list[Child]:
+    """Two processes as torchrun starts them, the second one perhaps with other words."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
     shared |= {"MASTER_ADDR": "127.0.0.1"}
-    return [fork(folder, words, RANK=rank, LOCAL_RANK=rank, **shared) for rank in "01"]
+    return [
+        fork(folder, its, RANK=rank, LOCAL_RANK=rank, **shared)
+        for rank, its in (("0", words), ("1", others or words))
+    ]
 
 
 def several(weights: Path, tmp_path: Path) -> tuple[Path, list[str]]:
@@ -402,20 +515,77 @@ def test_torchrun_gives_the_scores_of_one_process(weights: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("case", ["data", "output", "phase"])
-def test_an_error_of_several_processes_is_one_line(
+def test_each_of_several_processes_says_its_own_error(
     weights: Path, tmp_path: Path, case: str
 ) -> None:
     data = make_tree(tmp_path / "data", count=2)
-    words, complaint = {
-        "data": (command(weights, tmp_path / "nowhere", tmp_path / "out"), "expected a folder or"),
-        "output": (command(weights, data, weights), "expected a folder; found a file"),
-        "phase": (["--phase", "test", "--input", str(data)], "expected one process"),
+    words, complaint, shared = {
+        "data": (command(weights, tmp_path / "no", tmp_path / "out"), "expected a folder or", True),
+        "output": (command(weights, data, weights), "expected a folder; found a file", False),
+        "phase": (["--phase", "test", "--input", str(data)], "expected one process", True),
     }[case]
     first, second = together(tmp_path, words)
     assert (first.wait(), second.wait()) == (2, 2)
     (line,) = first.err.read_text().splitlines()
     assert line.startswith("main.py: ") and complaint in line
-    assert first.out.read_text() + second.out.read_text() + second.err.read_text() == ""
+    others = second.err.read_text().splitlines()
+    assert [line.replace("process 1: ", "") for line in others] == ([line] if shared else [])
+    assert first.out.read_text() + second.out.read_text() == ""
+
+
+@pytest.mark.parametrize("case", ["pictures", "options", "weights"])
+def test_processes_that_were_to_do_different_things_are_refused(
+    weights: Path, tmp_path: Path, case: str
+) -> None:
+    data, output = make_tree(tmp_path / "data", count=2), tmp_path / "out"
+    words = command(weights, data, output)
+    others, named = {
+        "pictures": (["--data", str(make_tree(tmp_path / "less", count=1))], "data.digest"),
+        "options": (["--set", "default.views=1"], "default.views"),
+        "weights": (
+            ["--weights", str(write_weights(tmp_path / "b.safetensors", seed=1))],
+            "weights.sha256",
+        ),
+    }[case]
+    first, second = together(tmp_path, words, [*words, *others])
+    assert (first.wait(), second.wait()) == (2, 2)
+    (line,) = first.err.read_text().splitlines()
+    assert line.startswith("main.py: process 1 has other ") and named in line
+    assert second.err.read_text() == "" and not output.exists()
+
+
+def test_processes_end_when_what_started_them_was_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = distributed.World(1, 2)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    with pytest.raises(distributed.OtherFailed):
+        world.gather(None)
+
+
+def test_a_comparison_is_printed_once(run: Cli, tree: Path, weights: Path, tmp_path: Path) -> None:
+    run(*command(weights, tree, tmp_path / "a")[2:])
+    words = ["--phase", "eval", "--compare", str(tmp_path / "a"), str(tmp_path / "a")]
+    first, second = together(tmp_path, words)
+    assert (first.wait(), second.wait()) == (0, 0), first.err.read_text()
+    assert first.out.read_text() != "" and second.out.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "expected MASTER_ADDR and MASTER_PORT too"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "expected RANK below WORLD_SIZE"),
+        ({"RANK": "a", "WORLD_SIZE": "2"}, "expected RANK below WORLD_SIZE"),
+    ],
+)
+def test_an_environment_half_like_torchruns_is_refused(
+    run: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch, environment: Any, complaint: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = run("--data", tree)
+    assert done.status == 2 and complaint in done.err
 
 
 # --- benchmarks

@@ -140,3 +140,24 @@ def test_rows_that_come_slowly_are_on_the_disk_at_once(
             now += seconds
             writer.append([astuple(row_of(f"{now}.png"))])
             assert path.read_bytes().count(b"\n") == lines
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (b"-0.25", b"-0.2x5", "could not convert string to float"),
+        (b",1,", b",7,", "expected the label 0 or 1, found '7'"),
+        (b",640,480,", b",640,", "expected 11 values, found 10"),
+        (b"b,coco", b"a,coco", "expected each picture once, found 'a' again"),
+        (b"b,coco", b'"b"c,coco', "expected after"),
+    ],
+)
+def test_a_damaged_row_is_named(tmp_path: Path, old: bytes, new: bytes, complaint: str) -> None:
+    path = tmp_path / "scores.csv"
+    append(path, [row_of("a"), row_of("b", 1)])
+    before, after = path.read_bytes().rsplit(b"\n", 2)[:2]
+    assert old in after
+    path.write_bytes(before + b"\n" + after.replace(old, new, 1) + b"\n")
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        read_table(path)
+    assert str(caught.value).startswith(f"{path}, line 3: ")
