@@ -36,6 +36,11 @@ def one_of(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
+def _bce(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy (scalar) of logits (B,) with labels (B,) in [0, 1]."""
+    return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+
+
 @dataclass(frozen=True)
 class Part:
     """A network that an exported file holds. `example`: a tensor as `module` takes them, whose
@@ -72,6 +77,14 @@ class Detector(nn.Module, ABC):
         With `train` False it uses no randomness but what the picture's own content seeds.
         """
 
+    def val_transform(self) -> Transform:
+        """What validation during training sees, as `transform` gives it. Here: what scoring does.
+
+        It may draw from its generator, which is seeded by the picture alone: validation sees the
+        same of it after every epoch.
+        """
+        return self.transform(train=False)
+
     def collate(self, items: list[Any]) -> Any:
         """Items -> batch. Here: stacks tensors of one shape to (B, ...)."""
         return torch.stack(items)
@@ -98,9 +111,35 @@ class Detector(nn.Module, ABC):
         """The RGB picture with the relevance that `explain` gave for it drawn over it."""
         raise OptionError(f"--explain: {self.title} has nothing to show")
 
+    @property
+    def embeds(self) -> bool:
+        """Whether a frozen part comes first: what `embed` makes of a picture, of the same shape for
+        each, stays the same while the rest learns, and may be computed once and kept. Here: no."""
+        return False
+
+    def embed(self, batch: Any) -> Tensor:  # noqa: ARG002
+        """What the frozen part makes of a batch, (B, ...) float32, without autograd; `forward` is
+        `judge` of it, exactly. Computed in the precision of the caller's autocast.
+
+        Raises:
+            OptionError: no frozen part comes first (`embeds` is False).
+        """
+        raise OptionError(f"{self.title}: expected a frozen part that comes first; found none")
+
+    def judge(self, embedded: Tensor) -> Tensor:  # noqa: ARG002
+        """What `embed` gave -> logits (B,). Raises OptionError where `embeds` is False."""
+        raise OptionError(f"{self.title}: expected a frozen part that comes first; found none")
+
+    def embedded_loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
+        """`loss` of what `embed` gave of a batch. Here: BCE with logits."""
+        return _bce(self.judge(embedded), labels)
+
     def loss(self, batch: Any, labels: Tensor) -> Tensor:
-        """Scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits."""
-        return F.binary_cross_entropy_with_logits(self(batch).float(), labels.float())
+        """Scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits; where a frozen part
+        comes first, `embedded_loss` of what it gives."""
+        if self.embeds:
+            return self.embedded_loss(self.embed(batch), labels)
+        return _bce(self(batch), labels)
 
     def optimise(self) -> None:
         """Replaces layers, for good, by faster ones that can only score: logits stay the same up to
@@ -136,6 +175,12 @@ class Detector(nn.Module, ABC):
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """A published state dict -> one with this class's key names and sign. Here: as it is."""
         return published
+
+    @classmethod
+    def publish(cls, state: dict[str, Tensor]) -> dict[str, Any]:
+        """The inverse of `convert`: this class's state dict, without the frozen parts of `external`
+        -> what a published file holds, tensors by key or dicts of such. Here: as it is."""
+        return state
 
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:

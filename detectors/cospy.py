@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -18,30 +18,19 @@ from torch import Tensor, nn
 
 from . import _clip, _overlay, _vae
 from . import _transforms as T
-from ._augment import blur
 from ._base import WHOLE, Detector, OptionError, Running, Transform, one_of
+from ._cospy_files import own_keys, published_keys
+from ._cospy_views import Distortion, View, ViewTransform, centred, split_views
 from ._faster import convolve_linears, fold_norms
 from ._resnet import ArtifactTrunk
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 NONE, HALF, UNIT = (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)
+BLUR_AND_JPEG = Distortion(blur_prob=0.5, jpeg_prob=0.5)
+FIXED_BLUR_AND_JPEG = Distortion(0.5, sigma=(1.5, 1.5), jpeg_prob=0.5, quality=(65, 65))
+MILD_JPEG = Distortion(jpeg_prob=0.5, quality=(70, 95))
 DROP_COEFFICIENT = 0.3
-
-
-@dataclass(frozen=True)
-class View:
-    """How a picture becomes a square: the shorter side to `resize` px, a `crop` px crop (random and
-    mirrored in training, central otherwise). In training before the crop: blur, sigma U(0, 3), and
-    JPEG with a quality out of `quality`, each with its probability; before the resize if `early`.
-    """
-
-    resize: int
-    crop: int
-    blur_prob: float = 0.0
-    jpeg_prob: float = 0.0
-    quality: tuple[int, int] = (30, 100)
-    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,9 +64,9 @@ VARIANTS = {
         vae="sd-v1_4-vae",
         artifact_mean=NONE,
         artifact_std=UNIT,
-        semantic=View(384, 384, blur_prob=0.5, jpeg_prob=0.5),
-        artifact=View(256, 224, jpeg_prob=0.5, quality=(70, 95), early=True),
-        joint=View(384, 384, jpeg_prob=0.5, quality=(70, 95), early=True),
+        semantic=View(384, 384, BLUR_AND_JPEG, val=FIXED_BLUR_AND_JPEG),
+        artifact=View(256, 224, MILD_JPEG, early=True),
+        joint=View(384, 384, MILD_JPEG, early=True, mirror_first=True),
         fc_weight=0.5,
         fc_bias=2.0,
     ),
@@ -90,9 +79,9 @@ VARIANTS = {
         vae=None,
         artifact_mean=T.IMAGENET_MEAN,
         artifact_std=T.IMAGENET_STD,
-        semantic=View(256, 224, blur_prob=0.5, jpeg_prob=0.5),
+        semantic=View(256, 224, BLUR_AND_JPEG),
         artifact=View(256, 224),
-        joint=View(256, 224),
+        joint=View(256, 224, mirror_first=True),
         fc_weight=0.0,
         fc_bias=0.0,
     ),
@@ -102,18 +91,27 @@ VARIANTS = {
 @dataclass(frozen=True)
 class CoSpyOptions:
     """`train_dataset`, `mode`, `branch`: as on the published command line. `size`: the published
-    networks, or tiny ones with the same parts, for tests."""
+    networks, or tiny ones with the same parts, for tests. `feat_interp`: whether the semantic
+    branch learns from `interpolate`d features, with `feat_interp_alpha`, `feat_interp_ratio`."""
 
     train_dataset: str = "sd-v1_4"
     mode: str = "fusion"
     branch: str = "artifact"
     size: str = "published"
+    feat_interp: bool = False
+    feat_interp_alpha: float = 0.2
+    feat_interp_ratio: float = 0.5
 
     def __post_init__(self) -> None:
         one_of("cospy.train_dataset", self.train_dataset, VARIANTS)
         one_of("cospy.mode", self.mode, ("branch", "fusion", "end2end"))
         one_of("cospy.branch", self.branch, ("artifact", "semantic"))
         one_of("cospy.size", self.size, ("published", "tiny"))
+        for name, low, high in (("feat_interp_alpha", 0.01, 1000.0), ("feat_interp_ratio", 0, 1)):
+            value = getattr(self, name)
+            # Of smaller alphas torch draws 0.5 alone, where it should draw 0 or 1.
+            if not low <= value <= high:
+                raise OptionError(f"cospy.{name}: expected {low} to {high}; found {value}")
 
     @property
     def variant(self) -> Variant:
@@ -124,56 +122,6 @@ class CoSpyOptions:
     def tiny(self) -> bool:
         """Whether the networks are those for tests."""
         return self.size == "tiny"
-
-
-def degrade(image: Image.Image, view: View, rng: np.random.Generator) -> Image.Image:
-    """Blur, then JPEG, each with the view's probability. Pillow alone encodes: the published code
-    takes OpenCV at random, whose encoder is the same libjpeg."""
-    if rng.random() < view.blur_prob:
-        image = blur(image, rng.uniform(0, 3))
-    if rng.random() < view.jpeg_prob:
-        image = T.jpeg(image, int(rng.integers(view.quality[0], view.quality[1] + 1)))
-    return image
-
-
-def augmented(image: Image.Image, view: View, rng: np.random.Generator) -> Image.Image:
-    """A published training view of a picture."""
-    if view.early:
-        image = T.resize_shorter(degrade(image, view, rng), view.resize)
-    else:
-        image = degrade(T.resize_shorter(image, view.resize), view, rng)
-    return T.random_flip(T.random_crop(image, view.crop, rng), rng)
-
-
-def centred(image: Image.Image, view: View) -> Image.Image:
-    """The published test view of a picture."""
-    return T.centre_crop(T.resize_shorter(image, view.resize), view.crop)
-
-
-@dataclass(frozen=True)
-class ViewTransform:
-    """Picture -> (3, crop, crop) uint8; in training one random view per entry of `views`, side by
-    side in a (3, H, W) of which `split_views` takes them back; in scoring the first one's."""
-
-    views: tuple[View, ...]
-    train: bool
-
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
-        if not self.train:
-            return T.as_bytes(centred(image, self.views[0]))
-        return side_by_side([T.as_bytes(augmented(image, view, rng)) for view in self.views])
-
-
-def side_by_side(views: list[Tensor]) -> Tensor:
-    """Squares (3, S_i, S_i) -> (3, max S, sum of S_i), black below the smaller ones."""
-    height = max(view.shape[1] for view in views)
-    return torch.cat([F.pad(view, (0, 0, 0, height - view.shape[1])) for view in views], dim=2)
-
-
-def split_views(batch: Tensor, sides: list[int]) -> list[Tensor]:
-    """(B, 3, H, W) of `side_by_side` squares -> (B, 3, S_i, S_i) each."""
-    strips = batch.split(sides, dim=3)
-    return [strip[:, :, :side] for strip, side in zip(strips, sides, strict=True)]
 
 
 def neighbour_residual(x: Tensor) -> Tensor:
@@ -247,25 +195,23 @@ class ArtifactBranch(nn.Module):
         return self.trunk(self.residual(x))
 
 
-# Published prefixes -> this module's; the first that fits. In the file of end2end each of the four
-# state dicts has a name; `fc` stands for another layer in each of the other files.
-PREFIXES = {
-    "art_encoder.vae.": "artifact.vae.",
-    "art_encoder.": "artifact.trunk.",
-    "art_fc.": "artifact.fc.",
-    "sem_fc.": "semantic.fc.",
-    "classifier.": "fc.",
-    "artifact_encoder.vae.": "artifact.vae.",
-    "artifact_encoder.": "artifact.trunk.",
-}
-UNUSED = ("artifact_encoder.fc1.", "art_encoder.fc1.")
+def interpolate(
+    features: Tensor, labels: Tensor, alpha: float, ratio: float
+) -> tuple[Tensor, Tensor]:
+    """Features (B, F) and labels (B,) in [0, 1], each sample with probability `ratio` mixed with
+    one of the batch, which may be itself: delta * own + (1 - delta) * other, both by the same
+    delta ~ Beta(alpha, alpha). Published feature interpolation.
 
-
-def _renamed(key: str, prefixes: dict[str, str]) -> str:
-    for old, new in prefixes.items():
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    return key
+    Draws from torch's global generator of the CPU, on whatever device the features are.
+    """
+    count, shape = len(labels), torch.tensor(alpha, dtype=torch.float64)
+    chosen = torch.rand(count) < ratio
+    other = torch.randint(count, (count,)).to(features.device)
+    delta = torch.distributions.Beta(shape, shape).sample((count,))
+    share = torch.where(chosen, 1 - delta, 0.0)  # of the other; 0 leaves a sample as it is
+    labels = labels.float()
+    mixed = torch.lerp(features, features[other], share.to(features)[:, None])
+    return mixed, torch.lerp(labels, labels[other], share.to(labels))
 
 
 def fusion_loss(logits: Tensor, labels: Tensor, bias: Tensor, floor: float) -> Tensor:
@@ -281,10 +227,17 @@ class CoSpy(Detector):
     title = "CO-SPY"
     Options = CoSpyOptions
     BACKBONE_KEYS = (*_clip.KEYS, *_vae.KEYS)
+    OUTSIDE_PARTS = ("feat_interp", "feat_interp_alpha", "feat_interp_ratio")
     options: CoSpyOptions
 
     def __init__(self, options: CoSpyOptions) -> None:
         super().__init__(options)
+        if options.feat_interp and (options.mode, options.branch) != ("branch", "semantic"):
+            found = f"branch {options.branch}" if options.mode == "branch" else options.mode
+            raise OptionError(
+                "cospy.feat_interp: expected mode branch and branch semantic, whose features it "
+                f"mixes; found {found}"
+            )
         variant, alone = options.variant, options.branch if options.mode == "branch" else None
         self.semantic = SemanticBranch(variant, options.tiny) if alone != "artifact" else None
         self.artifact = ArtifactBranch(variant, options.tiny) if alone != "semantic" else None
@@ -301,29 +254,43 @@ class CoSpy(Detector):
             self.fc = _linear(self.semantic.features + self.artifact.features)
         self.to(memory_format=torch.channels_last)
 
+    def _branches(self) -> list[SemanticBranch | ArtifactBranch]:
+        """Those there are, the semantic one first."""
+        return [branch for branch in (self.semantic, self.artifact) if branch is not None]
+
     def train(self, mode: bool = True) -> CoSpy:
         """Training mode; what is frozen stays in evaluation mode."""
         super().train(mode)
-        for branch in (self.semantic, self.artifact):
-            for module in branch.modules() if branch is not None else ():
+        for branch in self._branches():
+            for module in branch.modules():
                 own = list(module.parameters())
                 if own and not any(p.requires_grad for p in own):
                     module.eval()
         return self
 
     def transform(self, train: bool) -> Transform:
+        return self._transform("train" if train else "test")
+
+    def val_transform(self) -> Transform:
+        """As published: random crops, not mirrored; for the semantic branch of sd-v1_4 blur and
+        JPEG of one strength, each of half the pictures. End2end validates like the artifact branch
+        here, without distortion, but on its own square: as the published code does."""
+        return self._transform("val")
+
+    def _transform(self, stage: str) -> Transform:
+        """Fusion learns and is validated with each branch's own view, and scores a joint one."""
         variant = self.options.variant
+        views: tuple[View, ...] = (variant.joint,)
         if self.options.mode == "branch":
-            return ViewTransform(
-                (variant.artifact if self.semantic is None else variant.semantic,), train
-            )
-        if self.options.mode == "fusion" and train:
-            return ViewTransform((variant.semantic, variant.artifact), train)
-        return ViewTransform((variant.joint,), train)
+            views = (variant.artifact if self.semantic is None else variant.semantic,)
+        elif self.options.mode == "fusion" and stage != "test":
+            views = (variant.semantic, variant.artifact)
+        return ViewTransform(views, stage)
 
     def inputs(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """What the semantic and the artifact branch get of a batch, in [0, 1]: in training of the
-        fusion a view each; else the same one, for the artifact branch resized without antialias."""
+        fusion and its validation a view each; else the same one, for the artifact branch resized
+        without antialias."""
         x = batch.float() / 255
         variant = self.options.variant
         sides = [variant.semantic.crop, variant.artifact.crop]
@@ -335,26 +302,25 @@ class CoSpy(Detector):
         small = (variant.artifact.crop, variant.artifact.crop)
         return x, F.interpolate(x, small, mode="bilinear", align_corners=False)
 
-    def _judge(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (B,) and the residual (B, 3, h, w), if there is an artifact branch."""
+    def _evidence(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the last layer judges by: a branch's feature, the two logits (B, 2) of the fusion,
+        or end2end's weighted features, (B, F) float32; and the residual (B, 3, h, w), if there is
+        an artifact branch."""
         features: list[Tensor] = []
-        logits: list[Tensor] = []
         residual = None
         semantic, artifact = self.inputs(batch)
         if self.semantic is not None:
             features.append(self.semantic.feature(semantic))
-            logits.append(self.semantic.fc(features[-1]))
         if self.artifact is not None:
             residual = self.artifact.residual(artifact)
             features.append(self.artifact.trunk(residual))
-            logits.append(self.artifact.fc(features[-1]))
-        if self.options.mode == "fusion":
-            logits = [self.fc(torch.cat(logits, dim=1))]
-        elif self.options.mode == "end2end":
-            kept = self._coefficients()
-            weighted = [k * z * f for k, z, f in zip(kept, logits, features, strict=True)]
-            logits = [self.fc(torch.cat(weighted, dim=1))]
-        return logits[0].squeeze(1), residual
+        if self.options.mode == "branch":
+            return features[0].float(), residual
+        found = [b.fc(f) for b, f in zip(self._branches(), features, strict=True)]
+        if self.options.mode == "end2end":
+            logits, kept = found, self._coefficients()
+            found = [k * z * f for k, z, f in zip(kept, logits, features, strict=True)]
+        return torch.cat(found, dim=1).float(), residual
 
     def _coefficients(self) -> tuple[float, float]:
         """1, 1; in end2end training with probability 0.3 one of them 0 for the whole batch."""
@@ -368,13 +334,34 @@ class CoSpy(Detector):
         if self.semantic is not None:
             convolve_linears(self.semantic.encoder)
 
-    def forward(self, batch: Tensor) -> Tensor:
-        return self._judge(batch)[0]
+    @property
+    def embeds(self) -> bool:
+        """Of the semantic branch (its encoder is frozen) and the fusion (both branches are)."""
+        return self.options.mode == "fusion" or self.artifact is None
 
-    def loss(self, batch: Tensor, labels: Tensor) -> Tensor:
-        if self.options.mode != "fusion":
-            return super().loss(batch, labels)
-        return fusion_loss(self(batch), labels, self.fc.bias, self.options.variant.fc_bias)
+    def embed(self, batch: Tensor) -> Tensor:
+        """The encoder's feature (B, 1152 or 768), or both branches' logits (B, 2)."""
+        if not self.embeds:
+            return super().embed(batch)
+        with torch.no_grad():
+            return self._evidence(batch)[0]
+
+    def judge(self, embedded: Tensor) -> Tensor:
+        """The last layer: of the one branch that there is, else that on top of both."""
+        fc = self._branches()[0].fc if self.options.mode == "branch" else self.fc
+        return fc(embedded).squeeze(1)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.judge(self.embed(batch) if self.embeds else self._evidence(batch)[0])
+
+    def embedded_loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
+        options = self.options
+        if options.mode == "fusion":
+            return fusion_loss(self.judge(embedded), labels, self.fc.bias, options.variant.fc_bias)
+        if self.training and options.feat_interp:
+            alpha, ratio = options.feat_interp_alpha, options.feat_interp_ratio
+            embedded, labels = interpolate(embedded, labels, alpha, ratio)
+        return super().embedded_loss(embedded, labels)
 
     def check_explain(self) -> None:
         if self.artifact is None:
@@ -383,9 +370,9 @@ class CoSpy(Detector):
     def explain(self, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Per picture the residual's magnitude (h, w), mean over channels."""
         self.check_explain()
-        logits, residual = self._judge(batch)
+        evidence, residual = self._evidence(batch)
         assert residual is not None
-        return logits, list(residual.abs().mean(dim=1).float().cpu())
+        return self.judge(evidence), list(residual.abs().mean(dim=1).float().cpu())
 
     def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
         """The crop that the detector saw, and the residual on it."""
@@ -415,14 +402,16 @@ class CoSpy(Detector):
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """Any of the four published files. Leaves out `fc1` of the artifact encoder, which the
         published network holds but never uses."""
-        if any(key.startswith("artifact_encoder.") for key in published):
-            prefixes = PREFIXES | {"fc.": "artifact.fc."}
-        elif "fc.weight" in published and published["fc.weight"].shape != (1, 2):
-            prefixes = PREFIXES | {"fc.": "semantic.fc."}
-        else:
-            prefixes = PREFIXES
-        used = {k: v for k, v in published.items() if not k.startswith(UNUSED)}
-        return {_renamed(key, prefixes): value for key, value in used.items()}
+        return own_keys(published)
+
+    @classmethod
+    def publish(cls, state: dict[str, Tensor]) -> dict[str, Any]:
+        """The published file of a branch, of the fusion (its own layer alone: the branches have
+        files of their own), or of end2end (`sem_fc`, `art_fc`, `art_encoder`, `classifier`, a state
+        dict each). Without `fc1`, which nothing uses, and without an autoencoder that `state` does
+        not hold: it is frozen and has a file of its own. The published code reads branches without
+        them as well, but not end2end."""
+        return published_keys(state)
 
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +19,15 @@ from torch import Tensor
 
 from . import _augment, _overlay
 from . import _transforms as T
-from ._base import Detector, OptionError, Part, Running, Transform, WeightsError
+from ._base import Detector, OptionError, Part, Running, Transform
 from ._faster import convolve_linears
+from ._spai_files import MASK, UNUSED, check_mask, fold_biases, published_keys, rename
 from ._spectral import (
     PATCH,
     SIMILARITIES,
     Aggregator,
     PatchEncoder,
     Restoration,
-    frequency_mask,
     make_vit,
 )
 
@@ -182,57 +183,6 @@ class ViewsTransform:
         return image
 
 
-# --- published weights
-
-# Parts of the published ViT that no output depends on.
-UNUSED = (
-    *("head.", "cls_blocks.", "cls_pos_embed", "actual_cls_token"),
-    *("intermediate_fc_norm.", "fc_norm."),
-)
-MASK = "mfvit.frequencies_mask"
-PARTS = {
-    "mfvit.vit.": "vit.",
-    "mfvit.features_processor.patch_projector.projectors.": "restoration.projectors.",
-    "mfvit.features_processor.original_features_processor.": "restoration.original.",
-    "patch_aggregator": "aggregator.query",
-    "to_kv.": "aggregator.to_kv.",
-    "to_out.0.": "aggregator.to_out.",
-    "norm.": "aggregator.norm.",
-    "cls_head.head.": "aggregator.head.",
-}
-
-
-def rename(key: str) -> str:
-    """A published key -> this class's; one that is not known stays as it is."""
-    for theirs, ours in PARTS.items():
-        if key.startswith(theirs):
-            return ours + key.removeprefix(theirs)
-    return key
-
-
-def fold_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`q_bias` and `v_bias` of each attention -> one `qkv.bias`; keys have none. Of two that do not
-    go together, or one alone, nothing is made: they stay, and are named as unexpected later."""
-    folded = dict(state)
-    for key in [k for k in state if k.endswith("q_bias")]:
-        stem = key.removesuffix("q_bias")
-        query, value = state[key], state.get(f"{stem}v_bias")
-        if value is not None and query.ndim == 1 and query.shape == value.shape:
-            folded[f"{stem}qkv.bias"] = torch.cat([query, torch.zeros_like(query), value])
-            del folded[key], folded[f"{stem}v_bias"]
-    return folded
-
-
-def check_mask(mask: Tensor) -> None:
-    """Raises WeightsError unless these are the low frequencies that `split_frequencies` takes."""
-    expected = frequency_mask()
-    if mask.shape != expected.shape or not torch.equal(mask.float().cpu(), expected):
-        raise WeightsError(
-            f"{MASK}: expected (224, 224), 1 where the radius is below 16 and 0 elsewhere; found "
-            f"another mask {tuple(mask.shape)}: these weights are of another SPAI"
-        )
-
-
 # --- the detector
 
 
@@ -348,6 +298,13 @@ class Spai(Detector):
         unused = (MASK, *(f"mfvit.vit.{name}" for name in UNUSED))
         kept = {rename(k): v for k, v in published.items() if not k.startswith(unused)}
         return fold_biases(kept)
+
+    @classmethod
+    def publish(cls, state: dict[str, Tensor]) -> dict[str, Any]:
+        """The weights below `model`, with the constant mask of frequencies and without what the
+        published network holds but never uses. The bias of the keys, which shifts all scores of an
+        attention alike and so changes nothing, has no place there."""
+        return {"model": published_keys(state)}
 
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from ._faster import fold_norms
 
 PATCH = 32
 CANDIDATES = 64
+FLIPPED = ("disc.fc.weight", "disc.fc.bias")
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,12 @@ class Ssp(Detector):
     @classmethod
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """The published logit is that of REAL: the last layer's sign is turned around."""
-        flipped = ("disc.fc.weight", "disc.fc.bias")
-        return {k: -v if k in flipped else v for k, v in published.items()}
+        return {k: -v if k in FLIPPED else v for k, v in published.items()}
+
+    @classmethod
+    def publish(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same turn back, to a logit of REAL."""
+        return cls.convert(state)
 
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:

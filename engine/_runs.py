@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,18 +73,9 @@ def _info(folder: Path) -> dict[str, Any]:
 
 def _table(folder: Path) -> list[ScoreRow]:
     try:
-        rows = read_table(folder / SCORES)
+        return read_table(folder / SCORES)
     except OSError as error:
         raise _expected(folder, f"{SCORES}: {error.strerror}") from error
-    except ConfigError:
-        raise
-    except (ValueError, TypeError, csv.Error) as error:
-        raise _expected(
-            folder, f"a damaged {SCORES} ({error}); --resume on that run mends it"
-        ) from error
-    if any(row.label not in (None, 0, 1) for row in rows):
-        raise _expected(folder, f"labels in {SCORES} other than 0 and 1")
-    return rows
 
 
 def read_run(folder: Path) -> Run:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 
 
+SELECTABLE = ("AUROC", "AP", "balanced_accuracy", "accuracy", "loss")
 SCHEDULES = ("constant", "cosine", "warm_cosine", "polynomial", "step")
 
 
@@ -35,11 +36,18 @@ class TrainOptions:
     non-zero multiple of 10). `decay_vectors`: whether weight decay also shrinks biases and other
     vectors. `balance`: draw pictures with weights that make classes equal and generators within a
     class count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
-    `select`: the validation metric whose best epoch is kept. `ema`: decay of averaged weights
-    (0 = off). `anchor`: share of the start weights in the judged and kept ones, the classifier
-    apart (0 = off; WiSE-FT, Wortsman et al. 2022). `save_every`: steps between checkpoints within
-    an epoch (0 = epochs only). `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32
-    elsewhere."""
+    `select`: the validation metric whose best epoch is kept, or loss, whose lowest is. `ema`:
+    decay of averaged weights (0 = off). `anchor`: share of the start weights in the judged and kept
+    ones, the classifier apart (0 = off; WiSE-FT, Wortsman et al. 2022). `batch_size`: pictures at a
+    time in every process; an optimizer step takes `accumulate` times as many. `drop_last`: leave
+    out the smaller last step of an epoch. `augment`: whether training pictures vary; without, they
+    are seen as in scoring, and what a frozen encoder makes of them is computed once. `save_every`:
+    steps between checkpoints within an epoch (0 = epochs only). `save_epochs`: keep the weights of
+    every so many epochs, the first included (0 = of the best and the last). `publish`: write
+    weights in the published program's layout too. `max_bad`: share of unreadable training pictures
+    above which training stops. `report`: evaluate the kept weights on the validation pictures at
+    the end.
+    `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32 elsewhere."""
 
     epochs: int = 10
     batch_size: int = 32
@@ -60,7 +68,14 @@ class TrainOptions:
     anchor: float = 0.0
     select: str = "AUROC"
     val_degrade: str = "none"
+    accumulate: int = 1
+    drop_last: bool = True
+    augment: bool = True
     save_every: int = 200
+    save_epochs: int = 0
+    publish: bool = False
+    max_bad: float = 0.01
+    report: bool = True
     precision: str | None = None
     seed: int = 1024
 
@@ -69,11 +84,22 @@ class TrainOptions:
         _choice("train.schedule", self.schedule, SCHEDULES)
         if self.precision is not None:
             _choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
-        _choice("train.select", self.select, ("AUROC", "AP", "balanced_accuracy", "accuracy"))
-        for name in ("epochs", "batch_size"):
+        _choice("train.select", self.select, SELECTABLE)
+        if not 0 <= self.max_bad <= 1:
+            raise ConfigError(f"train.max_bad: expected 0 to 1; found {self.max_bad}")
+        for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name}: expected 1 or more; found {getattr(self, name)}")
-        for name in ("seed", "weight_decay", "warmup", "final_lr", "save_every", "balance"):
+        names = (
+            "seed",
+            "weight_decay",
+            "warmup",
+            "final_lr",
+            "save_every",
+            "save_epochs",
+            "balance",
+        )
+        for name in names:
             if not (getattr(self, name) or 0) >= 0:
                 raise ConfigError(f"train.{name}: expected 0 or more; found {getattr(self, name)}")
         for name in ("lr", "head_lr", "clip_norm"):
@@ -92,16 +118,19 @@ class TrainOptions:
 @dataclass(frozen=True)
 class DataOptions:
     """Which part of a data set. `split`: what eval takes (null = everything, or the benchmark's
-    own). `train_split`, `val_split`: what training takes where the data names splits; otherwise
+    own). `train_split`, `val_split`: what training takes where the data name splits (null = train
+    and val, or the benchmark's own). Where they name none, and where `val_split` is held_out,
     `val_fraction` of the pictures of every generator is held out, chosen by a hash of the picture's
-    key. `mscoco`, `flickr`, `coco`, `lsun`: where those real pictures of a benchmark lie, if not
-    below its root; `reals`: real pictures for a benchmark that has none, as NAME=PATH,NAME=PATH.
-    `published`: the published figures to compare with, where those of several fit."""
+    key. `leak_free`: where one split is to serve both, divide it in halves. `mscoco`, `flickr`,
+    `coco`, `lsun`: where those real pictures of a benchmark lie, if not below its root; `reals`:
+    real pictures for a benchmark that has none, as NAME=PATH,NAME=PATH. `published`: the published
+    figures to compare with, where those of several fit."""
 
     split: str | None = None
-    train_split: str = "train"
-    val_split: str = "val"
+    train_split: str | None = None
+    val_split: str | None = None
     val_fraction: float = 0.1
+    leak_free: bool = False
     mscoco: str | None = None
     flickr: str | None = None
     coco: str | None = None

@@ -143,6 +143,8 @@ def join(device: torch.device) -> World:
     by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     if device.type == "cpu" and by_torchrun and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(cores())
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .onnx_files import card_of, is_onnx, load_onnx, open_onnx, runs_on_cuda
 from .predict import PRECISIONS, Device, open_device
 from .weights import (
     BEST,
+    PUBLISHED_BEST,
     Loaded,
     WeightFile,
     build,
@@ -38,12 +40,8 @@ from .weights import (
 
 ENSEMBLE = "ensemble"
 COSPY_CHOICE = ("train_dataset", "mode", "branch")
+MIXING = ("feat_interp", "feat_interp_alpha", "feat_interp_ratio")
 log = logging.getLogger(__name__)
-
-
-def listed(text: str) -> list[str]:
-    """The names in a flag such as `--generators a,b`."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def detector_name(args: argparse.Namespace) -> str:
@@ -57,17 +55,25 @@ def detector_name(args: argparse.Namespace) -> str:
     return card.detector if card else "default"
 
 
+def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The flags of these names that were given."""
+    values = {name: getattr(args, name) for name in names}
+    return {k: v for k, v in values.items() if v is not None and v is not False}
+
+
 def _cospy_layer(args: argparse.Namespace) -> dict[str, Any]:
-    given = {k: getattr(args, k) for k in ("train_dataset", "mode", "branch")}
-    return {"cospy": {k: v for k, v in given.items() if v is not None}}
+    training = MIXING if args.phase == "train" else ()
+    return {"cospy": _given(args, (*COSPY_CHOICE, *training))}
 
 
 def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
-    train = {k: getattr(args, k) for k in ("epochs", "batch_size", "seed", "precision")}
-    layer: dict[str, Any] = {"train": {k: v for k, v in train.items() if v is not None}}
-    if args.batch_size and args.phase != "train":
-        layer["score"] = {"batch_size": args.batch_size}
-    return layer
+    train = _given(args, ("epochs", "batch_size", "seed", "precision"))
+    if args.phase != "train":
+        return {"train": train, "score": _given(args, ("batch_size", "seed"))}
+    train |= _given(args, ("accumulate", "save_every"))
+    if args.save_all:
+        train["save_epochs"] = 1
+    return {"train": train, "data": _given(args, ("leak_free",))}
 
 
 def _own_config(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Path:
@@ -114,7 +120,13 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
     """
     if args.gpu is not None and args.device:
         raise ConfigError("--gpu and --device: expected one of them; found both")
-    name = args.device
+    name, count = args.device, torch.cuda.device_count()
+    numbered = args.gpu if args.gpu is not None and args.gpu < count else None
+    if distributed.launched() > 1 and (numbered is not None or str(name).startswith("cuda:")):
+        raise ConfigError(
+            "--gpu, --device: expected none of several processes, each of which takes a GPU of its "
+            f"own; found {args.device or f'--gpu {args.gpu}'}"
+        )
     if name in (None, "cuda") and distributed.launched() > 1 and torch.cuda.is_available():
         name = f"cuda:{distributed.local_rank() % torch.cuda.device_count()}"
     if not name and is_onnx(args.weights) and torch.cuda.is_available() and not runs_on_cuda():
@@ -133,6 +145,17 @@ def workers(args: argparse.Namespace, pictures: int) -> int:
         return args.workers
     cores = (os.cpu_count() or 1) // distributed.beside()
     return max(1, cores - 1) if pictures >= 64 else 0
+
+
+def check_apart(output: Path, folders: Sequence[Path]) -> None:
+    """Raises ConfigError when results would lie in a folder of pictures: some results are pictures,
+    which the next run would take for data."""
+    for folder in folders:
+        if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"--output {output}: expected a folder outside of the pictures in {folder}; "
+                "found one inside: name another --output"
+            )
 
 
 def part_of(options: Any) -> str:
@@ -161,8 +184,11 @@ def _cospy_file(args: argparse.Namespace) -> WeightFile:
         return open_weights(locate(args.weights, "cospy"), "cospy", parts)
     if args.pretrain:
         return open_weights(fetch(f"cospy-{options.train_dataset}"), "cospy", parts)
-    trained = cospy_folder(args.ckpt, options) / BEST
+    folder = cospy_folder(args.ckpt, options)
+    trained = folder / BEST
     if not trained.is_file():
+        if (folder / PUBLISHED_BEST).is_file():
+            return open_weights(folder.parent, "cospy", parts)
         raise WeightsError(
             f"{trained}: not there yet: --phase train makes it; --pretrain takes the published "
             "weights; or name a file or folder by --weights"
@@ -225,7 +251,7 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
     loaded.model.to(on.device)
     if args.compile:
         loaded.model.compile()
-    return loaded, config
+    return replace(loaded, compiled=args.compile), config
 
 
 def _member_args(args: argparse.Namespace, name: str, weights: str | None) -> argparse.Namespace:
@@ -259,11 +285,11 @@ def _check_members(path: Path, members: Sequence[Loaded], fitted: Any) -> None:
             "ensemble.weights=[...], or fit it again"
         )
     for then, now in zip(fitted, found, strict=True):
-        for key, value in now["options"].items():
-            if then["options"].get(key) != value:
+        for key, value in then["options"].items():
+            if now["options"].get(key) != value:
                 raise WeightsError(
-                    f"{path}: was fitted with {now['detector']}.{key}={then['options'].get(key)}; "
-                    f"found {value}: give it by --set, or fit it again"
+                    f"{path}: was fitted with {now['detector']}.{key}={value}; found "
+                    f"{now['options'].get(key)}: give it by --set, or fit it again"
                 )
 
 
@@ -322,7 +348,8 @@ def model_to_train(args: argparse.Namespace, name: str, config: Config) -> Detec
             "train.freeze_batchnorm: expected --backbone_weights or --weights to start from; found "
             "neither: give one, or --set train.freeze_batchnorm=false"
         )
-    if outside:
+    # All backbones of CO-SPY are such; a part without one passes over what the others need.
+    if outside or name == "cospy":
         state = {} if start is None else start.converted(kind)
         state |= external_state(kind, config.options, state, backbones(args), None)[0]
         fresh = tuple(k for k in model.state_dict() if not k.startswith(tuple(outside)))

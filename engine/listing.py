@@ -8,6 +8,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import datasets
 from datasets import LayoutError, Record
@@ -16,6 +17,9 @@ from datasets._paths import split_named
 from .config import DataOptions
 
 Group = tuple[str, str, object]
+TRAIN, VAL, HELD_OUT = "train", "val", "held_out"
+STANDARD = {"train", "val", "test"}
+HALF = 0.5  # of a split that serves training and validation
 
 
 def _groups(records: Sequence[Record]) -> dict[Group, list[Record]]:
@@ -95,38 +99,117 @@ def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], 
     return sorted(train, key=lambda r: r.key), sorted(val, key=lambda r: r.key)
 
 
+class Splits(Protocol):
+    """A data set whose splits can be listed alone."""
+
+    def splits(self) -> set[str]:
+        """What `records` can be asked for."""
+
+    def records(self, split: str | None = None) -> list[Record]:
+        """The pictures of a split, or all."""
+
+
+def _names(data: Splits, split: str) -> bool:
+    return split != HELD_OUT and split_named(split) in data.splits()
+
+
+def _train_split(data: Splits, place: Path, options: DataOptions, val: str) -> str | None:
+    """The split to train on; None = all, where the data name none.
+
+    Raises:
+        LayoutError: the data name splits, but not the one to train on.
+    """
+    split = options.train_split or TRAIN
+    if _names(data, split):
+        return split
+    # A set with train and test but no val must not be trained on its test pictures.
+    standard = sorted(data.splits() & STANDARD)
+    others = [val] if _names(data, val) else standard if options.train_split else []
+    if others or split_named(split) not in STANDARD:
+        beside = f" beside {', '.join(others)}" if others else ""
+        raise LayoutError(
+            f"{place}: expected a split {split}; found no such one{beside}: name it with "
+            "--set data.train_split=NAME"
+        )
+    return None
+
+
+def divide(
+    data: Splits, place: Path, options: DataOptions
+) -> tuple[list[Record], list[Record], str]:
+    """Training and validation pictures, and a line that says how they were told apart.
+
+    Args:
+        place: where the data lie, for messages.
+
+    Raises:
+        LayoutError: a split that was asked for is not there.
+    """
+    val_split = options.val_split or VAL
+    split = _train_split(data, place, options, val_split)
+    one = split_named(options.train_split or TRAIN) == split_named(val_split)
+    if split and _names(data, val_split):
+        if not one:
+            how = f"splits {split} and {val_split} of {place}"
+            return data.records(split), data.records(val_split), how
+        if not options.leak_free:
+            found = data.records(split)
+            return found, found, f"split {split} of {place}, both to train on and to choose by"
+    elif split_named(val_split) not in (*STANDARD, HELD_OUT):
+        raise LayoutError(
+            f"{place}: expected a split {val_split}; found no such one: name one with --set "
+            f"data.val_split=NAME, or {HELD_OUT} for a part of the training pictures"
+        )
+    fraction = HALF if one and options.leak_free else options.val_fraction
+    train, val = hold_out(data.records(split), fraction)
+    what = f"split {split} of {place}" if split else str(place)
+    return train, val, f"{fraction:g} of every generator of {what} held out for validation"
+
+
+def split_or_all(path: Path, split: str, csv_root: Path | None = None) -> list[Record]:
+    """The pictures of a split where the data name it, otherwise all of them."""
+    data = datasets.contents(path, csv_root)
+    return data.records(split if _names(data, split) else None)
+
+
 def train_and_val(
     path: Path, options: DataOptions, csv_root: Path | None = None
 ) -> tuple[list[Record], list[Record], str]:
-    """Training and validation pictures of a labelled folder, CSV or archive, and a line that says
-    how they were told apart.
+    """`divide` of a labelled folder, CSV or archive.
 
     Raises:
         LayoutError: no pictures, or one of the two lacks real or synthetic ones.
     """
-    data = datasets.contents(path, csv_root)
-    wanted, named = {options.train_split, options.val_split}, data.splits()
-    there = {name for name in wanted if split_named(name) in named}
-    if there == wanted:
-        train, val = data.records(options.train_split), data.records(options.val_split)
-        how = f"splits {options.train_split} and {options.val_split} of {path}"
-    else:
-        # A set with train and test but no val must not be trained on its test pictures.
-        if there and options.train_split not in there:
-            raise LayoutError(
-                f"{path}: expected a split {options.train_split}; found no such one beside "
-                f"{', '.join(sorted(there))}: name it with --set data.train_split=NAME"
-            )
-        split = options.train_split if there else None
-        train, val = hold_out(data.records(split), options.val_fraction)
-        what = f"split {split} of {path}" if split else str(path)
-        how = f"{options.val_fraction:g} of every generator of {what} held out for validation"
+    train, val, how = divide(datasets.contents(path, csv_root), path, options)
     check_classes(path, train, val)
     return train, val, how
 
 
+def train_beside(
+    data: Splits, place: Path, val_path: Path, options: DataOptions, csv_root: Path | None = None
+) -> tuple[list[Record], list[Record], str]:
+    """As `divide`, with validation pictures of another folder, CSV or archive: of its split
+    `val_split` where it names that, otherwise all of them."""
+    val_split = options.val_split or VAL
+    split = _train_split(data, place, options, HELD_OUT)
+    train, val = data.records(split), split_or_all(val_path, val_split, csv_root)
+    what = f"split {split} of {place}" if split else str(place)
+    return train, val, f"{what} to train on, {val_path} for validation"
+
+
+def in_both(train: Sequence[Record], val: Sequence[Record]) -> int:
+    """How many of the validation pictures are files that are trained on too."""
+    known = {(r.path.resolve(), r.member) for r in train}
+    return sum((r.path.resolve(), r.member) in known for r in val)
+
+
 def check_classes(path: Path, train: Sequence[Record], val: Sequence[Record]) -> None:
     """Raises LayoutError unless training and validation both have real and synthetic pictures."""
-    for name, records in (("training", train), ("validation", val)):
-        if {int(r.label or 0) for r in records} != {0, 1}:
-            raise LayoutError(f"{path}: expected real and synthetic pictures for {name}")
+    check_both(path, "training", train)
+    check_both(path, "validation", val)
+
+
+def check_both(path: Path, name: str, records: Sequence[Record]) -> None:
+    """Raises LayoutError unless there are real and synthetic pictures, which are for `name`."""
+    if {int(r.label or 0) for r in records} != {0, 1}:
+        raise LayoutError(f"{path}: expected real and synthetic pictures for {name}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datasets import Record
-from datasets._images import SCORING_SEED, Item, Lookup, PictureDataset
+from datasets._images import SCORING_SEED, Draw, Item, Lookup, PictureDataset
 from detectors._base import Detector
 
 from .config import ConfigError
@@ -102,7 +102,7 @@ def sigmoid(logit: float) -> float:
     return math.exp(logit) / (1 + math.exp(logit))
 
 
-def _row(record: Record, item: Item, logit: float | None, degradation: str) -> ScoreRow:
+def row_of(record: Record, item: Item, logit: float | None, degradation: str) -> ScoreRow:
     error = item.error
     if logit is not None and not math.isfinite(logit):
         logit, error = None, "the detector's logit is not finite"
@@ -179,6 +179,7 @@ def score(
     show: Show | None = None,
     lookup: Lookup | None = None,
     tally: Tally | None = None,
+    validation: bool = False,
 ) -> Iterator[list[ScoreRow]]:
     """Yields the rows of `records` in their order, a batch at a time.
 
@@ -186,32 +187,24 @@ def score(
     with their error. Logits are rounded to 6 decimals; the score derives from the rounded logit.
     `show` gets each readable picture's record and the relevance that its logit rests on. With
     `lookup` rows carry the digest of the picture's file, and what it knows is not scored again.
-    `tally` counts.
+    `tally` counts. With `validation` the pictures are seen as training validates: by the detector's
+    `val_transform`, each with a seed of its own.
 
     Raises:
         ConfigError: a worker process was killed.
     """
     if device.device.type == "cpu":
         reuse_memory()
-    dataset = PictureDataset(
-        records, model.transform(train=False), degradation, seed, lookup=lookup
-    )
+    transform = model.val_transform() if validation else model.transform(train=False)
+    dataset = PictureDataset(records, transform, degradation, seed, lookup=lookup)
     name = degradation.name if degradation else NONE
-    loader = DataLoader(
-        dataset,
-        batch_size,
-        num_workers=min(workers, len(records)),
-        collate_fn=as_list,
-        worker_init_fn=leave_signals,
-        generator=torch.Generator(),  # its own, or it would draw from training's random state
-    )
-    for items in _alive(loader):
+    for items in in_turn(dataset, batch_size, workers, validation):
         readable = [item for item in items if item.value is not None]
         found = iter(_logits(model, readable, device, show is not None) if readable else [])
         rows = []
         for item in items:
             logit, relevance = next(found) if item.value is not None else (item.known, None)
-            rows.append(_row(records[item.index], item, logit, name))
+            rows.append(row_of(records[item.index], item, logit, name))
             if show is not None and relevance is not None:
                 show(records[item.index], relevance)
         if tally is not None:
@@ -220,7 +213,25 @@ def score(
         yield rows
 
 
-def _alive(loader: DataLoader) -> Iterator[list[Item]]:
+def in_turn(
+    dataset: PictureDataset, batch_size: int, workers: int, validation: bool = False
+) -> Iterator[list[Item]]:
+    """The items of all records in order, a batch at a time; with `validation` as the Draws of one
+    epoch, each with a seed of its own. Raises ConfigError when a worker process was killed."""
+    count = len(dataset)
+    loader = DataLoader(
+        dataset,
+        batch_size,
+        sampler=[Draw(i, 0) for i in range(count)] if validation else range(count),
+        num_workers=min(workers, count),
+        collate_fn=as_list,
+        worker_init_fn=leave_signals,
+        generator=torch.Generator(),  # its own, or it would draw from training's random state
+    )
+    return alive(loader)
+
+
+def alive(loader: DataLoader) -> Iterator[list[Item]]:
     """The loader's batches. Raises ConfigError when the system killed one of its workers."""
     try:
         yield from loader

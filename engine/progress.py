@@ -15,9 +15,12 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts pictures, or bytes (`unit` B); shows rate and time left. Use as a context manager."""
+    """Counts pictures, or bytes (`unit` B); shows rate and time left, unless another process of
+    the run does. Use as a context manager."""
 
-    def __init__(self, total: int, what: str, initial: int = 0, unit: str = "pic") -> None:
+    def __init__(
+        self, total: int, what: str, initial: int = 0, unit: str = "pic", shown: bool = True
+    ) -> None:
         self.what = what
         self.total = total
         self.count = initial
@@ -28,7 +31,7 @@ class Progress:
                 total=total, initial=initial, desc=what, unit=unit, unit_scale=unit == "B",
                 dynamic_ncols=True,
             )
-            if sys.stderr.isatty()
+            if shown and sys.stderr.isatty()
             else None
         )  # fmt: skip
         self._scale, self._unit = SCALES[unit]

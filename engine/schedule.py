@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from datasets import Record
+from datasets._images import Draw
 
 from .config import TrainOptions
 
@@ -72,7 +74,30 @@ def epoch_order(records: Sequence[Record], options: TrainOptions, epoch: int) ->
     return rng.permutation(np.concatenate(drawn)).tolist()
 
 
-def steps_per_epoch(records: Sequence[Record], options: TrainOptions) -> int:
-    """Whole batches of an epoch; a lone smaller batch counts when there is no whole one."""
+def steps_per_epoch(records: Sequence[Record], options: TrainOptions, processes: int = 1) -> int:
+    """Optimizer steps of an epoch, each on `batch_size * accumulate` pictures of every process. A
+    smaller last step counts unless `drop_last`, or when there is no whole one."""
     pictures = len(records) if options.balance is None else 2 * max(1, len(records) // 2)
-    return max(1, pictures // options.batch_size)
+    whole, rest = divmod(pictures, options.batch_size * options.accumulate * processes)
+    return max(1, whole + (rest > 0 and not options.drop_last))
+
+
+def draws(order: Sequence[int], epoch: int) -> list[Draw]:
+    """An epoch's pictures in its order, each with how often it came before."""
+    seen: Counter[int] = Counter()
+    found = []
+    for index in order:
+        found.append(Draw(index, epoch, seen[index]))
+        seen[index] += 1
+    return found
+
+
+def shares(
+    taken: Sequence[Draw], options: TrainOptions, steps: int, rank: int = 0, processes: int = 1
+) -> list[list[Draw]]:
+    """The batches of one process in an epoch, `accumulate` for each of the `steps`. All processes'
+    batches of a step together are the next pictures in order, whatever their number."""
+    size = options.batch_size
+    count = steps * options.accumulate * processes
+    batches = [list(taken[i * size : (i + 1) * size]) for i in range(count)]
+    return batches[rank::processes]

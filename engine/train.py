@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,18 +16,36 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from datasets import Record
-from datasets._images import Item, PictureDataset
-from detectors._base import Detector, describe_options
+from datasets._images import PictureDataset
+from detectors._base import Detector
 
-from . import degrade, metrics
+from . import degrade, evaluate, metrics
+from ._feed import Feed
+from ._kept import (
+    BAD_FILES,
+    BOARD,
+    CHECKPOINT,
+    EPOCHS,
+    FINAL,
+    LOG,
+    REPORT,
+    VALIDATED,
+    best_row,
+    goodness,
+    keep_weights,
+    shown,
+    write_bad,
+    write_history,
+    written,
+)
+from ._plots_training import VAL_LOSS
+from ._step import Batch, Outcome, Stepper
 from .checkpoint import (
     Averaged,
     anchored,
-    differing_keys,
-    is_head,
+    differing,
     own_state,
     random_states,
     read_checkpoint,
@@ -35,28 +53,19 @@ from .checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
-from .config import Config, ConfigError, TrainOptions
+from .config import Config, ConfigError
+from .distributed import ALONE, World
+from .embedded import Embedded, embed
 from .listing import listing_digest
-from .predict import Device, as_list, leave_signals, move, reuse_memory, score
+from .predict import Device, reuse_memory
 from .progress import Progress
-from .run import log_to, open_output, run_info, write_json
-from .schedule import epoch_order, lr_at, steps_per_epoch
-from .weights import BEST, Card, replace_file, save_weights
+from .run import RUN, log_to, open_output, run_info, write_json
+from .schedule import lr_at, steps_per_epoch
+from .table import ScoreRow
+from .weights import BEST, Loaded, read_weights, sha256
 
-CHECKPOINT, HISTORY, BAD_FILES = "last.pt", "history.csv", "bad_files.csv"
-VALIDATED = (metrics.AP, metrics.AUROC, metrics.ACCURACY, metrics.BALANCED_ACCURACY)
-LOG, RUN, BOARD = "training.log", "run.json", "tensorboard"
-OUTPUTS = (
-    CHECKPOINT,
-    CHECKPOINT + ".part",
-    CHECKPOINT + ".previous",
-    BEST,
-    HISTORY,
-    BAD_FILES,
-    LOG,
-    RUN,
-    BOARD,
-)
+# What of a configuration a resumed run may have otherwise: none of it changes a weight.
+FREE = ("save_every", "save_epochs", "publish", "max_bad", "report")
 log = logging.getLogger(__name__)
 
 
@@ -70,10 +79,10 @@ class State:
 
     epoch: int = 0
     step: int = 0  # within the epoch
-    loss_sum: float = 0.0
+    seen: int = 0  # pictures of the epoch, readable ones
+    loss_sum: float = 0.0  # over them
     best: float = -math.inf
     history: list[dict[str, float]] = field(default_factory=list)
-    bad: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -95,35 +104,6 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """Whether SPAI's recipe lets weight decay shrink a parameter: not biases, not vectors."""
-    return parameter.ndim > 1 and not name.endswith("bias")
-
-
-def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
-    """Optimizer groups; the classifier (`fc`) learns at `head_lr` times the rate, and vectors
-    decay as `decay_vectors` says."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            spared = not options.decay_vectors and not decays(name, parameter)
-            scale = options.head_lr if is_head(name) else 1.0
-            decay = 0.0 if spared else options.weight_decay
-            groups.setdefault((scale, decay), []).append(parameter)
-    return [{"params": p, "scale": s, "weight_decay": d} for (s, d), p in groups.items()]
-
-
-def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """Adam (L2 penalty) or AdamW (decoupled weight decay), as the recipe says."""
-    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        parameter_groups(model, options),
-        lr=options.lr,
-        betas=options.betas,
-        weight_decay=options.weight_decay,
-    )
-
-
 def training_device(device: torch.device, precision: str | None) -> Device:
     """Mixed precision on CUDA unless told otherwise: bf16 where the card has it, else fp16."""
     if precision is None:
@@ -137,7 +117,8 @@ def training_device(device: torch.device, precision: str | None) -> Device:
 
 
 class Trainer:
-    """One run: model, optimizer, state, and the folder it writes to."""
+    """One run, in one of its processes: model, optimizer, state, and the folder that the main
+    process writes to."""
 
     def __init__(
         self,
@@ -148,72 +129,100 @@ class Trainer:
         device: torch.device,
         output: Path,
         workers: int = 0,
+        tests: Mapping[str, Sequence[Record]] | None = None,
+        world: World = ALONE,
     ) -> None:
         self.options = config.train
         self.config = config
         self.train, self.val = list(train), list(val)
+        self.tests = dict(tests or {})
         self.output = output
         self.workers = workers
+        self.world = world
         self.device = training_device(device, config.train.precision)
         self.model = model.to(device)
         self.averaged = Averaged(self.model, self.options.ema) if self.options.ema else None
         self.start: dict[str, Tensor] | None = None
         if self.options.anchor:
             self.start = {k: v.clone() for k, v in own_state(self.model).items()}
-        self.optimizer = make_optimizer(self.model, self.options)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.device.precision == "fp16")
-        self.steps = steps_per_epoch(self.train, self.options)
+        self.stepper = Stepper(self.model, self.options, self.device, world)
+        self.steps = steps_per_epoch(self.train, self.options, world.size)
         self.state = State()
         self.val_degradation = degrade.parse(self.options.val_degrade)
+        self.feed = Feed(self.model, self.train, self.options, self.device, workers, world)
+        self._embedded_val: Embedded | None = None
 
     def judged(self) -> Detector:
         """The model whose validation counts and whose weights are kept: the running average if
-        there is one, drawn towards the start weights as `anchor` says."""
+        there is one, drawn towards the start weights as `anchor` says; the same in all processes.
+        """
         model: nn.Module = self.averaged.model if self.averaged else self.model
         if self.start is not None:
             model = anchored(model, self.start, self.options.anchor)
+        # Each process has batch norm statistics of its own pictures.
+        self.world.from_main(model.buffers())
         return model.eval()  # type: ignore[return-value]
 
     # --- checkpoints
 
     def save(self) -> None:
         """Writes the checkpoint that `resume` goes on from."""
+        self.feed.share_bad()
+        random = self.world.gather(random_states())
+        if not self.world.main:
+            return
         state = {
             "config": json.dumps(self.config.as_dict()),
             "listing": listing_digest(self.train + self.val),
+            "processes": self.world.size,
             "state": json.dumps(vars(self.state)),
+            "bad": json.dumps(self.feed.bad),
             "model": own_state(self.model),
             "averaged": own_state(self.averaged.model) if self.averaged else None,
             "start": self.start,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random": random_states(),
+            **self.stepper.state(),
+            "random": random,
         }
         save_checkpoint(self.output / CHECKPOINT, state)
+
+    def _saved(self) -> dict[str, Any] | None:
+        """The folder's checkpoint. Raises ConfigError when it is of another run."""
+        saved, note = read_checkpoint(self.output / CHECKPOINT)
+        if note:
+            log.warning("%s; going on from the one before", note)
+        if saved is None:
+            return None
+        now = json.loads(json.dumps(self.config.as_dict()))
+        keys = differing(json.loads(saved["config"]), now)
+        if keys := [key for key in keys if key not in (f"train.{name}" for name in FREE)]:
+            raise ConfigError(f"--resume: the run in {self.output} had other {', '.join(keys)}")
+        if saved["listing"] != listing_digest(self.train + self.val):
+            raise ConfigError(f"--resume: the run in {self.output} was trained on other pictures")
+        if saved["processes"] != self.world.size:
+            raise ConfigError(
+                f"--resume: the run in {self.output} had {saved['processes']} processes; found "
+                f"{self.world.size}: start as many"
+            )
+        return saved
 
     def resume(self) -> bool:
         """Goes on from the folder's checkpoint; False when there is none yet.
 
         Raises:
-            ConfigError: it was made with another configuration or other data.
+            ConfigError: it was made with another configuration, other data, or by more or fewer
+                processes.
         """
-        saved, note = read_checkpoint(self.output / CHECKPOINT)
-        if note:
-            log.warning("%s; going on from the one before", note)
+        saved = self.world.shared(self._saved)
         if saved is None:
             return False
-        if keys := differing_keys(saved["config"], json.dumps(self.config.as_dict())):
-            raise ConfigError(f"--resume: the run in {self.output} had other {', '.join(keys)}")
-        if saved["listing"] != listing_digest(self.train + self.val):
-            raise ConfigError(f"--resume: the run in {self.output} was trained on other pictures")
         self.state = State(**json.loads(saved["state"]))
+        self.feed.bad = json.loads(saved["bad"])
         restore_own(self.model, saved["model"])
         if self.averaged:
             restore_own(self.averaged.model, saved["averaged"])
         self.start = saved["start"]
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.scaler.load_state_dict(saved["scaler"])
-        restore_random_states(saved["random"])
+        self.stepper.restore(saved)
+        restore_random_states(saved["random"][self.world.rank])
         return True
 
     # --- one epoch
@@ -225,155 +234,185 @@ class Trainer:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _loader(self) -> DataLoader:
-        """Batches of items that the epoch has left."""
-        order = epoch_order(self.train, self.options, self.state.epoch)
-        dataset = PictureDataset(
-            [self.train[i] for i in order],
-            self.model.transform(train=True),
-            seed=self.options.seed,
-            epoch=self.state.epoch,
-        )
-        taken = range(self.state.step * self.options.batch_size, len(order))
-        return DataLoader(
-            dataset,
-            self.options.batch_size,
-            sampler=list(taken),
-            num_workers=self.workers,
-            collate_fn=as_list,
-            worker_init_fn=leave_signals,
-            generator=torch.Generator(),
-        )
-
-    def _readable(self, items: list[Item]) -> tuple[list[Any], list[float]]:
-        """Values and labels of the readable pictures; the others are noted as bad files."""
-        dataset = self._epoch_records
-        values, labels = [], []
-        for item in items:
-            record = dataset[item.index]
-            if item.value is None:
-                self.state.bad.setdefault(record.key, item.error)
-            else:
-                values.append(item.value)
-                labels.append(float(record.label or 0))
-        return values, labels
-
-    def _step(self, batch: Any, labels: Tensor, global_step: int) -> float:
-        """One optimizer step. Returns the loss."""
+    def _step(self, batches: Sequence[Batch], global_step: int) -> Outcome:
+        """One optimizer step."""
         rate = lr_at(self.options, global_step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
-        smooth = self.options.label_smoothing
-        with self.device.autocast():
-            loss = self.model.loss(batch, labels * (1 - smooth) + smooth / 2)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            saved = self.output / CHECKPOINT
-            raise ConfigError(
-                f"the loss became {value} at epoch {self.state.epoch + 1}, step "
-                f"{self.state.step + 1}: lower train.lr, or use --precision fp32"
-                + (f" (the state before is in {saved})" if saved.exists() else "")
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        if self.options.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.averaged:
+        outcome = self.stepper.step(batches, rate)
+        if not outcome.finite:
+            self._refuse(outcome)
+        if outcome.pictures and self.averaged:
             self.averaged.update(self.model, global_step)
-        return value
+        return outcome
+
+    def _refuse(self, outcome: Outcome) -> None:
+        """Raises ConfigError for a loss that is no number. The weights are as before the step."""
+        keys = [key for part in self.world.gather(outcome.suspects) for key in part]
+        log.error("pictures of the step whose loss is %s: %s", outcome.loss, ", ".join(keys))
+        saved = self.output / CHECKPOINT
+        raise ConfigError(
+            f"the loss became {outcome.loss} at epoch {self.state.epoch + 1}, step "
+            f"{self.state.step + 1}: lower train.lr, or use --precision fp32; {LOG} names its "
+            "pictures" + (f" (the state before is in {saved})" if saved.exists() else "")
+        )
+
+    def _refuse_bad(self) -> None:
+        """Raises ConfigError for too many unreadable pictures."""
+        self.feed.share_bad()
+        bad = self.feed.bad
+        if self.world.main:
+            write_bad(self.output, bad)
+        raise ConfigError(
+            f"{len(bad)} of {len(self.train)} training pictures "
+            f"({100 * len(bad) / len(self.train):.1f} %) could not be read, "
+            f"{self.output / BAD_FILES} names them: expected at most {100 * self.options.max_bad:g}"
+            " %; repair them, or allow more by --set train.max_bad=SHARE"
+        )
 
     def _train_epoch(self, stop: list[int]) -> None:
+        self.feed.prepare(self.config.score.batch_size)
         self._set_train_mode()
-        loader = self._loader()
-        self._epoch_records = loader.dataset.records  # type: ignore[attr-defined]
-        done = self.state.step * self.options.batch_size
-        total = self.steps * self.options.batch_size
+        pictures = self.options.batch_size * self.options.accumulate * self.world.size
+        total, done = self.steps * pictures, self.state.step * pictures
         what = f"epoch {self.state.epoch + 1}/{self.options.epochs}"
-        with Progress(total, what, initial=done) as progress:
-            for items in loader:
-                if self.state.step >= self.steps:
-                    break
-                values, labels = self._readable(items)
-                if values:
-                    batch = move(self.model.collate(values), self.device.device)
-                    target = torch.tensor(labels, device=self.device.device)
-                    global_step = self.state.epoch * self.steps + self.state.step
-                    self.state.loss_sum += self._step(batch, target, global_step)
+        begun = time.monotonic()
+        steps = self.feed.epoch(self.state.epoch, self.steps, self.state.step)
+        with Progress(total, what, done, shown=self.world.main) as progress:
+            for batches in steps:
+                outcome = self._step(batches, self.state.epoch * self.steps + self.state.step)
+                self.state.loss_sum += outcome.loss * outcome.pictures
+                self.state.seen += outcome.pictures
                 self.state.step += 1
-                progress.advance(len(items), loss=f"{self.state.loss_sum / self.state.step:.4f}")
-                every = self.options.save_every
-                if stop or (every and self.state.step % every == 0):
-                    self.save()
-                if stop:
-                    raise Interrupted(f"stopped by signal {stop[0]} after saving {self.output}")
+                progress.advance(pictures, **self._shown())
+                self._heed(stop)
+        spent = time.monotonic() - begun
+        share = 100 * self.feed.waited / max(spent, 1e-9)
+        log.info("%s: %.0f s, %.0f %% of them waiting for pictures", what, spent, share)
+
+    def _shown(self) -> dict[str, str]:
+        """What stands behind the progress bar."""
+        rate = self.stepper.optimizer.param_groups[0]["lr"]
+        mean = self.state.loss_sum / max(1, self.state.seen)
+        bad = len(self.feed.bad) + len(self.feed.new_bad)
+        told = {"loss": f"{mean:.4f}", "lr": f"{rate:.1e}"}
+        return {**told, "unreadable": str(bad)} if bad else told
+
+    def _heed(self, stop: list[int]) -> None:
+        """After a step: ends or saves the run, where there is reason to, in all processes alike."""
+        if self.feed.too_many_bad():
+            self._refuse_bad()
+        [stops] = self.world.total([len(stop)])
+        every = self.options.save_every
+        if stops or (every and self.state.step % every == 0):
+            self.save()
+        if stops:
+            number = stop[0] if stop else int(signal.SIGTERM)
+            raise Interrupted(f"stopped by signal {number} after saving {self.output}")
 
     # --- validation and the whole run
 
-    def validate(self, model: Detector) -> dict[str, float]:
-        """AP, AUROC, accuracy and balanced accuracy of a model on the validation pictures."""
-        rows = []
-        with Progress(len(self.val), "validation") as progress:
-            for batch in score(
-                model,
-                self.val,
-                self.device,
-                self.config.score.batch_size,
-                self.workers,
-                self.val_degradation,
-                self.config.score.seed,
-            ):
+    def _rows(self, model: Detector, records: Sequence[Record], validation: bool) -> list[ScoreRow]:
+        """Rows of records by a model, in the main process; an empty list in the others."""
+        if validation and model.embeds:
+            if self._embedded_val is None:
+                transform, seed = model.val_transform(), self.config.score.seed
+                pictures = PictureDataset(records, transform, self.val_degradation, seed)
+                size = self.config.score.batch_size
+                self._embedded_val = embed(
+                    model, pictures, self.device, size, self.workers, True, self.world
+                )
+            if not self.world.main:
+                return []
+            return self._embedded_val.rows(model, records, self.device, self.options.val_degrade)
+        degradation = self.options.val_degrade if validation else degrade.NONE
+        scorer = evaluate.Scorer(
+            model, self.device, self.config, self.workers, validation=validation
+        )
+        rows: list[ScoreRow] = []
+        everything = range(len(records))
+        with Progress(len(records), "validation", shown=self.world.main) as progress:
+            for batch in evaluate.score_share(self.world, scorer, records, everything, degradation):
                 rows += batch
                 progress.advance(len(batch))
-        found = metrics.evaluate_rows(rows, threshold=0.5, resamples=1)
-        if not (found.n_real and found.n_synthetic):
-            raise ConfigError("validation needs readable pictures of both classes; found one class")
-        return {name: found.estimates[name].value for name in VALIDATED}
+        return rows
+
+    def _measured(self, model: Detector, records: Sequence[Record], own: bool) -> dict[str, float]:
+        """`validate` of any records; `own`: they are the validation pictures."""
+        rows = self._rows(model, records, own)
+
+        def measure() -> dict[str, float]:
+            found = metrics.evaluate_rows(rows, threshold=0.5, resamples=1)
+            if not (found.n_real and found.n_synthetic):
+                raise ConfigError(
+                    "validation needs readable pictures of both classes; found one class"
+                )
+            values = {name: found.estimates[name].value for name in VALIDATED}
+            return {VAL_LOSS: found.estimates[metrics.LOG_LOSS].value, **values}
+
+        return self.world.shared(measure)
+
+    def validate(self, model: Detector) -> dict[str, float]:
+        """Loss, AP, AUROC, accuracy and balanced accuracy of a model on the validation pictures."""
+        return self._measured(model, self.val, own=True)
 
     def _finish_epoch(self, board: Any) -> None:
         judged = self.judged()
         values = self.validate(judged)
+        for name, records in self.tests.items():
+            tested = self._measured(judged, records, own=False)
+            values |= {f"{name} {key}": value for key, value in tested.items()}
         number = self.state.epoch + 1
         rate = lr_at(self.options, number * self.steps - 1, self.steps)
-        loss = self.state.loss_sum / max(1, self.state.step)
-        self.state.history.append({"epoch": number, "loss": loss, "lr": rate, **values})
+        loss = self.state.loss_sum / max(1, self.state.seen)
+        row = {"epoch": number, "loss": loss, "lr": rate, **values}
+        self.state.history.append(row)
         log.info(
             "epoch %d/%d: loss %.4f, lr %.2e, validation %s",
-            number, self.options.epochs, loss, rate,
-            ", ".join(f"{k} {100 * v:.2f}" for k, v in values.items()),
+            number, self.options.epochs, loss, rate, shown(values),
         )  # fmt: skip
-        for name, value in {"loss": loss, "lr": rate, **values}.items():
-            if board is not None:
-                board.add_scalar(name, value, number)
-        # Ties go to the later epoch, as in CO-SPY's training script.
-        if values[self.options.select] >= self.state.best:
-            self.state.best = values[self.options.select]
-            extra = {"config": self.config.as_dict(), "epoch": number, "validation": values}
-            card = Card(self.config.detector, describe_options(judged.options), extra=extra)
-            save_weights(self.output / BEST, own_state(judged), card)
-        self.state.epoch, self.state.step, self.state.loss_sum = number, 0, 0.0
+        if board is not None:
+            for name, value in row.items():
+                if name != "epoch":
+                    board.add_scalar(name, value, number)
+        self._keep(judged, row)
+        self.state.epoch, self.state.step = number, 0
+        self.state.seen, self.state.loss_sum = 0, 0.0
         self._write_tables()
         self.save()
 
+    def _keep(self, judged: Detector, row: dict[str, float]) -> None:
+        """Writes the weights of an epoch under the names that they deserve."""
+        names = []
+        # Ties go to the later epoch, as in CO-SPY's training script.
+        if (found := goodness(row, self.options.select)) >= self.state.best:
+            self.state.best = found
+            names.append(BEST)
+        # Counted from 0, as in the published programs.
+        if (every := self.options.save_epochs) and self.state.epoch % every == 0:
+            names.append(EPOCHS.replace("*", str(self.state.epoch)))
+        if self.state.epoch + 1 == self.options.epochs:
+            names.append(FINAL)
+        if self.world.main:
+            for name in names:
+                keep_weights(self.output / name, judged, self.config, row)
+
     def _write_tables(self) -> None:
-        rows = self.state.history
-        _write_csv(self.output / HISTORY, list(rows[0]), [list(row.values()) for row in rows])
-        if self.state.bad:
-            _write_csv(self.output / BAD_FILES, ["key", "error"], sorted(self.state.bad.items()))
-            log.warning("%d unreadable training pictures, see %s", len(self.state.bad), BAD_FILES)
+        self.feed.share_bad()
+        if self.world.main:
+            history = self.state.history
+            best = best_row(history, self.options.select)
+            write_history(self.output, history, best, self.model.title)
+            write_bad(self.output, self.feed.bad)
 
     def run(self) -> list[dict[str, float]]:
         """Trains until the last epoch. Returns the history, a dict per epoch.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
-            ConfigError: the loss is no longer finite.
+            ConfigError: the loss is no longer finite, or too many pictures cannot be read.
         """
         if self.device.device.type == "cpu":
             reuse_memory()
-        board = _tensorboard(self.output, self.state.epoch + 1)
+        board = _tensorboard(self.output, self.state.epoch + 1) if self.world.main else None
         with stop_requests() as stop:
             while self.state.epoch < self.options.epochs:
                 self._train_epoch(stop)
@@ -381,6 +420,23 @@ class Trainer:
         if board is not None:
             board.close()
         return self.state.history
+
+    def report(self) -> None:
+        """Evaluates the kept weights on the validation pictures, seen as in scoring."""
+        path = self.output / BEST
+        state = self.world.shared(lambda: read_weights(path)[0])
+        digest = self.world.shared(lambda: sha256(path))
+        restore_own(self.model, state)
+        loaded = Loaded(self.model.eval(), self.config.detector, path, digest, 0.5, None)
+        request = evaluate.Request(
+            output=self.output / REPORT,
+            title=f"{self.model.title}, validation pictures of its training",
+            threshold=loaded.threshold,
+            cache="none",
+            workers=self.workers,
+            overwrite=True,
+        )
+        evaluate.run(request, self.val, loaded, self.device, self.config, self.world)
 
 
 def _tensorboard(output: Path, epoch: int) -> Any:
@@ -393,16 +449,24 @@ def _tensorboard(output: Path, epoch: int) -> Any:
     return SummaryWriter(str(output / BOARD), purge_step=epoch)
 
 
-def _write_csv(path: Path, header: list[str], rows: Sequence[Sequence[Any]]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    replace_file(temporary, path)
-
-
 def seed_everything(seed: int) -> None:
     """Seeds torch, the only global generator in use: initial weights and dropout."""
     torch.manual_seed(seed)
+
+
+def _open(trainer: Trainer, stack: ExitStack, resume: bool, overwrite: bool) -> None:
+    """Takes the folder, in the main process."""
+    output = trainer.output
+    stack.enter_context(open_output(output, written(output), resume, overwrite))
+    stack.enter_context(log_to(output / LOG))
+
+
+def _describe(trainer: Trainer, how: str) -> None:
+    """Writes run.json."""
+    info = run_info(trainer.config, trainer.device, None)
+    digest = listing_digest([*trainer.train, *trainer.val])
+    info |= {"listing": digest, "split": how, "processes": trainer.world.size}
+    write_json(trainer.output / RUN, info)
 
 
 def start(
@@ -416,24 +480,43 @@ def start(
     how: str,
     resume: bool,
     overwrite: bool,
+    tests: Mapping[str, Sequence[Record]] | None = None,
+    world: World = ALONE,
 ) -> list[dict[str, float]]:
     """Trains a model in a folder, afresh or resumed. Returns the history, a dict per epoch.
+
+    Args:
+        how: says how training and validation pictures were told apart.
+        tests: more labelled pictures by name, measured after each epoch; nothing is chosen by them.
 
     Raises:
         ConfigError: the folder holds another run; see also `Trainer.resume` and `Trainer.run`.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
-    trainer = Trainer(model, config, train, val, device, output, workers)
-    open_output(output, OUTPUTS, resume, overwrite)
-    handler = log_to(output / LOG)
-    try:
-        if resume and trainer.resume():
+    if world.rank:
+        # Each process draws its own dropout; the weights come from the main one.
+        seed_everything(config.train.seed + world.rank)
+    trainer = Trainer(model, config, train, val, device, output, workers, tests, world)
+    digests = world.gather(listing_digest([*train, *val]))
+    world.shared(lambda: _check_alike(digests))
+    with ExitStack() as stack:
+        world.shared(lambda: _open(trainer, stack, resume, overwrite))
+        resumed = resume and trainer.resume()
+        # Not before: what cannot be resumed stays described as it is.
+        world.shared(lambda: _describe(trainer, how))
+        if resumed:
             log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
         log.info("%d pictures to train on, %d for validation: %s", len(train), len(val), how)
-        info = run_info(config, trainer.device, None)
-        info |= {"listing": listing_digest([*train, *val]), "split": how}
-        write_json(output / RUN, info)
-        return trainer.run()
-    finally:
-        logging.getLogger("engine").removeHandler(handler)
-        handler.close()
+        history = trainer.run()
+        if config.train.report:
+            trainer.report()
+    return history
+
+
+def _check_alike(digests: Sequence[str]) -> None:
+    """Raises ConfigError when processes, by rank, list different pictures."""
+    for rank, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise ConfigError(
+                f"process {rank} found other pictures than process 0: give all the same data"
+            )

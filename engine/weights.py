@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +22,11 @@ import detectors
 from detectors._base import Detector, WeightsError, describe_options
 
 from . import manifest, unpickle
+from .files import replacing
 
 FORMAT = "synthetic-picture-detectors/1"
 BEST = "best.safetensors"  # what training keeps
+PUBLISHED_BEST = "best_model.pth"  # and what CO-SPY's published training does
 OPEN_ANEW = 32
 Wanted = Callable[[str], bool]
 
@@ -71,6 +72,7 @@ class Loaded:
     band: tuple[float, float] | None
     external: dict[str, Path] = field(default_factory=dict)  # manifest entry -> its file
     members: list[Loaded] = field(default_factory=list)  # of an ensemble
+    compiled: bool = False
 
 
 def describe_member(member: Loaded) -> dict[str, Any]:
@@ -99,13 +101,6 @@ def _digest(path: Path, _size: int, _changed: int) -> str:
     return digest.hexdigest()
 
 
-def replace_file(temporary: Path, final: Path) -> None:
-    """Puts a finished file in place so that a crash leaves the old or the new one, never half."""
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(final)
-
-
 def card_metadata(card: Card) -> dict[str, str]:
     """What a weight file says of itself, for its metadata; `read_card` reads it."""
     values = {
@@ -123,11 +118,16 @@ def card_metadata(card: Card) -> dict[str, str]:
 def save_weights(path: Path, state: dict[str, Tensor], card: Card) -> None:
     """Writes a safetensors file that carries its card."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    save_file(tensors, temporary, card_metadata(card))
-    temporary.chmod(0o644)  # safetensors makes it readable to its owner alone
-    replace_file(temporary, path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, card_metadata(card))
+        temporary.chmod(0o644)  # safetensors makes it readable to its owner alone
+
+
+def save_published(path: Path, content: dict[str, Any]) -> None:
+    """Writes what a detector's `publish` gives as a torch.save file of plain tensors."""
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def _tensors(path: Path, wanted: Wanted, dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -345,8 +345,15 @@ def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
 
 
 def _part_file(folder: Path, part: str) -> Path | None:
-    """CO-SPY's file of a part below a folder: a published one, or one of our own training."""
-    names = (f"{part}_weights.pth", f"{part}_weights.safetensors", f"{part}/{BEST}")
+    """CO-SPY's file of a part below a folder: a published one, or what training left there, ours or
+    the published program's."""
+    weights = f"{part}_weights"
+    names = (
+        f"{weights}.pth",
+        f"{weights}.safetensors",
+        f"{part}/{BEST}",
+        f"{part}/{PUBLISHED_BEST}",
+    )
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
@@ -361,7 +368,8 @@ def read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
         path = _part_file(folder, part)
         if path is None:
             raise WeightsError(
-                f"{folder}: expected {part}_weights.pth or {part}/{BEST} in it; found neither"
+                f"{folder}: expected {part}_weights.pth, {part}/{BEST} or {part}/{PUBLISHED_BEST} "
+                "in it; found none of them"
             )
         found, card = read_weights(path)
         if card and card.detector != "cospy":

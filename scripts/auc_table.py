@@ -30,6 +30,7 @@ import numpy as np  # noqa: E402
 from datasets import LayoutError  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
 from datasets.csv_file import read_rows  # noqa: E402
+from engine.command_line import Parser  # noqa: E402
 from engine.files import write_file  # noqa: E402
 from engine.metrics import (  # noqa: E402
     accuracy,
@@ -38,7 +39,6 @@ from engine.metrics import (  # noqa: E402
     balanced_accuracy,
     threshold_logit,
 )
-from main import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 PROGRAM = "auc_table.py"

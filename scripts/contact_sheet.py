@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
-from main import Parser, benchmarks  # noqa: E402
+from engine.command_line import Parser, benchmarks  # noqa: E402
 from scripts._answer import answer, names  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import main as command_line  # noqa: E402
-from main import Parser  # noqa: E402
+from engine import command_line  # noqa: E402
+from engine.command_line import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from main import Parser  # noqa: E402
+from engine.command_line import Parser  # noqa: E402
 from scripts._answer import USAGE, answer  # noqa: E402
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from datasets import Label, LayoutError, Record, load, walk_pictures  # noqa: E402
 from datasets._layout import unexpected  # noqa: E402
 from datasets._paths import split_depths, split_named  # noqa: E402
-from main import Parser  # noqa: E402
+from engine.command_line import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import MISSING, Namer, Row, some  # noqa: E402
 from scripts._raise import PROMPTS, raise_pictures  # noqa: E402

@@ -69,11 +69,21 @@ def pictures(tree: Path) -> list[Path]:
     return sorted(path for path in tree.rglob("*") if path.is_file())
 
 
-@pytest.fixture(scope="session")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], list[Record]]:
-    """17 pictures to train on, 7 for validation, both of either class. Do not change the files."""
+def split(root: Path) -> tuple[list[Record], list[Record]]:
+    """17 pictures of a new tree to train on, 7 for validation, both of either class."""
     from datasets import folder
     from engine.listing import hold_out
 
-    root = make_tree(tmp_path_factory.mktemp("pictures") / "tree")
-    return hold_out(folder.records(root), 0.25)
+    return hold_out(folder.records(make_tree(root)), 0.25)
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], list[Record]]:
+    """As `split` has it. Do not change the files."""
+    return split(tmp_path_factory.mktemp("pictures") / "tree")
+
+
+@pytest.fixture
+def own_parts(tmp_path: Path) -> tuple[list[Record], list[Record]]:
+    """As `parts`, for a test that spoils some of them."""
+    return split(tmp_path / "own tree")

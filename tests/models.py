@@ -95,7 +95,39 @@ class Toy(Detector):
     def transform(self, train: bool) -> Transform:
         return ToyTransform(train)
 
-    def forward(self, batch: Tensor) -> Tensor:
+    def feature(self, batch: Tensor) -> Tensor:
+        """(B, 3, 32, 32) -> (B, 8)."""
         noise = batch - batch.roll(1, dims=3)
-        feature = self.bn(self.conv(10 * noise)).relu().mean(dim=(2, 3))
-        return self.fc(self.dropout(feature)).squeeze(1)
+        return self.bn(self.conv(10 * noise)).relu().mean(dim=(2, 3))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.fc(self.dropout(self.feature(batch))).squeeze(1)
+
+
+class FrozenToy(Toy):
+    """A toy of which all but the classifier is frozen, in evaluation mode; no batch norm learns.
+    Its validation is random, as CO-SPY's is."""
+
+    def __init__(self, options: ToyOptions) -> None:
+        super().__init__(options)
+        self.requires_grad_(False)
+        self.fc.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> FrozenToy:
+        super().train(mode)
+        self.bn.eval()
+        return self
+
+    def val_transform(self) -> Transform:
+        return ToyTransform(train=True)
+
+    @property
+    def embeds(self) -> bool:
+        return True
+
+    def embed(self, batch: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.feature(batch).float()
+
+    def judge(self, embedded: Tensor) -> Tensor:
+        return self.fc(self.dropout(embedded)).squeeze(1)

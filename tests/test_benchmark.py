@@ -57,9 +57,9 @@ def test_every_benchmark_has_a_family_and_both_protocols(name: str) -> None:
 
 
 def test_the_benchmarks_are_those_of_the_command_line() -> None:
-    import main
+    from engine import command_line
 
-    assert main.benchmarks() == benchmarks.available()
+    assert command_line.benchmarks() == benchmarks.available()
     wanted = "aigcdetect cnndet cospy_bench drct2m fake2m genimage in_the_wild ldm mpbench spai"
     assert benchmarks.available() == wanted.split()
 

@@ -423,7 +423,7 @@ def test_evaluation_writes_files_that_agree(
     assert any(str(output) in line for line in done.log)
     plots = {"roc.png", "pr.png", "histogram.png", "calibration.png", "generators.png"}
     files = {"scores.csv", "result.json", "output.json", "evaluation.log", "run.json"}
-    files |= {"report.md", "report.html", "errors.png"} | plots
+    files |= {"report.md", "report.html", "errors.png", ".lock"} | plots
     assert {path.name for path in output.iterdir()} == files
 
     rows = read_csv(output / "scores.csv")
@@ -495,12 +495,15 @@ def test_a_wrong_degradation_leaves_no_folder(evaluate: Cli, tmp_path: Path, wro
 
 
 def test_the_output_has_a_name_without_being_given_one(
-    cli: Cli, tree: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tree)
-    done = cli("--phase", "eval", "--data", ".", "--limit", 2, *FEW)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    data = next(path for path in tree.iterdir() if path.is_dir()) / ".."
+    done = cli("--phase", "eval", "--data", data, "--limit", 2, *FEW)
     assert done.status == 0
-    assert (tree / "runs" / "default" / "eval_tree" / "scores.csv").exists()
+    assert (elsewhere / "runs" / "default" / "eval_tree" / "scores.csv").exists()
 
 
 # --- runs that were interrupted

@@ -272,8 +272,8 @@ def test_what_is_no_run_is_refused_in_one_line(save: Save, tmp_path: Path) -> No
         "found no threshold": save("range", table(), threshold=7),
         "scores.csv: No such file": save("unscored", table()),
         "expected the columns": save("columns", table()),
-        "a damaged scores.csv": save("torn", table()),
-        "labels in scores.csv other": save("labels", [replace(table()[0], label=3)]),
+        "scores.csv, line 92: expected 11 values": save("torn", table()),
+        "expected the label 0 or 1, found '3'": save("labels", [replace(table()[0], label=3)]),
     }
     (tmp_path / "damaged" / "run.json").write_text("{")
     (tmp_path / "unscored" / "scores.csv").unlink()

@@ -429,5 +429,6 @@ def test_flags_of_benchmarks_and_data_are_not_mixed(cli: Cli, tree: Path, tmp_pa
         (("--data", tree, "--data_root", tree), "expected --benchmark too"),
         (("--benchmark", "genimage", "--csv_root", tree), "expected --data too"),
         (("--benchmark", "genimage", "--data", tree), "not allowed with"),
+        (("--benchmark", "genimage", "--sources", " ,"), "expected names with commas between"),
     ):
         assert complaint in cli(*words, "--output", tmp_path / "out").complaint

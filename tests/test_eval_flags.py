@@ -10,9 +10,8 @@ from typing import Any, cast
 import pytest
 from trees import write_tree
 
-import main
 from datasets import Record
-from engine import eval_flags, flags
+from engine import command_line, eval_flags, flags
 from engine.config import ConfigError
 from engine.evaluate import Request
 from engine.weights import Loaded
@@ -24,7 +23,7 @@ SSP = ("genimage", "ssp", "--set", "data.published=ssp-sdv4")
 def evaluation(folder: Path, name: str, *words: object) -> tuple[Request, list[Record]]:
     """What phase eval would do with a detector of that name, without its weights."""
     arguments = ["--phase", "eval", "--detector", name, "--output", folder / "out", *words]
-    args = main.parser().parse_args([str(word) for word in arguments])
+    args = command_line.parser().parse_args([str(word) for word in arguments])
     model = SimpleNamespace(title=name.upper())
     loaded = cast(Loaded, SimpleNamespace(model=model, name=name, threshold=0.5))
     return eval_flags.evaluation(args, loaded, flags.resolve_config(args, name, None))

@@ -353,7 +353,6 @@ NAMES = {
     "terminal": ("a/\x1b[2J.png", "has control characters"),
     "temporary": (f"a/{_target.TEMPORARY}", "has no file name to unpack to"),
     "record": (_target.RECORD, "has a name that is kept free"),
-    "record in the making": (f"./{_target.RECORD}.part", "has a name that is kept free"),
     "record in capitals": (_target.RECORD.upper(), "has a name that is kept free"),
     "lock": (_target.LOCK, "has a name that is kept free"),
     "downloads": (f"{_target.ARCHIVES}/hub/a/b/x.zip", "has a name that is kept free"),

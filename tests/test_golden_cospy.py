@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 from golden_rule import INPUTS, check, fill, golden, published
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets._images import open_picture
 from detectors import cospy
 from detectors._base import WeightsError
-from engine.config import CONFIGS, read_yaml, resolve
+from engine._step import Batch, Stepper
+from engine.config import CONFIGS, Config, read_yaml, resolve
+from engine.distributed import World
+from engine.predict import Device
 from engine.schedule import lr_at
-from engine.train import make_optimizer
 from engine.weights import load_exact
 
 FILES = {v: f"cospy {v} artifact_weights.pth" for v in ("sd-v1_4", "progan")}
@@ -147,35 +149,40 @@ def test_fusion_of_sd() -> None:
         assert torch.sigmoid(logit).item() == pytest.approx(expected["probability"], abs=1e-4)
 
 
+def recipe(variant: str, epochs: int) -> Config:
+    """The configuration that ships for the fusion, with other epochs."""
+    path = CONFIGS / f"cospy_{variant}_fusion.yaml"
+    changes = {"cospy": {"size": "tiny"}, "train": {"epochs": epochs}}
+    return resolve("cospy", [(str(path), read_yaml(path)), ("", changes)])
+
+
 @pytest.mark.parametrize("variant", FILES)
 def test_fusion_training(variant: str) -> None:
-    """Every loss and the final weights of the published calibration, by the config's recipe."""
+    """Every loss and the final weights of the published calibration, by the training loop's own
+    step on the detector's own loss, as the shipped configuration says."""
     recorded = golden("cospy_fusion_training.json")
     run = recorded["runs"][variant]
-    path = CONFIGS / f"cospy_{variant}_fusion.yaml"
-    layers = [(str(path), read_yaml(path)), ("", {"train": {"epochs": recorded["epochs"]}})]
-    config = resolve("cospy", layers)
-    assert config.options.variant.fc_bias == run["bias_floor"] == run["init_bias"][0]
-    assert config.train.batch_size == recorded["batch_size"]
-    fc = nn.Linear(2, 1)
-    fc.load_state_dict(
-        {"weight": torch.tensor(run["init_weight"]), "bias": torch.tensor(run["init_bias"])}
-    )
-    optimizer = make_optimizer(fc, config.train)
+    config = recipe(variant, recorded["epochs"])
+    options, batch_size = config.train, recorded["batch_size"]
+    assert options.batch_size == batch_size
+    assert options.label_smoothing == 0
+    model = cospy.CoSpy(config.options).train()
+    assert model.fc.bias.tolist() == run["init_bias"] == [run["bias_floor"]]
+    with torch.no_grad():
+        model.fc.weight.copy_(torch.tensor(run["init_weight"]))
+    before = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("fc.")}
+    stepper = Stepper(model, options, Device(torch.device("cpu")), World())
     logits, labels = torch.tensor(recorded["logits"]), torch.tensor(recorded["labels"])
+    pairs = list(zip(logits.split(batch_size), labels.split(batch_size), strict=True))
     losses: list[float] = []
-    for _ in range(recorded["epochs"]):
-        for x, y in zip(logits.split(32), labels.split(32), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = lr_at(config.train, len(losses), len(logits) // 32)
-            loss = cospy.fusion_loss(fc(x).squeeze(1), y, fc.bias, run["bias_floor"])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+    for x, y in pairs * recorded["epochs"]:
+        batch = Batch(x, y.tolist(), [str(i) for i in range(len(y))], embedded=True)
+        rate = lr_at(options, len(losses), len(pairs))
+        losses.append(stepper.step([batch], rate).loss)
     assert losses == pytest.approx(run["losses"], rel=1e-5)
-    np.testing.assert_allclose(fc.weight.detach(), run["final_weight"], rtol=1e-5)
-    np.testing.assert_allclose(fc.bias.detach(), run["final_bias"], rtol=1e-5)
+    np.testing.assert_allclose(model.fc.weight.detach(), run["final_weight"], rtol=1e-5)
+    np.testing.assert_allclose(model.fc.bias.detach(), run["final_bias"], rtol=1e-5)
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in before.items())
 
 
 @pytest.mark.parametrize("variant", FILES)

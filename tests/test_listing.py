@@ -267,3 +267,54 @@ def test_a_split_of_validation_is_asked_for_in_either_word(tmp_path: Path) -> No
     train, val, _ = train_and_val(tmp_path, options)
     assert {r.key for r in train} == {"fit/real/a.png", "fit/fake/a.png"}
     assert {r.key for r in val} == {"valid/real/a.png", "valid/fake/a.png"}
+
+
+# --- one split for both, and splits that are not there
+
+
+def test_one_split_serves_both(tmp_path: Path) -> None:
+    keys = [f"{s}/{c}/{i}.png" for s in ("train", "val") for c in ("real", "fake") for i in "abcd"]
+    touch(tmp_path, *keys)
+    train, val, how = train_and_val(tmp_path, DataOptions(train_split="val", val_split="valid"))
+    assert train == val
+    assert {r.key for r in train} == {key for key in keys if key.startswith("val")}
+    assert "both to train on and to choose by" in how
+    halves = DataOptions(train_split="val", val_split="val", leak_free=True)
+    train, val, how = train_and_val(tmp_path, halves)
+    assert counts(train) == counts(val) == {"real": 2, "fake": 2}
+    assert {r.key for r in train}.isdisjoint(r.key for r in val)
+    assert "0.5 of every generator of split val" in how
+
+
+def test_without_splits_one_split_for_both_is_divided_too(tree: Path) -> None:
+    both = {"train_split": "val", "val_split": "val"}
+    train, val, _ = train_and_val(tree, DataOptions(**both))
+    assert len(val) < len(train)
+    train, val, _ = train_and_val(tree, DataOptions(**both, leak_free=True))
+    assert len(val) == len(train) == 12
+
+
+def test_held_out_leaves_the_val_split_alone(tmp_path: Path) -> None:
+    keys = [f"{s}/{c}/{i}.png" for s in ("train", "val") for c in ("real", "fake") for i in "abcd"]
+    touch(tmp_path, *keys)
+    train, val, how = train_and_val(tmp_path, DataOptions(val_split="held_out"))
+    assert {r.key for r in train + val} == {key for key in keys if key.startswith("train")}
+    assert "held out" in how
+
+
+@pytest.mark.parametrize(
+    ("there", "options", "said"),
+    [
+        ("val test", {}, "a split train; found no such one beside val"),
+        ("train test", {"train_split": "val", "val_split": "val"}, "beside test, train"),
+        ("train val", {"train_split": "fit"}, "a split fit; found no such one beside"),
+        ("train val", {"val_split": "chek"}, "a split chek.*held_out"),
+        ("train", {"val_split": "chek"}, "a split chek.*held_out"),
+    ],
+)
+def test_a_missing_split_is_named(
+    tmp_path: Path, there: str, options: dict[str, str], said: str
+) -> None:
+    touch(tmp_path, *(f"{s}/{c}/a.png" for s in there.split() for c in ("real", "fake")))
+    with pytest.raises(LayoutError, match=said):
+        train_and_val(tmp_path, DataOptions(**options))

@@ -240,7 +240,7 @@ def test_misspelt_degradations_list_the_right_ones(text: str) -> None:
 
 def test_degradations_have_one_spelling() -> None:
     assert degrade.parse("none") is None
-    for text in ("crop:64+jpeg:90", "crop: 64+jpeg:090"):
+    for text in ("crop:64+jpeg:90", "crop:064+jpeg:090"):
         parsed = degrade.parse(text)
         assert parsed is not None
         assert parsed.name == "crop:64+jpeg:90"

@@ -19,8 +19,9 @@ from training import STEPS, Killed, Parts, at_call, at_step, kill, result, run, 
 
 from detectors._base import WeightsError
 from engine import checkpoint, train
+from engine._kept import CHECKPOINT, HISTORY
 from engine.config import ConfigError
-from engine.train import CHECKPOINT, HISTORY, Interrupted, Trainer
+from engine.train import Interrupted, Trainer
 
 PREVIOUS = f"{CHECKPOINT}.previous"
 Result = dict[str, Any]

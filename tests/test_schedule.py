@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from conftest import ROOT
 
 from datasets import Label, Record
-from engine.config import TrainOptions
+from detectors.spai import Spai, SpaiOptions
+from engine._step import make_optimizer
+from engine.config import CONFIGS, TrainOptions, read_yaml, resolve
 from engine.schedule import epoch_order, lr_at, steps_per_epoch
 
 STEPS = 7
@@ -61,6 +67,47 @@ def test_warmup_rises_to_the_full_rate(schedule: str) -> None:
     assert rising == pytest.approx([(step + 1) / (STEPS + 1) for step in range(STEPS)] + [1.0])
     assert found[STEPS:] == sorted(found[STEPS:], reverse=True)
     assert (found[-1] < 0.05) == (schedule == "cosine")
+
+
+def recorded(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "tests" / "golden" / name).read_text())
+
+
+def test_spais_optimizer_is_the_published_one() -> None:
+    """Its groups, without the frozen ViT that the published one holds too, and their rates."""
+    path = CONFIGS / "spai.yaml"
+    options = resolve("spai", [(str(path), read_yaml(path))]).train
+    golden = recorded("spai_optimizer.json")
+    with torch.device("meta"):
+        model = Spai(SpaiOptions())
+    optimizer = make_optimizer(model, options)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["eps"] == 1e-8
+    shapes = recorded("state_dict_keys.json")['spai spai.pth["model"]']
+    learned = [k for k in shapes if not k.startswith("mfvit.vit.") and "frequencies" not in k]
+    vectors = [k for k in learned if len(shapes[k]) == 1 or k.endswith("bias")]
+    groups = {group["weight_decay"]: group for group in optimizer.param_groups}
+    counts = {decay: len(group["params"]) for decay, group in groups.items()}
+    expected = {group["weight_decay"]: group["lr_scale"] for group in golden["groups"]}
+    assert counts == {0.05: len(learned) - len(vectors), 0.0: len(vectors)}
+    assert {decay: group["scale"] for decay, group in groups.items()} == expected
+    assert options.betas == (0.9, 0.999)
+    for step, [rate, _] in golden["lr_after_step_update"].items():
+        found = lr_at(options, int(step), golden["steps_per_epoch"])
+        assert found == pytest.approx(rate, rel=1e-6)
+    assert (options.epochs, options.batch_size, options.seed, options.select) == (35, 72, 0, "loss")
+
+
+def test_ssps_recipe_is_the_published_one() -> None:
+    path = CONFIGS / "ssp.yaml"
+    options = resolve("ssp", [(str(path), read_yaml(path))]).train
+    assert (options.optimizer, options.lr, options.weight_decay) == ("adam", 1e-4, 0)
+    assert (options.epochs, options.batch_size, options.seed) == (30, 64, 42)
+    assert (options.schedule, options.select, options.drop_last) == (
+        "polynomial",
+        "accuracy",
+        False,
+    )
 
 
 def test_constant_schedule() -> None:

@@ -23,12 +23,15 @@ from datasets import Record, folder
 from detectors._base import Detector
 from detectors.cospy import CoSpyOptions
 from engine import config, train
+from engine._kept import BAD_FILES, CHECKPOINT, CURVES, FINAL, HISTORY, LOG, VALIDATED
+from engine._step import make_optimizer, parameter_groups
 from engine.checkpoint import Averaged, read_checkpoint, save_checkpoint
 from engine.config import Config, ConfigError, TrainOptions
 from engine.listing import hold_out
 from engine.predict import Device, score
-from engine.train import BAD_FILES, BEST, CHECKPOINT, HISTORY, LOG, RUN, Trainer
-from engine.weights import build, open_weights, read_weights
+from engine.run import LOCK, RUN
+from engine.train import Trainer
+from engine.weights import BEST, build, open_weights, read_weights
 
 CPU = torch.device("cpu")
 
@@ -64,7 +67,9 @@ class Counting(Toy):
 def test_unreadable_pictures_are_listed_and_not_replaced(broken: Parts, tmp_path: Path) -> None:
     Counting.seen = []
     output = tmp_path / "run"
-    run(output, broken, kind=Counting, balance=None, batch_size=17, label_smoothing=0.0)
+    run(
+        output, broken, kind=Counting, balance=None, batch_size=17, label_smoothing=0.0, max_bad=1.0
+    )
     labels = sorted(float(r.label or 0) for i, r in enumerate(broken[0]) if i not in (0, 9))
     assert [sorted(seen) for seen in Counting.seen] == [labels, labels]
     assert read_csv(output / BAD_FILES) == [
@@ -77,7 +82,7 @@ def test_a_batch_of_unreadable_pictures_is_a_step_without_loss(
     broken: Parts, tmp_path: Path
 ) -> None:
     Counting.seen = []
-    history = run(tmp_path / "run", broken, kind=Counting, balance=None, batch_size=1)
+    history = run(tmp_path / "run", broken, kind=Counting, balance=None, batch_size=1, max_bad=1.0)
     assert len(Counting.seen) == 2 * (17 - 2)
     assert len(history) == 2
 
@@ -87,11 +92,11 @@ def test_bad_files_survive_a_kill(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run(tmp_path / "a", broken, balance=None)
+    run(tmp_path / "a", broken, balance=None, max_bad=1.0)
     at_step(monkeypatch, 6, kill)
     with pytest.raises(Killed):
-        run(tmp_path / "b", broken, balance=None)
-    run(tmp_path / "b", broken, balance=None, resume=True)
+        run(tmp_path / "b", broken, balance=None, max_bad=1.0)
+    run(tmp_path / "b", broken, balance=None, max_bad=1.0, resume=True)
     assert (tmp_path / "b" / BAD_FILES).read_bytes() == (tmp_path / "a" / BAD_FILES).read_bytes()
     assert result(tmp_path / "b") == result(tmp_path / "a")
 
@@ -132,11 +137,11 @@ def test_outputs(parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.INFO, "engine"):
         history = run(tmp_path, parts)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [BEST, CHECKPOINT, f"{CHECKPOINT}.previous", HISTORY, LOG, RUN]
+        [BEST, CHECKPOINT, f"{CHECKPOINT}.previous", CURVES, FINAL, HISTORY, LOCK, LOG, RUN]
     ), "no temporary file, no list of bad files"
     rows = [{k: float(v) for k, v in row.items()} for row in read_csv(tmp_path / HISTORY)]
     assert rows == history
-    assert list(rows[0]) == ["epoch", "loss", "lr", *train.VALIDATED]
+    assert list(rows[0]) == ["epoch", "loss", "lr", "val_loss", *VALIDATED]
     log = (tmp_path / LOG).read_text(encoding="utf-8")
     assert "17 pictures to train on, 7 for validation: as given" in log
     assert "epoch 2/2: loss" in log
@@ -153,7 +158,7 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_later(
 
     def validate(self: Trainer, model: Detector) -> dict[str, float]:
         states.append(plain(model.state_dict()))
-        return dict.fromkeys(train.VALIDATED, 0.6) | {"AP": next(values)}
+        return dict.fromkeys(("val_loss", *VALIDATED), 0.6) | {"AP": next(values)}
 
     monkeypatch.setattr(Trainer, "validate", validate)
     run(tmp_path, parts, epochs=4, select="AP")
@@ -317,7 +322,7 @@ def test_label_smoothing_moves_labels_towards_a_half(parts: Parts, tmp_path: Pat
 def test_optimizer_is_the_recipes(name: str, kind: type[torch.optim.Optimizer]) -> None:
     options = TrainOptions(optimizer=name, lr=0.1, betas=(0.8, 0.9), weight_decay=0.05, head_lr=3.0)
     model = Toy(ToyOptions())
-    optimizer = train.make_optimizer(model, options)
+    optimizer = make_optimizer(model, options)
     assert type(optimizer) is kind
     body, head = optimizer.param_groups
     assert {id(p) for p in head["params"]} == {id(p) for p in model.fc.parameters()}
@@ -347,7 +352,7 @@ def test_parameters_outside_of_modules_are_trained_too() -> None:
     model = nn.Module()
     model.token = nn.Parameter(torch.zeros(1))
     model.fc = nn.Linear(1, 1)
-    groups = train.parameter_groups(model, TrainOptions(head_lr=2.0))
+    groups = parameter_groups(model, TrainOptions(head_lr=2.0))
     assert [len(group["params"]) for group in groups] == [1, 2]
 
 

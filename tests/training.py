@@ -15,18 +15,20 @@ from torch import Tensor
 
 from datasets import Record
 from detectors._base import Detector
-from engine import train
+from engine import _kept, train
+from engine._kept import CHECKPOINT, HISTORY
 from engine.checkpoint import read_checkpoint
 from engine.config import Config, ScoreOptions, TrainOptions
-from engine.train import BEST, CHECKPOINT, HISTORY, Trainer
-from engine.weights import read_weights
+from engine.distributed import ALONE, World
+from engine.train import Trainer
+from engine.weights import BEST, read_weights
 
 Parts = tuple[list[Record], list[Record]]
 # Two epochs of four steps; all that a resumed run has to restore is in use.
 RECIPE = {
     "epochs": 2, "batch_size": 4, "lr": 0.02, "head_lr": 2.0, "schedule": "cosine", "warmup": 0.5,
     "weight_decay": 0.01, "clip_norm": 1.0, "label_smoothing": 0.1, "ema": 0.9, "anchor": 0.2,
-    "balance": 0.5, "save_every": 3, "seed": 5,
+    "balance": 0.5, "save_every": 3, "seed": 5, "report": False,
 }  # fmt: skip
 STEPS = 8
 
@@ -48,6 +50,8 @@ def run(
     kind: type[Detector] = Toy,
     workers: int = 0,
     board: bool = False,
+    curves: bool = False,
+    world: World = ALONE,
     **changes: Any,
 ) -> list[dict[str, float]]:
     """Trains as the command line does, from the seed on; without TensorBoard unless `board`."""
@@ -57,9 +61,12 @@ def run(
     with pytest.MonkeyPatch.context() as patch:
         if not board:
             patch.setattr(train, "_tensorboard", lambda output, epoch: None)
+        if not curves:
+            patch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
         return train.start(
-            model, settings, *parts, cpu, output, workers, "as given", resume, overwrite
-        )
+            model, settings, *parts, cpu, output, workers, "as given", resume, overwrite,
+            world=world,
+        )  # fmt: skip
 
 
 def plain(value: Any) -> Any:

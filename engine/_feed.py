@@ -1,0 +1,135 @@
+"""Training pictures on their way to the network: loaded, sorted out, and in batches."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from datasets import Record
+from datasets._images import Draw, Item, PictureDataset
+from detectors._base import Detector
+
+from ._step import Batch
+from .config import TrainOptions
+from .distributed import World
+from .embedded import Embedded, embed
+from .predict import Device, alive, as_list, leave_signals
+from .schedule import draws, epoch_order, shares
+
+log = logging.getLogger(__name__)
+
+
+class _Order:
+    """The batches that a loader takes next. Its workers live on from epoch to epoch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Draw]] = []
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Feed:
+    """The training pictures of one process.
+
+    `bad`: key -> error of the unreadable ones that all processes know of; `new_bad`: of those that
+    this one alone does. `waited`: seconds that the network has waited for pictures in this epoch.
+    """
+
+    def __init__(
+        self,
+        model: Detector,
+        records: Sequence[Record],
+        options: TrainOptions,
+        device: Device,
+        workers: int,
+        world: World,
+    ) -> None:
+        self.model, self.records, self.options = model, records, options
+        self.device, self.workers, self.world = device, workers, world
+        self.bad: dict[str, str] = {}
+        self.new_bad: dict[str, str] = {}
+        self.waited = 0.0
+        self._order = _Order()
+        self._loader: DataLoader | None = None
+
+    def _dataset(self, embed_batch: int) -> PictureDataset | Embedded:
+        """What training looks at."""
+        transform = self.model.transform(train=self.options.augment)
+        pictures = PictureDataset(self.records, transform, seed=self.options.seed)
+        if self.options.augment or not self.model.embeds:
+            return pictures
+        log.info("pictures do not vary: what the frozen encoder makes of them is computed once")
+        self.model.eval()
+        return embed(
+            self.model, pictures, self.device, embed_batch, self.workers, False, self.world
+        )
+
+    def prepare(self, embed_batch: int) -> None:
+        """Starts the processes that decode, and computes what is computed once, so many pictures at
+        a time; in the first epoch."""
+        if self._loader is not None:
+            return
+        dataset = self._dataset(embed_batch)
+        workers = 0 if isinstance(dataset, Embedded) else self.workers
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=self._order,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=as_list,
+            worker_init_fn=leave_signals,
+            generator=torch.Generator(),  # its own, or it would draw from training's random state
+        )
+
+    def epoch(self, number: int, steps: int, first: int) -> Iterator[list[Batch]]:
+        """The `accumulate` batches of each step of an epoch, from step `first` on."""
+        assert self._loader is not None
+        taken = draws(epoch_order(self.records, self.options, number), number)
+        own = shares(taken, self.options, steps, self.world.rank, self.world.size)
+        at_once = self.options.accumulate
+        self._order.batches = own[first * at_once :]
+        self.waited = 0.0
+        items = alive(self._loader)
+        for _ in range(first, steps):
+            asked = time.monotonic()
+            batches = [self._batch(next(items)) for _ in range(at_once)]
+            self.waited += time.monotonic() - asked
+            yield batches
+
+    def _batch(self, items: list[Item]) -> Batch:
+        """The readable pictures; the others are noted as bad files."""
+        for item in items:
+            key = self.records[item.index].key
+            if item.value is None and key not in self.bad:
+                self.new_bad.setdefault(key, item.error)
+        readable = [item for item in items if item.value is not None]
+        records = [self.records[item.index] for item in readable]
+        values = [item.value for item in readable]
+        embedded = self._loader is not None and isinstance(self._loader.dataset, Embedded)
+        collate: Callable[[list[Any]], Any] = torch.stack if embedded else self.model.collate
+        return Batch(
+            collate(values) if values else None,
+            [float(record.label or 0) for record in records],
+            [record.key for record in records],
+            embedded,
+        )
+
+    def share_bad(self) -> None:
+        """Tells all processes of the unreadable pictures of each."""
+        parts = self.world.gather(self.new_bad)
+        self.bad |= self.world.shared(lambda: {k: v for some in parts for k, v in some.items()})
+        self.new_bad = {}
+
+    def too_many_bad(self) -> bool:
+        """Whether more are unreadable, in all processes together, than the recipe allows."""
+        [new] = self.world.total([len(self.new_bad)])
+        return len(self.bad) + new > self.options.max_bad * len(self.records)

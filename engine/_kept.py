@@ -1,0 +1,94 @@
+"""What a training run writes into its folder, besides checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectors._base import Detector, describe_options
+
+from . import metrics
+from ._plots_training import VAL_LOSS, draw_curves
+from .checkpoint import own_state
+from .config import Config
+from .files import write_file
+from .run import RUN
+from .weights import BEST, PUBLISHED_BEST, Card, save_published, save_weights
+
+CHECKPOINT, HISTORY, BAD_FILES = "last.pt", "history.csv", "bad_files.csv"
+FINAL, EPOCHS = "final.safetensors", "epoch_*.safetensors"
+# Names of the same weights in the layout of the published program, CO-SPY's own.
+PUBLISHED = {BEST: PUBLISHED_BEST, FINAL: "final_model.pth"}
+VALIDATED = (metrics.AP, metrics.AUROC, metrics.ACCURACY, metrics.BALANCED_ACCURACY)
+LOG, BOARD, CURVES, REPORT = "training.log", "tensorboard", "curves.png", "validation"
+OUTPUTS = (
+    *(CHECKPOINT, CHECKPOINT + ".part", CHECKPOINT + ".previous"),
+    *(BEST, FINAL, *PUBLISHED.values(), EPOCHS, "epoch_*.pth"),
+    *(HISTORY, BAD_FILES, CURVES, LOG, RUN, BOARD, REPORT),
+)
+Row = Mapping[str, float]
+log = logging.getLogger(__name__)
+
+
+def goodness(row: Row, select: str) -> float:
+    """What the best row of a history has most of."""
+    return -row[VAL_LOSS] if select == "loss" else row[select]
+
+
+def best_row(history: Sequence[dict[str, float]], select: str) -> dict[str, float]:
+    """The row of a history whose weights are kept; of equals the latest."""
+    return max(history, key=lambda row: (goodness(row, select), row["epoch"]))
+
+
+def shown(values: Row) -> str:
+    """Results of a validation, for people: losses as they are, the rest in percent."""
+    return ", ".join(
+        f"{k} {v:.4f}" if k.endswith(VAL_LOSS) else f"{k} {100 * v:.2f}" for k, v in values.items()
+    )
+
+
+def written(output: Path) -> list[str]:
+    """Names of what a run wrote into a folder, those by number included."""
+    return [path.name for pattern in OUTPUTS for path in sorted(output.glob(pattern))]
+
+
+def _csv(header: list[str], rows: Sequence[Sequence[Any]]) -> str:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows([header, *rows])
+    return buffer.getvalue()
+
+
+def write_history(output: Path, history: Sequence[dict[str, float]], best: Row, title: str) -> None:
+    """The history as a table and, where matplotlib is installed, as curves."""
+    write_file(output / HISTORY, _csv(list(history[0]), [list(row.values()) for row in history]))
+    try:
+        picture = draw_curves(history, int(best["epoch"]), title)
+    except ImportError:
+        if len(history) == 1:
+            log.info("matplotlib is not installed: no %s", CURVES)
+        return
+    write_file(output / CURVES, picture)
+
+
+def write_bad(output: Path, bad: Mapping[str, str]) -> None:
+    """The unreadable training pictures, key and error of each."""
+    if bad:
+        write_file(output / BAD_FILES, _csv(["key", "error"], sorted(bad.items())))
+        log.warning("%d unreadable training pictures, see %s", len(bad), BAD_FILES)
+
+
+def keep_weights(path: Path, model: Detector, config: Config, row: Row) -> None:
+    """Writes a model's weights with a card that says how they came about, and in the published
+    layout where the recipe says so."""
+    values = {k: v for k, v in row.items() if k in (VAL_LOSS, *VALIDATED)}
+    extra = {"config": config.as_dict(), "epoch": int(row["epoch"]), "validation": values}
+    card = Card(config.detector, describe_options(model.options), extra=extra)
+    state = own_state(model)
+    save_weights(path, state, card)
+    if config.train.publish:
+        name = PUBLISHED.get(path.name, path.with_suffix(".pth").name)
+        save_published(path.with_name(name), type(model).publish(state))

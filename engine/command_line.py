@@ -1,0 +1,348 @@
+"""The flags of the command line, and which of them go together. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import detectors
+
+from ._text import listed
+
+USAGE = 2  # the exit status of wrong usage
+# Flags that only some phases heed; the others refuse them rather than pass over them.
+PHASES = {
+    **dict.fromkeys(("input", "json", "tag", "explain"), ("test",)),
+    **dict.fromkeys(
+        ("data", "benchmark", "data_root", "generators", "sources", "limit"), ("train", "eval")
+    ),
+    **dict.fromkeys(("protocol", "degrade", "compare", "cache"), ("eval",)),
+    "threshold": ("test", "eval"),
+    **dict.fromkeys(("epochs", "accumulate", "save_every", "save_all"), ("train",)),
+    **dict.fromkeys(("val_data", "test_csv", "leak_free"), ("train",)),
+    **dict.fromkeys(("feat_interp", "feat_interp_alpha", "feat_interp_ratio"), ("train",)),
+}
+
+
+def benchmarks() -> list[str]:
+    """Names of the files in configs/benchmarks/, without importing what reads them."""
+    folder = Path(__file__).parents[1] / "configs" / "benchmarks"
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
+    """For argparse: text -> a number of that kind from `low` to `high`."""
+    limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
+    wanted = f"a {'whole ' if kind is int else ''}number, {limits}"
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if low <= value <= high:
+            return value
+        raise argparse.ArgumentTypeError(f"expected {wanted}; found {text!r}")
+
+    return parse
+
+
+def _each_with_its_flag(words: Sequence[str]) -> list[str]:
+    """`--set a.b=1 c.d=2` -> `--set a.b=1 --set c.d=2`. With nargs="+" argparse would also take
+    what follows them, such as a script's file."""
+    found: list[str] = []
+    for word in words:
+        after_value = len(found) > 1 and found[-2] == "--set"
+        if after_value and "=" in word and not word.startswith("-"):
+            found.append("--set")
+        found.append(word)
+    return found
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it; `--set` takes several values."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(_each_with_its_flag(words), namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
+
+
+def parser() -> Parser:
+    """The command line; defaults of None mean: as the configuration says."""
+    p = Parser(
+        prog="main.py",
+        description="Tell real pictures from AI-generated ones. score = probability of synthetic.",
+        epilog="Parentheses state defaults. Exit status: 0 done; 1 done, but some pictures could "
+        "not be read; 2 wrong usage, weights or data; 130 interrupted. Results go to standard "
+        "output, everything else to standard error.",
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "--phase",
+        choices=("train", "eval", "test"),
+        default="test",
+        help="train a detector, evaluate it on labelled pictures, or test pictures",
+    )
+    what = p.add_argument_group("detector")
+    what.add_argument(
+        "--detector",
+        choices=detectors.available(),
+        help="without it: cospy if one of CO-SPY's own flags is given, else that of the card of "
+        "--weights, else default, the small one whose weights ship",
+    )
+    what.add_argument("--config", type=Path, metavar="FILE", help="YAML on top of the detector's")
+    what.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="configuration values, such as ssp.patches=4 (one or more, repeatable)",
+    )
+    what.add_argument(
+        "--weights",
+        metavar="PATH|NAME",
+        help="a weight file, a folder with the three files of CO-SPY, or a name of "
+        "pretrained/manifest.yaml",
+    )
+    what.add_argument(
+        "--backbone_weights",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH|NAME",
+        help="files, or names of pretrained/manifest.yaml, for frozen encoders (SigLIP, CLIP, "
+        "autoencoder), or that training starts a backbone from",
+    )
+    cospy = p.add_argument_group("CO-SPY")
+    cospy.add_argument(
+        "--train_dataset", choices=("sd-v1_4", "progan"), help="variant of CO-SPY (sd-v1_4)"
+    )
+    cospy.add_argument("--mode", choices=("branch", "fusion", "end2end"), help="of CO-SPY (fusion)")
+    cospy.add_argument(
+        "--branch", choices=("artifact", "semantic"), help="in mode branch (artifact)"
+    )
+    cospy.add_argument(
+        "--pretrain",
+        action="store_true",
+        help="use the published weights, downloaded if they are not there",
+    )
+    cospy.add_argument(
+        "--ckpt",
+        type=Path,
+        default=Path("ckpt"),
+        metavar="DIR",
+        help="where CO-SPY's training puts and finds weights (ckpt)",
+    )
+    cospy.add_argument(
+        "--feat_interp",
+        action="store_true",
+        help="phase train, branch semantic: learn from mixed features",
+    )
+    cospy.add_argument(
+        "--feat_interp_alpha",
+        type=_number(float, 0.01, 1000),
+        metavar="X",
+        help="of the Beta distribution that the shares follow (0.2)",
+    )
+    cospy.add_argument(
+        "--feat_interp_ratio",
+        type=_number(float, 0, 1),
+        metavar="X",
+        help="share of the pictures that are mixed (0.5)",
+    )
+    cospy.add_argument(
+        "--leak_free",
+        action="store_true",
+        help="phase train, mode fusion: one half of the val split to train on, the other to choose "
+        "by; published: all of it for both",
+    )
+    data = p.add_argument_group("data")
+    data.add_argument(
+        "--input",
+        nargs="+",
+        metavar="PATH",
+        help="phase test: pictures, folders, archives, CSV files with a column image, "
+        "or - for paths on standard input; left out: asks for paths. A name that starts with a "
+        "dash is written ./-name",
+    )
+    data.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="phase train, eval: a folder with real/ and fake/, an archive of such (.tar, .zip, "
+        ".lmdb, .parquet), or a CSV with image,class[,split,generator,source]",
+    )
+    data.add_argument(
+        "--benchmark",
+        choices=benchmarks(),
+        metavar="NAME",
+        help=f"phase eval: one of {', '.join(benchmarks())}; phase train: one with training "
+        "pictures; with CO-SPY and neither --data nor this, that of its variant",
+    )
+    data.add_argument(
+        "--val_data",
+        type=Path,
+        metavar="PATH",
+        help="phase train: validation pictures, as for --data; left out: the split val of the "
+        "data, or where they have none a tenth of each generator",
+    )
+    data.add_argument(
+        "--test_csv",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH",
+        help="phase train: more labelled CSV files or folders, measured after each epoch; nothing "
+        "is chosen by them",
+    )
+    data.add_argument(
+        "--data_root",
+        type=Path,
+        metavar="DIR",
+        help="where the benchmark lies (its place below data/); parts of it that lie elsewhere by "
+        "--set data.mscoco=DIR and so on",
+    )
+    data.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="how the benchmark is measured: published, or matched, where format and size tell "
+        "nothing (published)",
+    )
+    data.add_argument(
+        "--csv_root",
+        type=Path,
+        metavar="DIR",
+        help="folder, or LMDB, that the paths in a CSV start from (the CSV's own folder)",
+    )
+    for name in ("generators", "sources"):
+        data.add_argument(
+            f"--{name}", type=listed, default=[], metavar="A,B", help=f"only these {name}"
+        )
+    data.add_argument(
+        "--limit",
+        type=_number(int, 1),
+        metavar="N",
+        help="at most N pictures of each generator and source of reals",
+    )
+    data.add_argument(
+        "--degrade",
+        nargs="+",
+        default=["none"],
+        metavar="STEPS",
+        help="phase eval: change every picture first, as by jpeg:90 or crop:224+jpeg:75; several, "
+        "as in jpeg:95,75,50 blur:1,2, are a robustness sweep",
+    )
+    out = p.add_argument_group("results")
+    out.add_argument("--output", type=Path, metavar="DIR", help="where results go")
+    out.add_argument(
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="phase eval: set the results in these folders side by side, and score nothing",
+    )
+    out.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="phase eval: where scores are kept for later runs, or none (the user's cache folder)",
+    )
+    out.add_argument("--json", action="store_true", help="phase test: a JSON object a line")
+    out.add_argument(
+        "--explain",
+        action="store_true",
+        help="phase test: draw what each score rests on, into DIR/explain",
+    )
+    out.add_argument("--tag", help="phase test: name of the score's column in a CSV (the detector)")
+    out.add_argument(
+        "--threshold",
+        type=_number(float, 0, 1),
+        metavar="X",
+        help="score above which a picture counts as synthetic (as the weights say)",
+    )
+    again = out.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    again.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    train = p.add_argument_group("training")
+    train.add_argument(
+        "--epochs",
+        type=_number(int, 1),
+        metavar="N",
+        help="how often each picture is seen (the recipe's)",
+    )
+    train.add_argument(
+        "--batch_size",
+        type=_number(int, 1),
+        metavar="N",
+        help="pictures a step, or at a time when scoring (the recipe's)",
+    )
+    train.add_argument(
+        "--accumulate",
+        type=_number(int, 1),
+        metavar="N",
+        help="batches that an optimizer step takes together (1)",
+    )
+    train.add_argument(
+        "--save_every",
+        type=_number(int, 0),
+        metavar="N",
+        help="steps between checkpoints, from which --resume goes on; 0 = after epochs only (200)",
+    )
+    train.add_argument(
+        "--save_all", action="store_true", help="keep the weights of every epoch, not of the best"
+    )
+    train.add_argument(
+        "--seed", type=_number(int, 0), metavar="N", help="of all randomness (the recipe's)"
+    )
+    how = p.add_argument_group("machine")
+    how.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (cuda if there)")
+    how.add_argument(
+        "--gpu", type=int, metavar="N", help="cuda:N, or the CPU with a warning where there is none"
+    )
+    how.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="of the network's arithmetic (fp32; in training the recipe's)",
+    )
+    how.add_argument(
+        "--workers",
+        type=_number(int, 0),
+        metavar="N",
+        help="processes that decode pictures (one less than the cores; "
+        "0 for fewer than 64 pictures)",
+    )
+    how.add_argument("--compile", action="store_true", help="torch.compile the network")
+    how.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return p
+
+
+def check_flags(p: Parser, args: argparse.Namespace) -> None:
+    """Ends the program when a flag was given that would have no effect."""
+    for name, phases in PHASES.items():
+        if args.phase not in phases and getattr(args, name) != p.get_default(name):
+            p.error(f"--{name}: expected --phase {' or '.join(phases)}; found {args.phase}")
+    if args.pretrain and args.weights:
+        p.error("--pretrain, --weights: expected one of them; found both")
+    if args.detector not in (None, "cospy", "ensemble"):
+        for name in ("train_dataset", "mode", "branch", "pretrain"):
+            if getattr(args, name):
+                p.error(f"--{name}: expected --detector cospy; found {args.detector}")
+    if args.compare:
+        for name, value in vars(args).items():
+            if name not in ("phase", "compare", "output", "debug") and value != p.get_default(name):
+                p.error(f"--{name}: expected without --compare; found both")
+    if args.data and args.benchmark:
+        p.error("--data, --benchmark: expected one of them; found both")
+    if args.phase == "test":
+        if args.output and not args.input:
+            p.error("--output: expected --input too; the prompt writes no files")
+        if (args.resume or args.overwrite or args.explain) and not args.output:
+            p.error("--resume, --overwrite, --explain: expected --output too; found none")

@@ -1,0 +1,292 @@
+"""What the flags of phase train choose: the pictures, and whether there is anything left to do."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import datasets
+from datasets import LayoutError, Record
+from datasets._paths import split_named
+
+from . import benchmark as benchmarks
+from . import distributed, flags, listing
+from ._kept import FINAL, HISTORY, REPORT, VALIDATED, best_row, shown
+from ._plots_training import VAL_LOSS
+from .benchmark import Benchmark
+from .checkpoint import differing
+from .config import Config, ConfigError, DataOptions
+from .listing import HELD_OUT, TRAIN, VAL
+from .metrics import Pairing
+from .run import RUN
+from .train import FREE
+from .weights import BEST
+
+# What each variant of CO-SPY is trained on, without --data and --benchmark: the benchmark, where it
+# lies if not in its own place, and which of its generators.
+OF_COSPY: dict[str, tuple[str, Path | None, list[str]]] = {
+    "sd-v1_4": ("drct2m", Path("data/train/sd-v1_4"), ["stable-diffusion-v1-4"]),
+    "progan": ("cnndet", None, []),
+}
+# Splits to train on and to choose by, where these are not train and val: DRCT measures on its
+# val2017 and GenImage on its val, which thus should choose nothing; Fake2M has no other split.
+OWN_SPLITS = {
+    "drct2m": ("drct_train", "drct_val"),
+    "genimage": (TRAIN, HELD_OUT),
+    "fake2m": (TRAIN, HELD_OUT),
+}
+COSPY_FLAGS = (*flags.MIXING, "leak_free")
+NOT_OF_ENSEMBLE = ("test_csv", "accumulate", "save_every", "save_all", "epochs")
+SELECTS_ON_TRAINING = (
+    "the fusion's epoch is chosen by the pictures that it is trained on, as published: its "
+    "validation results are too good; --leak_free takes halves"
+)
+SHARES_REALS = (
+    "the reals of DRCT-2M's val split, COCO val2017, are also the reals of Co-Spy-Bench's source "
+    "mscoco: this fusion's results there are not on unseen pictures"
+)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a training sees. `how`: how training and validation pictures were told apart; `tests`:
+    what is measured after each epoch, by name; `places`: folders and files that all came from."""
+
+    train: list[Record]
+    val: list[Record]
+    how: str
+    places: list[Path]
+    tests: dict[str, list[Record]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """The pictures of a benchmark, as `listing.divide` asks for them."""
+
+    benchmark: Benchmark
+    root: Path
+    parts: dict[str, str]
+    sources: Sequence[str]
+
+    @property
+    def module(self) -> ModuleType:
+        return datasets.load(self.benchmark.family)
+
+    def splits(self) -> set[str]:
+        """Those that the family knows."""
+        return set(self.module.SPLITS)
+
+    def records(self, split: str | None = None) -> list[Record]:
+        """Lists a split. Raises LayoutError when it is not there."""
+        named = split_named(split) if split else None
+        found: list[Record] = self.module.records(self.root, named, self.parts, self.sources)
+        return found
+
+
+def _given(args: argparse.Namespace, name: str) -> bool:
+    value = getattr(args, name)
+    return not (value is None or value is False or value == [])
+
+
+def check(args: argparse.Namespace, name: str, config: Config) -> None:
+    """Raises ConfigError for flags that would have no effect on this detector's training."""
+    for flag in COSPY_FLAGS:
+        if name != "cospy" and _given(args, flag):
+            raise ConfigError(f"--{flag}: expected --detector cospy; found {name}")
+    if name == flags.ENSEMBLE:
+        for flag in NOT_OF_ENSEMBLE:
+            if _given(args, flag):
+                raise ConfigError(f"--{flag}: expected another detector; found {name}")
+        if (count := distributed.launched()) > 1:
+            raise ConfigError(f"--detector {name}: expected one process in training; found {count}")
+    elif args.pretrain:
+        raise ConfigError(
+            "--pretrain: expected --phase test or eval; found train, which starts from --weights"
+        )
+    if name != "cospy":
+        return
+    for flag in ("feat_interp_alpha", "feat_interp_ratio"):
+        if _given(args, flag) and not config.options.feat_interp:
+            raise ConfigError(f"--{flag}: expected --feat_interp too; found none")
+    if args.leak_free and (part := flags.part_of(config.options)) != "fusion":
+        raise ConfigError(
+            "--leak_free: expected --mode fusion, whose training and validation pictures are the "
+            f"same; found {part}"
+        )
+
+
+def _trainable() -> list[str]:
+    """Names of the benchmarks that have training pictures."""
+    every = map(benchmarks.load, benchmarks.available())
+    return [b.name for b in every if TRAIN in datasets.load(b.family).SPLITS]
+
+
+def _family(args: argparse.Namespace, config: Config) -> tuple[_Family, list[str]]:
+    """The benchmark that is trained on, and the generators that are wanted.
+
+    Raises:
+        LayoutError: none was named, or it has no training pictures.
+    """
+    name, root, generators = args.benchmark, args.data_root, args.generators
+    if name is None and config.detector == "cospy":
+        name, place, usual = OF_COSPY[config.options.train_dataset]
+        root, generators = root or place, generators or usual
+    known = ", ".join(_trainable())
+    if name is None:
+        raise LayoutError(
+            "--phase train: expected --data FOLDER or CSV, or --benchmark NAME; found neither; "
+            f"benchmarks with training pictures: {known}"
+        )
+    if name not in _trainable():
+        raise LayoutError(f"--benchmark: expected one to train on: {known}; found {name}")
+    benchmark = benchmarks.load(name)
+    found = _Family(benchmark, root or benchmark.root, config.data.parts, args.sources)
+    return found, generators
+
+
+def _own_splits(family: _Family, options: DataOptions) -> DataOptions:
+    """The splits that are meant where the configuration leaves them open."""
+    train, val = OWN_SPLITS.get(family.benchmark.family, (TRAIN, VAL))
+    return replace(
+        options,
+        train_split=options.train_split or train,
+        val_split=options.val_split or val,
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The set that is trained on, where it lies, which of its splits, and of these which part."""
+
+    data: Any
+    place: Path
+    options: DataOptions
+    generators: Sequence[str]
+    sources: Sequence[str]
+
+    def part(
+        self, records: Sequence[Record], others: Sequence[Record], limit: int | None
+    ) -> list[Record]:
+        """Those of the generators and sources, without reals that no such fake stands against."""
+        found = listing.part(records, self.generators, self.sources, limit, others)
+        chosen = self.generators
+        return benchmarks.needed(found, Pairing("own", None, False)) if chosen else found
+
+
+def _choice(args: argparse.Namespace, config: Config) -> _Choice:
+    """What the flags and the configuration say of the data.
+
+    Raises:
+        ConfigError: flags that contradict one another.
+        LayoutError: no such data.
+    """
+    if args.data is None:
+        if args.csv_root is not None and not (args.val_data or args.test_csv):
+            raise ConfigError("--csv_root: expected --data FILE.csv too; found none")
+        family, generators = _family(args, config)
+        options = _own_splits(family, config.data)
+        return _Choice(family, family.root, options, generators, ())
+    if args.data_root is not None:
+        raise ConfigError("--data_root: expected --benchmark too; found --data")
+    if config.data.parts:
+        given = ", ".join(config.data.parts)
+        raise ConfigError(f"--set data.{given}: expected --benchmark too; found --data")
+    data = datasets.contents(args.data, args.csv_root)
+    return _Choice(data, args.data, config.data, args.generators, args.sources)
+
+
+def pictures(args: argparse.Namespace, config: Config) -> Pictures:
+    """The pictures to train on, to choose by, and to measure on after each epoch.
+
+    Raises:
+        ConfigError, LayoutError: what the flags name does not exist or fit.
+    """
+    choice = _choice(args, config)
+    data, place, options = choice.data, choice.place, choice.options
+    if args.val_data is None:
+        found, others, how = listing.divide(data, place, options)
+        train = choice.part(found, others, args.limit)
+        val = train if others is found else choice.part(others, found, args.limit)
+    else:
+        there = (args.val_data, options, args.csv_root)
+        found, others, how = listing.train_beside(data, place, *there)
+        train = choice.part(found, (), args.limit)
+        val = listing.part(others, limit=args.limit)
+        if count := listing.in_both(train, val):
+            log.warning("%d of %d validation pictures are trained on too", count, len(val))
+    listing.check_both(place, "training", train)
+    listing.check_both(args.val_data or place, "validation", val)
+    if choice.generators:
+        how += f"; generators: {', '.join(choice.generators)}"
+    for note in _notes(data, options, train is val):
+        log.warning("%s", note)
+    places = [place, *([args.val_data] if args.val_data else []), *args.test_csv]
+    return Pictures(train, val, how, places, _tests(args))
+
+
+def _notes(data: Any, options: DataOptions, same: bool) -> list[str]:
+    """What a reader of the results must know of the pictures that the epoch is chosen by."""
+    notes = [SELECTS_ON_TRAINING] if same else []
+    if not isinstance(data, _Family):
+        return notes
+    name, val = data.benchmark.name, split_named(options.val_split or VAL)
+    if name == "drct2m" and split_named(options.train_split or TRAIN) == VAL:
+        notes.append(SHARES_REALS)
+    elif val == data.benchmark.split:
+        notes.append(
+            f"the epoch is chosen by the split {val}, which --phase eval --benchmark {name} "
+            f"measures; data.val_split={HELD_OUT} takes a part of the training pictures"
+        )
+    return notes
+
+
+def _tests(args: argparse.Namespace) -> dict[str, list[Record]]:
+    """The pictures of --test_csv by the names of their files: of a split test where a file names
+    one, otherwise all."""
+    found: dict[str, list[Record]] = {}
+    places: set[Path] = set()
+    for path in args.test_csv:
+        place = path.resolve()
+        name = place.stem if place.stem not in found else str(path)
+        if place in places:
+            raise ConfigError(f"--test_csv: expected each file once; found {path} twice")
+        places.add(place)
+        records = listing.split_or_all(path, "test", args.csv_root)
+        found[name] = listing.part(records, limit=args.limit)
+        listing.check_both(path, "a test", found[name])
+    return found
+
+
+def finished(output: Path, config: Config, chosen: Pictures) -> list[dict[str, float]] | None:
+    """The history of the run in a folder if it is this one and has ended, else None."""
+    try:
+        info = json.loads((output / RUN).read_text(encoding="utf-8"))
+        with (output / HISTORY).open(newline="", encoding="utf-8") as stream:
+            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        ended = not config.train.report or "counts" in json.loads(
+            (output / REPORT / RUN).read_text(encoding="utf-8")
+        )
+        now = json.loads(json.dumps(config.as_dict()))
+        free = {f"train.{name}" for name in FREE}
+        same = info["listing"] == listing.listing_digest([*chosen.train, *chosen.val])
+        same = same and set(differing(info["config"], now)) <= free
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # not one of ours, or cut off: training itself finds out
+    last = rows[-1]["epoch"] if rows else 0
+    whole = all((output / name).is_file() for name in (BEST, FINAL))
+    return rows if same and ended and whole and last == config.train.epochs else None
+
+
+def summary(history: Sequence[dict[str, float]], config: Config, output: Path) -> str:
+    """What a training came to, in a line for standard output."""
+    best = best_row(history, config.train.select)
+    values = shown({key: best[key] for key in (*VALIDATED, VAL_LOSS)})
+    return f"best epoch {best['epoch']:.0f}: {values}; weights in {output / BEST}"

@@ -1,0 +1,165 @@
+"""Weight files in the published layouts: what `publish` makes, `convert` reads back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden_rule import golden
+from models import randomise, tiny
+from torch import Tensor
+
+import detectors
+from detectors import cospy
+from detectors._base import Detector
+from detectors._spai_files import UNUSED
+from detectors._spectral import frequency_mask
+from detectors.spai import MASK, Spai, SpaiOptions
+from detectors.ssp import Ssp, SspOptions
+from engine.checkpoint import own_state
+from engine.weights import open_weights, read_folder
+
+BRANCHES = [("branch", "semantic"), ("branch", "artifact")]
+VARIANTS = list(cospy.VARIANTS)
+Shapes = dict[str, list[int]]
+
+
+def co_spy(variant: str, mode: str, branch: str = "artifact") -> cospy.CoSpy:
+    options = cospy.CoSpyOptions(train_dataset=variant, mode=mode, branch=branch, size="tiny")
+    model = cospy.CoSpy(options)
+    randomise(model)
+    return model.eval()
+
+
+def read_back(model: Detector, path: Path) -> dict[str, Tensor]:
+    """What a user's command reads of the file that the model's weights make."""
+    torch.save(type(model).publish(own_state(model)), path)
+    file = open_weights(path, type(model).__module__.rsplit(".", 1)[1])
+    assert file.card is None
+    return file.converted(type(model))
+
+
+def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    different = [key for key, value in expected.items() if not torch.equal(found[key], value)]
+    assert different == []
+
+
+def shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {key: list(value.shape) for key, value in state.items()}
+
+
+def empty(kind: Any, options: Any) -> Any:
+    """A network of the published size, without numbers."""
+    with torch.device("meta"):
+        return kind(options)
+
+
+@pytest.mark.parametrize("name", [n for n in detectors.available() if n not in ("cospy", "spai")])
+def test_what_is_published_is_read_back(name: str, tmp_path: Path) -> None:
+    model = tiny(name)
+    before = own_state(model)
+    assert_same(read_back(model, tmp_path / "w.pth"), before)
+    assert_same(own_state(model), before)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("mode", "branch"), [*BRANCHES, ("end2end", "artifact")])
+def test_cospys_files_are_read_back(variant: str, mode: str, branch: str, tmp_path: Path) -> None:
+    model = co_spy(variant, mode, branch)
+    assert_same(read_back(model, tmp_path / "w.pth"), own_state(model))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_fusion_is_three_files(variant: str, tmp_path: Path) -> None:
+    """Its own holds the last layer; those of the branches, read with it, make the whole."""
+    model = co_spy(variant, "fusion")
+    state = own_state(model)
+    fusion = cospy.CoSpy.publish(state)
+    assert shapes(fusion) == {"fc.weight": [1, 2], "fc.bias": [1]}
+    for name in ("semantic", "artifact"):
+        part = {k: v for k, v in state.items() if k.startswith(f"{name}.")}
+        torch.save(cospy.CoSpy.publish(part), tmp_path / f"{name}_weights.pth")
+    torch.save(fusion, tmp_path / "fusion_weights.pth")
+    assert_same(read_folder(tmp_path, ("semantic", "artifact", "fusion")).state, state)
+
+
+def test_the_four_parts_of_end2end() -> None:
+    model = co_spy("sd-v1_4", "end2end")
+    parts = cospy.CoSpy.publish(own_state(model))
+    assert set(parts) == {"sem_fc", "art_fc", "art_encoder", "classifier"}
+    for name, fc in (("sem_fc", model.semantic), ("art_fc", model.artifact), ("classifier", model)):
+        assert_same(parts[name], fc.fc.state_dict())  # type: ignore[union-attr]
+    assert model.artifact is not None
+    assert_same(parts["art_encoder"], model.artifact.trunk.state_dict())
+
+
+def test_cospys_published_keys_and_shapes() -> None:
+    """Those of the published files, but for a layer that nothing uses and the autoencoder; with the
+    autoencoder in the state dict, it is there."""
+    for variant in VARIANTS:
+        options = cospy.CoSpyOptions(train_dataset=variant, mode="branch", branch="artifact")
+        model = empty(cospy.CoSpy, options)
+        theirs = golden("state_dict_keys.json")[f"cospy {variant} artifact_weights.pth"]
+        used = {k: v for k, v in theirs.items() if not k.startswith("artifact_encoder.fc1.")}
+        assert shapes(cospy.CoSpy.publish(model.state_dict())) == used
+        alone = {k: v for k, v in used.items() if not k.startswith("artifact_encoder.vae.")}
+        assert shapes(cospy.CoSpy.publish(own_state(model))) == alone
+    for variant, width in (("sd-v1_4", 1152), ("progan", 768)):
+        state = {"semantic.fc.weight": torch.zeros(1, width), "semantic.fc.bias": torch.zeros(1)}
+        assert shapes(cospy.CoSpy.publish(state)) == {"fc.weight": [1, width], "fc.bias": [1]}
+        assert cospy.VARIANTS[variant].features == width
+
+
+def test_ssps_published_keys_and_sign() -> None:
+    model = empty(Ssp, SspOptions())
+    assert (
+        shapes(Ssp.publish(own_state(model)))
+        == golden("state_dict_keys.json")["ssp Net_epoch_best.pth"]
+    )
+    own = own_state(tiny("ssp"))
+    published = Ssp.publish(own)
+    for key, value in own.items():
+        real = -value if key.startswith("disc.fc.") else value
+        assert torch.equal(published[key], real), key
+
+
+def without_key_bias(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """SPAI's attentions have none."""
+    cleared = {key: value.clone() for key, value in state.items()}
+    for key, value in cleared.items():
+        if key.endswith("qkv.bias"):
+            value.chunk(3)[1].zero_()
+    return cleared
+
+
+def test_spais_file_is_read_back(tmp_path: Path) -> None:
+    model = tiny("spai")
+    expected = without_key_bias(own_state(model))
+    assert_same(read_back(model, tmp_path / "spai.pth"), expected)
+    [(name, weights)] = Spai.publish(own_state(model)).items()
+    assert name == "model"
+    assert torch.equal(weights[MASK], frequency_mask())
+
+
+def test_the_bias_of_keys_changes_no_logit() -> None:
+    """So that a file without it holds the whole detector."""
+    model = Spai(Spai.tiny()).eval()
+    model.load_state_dict(tiny("spai").state_dict())
+    assert any(v.chunk(3)[1].any() for k, v in model.state_dict().items() if "qkv.bias" in k)
+    drawn = torch.Generator().manual_seed(0)
+    batch = [torch.randint(0, 256, (3, 230, 260), dtype=torch.uint8, generator=drawn)]
+    with torch.inference_mode():
+        expected = model(batch)
+        model.load_state_dict(without_key_bias(model.state_dict()))
+        torch.testing.assert_close(model(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_spais_published_keys_and_shapes() -> None:
+    theirs = golden("state_dict_keys.json")['spai spai.pth["model"]']
+    unused = tuple(f"mfvit.vit.{name}" for name in UNUSED)
+    used = {k: v for k, v in theirs.items() if not k.startswith(unused)}
+    assert shapes(Spai.publish(own_state(empty(Spai, SpaiOptions())))["model"]) == used

@@ -1,0 +1,74 @@
+"""Every recipe of configs/ on a tiny variant of its detector: it learns, and it resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training import Killed, Parts, at_step, kill, plain
+
+import detectors
+from detectors._base import Detector
+from engine import _kept, config, train
+from engine._kept import HISTORY
+from engine.config import CONFIGS, Config
+from engine.weights import BEST, read_weights
+
+QUICK = ("spai", "cospy_progan_semantic", "cospy_progan_artifact", "cospy_progan_fusion")
+ALL = ("default", "spai", "ssp", *(path.stem for path in sorted(CONFIGS.glob("cospy_*.yaml"))))
+RECIPES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ALL]
+# A rate at which a few steps show; everything else is as the recipe has it.
+SHORT: dict[str, Any] = {
+    "epochs": 4, "batch_size": 8, "lr": 2e-3, "warmup": 0.0, "report": False, "precision": "fp32",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
+    monkeypatch.setattr(train, "_tensorboard", lambda output, epoch: None)
+
+
+def recipe(stem: str, **changes: Any) -> tuple[Config, Detector]:
+    """The recipe of a file in configs/ with changes, and the tiny detector that it trains."""
+    name = stem.split("_")[0]
+    kind = detectors.load(name)
+    own = config.read_yaml(CONFIGS / f"{stem}.yaml")
+    tiny: Any = {"size": "tiny"} if name == "cospy" else dataclasses.asdict(kind.tiny())
+    tiny |= {"dropout": 0.0} if name == "spai" and not changes.get("augment", True) else {}
+    layers = [(stem, own), ("tiny", {name: tiny}), ("short", {"train": SHORT | changes})]
+    settings = config.resolve(name, layers)
+    train.seed_everything(settings.train.seed)
+    return settings, kind(settings.options)
+
+
+def trained(
+    stem: str, parts: Parts, output: Path, resume: bool = False, **changes: Any
+) -> list[dict[str, float]]:
+    settings, model = recipe(stem, **changes)
+    cpu = torch.device("cpu")
+    return train.start(model, settings, *parts, cpu, output, 0, "as given", resume, False)
+
+
+@pytest.mark.parametrize("stem", RECIPES)
+def test_it_learns(stem: str, parts: Parts, tmp_path: Path) -> None:
+    """Without augmentation and dropout, which a few steps could be lost in."""
+    history = trained(stem, parts, tmp_path, augment=False, save_every=0)
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+@pytest.mark.parametrize("stem", RECIPES)
+def test_a_killed_run_resumes_to_the_same_weights(stem: str, parts: Parts, tmp_path: Path) -> None:
+    short = {"epochs": 2, "save_every": 1, "save_epochs": 0, "publish": False}
+    trained(stem, parts, tmp_path / "whole", **short)
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 4, kill)
+        with pytest.raises(Killed):
+            trained(stem, parts, tmp_path / "killed", **short)
+    trained(stem, parts, tmp_path / "killed", resume=True, **short)
+    whole, killed = (tmp_path / name for name in ("whole", "killed"))
+    assert (killed / HISTORY).read_bytes() == (whole / HISTORY).read_bytes()
+    assert plain(read_weights(killed / BEST)[0]) == plain(read_weights(whole / BEST)[0])

@@ -1,0 +1,278 @@
+"""The shell scripts of the recipes: which steps they run, in which order, and with which flags."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_runner import runner
+from conftest import ROOT
+from models import backbone_files
+from trees import write_tree
+
+from detectors.cospy import CoSpy, CoSpyOptions
+from engine import command_line
+
+SCRIPTS = {
+    "train.sh": (),
+    "scripts/train_spai.sh": ("--csv", "x.csv"),
+    "scripts/train_ssp.sh": ("--subset", "sdv4"),
+    "scripts/test_ssp.sh": ("--subset", "sdv4"),
+}
+# Notes its words, one a line; then does what ACT says at the call whose number is in AT.
+FAKE = """#!/usr/bin/env bash
+{ printf '%s\\n' "$@"; echo; } >> "$CALLS"
+if [ "$(grep -c '^$' "$CALLS")" = "${AT:-0}" ]; then eval "$ACT"; fi
+"""
+Done = subprocess.CompletedProcess[str]
+Shell = Callable[..., Done]
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    """Where the fake Python notes its words."""
+    return tmp_path / "calls"
+
+
+@pytest.fixture
+def environment(tmp_path: Path, calls: Path) -> dict[str, str]:
+    fake = tmp_path / "a python"
+    fake.write_text(FAKE)
+    fake.chmod(0o755)
+    return {**os.environ, "PYTHON": str(fake), "CALLS": str(calls)}
+
+
+@pytest.fixture
+def shell(tmp_path: Path, environment: dict[str, str]) -> Shell:
+    """Runs a script with a Python that only notes how it is called."""
+
+    def run(name: str, *words: object, **more: str) -> Done:
+        command = ["bash", str(ROOT / name), *map(str, words)]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment | more,
+            check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def noted(calls: Path) -> list[list[str]]:
+    """The words of each call, without those that start main.py."""
+    if not calls.exists():
+        return []
+    steps = [call.split("\n") for call in calls.read_text().split("\n\n") if call]
+    return [words[words.index(str(ROOT / "main.py")) + 1 :] for words in steps]
+
+
+def commands(calls: Path) -> list[str]:
+    """The flags of each call; main.py must take them."""
+    for words in noted(calls):
+        p = command_line.parser()
+        command_line.check_flags(p, p.parse_args(words))
+    return [" ".join(words) for words in noted(calls)]
+
+
+def test_cospy_is_trained_in_the_published_steps(shell: Shell, calls: Path) -> None:
+    assert shell("train.sh", "--gpu", 0, "--dataset", "sd-v1_4").returncode == 0
+    start = "--phase train --train_dataset sd-v1_4 --mode"
+    assert commands(calls) == [
+        f"{start} branch --branch artifact --epochs 20 --gpu 0",
+        f"{start} branch --branch semantic --epochs 10 --feat_interp --gpu 0",
+        f"{start} fusion --epochs 1 --gpu 0",
+    ]
+
+
+def test_progan_is_trained_without_mixed_features(shell: Shell, calls: Path) -> None:
+    more = ("--resume", "--leak_free", "--", "--data_root", "a b", "--resume", "--ckpt", "x*")
+    assert shell("train.sh", "--dataset", "progan", *more).returncode == 0
+    start, end = "--phase train --train_dataset progan --mode", "--resume --data_root a b --resume"
+    assert commands(calls) == [
+        f"{start} branch --branch artifact --epochs 20 {end} --ckpt x*",
+        f"{start} branch --branch semantic --epochs 10 {end} --ckpt x*",
+        f"{start} fusion --epochs 1 --leak_free {end} --ckpt x*",
+    ]
+    assert [word for word in noted(calls)[0] if word in ("a b", "x*")] == ["a b", "x*"]
+
+
+def test_spai_is_trained_on_a_csv(shell: Shell, calls: Path) -> None:
+    given = ("--csv", "my list.csv", "--backbone_weights", "vit.pth", "--gpu", 1, "--output", "out")
+    more = ("--", "--save_all", "--accumulate", 4, "--test_csv", "a.csv", "b.csv")
+    assert shell("scripts/train_spai.sh", *given, *more).returncode == 0
+    assert shell("scripts/train_spai.sh", "--csv", "a.csv", "--overwrite").returncode == 0
+    start = "--phase train --detector spai --data"
+    assert commands(calls) == [
+        f"{start} my list.csv --backbone_weights vit.pth --output out --gpu 1 --save_all "
+        "--accumulate 4 --test_csv a.csv b.csv",
+        f"{start} a.csv --overwrite",
+    ]
+
+
+def test_ssp_is_trained_on_subsets_and_tested_on_all(shell: Shell, calls: Path) -> None:
+    assert shell("scripts/train_ssp.sh", "--subset", "sdv4,adm").returncode == 0
+    assert shell("scripts/train_ssp.sh", "--subset", "adm", "--published").returncode == 0
+    assert shell("scripts/test_ssp.sh", "--subset", "adm", "--gpu", 2).returncode == 0
+    assert shell("scripts/test_ssp.sh", "--subset", "sdv4,adm").returncode == 0
+    assert shell("scripts/test_ssp.sh", "--weights", "w.pth", "--output", "out").returncode == 0
+    train = "--phase train --detector ssp --benchmark genimage --generators"
+    test = "--phase eval --detector ssp --benchmark genimage --weights"
+    assert commands(calls) == [
+        f"{train} sdv4,adm --output runs/ssp/sdv4,adm",
+        f"{train} adm --output runs/ssp/adm --set data.val_split=val",
+        f"{test} runs/ssp/adm/best.safetensors --output runs/ssp/adm/genimage "
+        "--set data.published=ssp-adm --gpu 2",
+        f"{test} runs/ssp/sdv4,adm/best.safetensors --output runs/ssp/sdv4,adm/genimage",
+        f"{test} w.pth --output out",
+    ]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_several_gpus_are_several_processes(shell: Shell, calls: Path, name: str) -> None:
+    assert shell(name, *SCRIPTS[name], "--gpus", 2).returncode == 0
+    words = calls.read_text().split("\n")
+    expected = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert words[:6] == [*expected, str(ROOT / "main.py")]
+    assert "--gpu" not in words
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--nonsense", "'--nonsense'"),
+        ("word", "'word'"),
+        ("--gpu", "--gpu: expected a value"),
+        ("--gpu one", "'one'"),
+        ("--gpus 0", "1 or more"),
+        ("--gpu 0 --gpus 2", "one of them"),
+        ("--resume --overwrite", "found both"),
+        ("--epochs 3", "after --"),
+    ],
+)
+def test_wrong_flags_are_one_line(
+    shell: Shell, calls: Path, name: str, words: str, said: str
+) -> None:
+    done = shell(name, *SCRIPTS[name], *words.split())
+    assert (done.returncode, done.stdout, noted(calls)) == (2, "", [])
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"{Path(name).name}: ")
+    assert said in line
+    assert "--help" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("train.sh", "--dataset coco", "sd-v1_4 or progan; found 'coco'"),
+        ("train.sh", "--dataset", "--dataset: expected a value"),
+        ("scripts/train_spai.sh", "", "--csv"),
+        ("scripts/train_ssp.sh", "", "--subset"),
+        ("scripts/test_ssp.sh", "", "--subset or --weights"),
+    ],
+)
+def test_what_is_needed_is_asked_for(
+    shell: Shell, calls: Path, name: str, words: str, said: str
+) -> None:
+    done = shell(name, *words.split())
+    assert (done.returncode, noted(calls)) == (2, [])
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_names_every_flag(shell: Shell, calls: Path, name: str) -> None:
+    done = shell(name, "--help")
+    assert (done.returncode, done.stderr, noted(calls)) == (0, "", [])
+    content = (ROOT / name).read_text().split("while ")[1]
+    known = set(re.findall(r"^ +(--\w+)", content.split("done\n")[0], re.M))
+    for flag in ("--gpu", "--gpus", "--resume", "--overwrite", "-- FLAGS", *known):
+        assert flag in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_a_step_that_fails_is_the_last(shell: Shell, calls: Path) -> None:
+    done = shell("train.sh", AT="2", ACT="exit 7")
+    assert (done.returncode, len(noted(calls))) == (7, 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_step_save_and_starts_no_other(
+    environment: dict[str, str], calls: Path, tmp_path: Path, number: int
+) -> None:
+    act = f"trap 'sleep 0.3; touch {tmp_path}/saved; exit 130' TERM; touch {tmp_path}/ready; "
+    act += "for i in {1..200}; do sleep 0.05; done"
+    process = subprocess.Popen(
+        ["bash", ROOT / "train.sh"], env=environment | {"AT": "1", "ACT": act}, cwd=tmp_path
+    )
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait(20) == 130
+    assert (tmp_path / "saved").exists()
+    assert len(noted(calls)) == 1
+
+
+def test_the_scripts_are_clean() -> None:
+    program = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("shellcheck is not there")
+    done = subprocess.run(
+        [program, "-x", *SCRIPTS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+# --- for real
+
+SMALL = ("--device", "cpu", "--workers", "0", "--set", "cospy.size=tiny", "--set",
+         "train.report=false", "--epochs", "1", "--batch_size", "4")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_train_sh_leaves_a_detector_that_evaluation_finds(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tree = write_tree("cnndet", tmp_path / "data", count=3)
+    model = CoSpy(CoSpyOptions(train_dataset="progan", size="tiny"))
+    files = backbone_files(model, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    backbones = ("--backbone_weights", *map(str, files))
+    given = ("--", "--data_root", str(tree.root), *backbones, *SMALL)
+    command = ["bash", str(ROOT / "train.sh"), "--dataset", "progan"]
+    done = subprocess.run(
+        [*command, *given], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHON": sys.executable},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line.split("weights in ")[1] for line in done.stdout.splitlines()] == [
+        f"ckpt/progan/{part}/best.safetensors" for part in ("artifact", "semantic", "fusion")
+    ]
+    for part in ("artifact", "semantic", "fusion"):
+        names = {path.name for path in (tmp_path / "ckpt/progan" / part).iterdir()}
+        assert {"best.safetensors", "best_model.pth", "final_model.pth", "epoch_0.pth"} <= names
+        assert {"final.safetensors", "epoch_0.safetensors", "training.log"} <= names
+
+    cli = runner(capsys, caplog, monkeypatch, "--device", "cpu", "--train_dataset", "progan")
+    use = ("--mode", "fusion", *backbones, "--workers", 0, "--set", "score.resamples=2")
+    ours = cli("--phase", "eval", "--data", tree.root / "val", *use)
+    assert ours.status == 0, ours.err
+    # As the published program would have left them.
+    for path in (tmp_path / "ckpt").rglob("*.safetensors"):
+        path.unlink()
+    again = ("--set", "cospy.size=tiny", "--overwrite")
+    published = cli("--phase", "eval", "--data", tree.root / "val", *use, *again)
+    assert (published.status, published.out) == (0, ours.out)
+    fused = cli(
+        "--phase", "train", "--mode", "fusion", "--data_root", tree.root, *backbones, *SMALL,
+        "--overwrite",
+    )  # fmt: skip
+    assert fused.status == 0, fused.err

@@ -1,0 +1,255 @@
+"""What training keeps of a run, and what it computes once."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from models import FrozenToy, Toy, ToyOptions
+from PIL import Image
+from torch import Tensor
+from training import Killed, Parts, at_step, config_of, kill, result, run
+
+from datasets import Record, folder
+from datasets._images import Draw, Item, PictureDataset
+from detectors._base import Detector
+from engine import _kept, metrics, train
+from engine._kept import CURVES, FINAL, HISTORY, LOG, REPORT, VALIDATED
+from engine._step import Batch, Outcome
+from engine.checkpoint import restore_own
+from engine.config import ConfigError
+from engine.distributed import ALONE
+from engine.embedded import Embedded, embed
+from engine.predict import Device, score
+from engine.table import read_table
+from engine.train import Trainer
+from engine.weights import BEST, read_pickle, read_weights
+
+CPU = Device(torch.device("cpu"))
+KEPT = {"anchor": 0.0, "ema": 0.0, "balance": None, "label_smoothing": 0.0}
+
+
+class Afresh(FrozenToy):
+    """The same network, whose frozen part runs every time."""
+
+    @property
+    def embeds(self) -> bool:
+        return False
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.judge(self.embed(batch))
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many pictures went through the frozen part, by mode of the model."""
+    counts: Counter[str] = Counter()
+    original = FrozenToy.feature
+
+    def feature(self: FrozenToy, batch: Tensor) -> Tensor:
+        counts["training" if self.training else "evaluation"] += len(batch)
+        return original(self, batch)
+
+    monkeypatch.setattr(FrozenToy, "feature", feature)
+    return counts
+
+
+# --- what is computed once
+
+
+def test_validation_pictures_are_encoded_once(
+    parts: Parts, tmp_path: Path, seen: Counter[str]
+) -> None:
+    run(tmp_path, parts, kind=FrozenToy, epochs=3, batch_size=4, **KEPT)
+    assert seen["evaluation"] == len(parts[1])
+    assert seen["training"] == 3 * 4 * 4
+
+
+def test_what_was_kept_gives_the_validation_of_a_fresh_pass(parts: Parts, tmp_path: Path) -> None:
+    kept = run(tmp_path / "kept", parts, kind=FrozenToy, epochs=2, **KEPT)
+    fresh = run(tmp_path / "fresh", parts, kind=Afresh, epochs=2, **KEPT)
+    for one, two in zip(kept, fresh, strict=True):
+        assert one == pytest.approx(two, abs=1e-5)
+
+
+def test_pictures_that_do_not_vary_are_encoded_once(
+    parts: Parts, tmp_path: Path, seen: Counter[str]
+) -> None:
+    kept = run(tmp_path / "kept", parts, kind=FrozenToy, epochs=3, augment=False, **KEPT)
+    assert seen == {"evaluation": len(parts[0]) + len(parts[1])}
+    fresh = run(tmp_path / "fresh", parts, kind=Afresh, epochs=3, augment=False, **KEPT)
+    for one, two in zip(kept, fresh, strict=True):
+        assert one == pytest.approx(two, abs=1e-5)
+    varied = run(tmp_path / "varied", parts, kind=FrozenToy, epochs=3, **KEPT)
+    assert [row["loss"] for row in varied] != pytest.approx([row["loss"] for row in kept], abs=1e-4)
+
+
+def test_a_resumed_run_encodes_anew_to_the_same_end(
+    own_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_parts[0][2].path.write_bytes(b"")
+    settings = KEPT | {"augment": False, "max_bad": 0.1}
+    run(tmp_path / "whole", own_parts, kind=FrozenToy, **settings)
+    at_step(monkeypatch, 6, kill)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", own_parts, kind=FrozenToy, **settings)
+    run(tmp_path / "killed", own_parts, kind=FrozenToy, resume=True, **settings)
+    assert result(tmp_path / "killed") == result(tmp_path / "whole")
+    assert (tmp_path / "whole" / "bad_files.csv").read_text().count(own_parts[0][2].key) == 1
+
+
+def test_unreadable_pictures_have_no_embedding(own_parts: Parts) -> None:
+    own_parts[1][1].path.write_bytes(b"")
+    model = FrozenToy(ToyOptions()).eval()
+    pictures = PictureDataset(own_parts[1], model.val_transform())
+    found = embed(model, pictures, CPU, 3, 0, True, ALONE)
+    assert sorted(found.values) == [0, *range(2, len(own_parts[1]))]
+    assert found.errors == {1: "the file is empty"}
+    assert found[Draw(1, 0)] == Item(1, None, "the file is empty")
+    rows = found.rows(model, own_parts[1], CPU, "none")
+    expected = [
+        row for batch in score(model, own_parts[1], CPU, 4, validation=True) for row in batch
+    ]
+    assert [row.key for row in rows] == [row.key for row in expected]
+    for one, two in zip(rows, expected, strict=True):
+        assert one.error == two.error
+        assert one.logit == pytest.approx(two.logit, abs=1e-5)
+
+
+def test_validation_differs_from_picture_to_picture_but_not_from_time_to_time(
+    tree: Path,
+) -> None:
+    records = folder.records(tree)
+    twice = [Record(f"{i}", records[0].path, records[0].label) for i in range(6)]
+    model = FrozenToy(ToyOptions()).eval()
+    first, second = (
+        [row.logit for batch in score(model, twice, CPU, 4, validation=True) for row in batch]
+        for _ in range(2)
+    )
+    assert first == second
+    assert len(set(first)) > 1
+    [logits] = [{row.logit for batch in score(model, twice, CPU, 6) for row in batch}]
+    assert len(logits) == 1
+
+
+# --- what is kept
+
+
+def test_weights_of_epochs_and_in_the_published_layout(parts: Parts, tmp_path: Path) -> None:
+    run(tmp_path, parts, epochs=5, save_epochs=2, publish=True)
+    stems = [f"epoch_{number}" for number in (0, 2, 4)]
+    names = {f"{stem}{end}" for stem in stems for end in (".safetensors", ".pth")}
+    names |= {BEST, FINAL, "best_model.pth", "final_model.pth"}
+    assert {p.name for p in tmp_path.iterdir() if p.suffix in (".pth", ".safetensors")} == names
+    for one, two in ((BEST, "best_model.pth"), (FINAL, "final_model.pth")):
+        state, card = read_weights(tmp_path / one)
+        published = read_pickle(tmp_path / two)
+        assert published.keys() == state.keys()
+        assert all(torch.equal(published[key], value) for key, value in state.items())
+        assert card is not None
+    _, card = read_weights(tmp_path / "epoch_2.safetensors")
+    assert card is not None
+    assert card.extra is not None
+    assert card.extra["epoch"] == 3
+    with pytest.raises(ConfigError, match="holds an earlier run"):
+        run(tmp_path, parts)
+    run(tmp_path, parts, overwrite=True, epochs=1)
+    assert not list(tmp_path.glob("*.pth"))
+    assert not list(tmp_path.glob("epoch_*"))
+
+
+def test_the_end_is_a_report_on_the_validation_pictures(parts: Parts, tmp_path: Path) -> None:
+    history = run(tmp_path, parts, report=True, epochs=2)
+    rows = read_table(tmp_path / REPORT / "scores.csv")
+    assert [row.key for row in rows] == [record.key for record in parts[1]]
+    report = json.loads((tmp_path / REPORT / "run.json").read_text())
+    model = Toy(ToyOptions())
+    restore_own(model, read_weights(tmp_path / BEST)[0])
+    [scored] = score(model.eval(), parts[1], CPU, len(rows))
+    assert [r.logit for r in rows] == pytest.approx([r.logit for r in scored], abs=1e-5)
+    assert report["weights"]["file"] == BEST
+    assert (tmp_path / REPORT / "report.html").stat().st_size > 10000
+    found = metrics.evaluate_rows(rows, 0.5, 1).estimates["AUROC"].value
+    assert found == pytest.approx(max(row["AUROC"] for row in history))
+
+
+def test_curves_are_a_picture(parts: Parts, tmp_path: Path) -> None:
+    run(tmp_path, parts, curves=True)
+    picture = Image.open(io.BytesIO((tmp_path / CURVES).read_bytes()))
+    assert picture.format == "PNG"
+    assert picture.width > 600
+
+
+def test_tested_sets_are_measured_and_decide_nothing(parts: Parts, tmp_path: Path) -> None:
+    turned = [Record(r.key, r.path, type(r.label)(1 - int(r.label or 0))) for r in parts[1]]
+    alone = run(tmp_path / "alone", parts)
+    model, settings = Toy(ToyOptions()), config_of()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
+        train.seed_everything(settings.train.seed)
+        model = Toy(settings.options)
+        tested = train.start(
+            model, settings, *parts, CPU.device, tmp_path / "tested", 0, "as given", False, False,
+            tests={"same": parts[1], "turned": turned},
+        )  # fmt: skip
+    for one, two in zip(alone, tested, strict=True):
+        assert {k: two[k] for k in one} == one
+        assert two["same AUROC"] == pytest.approx(1 - two["turned AUROC"])
+        assert two["same val_loss"] == pytest.approx(two["val_loss"], abs=1e-5)
+    header = (tmp_path / "tested" / HISTORY).read_text().splitlines()[0]
+    assert header.endswith("turned balanced_accuracy")
+
+
+def test_the_lowest_loss_is_kept(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([0.5, 0.3, 0.4, 0.3])
+    values = dict.fromkeys(VALIDATED, 0.6)
+    monkeypatch.setattr(Trainer, "validate", lambda *_: values | {"val_loss": next(losses)})
+    run(tmp_path, parts, epochs=4, select="loss")
+    _, card = read_weights(tmp_path / BEST)
+    assert card is not None
+    assert card.extra is not None
+    assert (card.extra["epoch"], card.extra["validation"]["val_loss"]) == (4, 0.3)
+
+
+def test_what_changes_no_weight_may_change_in_a_resumed_run(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(monkeypatch, 6, kill)
+    with pytest.raises(Killed):
+        run(tmp_path, parts)
+    run(tmp_path, parts, resume=True, save_every=1, save_epochs=1, max_bad=0.5)
+    assert (tmp_path / "epoch_1.safetensors").exists()
+
+
+def test_pictures_of_a_loss_that_is_no_number_are_named(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[list[str]] = []
+    original = Trainer._step
+
+    def step(self: Trainer, batches: list[Batch], number: int) -> Outcome:
+        taken.append([key for batch in batches for key in batch.keys])
+        return original(self, batches, number)
+
+    def loss(self: Toy, batch: Tensor, labels: Tensor) -> Tensor:
+        good = Detector.loss(self, batch, labels)
+        return good * float("nan") if len(taken) == 3 else good
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Toy, "loss", loss)
+    with pytest.raises(ConfigError, match=r"training\.log names its pictures"):
+        run(tmp_path, parts, balance=None)
+    [line] = [line for line in (tmp_path / LOG).read_text().splitlines() if "loss is nan" in line]
+    assert all(key in line for key in taken[-1])
+    others = {key for keys in taken[:-1] for key in keys} - set(taken[-1])
+    assert not any(key in line for key in others)
+
+
+def test_an_embedded_set_knows_its_size() -> None:
+    assert len(Embedded({0: torch.zeros(2)}, {1: "broken"})) == 2
