@@ -18,7 +18,7 @@ from ._step import Batch
 from .config import TrainOptions
 from .distributed import World
 from .embedded import Embedded, embed
-from .predict import Device, alive, as_list, leave_signals
+from .predict import Device, alive, as_list, end_children_at_exit, leave_signals
 from .schedule import draws, epoch_order, shares
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class Feed:
         a time; in the first epoch."""
         if self._loader is not None:
             return
+        end_children_at_exit()
         dataset = self._dataset(embed_batch)
         workers = 0 if isinstance(dataset, Embedded) else self.workers
         self._loader = DataLoader(
@@ -89,6 +90,10 @@ class Feed:
             worker_init_fn=leave_signals,
             generator=torch.Generator(),  # its own, or it would draw from training's random state
         )
+
+    def close(self) -> None:
+        """Ends the processes that decode."""
+        self._loader = None
 
     def epoch(self, number: int, steps: int, first: int) -> Iterator[list[Batch]]:
         """The `accumulate` batches of each step of an epoch, from step `first` on."""

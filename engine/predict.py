@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import math
+import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -43,9 +46,22 @@ class Tally:
         return Tally(self.scored + other.scored, self.reused + other.reused)
 
 
+def _kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+@cache
+def end_children_at_exit() -> None:
+    """At this program's end, ends the processes that decode, where an error has left some: they do
+    not heed SIGTERM, by which multiprocessing would end them and then wait for ever."""
+    atexit.register(_kill_children)
+
+
 def leave_signals(_: int) -> None:
     """For worker processes: Ctrl-C reaches them too, but only the main process decides. When it
     goes, their connections to it are cut, which is no news; their errors take another way."""
+    atexit.unregister(_kill_children)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     sys.excepthook = lambda *_: None
@@ -219,6 +235,7 @@ def in_turn(
     """The items of all records in order, a batch at a time; with `validation` as the Draws of one
     epoch, each with a seed of its own. Raises ConfigError when a worker process was killed."""
     count = len(dataset)
+    end_children_at_exit()
     loader = DataLoader(
         dataset,
         batch_size,

@@ -150,6 +150,7 @@ class Trainer:
         self.state = State()
         self.val_degradation = degrade.parse(self.options.val_degrade)
         self.feed = Feed(self.model, self.train, self.options, self.device, workers, world)
+        self.bad_written = 0
         self._embedded_val: Embedded | None = None
 
     def judged(self) -> Detector:
@@ -401,7 +402,9 @@ class Trainer:
             history = self.state.history
             best = best_row(history, self.options.select)
             write_history(self.output, history, best, self.model.title)
-            write_bad(self.output, self.feed.bad)
+            if len(self.feed.bad) != self.bad_written:
+                write_bad(self.output, self.feed.bad)
+                self.bad_written = len(self.feed.bad)
 
     def run(self) -> list[dict[str, float]]:
         """Trains until the last epoch. Returns the history, a dict per epoch.
@@ -417,6 +420,7 @@ class Trainer:
             while self.state.epoch < self.options.epochs:
                 self._train_epoch(stop)
                 self._finish_epoch(board)
+        self.feed.close()
         if board is not None:
             board.close()
         return self.state.history

@@ -404,7 +404,7 @@ def test_branches_then_fusion_are_trained_and_used(bare: Cli, tree: Path, tmp_pa
     few = ("--batch_size", 4, "--workers", 0, "--backbone_weights", *encoder)
     early = bare(*train, *few)
     assert early.status == 2
-    assert "semantic_weights.pth or semantic/best.safetensors" in early.err
+    assert "semantic_weights.pth, semantic/best.safetensors or semantic/best_model.pth" in early.err
     for branch in ("artifact", "semantic"):
         files = few if branch == "semantic" else few[:4]
         done = bare(*train, "--mode", "branch", "--branch", branch, *files)

@@ -832,7 +832,7 @@ def test_help_loads_no_torch(script: str) -> None:
     )
     shown, _, loaded = done.stdout.rpartition("LOADED")
     assert "--help" in shown, done.stderr
-    assert {"torch", "numpy", "yaml", "engine", "huggingface_hub"} & set(loaded.split()) == set()
+    assert {"torch", "numpy", "yaml", "huggingface_hub"} & set(loaded.split()) == set()
 
 
 # --- conversion

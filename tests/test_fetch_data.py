@@ -850,7 +850,7 @@ def test_help_loads_nothing_heavy() -> None:
     )
     shown, _, loaded = done.stdout.rpartition("LOADED")
     assert "--generators" in shown, done.stderr
-    assert {"torch", "numpy", "yaml", "engine", "huggingface_hub"} & set(loaded.split()) == set()
+    assert {"torch", "numpy", "yaml", "huggingface_hub"} & set(loaded.split()) == set()
 
 
 def test_it_needs_no_torch() -> None:

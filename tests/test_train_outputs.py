@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pickle
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from models import FrozenToy, Toy, ToyOptions
 from PIL import Image
 from torch import Tensor
@@ -253,3 +258,29 @@ def test_pictures_of_a_loss_that_is_no_number_are_named(
 
 def test_an_embedded_set_knows_its_size() -> None:
     assert len(Embedded({0: torch.zeros(2)}, {1: "broken"})) == 2
+
+
+@pytest.mark.parametrize("case", ["ends", "fails"])
+def test_no_process_that_decodes_outlives_a_run(parts: Parts, tmp_path: Path, case: str) -> None:
+    """They ignore SIGTERM, and live from epoch to epoch: the program must not wait for them."""
+    script = (
+        "import pathlib, pickle, sys, training\n"
+        "kept = []\n"
+        "class Failing(training.Toy):\n"
+        "    def loss(self, batch, labels):\n"
+        "        if sys.argv[2] == 'fails':\n"
+        "            raise RuntimeError('as asked for')\n"
+        "        return super().loss(batch, labels)\n"
+        "try:\n"
+        "    output, parts = pathlib.Path(sys.argv[1]), pickle.load(sys.stdin.buffer)\n"
+        "    training.run(output, parts, kind=Failing, workers=2)\n"
+        "except RuntimeError as error:\n"
+        "    kept.append(error)  # and all of its frames\n"
+        "print('done')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), case],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+        input=pickle.dumps(parts), capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.decode()) == (0, "done\n"), done.stderr.decode()
