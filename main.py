@@ -80,15 +80,15 @@ def run_train(args: argparse.Namespace) -> int:
         print(fuse.run(members, config, found.train, found.val, device, output, workers, *again))
         print(f"weights in {output / train.BEST}")
         return 0
-    history = train_flags.finished(output, config, found) if args.resume else None
+    history = world.shared(
+        lambda: train_flags.finished(output, config, found) if args.resume else None
+    )
     if history is None:
         train.seed_everything(config.train.seed)
         model = flags.model_to_train(args, name, config)
-        if args.compile:
-            model.compile()
         history = train.start(
             model, config, found.train, found.val, device.device, output, workers, found.how,
-            *again, found.tests, world,
+            *again, found.tests, world, args.compile, flags.origins(args, name, config),
         )  # fmt: skip
     if world.main:
         print(train_flags.summary(history, config, output))

@@ -178,8 +178,9 @@ class Detector(nn.Module, ABC):
 
     @classmethod
     def publish(cls, state: dict[str, Tensor]) -> dict[str, Any]:
-        """The inverse of `convert`: this class's state dict, without the frozen parts of `external`
-        -> what a published file holds, tensors by key or dicts of such. Here: as it is."""
+        """The inverse of `convert`: this class's whole state dict -> what a published file holds,
+        with those of the frozen parts of `external` that it holds too: tensors by key, or dicts of
+        such. Here: as it is."""
         return state
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 # Published prefixes -> this project's, for each of the four files; `fc` is another layer in each.
@@ -23,6 +24,7 @@ END2END = {
     "sem_fc.": "semantic.fc.",
     "classifier.": "fc.",
 }
+# A layer of the published artifact encoder without an autoencoder that no output depends on.
 UNUSED = ("artifact_encoder.fc1.", "art_encoder.fc1.")
 TOP = "fc.weight"
 
@@ -54,9 +56,21 @@ def own_keys(published: dict[str, Tensor]) -> dict[str, Tensor]:
     return {_renamed(key, layout.items()) or key: value for key, value in used.items()}
 
 
+def _with_unused(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With zeros for `fc1`, shaped like the classifier, where the artifact encoder is that without
+    an autoencoder: the published code refuses an end2end file that lacks a key."""
+    if not _has(state, "artifact.trunk.") or _has(state, "artifact.vae."):
+        return state
+    return state | {
+        f"artifact.trunk.fc1.{kind}": torch.zeros_like(state[f"artifact.fc.{kind}"])
+        for kind in ("weight", "bias")
+    }
+
+
 def published_keys(state: dict[str, Tensor]) -> dict[str, Any]:
     """The inverse of `own_keys`: which of the four files it makes, `state` itself tells. Leaves out
     whatever the published file does not hold: frozen encoders, and of a fusion its branches."""
+    state = _with_unused(state)
     if TOP in state:
         layout = FUSION if _fuses(state) else END2END
     else:

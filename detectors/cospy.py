@@ -408,9 +408,8 @@ class CoSpy(Detector):
     def publish(cls, state: dict[str, Tensor]) -> dict[str, Any]:
         """The published file of a branch, of the fusion (its own layer alone: the branches have
         files of their own), or of end2end (`sem_fc`, `art_fc`, `art_encoder`, `classifier`, a state
-        dict each). Without `fc1`, which nothing uses, and without an autoencoder that `state` does
-        not hold: it is frozen and has a file of its own. The published code reads branches without
-        them as well, but not end2end."""
+        dict each). The frozen encoder has no place there; the artifact encoder's autoencoder has,
+        335 MB, or where it has none a layer `fc1` of zeros, which nothing uses."""
         return published_keys(state)
 
     @classmethod

@@ -61,7 +61,7 @@ class Feed:
         self._order = _Order()
         self._loader: DataLoader | None = None
 
-    def _dataset(self, embed_batch: int) -> PictureDataset | Embedded:
+    def _dataset(self, embed_batch: int, check: Callable[[], None]) -> PictureDataset | Embedded:
         """What training looks at."""
         transform = self.model.transform(train=self.options.augment)
         pictures = PictureDataset(self.records, transform, seed=self.options.seed)
@@ -69,17 +69,19 @@ class Feed:
             return pictures
         log.info("pictures do not vary: what the frozen encoder makes of them is computed once")
         self.model.eval()
-        return embed(
-            self.model, pictures, self.device, embed_batch, self.workers, False, self.world
+        found = embed(
+            self.model, pictures, self.device, embed_batch, self.workers, False, self.world, check
         )
+        assert found is not None
+        return found
 
-    def prepare(self, embed_batch: int) -> None:
+    def prepare(self, embed_batch: int, check: Callable[[], None]) -> None:
         """Starts the processes that decode, and computes what is computed once, so many pictures at
-        a time; in the first epoch."""
+        a time with a `check` after each; in the first epoch."""
         if self._loader is not None:
             return
         end_children_at_exit()
-        dataset = self._dataset(embed_batch)
+        dataset = self._dataset(embed_batch, check)
         workers = 0 if isinstance(dataset, Embedded) else self.workers
         self._loader = DataLoader(
             dataset,
@@ -136,5 +138,9 @@ class Feed:
 
     def too_many_bad(self) -> bool:
         """Whether more are unreadable, in all processes together, than the recipe allows."""
+        most = self.options.max_bad * len(self.records)
         [new] = self.world.total([len(self.new_bad)])
-        return len(self.bad) + new > self.options.max_bad * len(self.records)
+        if len(self.bad) + new <= most:
+            return False
+        self.share_bad()  # two processes may have found the same one
+        return len(self.bad) > most

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from .run import RUN
 from .weights import BEST, PUBLISHED_BEST, Card, save_published, save_weights
 
 CHECKPOINT, HISTORY, BAD_FILES = "last.pt", "history.csv", "bad_files.csv"
-FINAL, EPOCHS = "final.safetensors", "epoch_*.safetensors"
+FINAL, EPOCH = "final.safetensors", "epoch_{}.safetensors"
 # Names of the same weights in the layout of the published program, CO-SPY's own.
 PUBLISHED = {BEST: PUBLISHED_BEST, FINAL: "final_model.pth"}
 VALIDATED = (metrics.AP, metrics.AUROC, metrics.ACCURACY, metrics.BALANCED_ACCURACY)
 LOG, BOARD, CURVES, REPORT = "training.log", "tensorboard", "curves.png", "validation"
 OUTPUTS = (
     *(CHECKPOINT, CHECKPOINT + ".part", CHECKPOINT + ".previous"),
-    *(BEST, FINAL, *PUBLISHED.values(), EPOCHS, "epoch_*.pth"),
+    *(BEST, FINAL, *PUBLISHED.values()),
     *(HISTORY, BAD_FILES, CURVES, LOG, RUN, BOARD, REPORT),
 )
 Row = Mapping[str, float]
@@ -52,8 +53,10 @@ def shown(values: Row) -> str:
 
 
 def written(output: Path) -> list[str]:
-    """Names of what a run wrote into a folder, those by number included."""
-    return [path.name for pattern in OUTPUTS for path in sorted(output.glob(pattern))]
+    """Names of what a run writes into a folder, those of its epochs included, whole or begun."""
+    numbered = re.compile(r"\.?(epoch_[0-9]+\.(safetensors|pth))(\.[0-9]+\.part)?")
+    there = [numbered.fullmatch(path.name) for path in output.glob("*epoch_*")]
+    return [*OUTPUTS, *sorted({found[1] for found in there if found})]
 
 
 def _csv(header: list[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -91,4 +94,5 @@ def keep_weights(path: Path, model: Detector, config: Config, row: Row) -> None:
     save_weights(path, state, card)
     if config.train.publish:
         name = PUBLISHED.get(path.name, path.with_suffix(".pth").name)
-        save_published(path.with_name(name), type(model).publish(state))
+        whole = {key: value.cpu() for key, value in model.state_dict().items()}
+        save_published(path.with_name(name), type(model).publish(whole))

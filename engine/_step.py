@@ -80,29 +80,41 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step did: mean `loss` over the `pictures` of all processes, and whether it is no
-    number (then nothing was updated, and `suspects` are the keys of this process's such batches).
-    """
+    """What a step did: mean `loss` over the `pictures` of all processes, and the length of their
+    `gradient`. Where one of them is no number nothing was updated, and `suspects` are the keys of
+    this process's pictures that may be why."""
 
     loss: float
     pictures: int
+    gradient: float = 0.0
     suspects: list[str] = field(default_factory=list)
 
     @property
-    def finite(self) -> bool:
-        return math.isfinite(self.loss)
+    def trouble(self) -> str:
+        """What is no number; empty where all is well."""
+        if not math.isfinite(self.loss):
+            return f"loss became {self.loss}"
+        return "" if math.isfinite(self.gradient) else f"gradient became {self.gradient}"
 
 
 class Stepper:
     """Model, optimizer and loss scaling of a run, in one of its processes."""
 
     def __init__(
-        self, model: Detector, options: TrainOptions, device: Device, world: World
+        self,
+        model: Detector,
+        options: TrainOptions,
+        device: Device,
+        world: World,
+        compiled: bool = False,
     ) -> None:
         self.model, self.options, self.device, self.world = model, options, device, world
         self.optimizer = make_optimizer(model, options)
         self.scaler = torch.amp.GradScaler(device.device.type, enabled=device.precision == "fp16")
+        self.compiled = compiled
         self.losses: nn.Module = Losses(model)
+        if compiled:
+            self.losses.compile()
         if world.size > 1:
             self.losses = DistributedDataParallel(self.losses)
 
@@ -143,17 +155,24 @@ class Stepper:
             own += loss * size
             suspects += [] if math.isfinite(loss) else batch.keys
         [total] = self.world.total([own])
-        outcome = Outcome(total / pictures, int(pictures), suspects)
-        if outcome.finite:
-            self._update()
-        return outcome
+        loss, gradient = total / pictures, 0.0
+        if math.isfinite(loss):
+            gradient = self._update()
+            if not math.isfinite(gradient):
+                suspects = [key for batch in batches for key in batch.keys]
+        return Outcome(loss, int(pictures), gradient, suspects)
 
-    def _update(self) -> None:
-        if self.options.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+    def _update(self) -> float:
+        """Updates the weights. Returns the length of the gradient; where that is no number they
+        stay, except that fp16 expects it now and then, and scales the next losses down."""
+        self.scaler.unscale_(self.optimizer)
+        most = math.inf if self.options.clip_norm is None else self.options.clip_norm
+        length = float(nn.utils.clip_grad_norm_(self.model.parameters(), most))
+        fp16 = self.scaler.is_enabled()
+        if fp16 or math.isfinite(length):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return 0.0 if fp16 else length
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from detectors._base import Detector, WeightsError
 
-from .files import replace_file
-from .weights import FORMAT, read_pickle
+from .files import naming, replace_file
+from .weights import FORMAT, read_pickle, write_pickle
 
 
 class Averaged:
@@ -45,6 +45,17 @@ def own_state(model: Detector) -> dict[str, Tensor]:
     """The state dict without the frozen parts that come from files of their own."""
     outside = tuple(type(model).external(model.options))
     return {k: v for k, v in model.state_dict().items() if not k.startswith(outside)}
+
+
+def frozen_digest(model: Detector) -> str:
+    """A hash of the parts that `own_state` leaves out; empty where there are none."""
+    outside = tuple(type(model).external(model.options))
+    frozen = {k: v for k, v in model.state_dict().items() if outside and k.startswith(outside)}
+    found = hashlib.blake2b(digest_size=16)
+    for key, value in sorted(frozen.items()):
+        content = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        found.update(key.encode() + b"\0" + memoryview(content.numpy()))
+    return found.hexdigest() if frozen else ""
 
 
 def restore_own(model: Detector, saved: dict[str, Tensor]) -> None:
@@ -82,10 +93,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     At any moment one of the three files that `read_checkpoint` looks at is whole.
     """
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as stream:
-        torch.save({"format": FORMAT, **state}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with naming(path):
+        write_pickle(temporary, {"format": FORMAT, **state})
     if path.exists():
         path.replace(path.with_name(path.name + ".previous"))
     replace_file(temporary, path)

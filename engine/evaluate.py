@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import astuple, dataclass, field
 from functools import reduce
@@ -142,17 +142,24 @@ def _plan(
 
 
 def score_share(
-    world: World, scorer: Scorer, records: Sequence[Record], chosen: Sequence[int], degradation: str
+    world: World,
+    scorer: Scorer,
+    records: Sequence[Record],
+    chosen: Sequence[int],
+    degradation: str,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[list[ScoreRow]]:
     """The rows of the chosen records, a batch at a time and in order, in the main process; the
     others help and get nothing. The processes take batches in turn, so that each picture shares
-    its batch with the same ones whatever their number."""
+    its batch with the same ones whatever their number. All of them call `check` after each turn."""
     size = scorer.config.score.batch_size
     batches = [chosen[i : i + size] for i in range(0, len(chosen), size)]
     own = [records[i] for batch in batches[world.rank :: world.size] for i in batch]
     mine = scorer.rows(own, degradation) if own else iter(())
     for _ in range(0, len(batches), world.size):
-        yield from world.gather(next(mine, []))
+        found = world.gather(next(mine, []))
+        check()
+        yield from found
 
 
 def score_table(

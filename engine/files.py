@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,15 @@ def replace_file(temporary: Path, final: Path) -> None:
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(final)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """In its context an OSError of writing `path`, under whatever name, names it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -28,6 +38,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Deletes what killed processes left in a folder of the files of these names, which they wrote
+    by `replacing`. Only for a caller that alone writes them. Raises OSError."""
+    owned = set(names)
+    for path in folder.glob(".*.part"):
+        found = re.fullmatch(r"\.(.+)\.[0-9]+\.part", path.name, re.DOTALL)
+        if found and found[1] in owned and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def write_file(path: Path, content: bytes | str) -> Path:
     """Writes a file, whole or not at all. Returns its path.
 
@@ -36,9 +56,6 @@ def write_file(path: Path, content: bytes | str) -> Path:
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "surrogateescape")
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with naming(path), replacing(path) as temporary:
+        temporary.write_bytes(content)
     return path

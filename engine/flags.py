@@ -36,6 +36,7 @@ from .weights import (
     missing_parts,
     open_weights,
     read_folder,
+    sha256,
 )
 
 ENSEMBLE = "ensemble"
@@ -330,6 +331,13 @@ def _start_weights(args: argparse.Namespace, name: str, config: Config) -> Weigh
         )
         return read_folder(folder, ("semantic", "artifact"))
     return open_weights(locate(args.weights, name), name) if args.weights else None
+
+
+def origins(args: argparse.Namespace, name: str, config: Config) -> list[dict[str, str]]:
+    """The files that training starts from, as run.json names them."""
+    start = _start_weights(args, name, config)
+    found = [] if start is None else [{"file": str(start.path), "sha256": start.sha256}]
+    return [*found, *({"file": str(path), "sha256": sha256(path)} for path in backbones(args))]
 
 
 def model_to_train(args: argparse.Namespace, name: str, config: Config) -> Detector:

@@ -32,6 +32,7 @@ AT_ONCE = 4  # pictures of a forward pass on the CPU: tensors of more leave its 
 # Names in malloc.h, and how many freed bytes at the end of the heap the process keeps.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 KEPT = 1 << 30
+NOT_FINITE = "the detector's logit is not finite"
 Show = Callable[[Record, Tensor], None]
 
 
@@ -121,7 +122,7 @@ def sigmoid(logit: float) -> float:
 def row_of(record: Record, item: Item, logit: float | None, degradation: str) -> ScoreRow:
     error = item.error
     if logit is not None and not math.isfinite(logit):
-        logit, error = None, "the detector's logit is not finite"
+        logit, error = None, NOT_FINITE
     return ScoreRow(
         key=record.key,
         source=record.source,
@@ -179,9 +180,12 @@ def _forward(
             values, relevance = model.explain(batch)
         else:
             values = model(batch)
-    # Adding zero turns -0.0, which reads like an error, into 0.0.
-    logits = [round(value, DECIMALS) + 0.0 for value in values.float().tolist()]
-    return list(zip(logits, relevance, strict=True))
+    return list(zip(rounded(values), relevance, strict=True))
+
+
+def rounded(logits: Tensor) -> list[float]:
+    """Logits as tables have them. Adding zero turns -0.0, which reads like an error, into 0.0."""
+    return [round(value, DECIMALS) + 0.0 for value in logits.float().tolist()]
 
 
 def score(

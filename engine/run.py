@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from .checkpoint import differing
 from .config import ROOT, Config, ConfigError
-from .files import write_file
+from .files import clear_leftovers, write_file
 from .memo import code_digest
 from .predict import Device
 from .weights import Loaded, describe_member, sha256
@@ -82,6 +82,7 @@ def open_output(
         raise ConfigError(f"--output {folder}: expected a folder; found a file")
     folder.mkdir(parents=True, exist_ok=True)
     taken = take(folder)
+    clear_leftovers(folder, owned)
     found = [name for name in owned if (folder / name).exists()]
     if found and not (resume or overwrite):
         raise ConfigError(

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Record
 from datasets._images import Draw
 
-from .config import TrainOptions
+from .config import ConfigError, TrainOptions
 
 STEP_EVERY, STEP_FACTOR, POLYNOMIAL_POWER = 10, 0.9, 0.9
 
@@ -51,9 +51,13 @@ def _weights(records: Sequence[Record], balance: float) -> tuple[np.ndarray, np.
     """Label per record, and its drawing weight; the weights of each class sum to 1."""
     labels = np.array([int(r.label or 0) for r in records])
     groups = [(r.generator or r.source, int(r.label or 0)) for r in records]
-    counts = {group: groups.count(group) for group in set(groups)}
+    counts = Counter(groups)
     weights = np.array([counts[group] ** (balance - 1.0) for group in groups])
     for label in (0, 1):
+        if not (labels == label).any():
+            raise ConfigError(
+                "train.balance: expected real and synthetic pictures; found one class"
+            )
         weights[labels == label] /= weights[labels == label].sum()
     return labels, weights
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +28,7 @@ from ._kept import (
     BAD_FILES,
     BOARD,
     CHECKPOINT,
-    EPOCHS,
+    EPOCH,
     FINAL,
     LOG,
     REPORT,
@@ -46,6 +47,7 @@ from .checkpoint import (
     Averaged,
     anchored,
     differing,
+    frozen_digest,
     own_state,
     random_states,
     read_checkpoint,
@@ -57,7 +59,7 @@ from .config import Config, ConfigError
 from .distributed import ALONE, World
 from .embedded import Embedded, embed
 from .listing import listing_digest
-from .predict import Device, reuse_memory
+from .predict import NOT_FINITE, Device, reuse_memory
 from .progress import Progress
 from .run import RUN, log_to, open_output, run_info, write_json
 from .schedule import lr_at, steps_per_epoch
@@ -66,6 +68,8 @@ from .weights import BEST, Loaded, read_weights, sha256
 
 # What of a configuration a resumed run may have otherwise: none of it changes a weight.
 FREE = ("save_every", "save_epochs", "publish", "max_bad", "report")
+SAME_REQUEST_SECONDS = 2.0
+VALIDATION = "validation"
 log = logging.getLogger(__name__)
 
 
@@ -87,13 +91,20 @@ class State:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, to be heeded after the current step; the second one kills."""
+    """Collects SIGINT and SIGTERM, to be heeded when nothing is lost. A second one kills, unless it
+    follows at once: torchrun passes on what a batch system sends to all processes anyway."""
     received: list[int] = []
     previous: dict[int, Any] = {}
+    first = math.inf
 
     def note(number: int, _: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        first = min(first, now)
         received.append(number)
-        signal.signal(number, previous[number])
+        if now - first >= SAME_REQUEST_SECONDS:
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         previous[number] = signal.signal(number, note)
@@ -131,6 +142,7 @@ class Trainer:
         workers: int = 0,
         tests: Mapping[str, Sequence[Record]] | None = None,
         world: World = ALONE,
+        compiled: bool = False,
     ) -> None:
         self.options = config.train
         self.config = config
@@ -145,7 +157,8 @@ class Trainer:
         self.start: dict[str, Tensor] | None = None
         if self.options.anchor:
             self.start = {k: v.clone() for k, v in own_state(self.model).items()}
-        self.stepper = Stepper(self.model, self.options, self.device, world)
+        self.stepper = Stepper(self.model, self.options, self.device, world, compiled)
+        self.stop: list[int] = []  # the signals that came
         self.steps = steps_per_epoch(self.train, self.options, world.size)
         self.state = State()
         self.val_degradation = degrade.parse(self.options.val_degrade)
@@ -174,8 +187,7 @@ class Trainer:
             return
         state = {
             "config": json.dumps(self.config.as_dict()),
-            "listing": listing_digest(self.train + self.val),
-            "processes": self.world.size,
+            "identity": self.identity,
             "state": json.dumps(vars(self.state)),
             "bad": json.dumps(self.feed.bad),
             "model": own_state(self.model),
@@ -185,6 +197,20 @@ class Trainer:
             "random": random,
         }
         save_checkpoint(self.output / CHECKPOINT, state)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one it goes on with, beside the
+        configuration: by the words that a message names it with."""
+        return {
+            "pictures": listing_digest(self.train + self.val),
+            "number of processes": self.world.size,
+            "frozen parts": frozen_digest(self.model),
+            "kind of device": self.device.device.type,
+            "precision": self.device.precision,
+            "--compile": self.stepper.compiled,
+            "--test_csv": {name: listing_digest(part) for name, part in self.tests.items()},
+        }
 
     def _saved(self) -> dict[str, Any] | None:
         """The folder's checkpoint. Raises ConfigError when it is of another run."""
@@ -197,12 +223,11 @@ class Trainer:
         keys = differing(json.loads(saved["config"]), now)
         if keys := [key for key in keys if key not in (f"train.{name}" for name in FREE)]:
             raise ConfigError(f"--resume: the run in {self.output} had other {', '.join(keys)}")
-        if saved["listing"] != listing_digest(self.train + self.val):
-            raise ConfigError(f"--resume: the run in {self.output} was trained on other pictures")
-        if saved["processes"] != self.world.size:
+        now = self.identity
+        if others := [name for name, value in now.items() if saved["identity"][name] != value]:
             raise ConfigError(
-                f"--resume: the run in {self.output} had {saved['processes']} processes; found "
-                f"{self.world.size}: start as many"
+                f"--resume: the run in {self.output} had other {', '.join(others)}: give the same, "
+                "or use --overwrite or another --output"
             )
         return saved
 
@@ -210,8 +235,7 @@ class Trainer:
         """Goes on from the folder's checkpoint; False when there is none yet.
 
         Raises:
-            ConfigError: it was made with another configuration, other data, or by more or fewer
-                processes.
+            ConfigError: it was made with another configuration, of other data, or otherwise.
         """
         saved = self.world.shared(self._saved)
         if saved is None:
@@ -239,21 +263,22 @@ class Trainer:
         """One optimizer step."""
         rate = lr_at(self.options, global_step, self.steps)
         outcome = self.stepper.step(batches, rate)
-        if not outcome.finite:
+        if outcome.trouble:
             self._refuse(outcome)
         if outcome.pictures and self.averaged:
             self.averaged.update(self.model, global_step)
         return outcome
 
     def _refuse(self, outcome: Outcome) -> None:
-        """Raises ConfigError for a loss that is no number. The weights are as before the step."""
+        """Raises ConfigError for a loss or gradient that is no number. The weights are as before
+        the step."""
         keys = [key for part in self.world.gather(outcome.suspects) for key in part]
-        log.error("pictures of the step whose loss is %s: %s", outcome.loss, ", ".join(keys))
+        log.error("pictures of the step whose %s: %s", outcome.trouble, ", ".join(keys))
         saved = self.output / CHECKPOINT
         raise ConfigError(
-            f"the loss became {outcome.loss} at epoch {self.state.epoch + 1}, step "
-            f"{self.state.step + 1}: lower train.lr, or use --precision fp32; {LOG} names its "
-            "pictures" + (f" (the state before is in {saved})" if saved.exists() else "")
+            f"the {outcome.trouble} at epoch {self.state.epoch + 1}, step {self.state.step + 1}: "
+            f"lower train.lr, or use --precision fp32; {LOG} names its pictures"
+            + (f" (the state before is in {saved})" if saved.exists() else "")
         )
 
     def _refuse_bad(self) -> None:
@@ -269,8 +294,8 @@ class Trainer:
             " %; repair them, or allow more by --set train.max_bad=SHARE"
         )
 
-    def _train_epoch(self, stop: list[int]) -> None:
-        self.feed.prepare(self.config.score.batch_size)
+    def _train_epoch(self) -> None:
+        self.feed.prepare(self.config.score.batch_size, self._heed_signals)
         self._set_train_mode()
         pictures = self.options.batch_size * self.options.accumulate * self.world.size
         total, done = self.steps * pictures, self.state.step * pictures
@@ -284,7 +309,7 @@ class Trainer:
                 self.state.seen += outcome.pictures
                 self.state.step += 1
                 progress.advance(pictures, **self._shown())
-                self._heed(stop)
+                self._after_step()
         spent = time.monotonic() - begun
         share = 100 * self.feed.waited / max(spent, 1e-9)
         log.info("%s: %.0f s, %.0f %% of them waiting for pictures", what, spent, share)
@@ -297,16 +322,21 @@ class Trainer:
         told = {"loss": f"{mean:.4f}", "lr": f"{rate:.1e}"}
         return {**told, "unreadable": str(bad)} if bad else told
 
-    def _heed(self, stop: list[int]) -> None:
-        """After a step: ends or saves the run, where there is reason to, in all processes alike."""
+    def _after_step(self) -> None:
+        """Ends or saves the run, where there is reason to, in all processes alike."""
         if self.feed.too_many_bad():
             self._refuse_bad()
-        [stops] = self.world.total([len(stop)])
-        every = self.options.save_every
-        if stops or (every and self.state.step % every == 0):
+        self._heed_signals()
+        if (every := self.options.save_every) and self.state.step % every == 0:
             self.save()
+
+    def _heed_signals(self) -> None:
+        """Ends the run in all processes when a signal came to one, with its state saved: within an
+        epoch, or before a validation, which is done again."""
+        [stops] = self.world.total([len(self.stop)])
         if stops:
-            number = stop[0] if stop else int(signal.SIGTERM)
+            self.save()
+            number = self.stop[0] if self.stop else int(signal.SIGTERM)
             raise Interrupted(f"stopped by signal {number} after saving {self.output}")
 
     # --- validation and the whole run
@@ -319,9 +349,10 @@ class Trainer:
                 pictures = PictureDataset(records, transform, self.val_degradation, seed)
                 size = self.config.score.batch_size
                 self._embedded_val = embed(
-                    model, pictures, self.device, size, self.workers, True, self.world
-                )
-            if not self.world.main:
+                    model, pictures, self.device, size, self.workers, True, self.world,
+                    self._heed_signals,
+                )  # fmt: skip
+            if self._embedded_val is None:  # the main process has it
                 return []
             return self._embedded_val.rows(model, records, self.device, self.options.val_degrade)
         degradation = self.options.val_degrade if validation else degrade.NONE
@@ -330,36 +361,54 @@ class Trainer:
         )
         rows: list[ScoreRow] = []
         everything = range(len(records))
+        turns = evaluate.score_share(
+            self.world, scorer, records, everything, degradation, self._heed_signals
+        )
         with Progress(len(records), "validation", shown=self.world.main) as progress:
-            for batch in evaluate.score_share(self.world, scorer, records, everything, degradation):
+            for batch in turns:
                 rows += batch
                 progress.advance(len(batch))
         return rows
 
-    def _measured(self, model: Detector, records: Sequence[Record], own: bool) -> dict[str, float]:
-        """`validate` of any records; `own`: they are the validation pictures."""
-        rows = self._rows(model, records, own)
+    def _measured(self, model: Detector, name: str, records: Sequence[Record]) -> dict[str, float]:
+        """`validate` on any records; of those of a test, NaN where they lack a class."""
+        rows = self._rows(model, records, name == VALIDATION)
 
         def measure() -> dict[str, float]:
+            self._check_rows(name, rows)
             found = metrics.evaluate_rows(rows, threshold=0.5, resamples=1)
-            if not (found.n_real and found.n_synthetic):
-                raise ConfigError(
-                    "validation needs readable pictures of both classes; found one class"
-                )
-            values = {name: found.estimates[name].value for name in VALIDATED}
-            return {VAL_LOSS: found.estimates[metrics.LOG_LOSS].value, **values}
+            if found.n_real and found.n_synthetic:
+                values = {key: found.estimates[key].value for key in VALIDATED}
+                return {VAL_LOSS: found.estimates[metrics.LOG_LOSS].value, **values}
+            text = f"{name} needs readable pictures of both classes; found one class"
+            if name == VALIDATION:
+                raise ConfigError(text)
+            log.warning("%s", text)
+            return dict.fromkeys((VAL_LOSS, *VALIDATED), math.nan)
 
         return self.world.shared(measure)
 
+    def _check_rows(self, name: str, rows: Sequence[ScoreRow]) -> None:
+        """Says once how many pictures could not be read. Raises ConfigError for a logit that is no
+        number: to go by the rest would flatter the network."""
+        if wrong := [row.key for row in rows if row.error == NOT_FINITE]:
+            raise ConfigError(
+                f"{name}: the logits of {len(wrong)} of {len(rows)} pictures, such as {wrong[0]}, "
+                "are no numbers: lower train.lr, or use --precision fp32"
+            )
+        unreadable = sum(bool(row.error) for row in rows)
+        if unreadable and not self.state.history:
+            log.warning("%s: %d of %d pictures could not be read", name, unreadable, len(rows))
+
     def validate(self, model: Detector) -> dict[str, float]:
         """Loss, AP, AUROC, accuracy and balanced accuracy of a model on the validation pictures."""
-        return self._measured(model, self.val, own=True)
+        return self._measured(model, VALIDATION, self.val)
 
     def _finish_epoch(self, board: Any) -> None:
         judged = self.judged()
         values = self.validate(judged)
         for name, records in self.tests.items():
-            tested = self._measured(judged, records, own=False)
+            tested = self._measured(judged, name, records)
             values |= {f"{name} {key}": value for key, value in tested.items()}
         number = self.state.epoch + 1
         rate = lr_at(self.options, number * self.steps - 1, self.steps)
@@ -374,6 +423,7 @@ class Trainer:
             for name, value in row.items():
                 if name != "epoch":
                     board.add_scalar(name, value, number)
+            board.flush()
         self._keep(judged, row)
         self.state.epoch, self.state.step = number, 0
         self.state.seen, self.state.loss_sum = 0, 0.0
@@ -389,7 +439,7 @@ class Trainer:
             names.append(BEST)
         # Counted from 0, as in the published programs.
         if (every := self.options.save_epochs) and self.state.epoch % every == 0:
-            names.append(EPOCHS.replace("*", str(self.state.epoch)))
+            names.append(EPOCH.format(self.state.epoch))
         if self.state.epoch + 1 == self.options.epochs:
             names.append(FINAL)
         if self.world.main:
@@ -416,13 +466,16 @@ class Trainer:
         if self.device.device.type == "cpu":
             reuse_memory()
         board = _tensorboard(self.output, self.state.epoch + 1) if self.world.main else None
-        with stop_requests() as stop:
-            while self.state.epoch < self.options.epochs:
-                self._train_epoch(stop)
-                self._finish_epoch(board)
-        self.feed.close()
-        if board is not None:
-            board.close()
+        try:
+            with stop_requests() as self.stop:
+                while self.state.epoch < self.options.epochs:
+                    self._train_epoch()
+                    self._finish_epoch(board)
+                    self._heed_signals()
+        finally:
+            self.feed.close()
+            if board is not None:
+                board.close()
         return self.state.history
 
     def report(self) -> None:
@@ -465,12 +518,26 @@ def _open(trainer: Trainer, stack: ExitStack, resume: bool, overwrite: bool) -> 
     stack.enter_context(log_to(output / LOG))
 
 
-def _describe(trainer: Trainer, how: str) -> None:
-    """Writes run.json."""
+def _describe(
+    trainer: Trainer, how: str, origins: Sequence[Mapping[str, str]], resumed: bool
+) -> None:
+    """Writes run.json; a resumed run's keeps what it says, and tells of the new start too."""
+    path = trainer.output / RUN
     info = run_info(trainer.config, trainer.device, None)
-    digest = listing_digest([*trainer.train, *trainer.val])
-    info |= {"listing": digest, "split": how, "processes": trainer.world.size}
-    write_json(trainer.output / RUN, info)
+    info |= {
+        "compiled": trainer.stepper.compiled,
+        "started_from": list(origins),
+        "listing": trainer.identity["pictures"],
+        "split": how,
+        "tests": trainer.identity["--test_csv"],
+        "processes": trainer.world.size,
+        "workers": trainer.workers,
+    }
+    if resumed and path.exists():
+        again = {key: info[key] for key in ("command", "git_revision", "versions", "device")}
+        info = json.loads(path.read_text(encoding="utf-8"))
+        info["resumed"] = [*info.get("resumed", []), again]
+    write_json(path, info)
 
 
 def start(
@@ -486,28 +553,32 @@ def start(
     overwrite: bool,
     tests: Mapping[str, Sequence[Record]] | None = None,
     world: World = ALONE,
+    compiled: bool = False,
+    origins: Sequence[Mapping[str, str]] = (),
 ) -> list[dict[str, float]]:
     """Trains a model in a folder, afresh or resumed. Returns the history, a dict per epoch.
 
     Args:
         how: says how training and validation pictures were told apart.
         tests: more labelled pictures by name, measured after each epoch; nothing is chosen by them.
+        compiled: whether torch.compile shall make the step faster.
+        origins: files that the model's weights come from, as run.json shall name them.
 
     Raises:
         ConfigError: the folder holds another run; see also `Trainer.resume` and `Trainer.run`.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     if world.rank:
-        # Each process draws its own dropout; the weights come from the main one.
+        # Each process draws its own dropout. The weights are those of the seed all have in common.
         seed_everything(config.train.seed + world.rank)
-    trainer = Trainer(model, config, train, val, device, output, workers, tests, world)
-    digests = world.gather(listing_digest([*train, *val]))
-    world.shared(lambda: _check_alike(digests))
+    trainer = Trainer(model, config, train, val, device, output, workers, tests, world, compiled)
+    identities = world.gather(trainer.identity)
+    world.shared(lambda: _check_alike(identities))
     with ExitStack() as stack:
         world.shared(lambda: _open(trainer, stack, resume, overwrite))
         resumed = resume and trainer.resume()
         # Not before: what cannot be resumed stays described as it is.
-        world.shared(lambda: _describe(trainer, how))
+        world.shared(lambda: _describe(trainer, how, origins, resumed))
         if resumed:
             log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
         log.info("%d pictures to train on, %d for validation: %s", len(train), len(val), how)
@@ -517,10 +588,12 @@ def start(
     return history
 
 
-def _check_alike(digests: Sequence[str]) -> None:
-    """Raises ConfigError when processes, by rank, list different pictures."""
-    for rank, digest in enumerate(digests):
-        if digest != digests[0]:
-            raise ConfigError(
-                f"process {rank} found other pictures than process 0: give all the same data"
-            )
+def _check_alike(identities: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ConfigError when processes, by rank, were to do different things."""
+    for rank, identity in enumerate(identities):
+        for name, value in identities[0].items():
+            if identity[name] != value:
+                raise ConfigError(
+                    f"process {rank} has other {name} than process 0: give all of them the same "
+                    "command, weights and data"
+                )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,14 +16,14 @@ from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import detectors
 from detectors._base import Detector, WeightsError, describe_options
 
 from . import manifest, unpickle
-from .files import replacing
+from .files import naming, replacing, write_file
 
 FORMAT = "synthetic-picture-detectors/1"
 BEST = "best.safetensors"  # what training keeps
@@ -116,18 +117,33 @@ def card_metadata(card: Card) -> dict[str, str]:
 
 
 def save_weights(path: Path, state: dict[str, Tensor], card: Card) -> None:
-    """Writes a safetensors file that carries its card."""
+    """Writes a safetensors file that carries its card. Raises OSError, which names the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, card_metadata(card))
-        temporary.chmod(0o644)  # safetensors makes it readable to its owner alone
+    # By way of memory: safetensors' own files are, until they are whole, of a random name that a
+    # kill leaves there, and a full disk is no OSError.
+    write_file(path, save(tensors, card_metadata(card)))
+
+
+def write_pickle(path: Path, content: Any) -> None:
+    """Writes a torch.save file, which is on the disk when this returns. Raises OSError."""
+    try:
+        with path.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except RuntimeError as error:
+        # After a failed write torch fails to end its file, too, which hides what the system said.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def save_published(path: Path, content: dict[str, Any]) -> None:
-    """Writes what a detector's `publish` gives as a torch.save file of plain tensors."""
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    """Writes what a detector's `publish` gives as a torch.save file of plain tensors. Raises
+    OSError, which names the file."""
+    with naming(path), replacing(path) as temporary:
+        write_pickle(temporary, content)
 
 
 def _tensors(path: Path, wanted: Wanted, dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -62,15 +62,16 @@ def block_features(vit: Any, x: Tensor) -> Tensor:
     x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x], dim=1) + vit.pos_embed
     found = []
     for block in vit.blocks:
-        x = x + attention(block, block.norm1(x))
-        x = x + block.mlp(block.norm2(x))
+        x = x + block.drop_path1(attention(block, block.norm1(x)))
+        x = x + block.drop_path2(block.mlp(block.norm2(x)))
         found.append(x[:, 1:])
     return torch.stack(found, dim=1)
 
 
 def patch_vectors(model: Spai, patches: Tensor) -> Tensor:
     """(B, 3, 224, 224) in [0, 1] -> (B, 6 * depth + width)."""
-    views = [block_features(model.vit, x) for x in (patches, *split_by_fft(patches))]
+    with torch.no_grad():
+        views = [block_features(model.vit, x) for x in (patches, *split_by_fft(patches))]
     projectors = model.restoration.projectors
     original, low, high = (
         torch.stack([layer(x[:, i]) for i, layer in enumerate(projectors)], dim=1) for x in views
@@ -89,6 +90,14 @@ def spai(model: Spai, picture: Tensor) -> Tensor:
     return model.aggregator(patch_vectors(model, patches))[0]
 
 
+def spai_views(model: Spai, batch: Tensor) -> Tensor:
+    """(B, 3, 224, 224 * V) uint8, V views of a picture side by side -> logits (B,), one view after
+    the other as training does."""
+    views = (batch.float() / 255).split(SIDE, dim=3)
+    vectors = torch.stack([patch_vectors(model, view) for view in views], dim=1)
+    return torch.cat([model.aggregator(each)[0] for each in vectors])
+
+
 # --- SSP
 
 
@@ -97,15 +106,19 @@ def planar(model: Any) -> Any:
     return copy.deepcopy(model).to(memory_format=torch.contiguous_format)
 
 
+def ssp_patches(model: Ssp, patches: Tensor) -> Tensor:
+    """(B, 3, 32, 32) normalised -> logits (B,). `model` is `planar`."""
+    x = F.interpolate(patches, (model.options.size,) * 2, mode="bilinear", align_corners=False)
+    return model.disc(F.conv2d(x, model.srm.kernel, padding=2).clamp(-3, 3)).squeeze(1)
+
+
 def ssp(model: Ssp, paths: list[Path]) -> Tensor:
     """One picture after the other, (len(paths),) logits. `model` is `planar`."""
     transform = model.transform(train=False)
     logits = []
     for path in paths:
         item = transform(open_picture(path), np.random.default_rng(0))
-        x = F.interpolate(item, (model.options.size,) * 2, mode="bilinear", align_corners=False)
-        noise = F.conv2d(x, model.srm.kernel, padding=2).clamp(-3, 3)
-        logits.append(model.disc(noise).mean().reshape(1))
+        logits.append(ssp_patches(model, item).mean().reshape(1))
     return torch.cat(logits)
 
 
@@ -129,3 +142,10 @@ def artifact(model: Any, batch: Tensor) -> Tensor:
     latent = branch.vae.encode(x).latent_dist.mean
     residual = (x - branch.vae.decode(latent).sample) / 7 * 100
     return branch.fc(branch.trunk(residual)).squeeze(1)
+
+
+def semantic_features(model: Any, batch: Tensor) -> Tensor:
+    """What the frozen encoder makes of a batch, (B, 3, S, S) uint8 -> (B, F), in float32."""
+    branch = model.semantic
+    with torch.no_grad():
+        return branch.encoder(T.normalise(batch.float() / 255, branch.mean, branch.std))

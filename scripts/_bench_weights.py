@@ -142,16 +142,16 @@ def spai_file(folder: Path) -> Path:
     return _saved(filled("spai"), folder / "spai.safetensors")
 
 
-def _text_tower() -> dict[str, Tensor]:
-    """As large as the one that the published SigLIP file holds; zeros."""
+def text_tower() -> dict[str, Tensor]:
+    """As large as the one that the published SigLIP file holds; constant."""
     width, hidden = TEXT_WIDTH, TEXT_HIDDEN
-    state = {"text.token_embedding.weight": torch.zeros(VOCABULARY, width)}
+    state = {"text.token_embedding.weight": torch.ones(VOCABULARY, width)}
     for layer in range(TEXT_LAYERS):
         stem = f"text.transformer.resblocks.{layer}."
-        state[f"{stem}attn.in_proj_weight"] = torch.zeros(3 * width, width)
-        state[f"{stem}attn.out_proj.weight"] = torch.zeros(width, width)
-        state[f"{stem}mlp.c_fc.weight"] = torch.zeros(hidden, width)
-        state[f"{stem}mlp.c_proj.weight"] = torch.zeros(width, hidden)
+        state[f"{stem}attn.in_proj_weight"] = torch.ones(3 * width, width)
+        state[f"{stem}attn.out_proj.weight"] = torch.ones(width, width)
+        state[f"{stem}mlp.c_fc.weight"] = torch.ones(hidden, width)
+        state[f"{stem}mlp.c_proj.weight"] = torch.ones(width, hidden)
     return state
 
 
@@ -167,5 +167,5 @@ def cospy_files(folder: Path) -> tuple[Path, list[Path]]:
     _saved(rest, own / "artifact_weights.safetensors")
     _saved(semantic_fc(options.variant.features), own / "semantic_weights.safetensors")
     _saved(fusion_fc(), own / "fusion_weights.safetensors")
-    siglip = _saved(vision_tower(options) | _text_tower(), folder / "siglip.safetensors")
+    siglip = _saved(vision_tower(options) | text_tower(), folder / "siglip.safetensors")
     return own, [siglip, _saved(vae, folder / "vae.safetensors")]

@@ -10,7 +10,8 @@ The published detectors get weights by the rule of the golden runs; nothing is d
 Quick (two cores): help 10 s, verdict 3 min, throughput 3 min, spai 4 min, ssp 1 min, cospy 3 min,
 bootstrap 1 s, overhead 1 min, processes 1 min.
 Slow: parity 10 min, spai_memory 15 min, cospy_memory 2 min (and 6 GB of temporary files),
-cospy_bench 5 min, listing 4 min, eval_memory 3 min.
+cospy_bench 5 min, listing 4 min, eval_memory 3 min, train_loading 6 min, train_spai 15 min (and
+14 GB of memory), train_cospy 10 min, train_gpu a second without a GPU.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ from scripts._bench_models import (  # noqa: E402
     stages,
 )
 from scripts._bench_parity import measure_parity  # noqa: E402
+from scripts._bench_train import (  # noqa: E402
+    measure_train_cospy,
+    measure_train_gpu,
+    measure_train_loading,
+    measure_train_spai,
+)
 
 BARE_IMPORT = [sys.executable, "-c", "import torch, torchvision"]
 FOLDER_PICTURES = 200
@@ -131,6 +138,10 @@ SLOW: dict[str, Measure] = {
     "cospy_bench": measure_cospy_bench,
     "listing": measure_listing,
     "eval_memory": measure_eval_memory,
+    "train_loading": measure_train_loading,
+    "train_spai": measure_train_spai,
+    "train_cospy": measure_train_cospy,
+    "train_gpu": measure_train_gpu,
 }
 MEASURES = QUICK | SLOW
 

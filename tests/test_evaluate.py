@@ -270,7 +270,9 @@ class Child:
     err: Path
 
     def wait(self) -> int:
-        self.process.join(120)
+        self.process.join(60)
+        if self.process.exitcode is None:
+            self.process.kill()
         assert self.process.exitcode is not None, self.err.read_text()
         return self.process.exitcode
 
@@ -287,6 +289,8 @@ def fork(folder: Path, words: list[str], pause: float = 0.0, **environment: str)
         for handler in [*logging.getLogger().handlers]:
             logging.getLogger().removeHandler(handler)
         os.environ |= environment
+        # A fork has none of the threads that computed for this process, and would wait for them.
+        torch.set_num_threads(1)
         table.FLUSH_SECONDS = 0
         forward = Default.forward
 

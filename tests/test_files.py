@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from engine import files
-from engine.files import replacing, write_file
+from engine.files import clear_leftovers, replacing, write_file
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,34 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert path.read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_process_left_is_cleared_by_name(tmp_path: Path) -> None:
+    names = ["best.pth", "ü\n.csv"]
+    left = [".best.pth.123.part", ".ü\n.csv.7.part"]
+    kept = [
+        *("best.pth", ".best.pth.part", ".best.pth.1.part.part", "best.pth.1.part"),
+        *(".best.pth.1a.part", ".best.pth.٣.part", ".other.pth.1.part", ".a.best.pth.1.part"),
+        *(".best.pth..part", ".best_pth.1.part", ".best.pth.5.123.part"),
+    ]
+    for name in (*left, *kept):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".best.pth.9.part").mkdir()
+    clear_leftovers(tmp_path, iter(names))
+    assert {p.name for p in tmp_path.iterdir()} == {*kept, ".best.pth.9.part"}
+    clear_leftovers(tmp_path / "missing", names)
+
+
+def test_the_leftovers_are_those_of_replacing(tmp_path: Path) -> None:
+    process = os.fork()
+    if not process:
+        with replacing(tmp_path / "best.pth") as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    clear_leftovers(tmp_path, ["best.pth"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_is_on_the_disk_before_it_has_its_name(

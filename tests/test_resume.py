@@ -3,6 +3,7 @@ the same weights, averages, optimizer state, history and files, bit for bit."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import os
@@ -14,17 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
+from models import FrozenToy, Toy, ToyOptions, tiny
 from training import STEPS, Killed, Parts, at_call, at_step, kill, result, run, terminate
 
 from detectors._base import WeightsError
 from engine import checkpoint, train
-from engine._kept import CHECKPOINT, HISTORY
+from engine._kept import CHECKPOINT, HISTORY, REPORT
 from engine.config import ConfigError
 from engine.train import Interrupted, Trainer
 
 PREVIOUS = f"{CHECKPOINT}.previous"
 Result = dict[str, Any]
+
+
+def read_history(output: Path) -> list[str]:
+    """The rows of the history that is there."""
+    file = output / HISTORY
+    return file.read_text().splitlines()[1:] if file.exists() else []
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +210,7 @@ def test_other_pictures_are_refused(parts: Parts, tmp_path: Path) -> None:
     relabelled = ([swapped, *parts[0][1:]], parts[1])
     assert swapped != parts[0][0]
     for other in (fewer, relabelled):
-        with pytest.raises(ConfigError, match="was trained on other pictures"):
+        with pytest.raises(ConfigError, match="had other pictures: give the same"):
             run(tmp_path, other, resume=True, epochs=1)
 
 
@@ -218,16 +227,89 @@ def test_an_earlier_run_is_neither_mixed_nor_replaced_unasked(parts: Parts, tmp_
 # --- signals
 
 
-def test_the_second_signal_is_not_held_back() -> None:
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def test_the_second_signal_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     try:
         with train.stop_requests() as received:
             assert received == []
             terminate()
-            assert received == [signal.SIGTERM]
-            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN, "as it was before"
+            terminate()
+            assert (received, came) == ([signal.SIGTERM] * 2, []), "one request, told twice"
+            monkeypatch.setattr(train, "SAME_REQUEST_SECONDS", 0.0)
+            terminate()
+            assert came == [signal.SIGTERM]
         with train.stop_requests():
-            assert signal.getsignal(signal.SIGTERM) != signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+            terminate()
+            assert came == [signal.SIGTERM] * 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_stopped_in_a_validation(
+    parts: Parts, tmp_path: Path, uninterrupted: Result, number: int
+) -> None:
+    """That of the last epoch too; it is done again."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, Trainer, "validate", number, terminate)
+        with pytest.raises(Interrupted, match="stopped by signal 15 after saving"):
+            run(tmp_path, parts)
+    assert len(read_history(tmp_path)) == number - 1
+    run(tmp_path, parts, resume=True)
+    assert result(tmp_path) == uninterrupted
+
+
+def test_stopped_between_the_last_epoch_and_the_report(parts: Parts, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, Trainer, "_write_tables", 2, terminate)
+        with pytest.raises(Interrupted):
+            run(tmp_path, parts, report=True)
+    assert not (tmp_path / REPORT).exists()
+    run(tmp_path, parts, resume=True, report=True)
+    assert (tmp_path / REPORT / "report.html").exists()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_killed_while_the_weights_are_kept(
+    parts: Parts, tmp_path: Path, uninterrupted: Result, number: int
+) -> None:
+    """Between those of the best epoch, of this one, and the last."""
+    settings = {"save_epochs": 1, "publish": True}
+    run(tmp_path / "whole", parts, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        at_call(patch, train, "keep_weights", number, kill)
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", parts, **settings)
+    run(tmp_path / "killed", parts, resume=True, **settings)
+    assert result(tmp_path / "killed") == result(tmp_path / "whole")
+    for path in (tmp_path / "whole").glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("change", ["frozen", "compiled", "device", "precision", "tests"])
+def test_what_decides_weights_must_be_the_same(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    at_step(monkeypatch, 6, kill)
+    with pytest.raises(Killed):
+        run(tmp_path, parts, kind=FrozenToy)
+    monkeypatch.undo()
+    named = {
+        "frozen": "frozen parts", "compiled": "--compile", "device": "kind of device",
+        "precision": "precision", "tests": "--test_csv",
+    }[change]  # fmt: skip
+    original = Trainer.identity.func  # type: ignore[attr-defined]
+    monkeypatch.setattr(Trainer, "identity", property(lambda t: original(t) | {named: "another"}))
+    with pytest.raises(ConfigError, match=f"had other {named}: give the same"):
+        run(tmp_path, parts, kind=FrozenToy, resume=True)
+
+
+def test_frozen_parts_are_told_apart_by_their_weights() -> None:
+    models = [copy.deepcopy(tiny("cospy")) for _ in range(3)]
+    with torch.no_grad():
+        frozen = [p for n, p in models[2].named_parameters() if n.startswith("semantic.encoder.")]
+        frozen[3].view(-1)[0] += 1
+    first, second, third = (checkpoint.frozen_digest(model) for model in models)
+    assert first == second != third
+    assert checkpoint.frozen_digest(Toy(ToyOptions())) == ""

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from detectors._base import OptionError
-from detectors._spectral import split_frequencies
+from detectors._spectral import Dropout, split_frequencies
 from detectors.spai import (
     PATCH,
     Spai,
@@ -332,3 +332,23 @@ def test_overlay_maps_patches_back_to_the_picture() -> None:
     strip = attention_map((30_000, 2), np.array([[0, 11_200, 1.0]]), resize_to=None)
     seen = np.flatnonzero(np.isfinite(strip[0]))
     assert seen.min() / 800 * 30_000 == pytest.approx(15_000, abs=40)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_on_the_cpu_is_dropout(p: float) -> None:
+    layer, x = Dropout(p), torch.full((1001, 333), 2.0)
+    torch.manual_seed(3)
+    first = layer(x)
+    kept = first != 0
+    # Five standard deviations of so many coins.
+    assert float(kept.float().mean()) == pytest.approx(
+        1 - p, abs=5 * (p * (1 - p) / x.numel()) ** 0.5
+    )
+    assert torch.allclose(first[kept], torch.tensor(2 / (1 - p)))
+    rows = kept.float()
+    together = float((rows[:, :-1] * rows[:, 1:]).mean())
+    assert together == pytest.approx((1 - p) ** 2, abs=0.01), "neighbours are independent"
+    torch.manual_seed(3)
+    assert torch.equal(layer(x), first)
+    assert not torch.equal(layer(x), first)
+    assert torch.equal(layer.eval()(x), x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -19,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from training import Killed, Parts, at_step, config_of, kill, result, run
 
-from datasets import Record, folder
+from datasets import Label, Record, folder
 from datasets._images import Draw, Item, PictureDataset
 from detectors._base import Detector
 from engine import _kept, metrics, train
@@ -28,7 +29,7 @@ from engine._step import Batch, Outcome
 from engine.checkpoint import restore_own
 from engine.config import ConfigError
 from engine.distributed import ALONE
-from engine.embedded import Embedded, embed
+from engine.embedded import _Own, embed
 from engine.predict import Device, score
 from engine.table import read_table
 from engine.train import Trainer
@@ -112,7 +113,8 @@ def test_unreadable_pictures_have_no_embedding(own_parts: Parts) -> None:
     model = FrozenToy(ToyOptions()).eval()
     pictures = PictureDataset(own_parts[1], model.val_transform())
     found = embed(model, pictures, CPU, 3, 0, True, ALONE)
-    assert sorted(found.values) == [0, *range(2, len(own_parts[1]))]
+    assert found is not None
+    assert sorted(found.rows_of) == [0, *range(2, len(own_parts[1]))]
     assert found.errors == {1: "the file is empty"}
     assert found[Draw(1, 0)] == Item(1, None, "the file is empty")
     rows = found.rows(model, own_parts[1], CPU, "none")
@@ -250,14 +252,99 @@ def test_pictures_of_a_loss_that_is_no_number_are_named(
     monkeypatch.setattr(Toy, "loss", loss)
     with pytest.raises(ConfigError, match=r"training\.log names its pictures"):
         run(tmp_path, parts, balance=None)
-    [line] = [line for line in (tmp_path / LOG).read_text().splitlines() if "loss is nan" in line]
+    [line] = [
+        line
+        for line in (tmp_path / LOG).read_text().splitlines()
+        if "loss became nan" in line and "pictures of" in line
+    ]
     assert all(key in line for key in taken[-1])
     others = {key for keys in taken[:-1] for key in keys} - set(taken[-1])
     assert not any(key in line for key in others)
 
 
-def test_an_embedded_set_knows_its_size() -> None:
-    assert len(Embedded({0: torch.zeros(2)}, {1: "broken"})) == 2
+def test_an_embedded_set_knows_its_size_and_no_more() -> None:
+    model = FrozenToy(ToyOptions()).eval()
+    records = [Record(f"{i}", Path("nowhere"), Label.REAL) for i in range(5)]
+    found = embed(model, PictureDataset(records, model.val_transform()), CPU, 2, 0, True, ALONE)
+    assert found is not None
+    assert (len(found), len(found.values)) == (5, 0)
+    own = _Own(100)
+    own.add([3, 4], torch.ones(2, 7))
+    assert len(pickle.dumps(own.part())) < 1000, "a view would bring the whole tensor"
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of that step is still a number."""
+    calls: list[int] = []
+
+    def loss(self: Toy, batch: Tensor, labels: Tensor) -> Tensor:
+        calls.append(1)
+        good = Detector.loss(self, batch, labels)
+        # The derivative of a root at 0 is infinite.
+        return good + (self.fc.bias.sum() * 0).sqrt() if len(calls) == 6 else good
+
+    monkeypatch.setattr(Toy, "loss", loss)
+    with pytest.raises(ConfigError, match=r"the gradient became nan at epoch 2, step 2"):
+        run(tmp_path, parts, clip_norm=None)
+    monkeypatch.undo()
+    monkeypatch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
+    run(tmp_path, parts, clip_norm=None, resume=True)
+    state, _ = read_weights(tmp_path / BEST)
+    assert all(bool(value.isfinite().all()) for value in state.values())
+
+
+def test_run_json_says_what_training_started_from_and_keeps_it(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(monkeypatch, 6, kill)
+    with pytest.raises(Killed):
+        run(tmp_path, parts, origins=[{"file": "a", "sha256": "b"}])
+    monkeypatch.undo()
+    first = json.loads((tmp_path / "run.json").read_text())
+    monkeypatch.setattr(sys, "argv", ["another command"])
+    run(tmp_path, parts, resume=True)
+    second = json.loads((tmp_path / "run.json").read_text())
+    [again] = second.pop("resumed")
+    assert again["command"] == ["another command"]
+    assert second == first
+    assert first["started_from"] == [{"file": "a", "sha256": "b"}]
+
+
+def test_a_test_set_that_lacks_a_class_ends_nothing(
+    own_parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for record in own_parts[1][:2]:
+        record.path.write_bytes(b"")
+    reals = [record for record in own_parts[1] if not record.label]
+    history = run(tmp_path, own_parts, tests={"mine": reals})
+    assert len(history) == 2
+    assert all(math.isnan(row["mine AUROC"]) for row in history)
+    assert all(math.isfinite(row["AUROC"]) for row in history)
+    assert "mine needs readable pictures of both classes; found one class" in caplog.messages
+    assert caplog.messages.count("validation: 2 of 7 pictures could not be read") == 1
+
+
+def test_validation_does_not_go_by_the_logits_that_are_numbers(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Toy.forward
+
+    def forward(self: Toy, batch: Tensor) -> Tensor:
+        logits = original(self, batch)
+        return logits if self.training else torch.where(logits > logits.median(), torch.nan, logits)
+
+    monkeypatch.setattr(Toy, "forward", forward)
+    with pytest.raises(ConfigError, match=r"validation: the logits of . of 7 pictures, such as"):
+        run(tmp_path, parts)
+
+
+def test_files_of_other_names_are_not_the_runs(parts: Parts, tmp_path: Path) -> None:
+    tmp_path.joinpath("epoch_notes.pth").write_text("mine")
+    run(tmp_path, parts, epochs=1)
+    run(tmp_path, parts, epochs=1, overwrite=True)
+    assert tmp_path.joinpath("epoch_notes.pth").read_text() == "mine"
 
 
 @pytest.mark.parametrize("case", ["ends", "fails"])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +23,9 @@ from detectors._base import Detector, WeightsError, describe_options
 from detectors.cospy import CoSpy, CoSpyOptions
 from detectors.default import Default
 from detectors.ssp import Ssp
-from engine import weights
 from engine.checkpoint import save_checkpoint
 from engine.weights import (
+    FORMAT,
     Card,
     build,
     load_backbone,
@@ -29,8 +33,10 @@ from engine.weights import (
     locate,
     open_weights,
     read_weights,
+    save_published,
     save_weights,
     sha256,
+    write_pickle,
 )
 
 FILE = Path("weights.pth")
@@ -230,7 +236,7 @@ def test_broken_card(tmp_path: Path, card: str) -> None:
     from safetensors.torch import save_file
 
     path = tmp_path / "w.safetensors"
-    save_file({"a": torch.zeros(1)}, path, {"format": weights.FORMAT, "card": card})
+    save_file({"a": torch.zeros(1)}, path, {"format": FORMAT, "card": card})
     with pytest.raises(WeightsError, match="its card is broken"):
         read_weights(path)
 
@@ -370,19 +376,61 @@ def test_weights_of_a_detector_are_no_backbone(tmp_path: Path) -> None:
 # --- writing
 
 
-def test_saving_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(tmp_path / "w.safetensors")
-    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+@contextmanager
+def no_larger_than(size: int) -> Iterator[None]:
+    """In its context the system refuses to write more than so many bytes into a file, as it does
+    on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+SAVED = {"w.safetensors": lambda path: saved(path), "w.pth": lambda path: published(path)}
+
+
+def published(path: Path) -> Path:
+    save_published(path, {"model": small().state_dict()})
+    return path
+
+
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
+def test_a_full_disk_is_an_error_of_the_file_and_leaves_the_old_one(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    path = SAVED[name](tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
     old = path.read_bytes()
-
-    def full_disk(state: Any, target: Path, metadata: Any) -> None:
-        Path(target).write_bytes(b"half")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(weights, "save_file", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        saved(path)
+    with (
+        pytest.raises(OSError, match="File too large") as caught,
+        no_larger_than(int(share * len(old))),
+    ):
+        SAVED[name](path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
     assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_folder_in_the_place_of_a_file_is_an_error_that_names_it(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(OSError, match="directory") as caught:
+        SAVED[name](tmp_path / name)
+    assert caught.value.filename == str(tmp_path / name)
+
+
+def test_what_is_no_fault_of_the_disk_stays_what_it_is(tmp_path: Path) -> None:
+    class Broken:
+        def __reduce__(self) -> str:
+            raise RuntimeError("not to be pickled")
+
+    with pytest.raises(RuntimeError, match="not to be pickled"):
+        write_pickle(tmp_path / "w.part", {"a": Broken()})
 
 
 def test_saved_weights_can_be_read_by_everybody(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ def run(
     board: bool = False,
     curves: bool = False,
     world: World = ALONE,
+    tests: dict[str, list[Record]] | None = None,
+    origins: Sequence[dict[str, str]] = (),
     **changes: Any,
 ) -> list[dict[str, float]]:
     """Trains as the command line does, from the seed on; without TensorBoard unless `board`."""
@@ -65,7 +67,7 @@ def run(
             patch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
         return train.start(
             model, settings, *parts, cpu, output, workers, "as given", resume, overwrite,
-            world=world,
+            tests=tests, world=world, origins=origins,
         )  # fmt: skip
 
 
