@@ -38,8 +38,10 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
 def tiny(name: str) -> Detector:
     """A registered detector's tiny variant, randomised, in evaluation mode. Do not change it."""
     kind = detectors.load(name)
-    model = kind(kind.tiny())
-    randomise(model)
+    # Whoever asks first: its weights must not be those of inference mode, which are for good.
+    with torch.inference_mode(False):
+        model = kind(kind.tiny())
+        randomise(model)
     return model.eval()
 
 
