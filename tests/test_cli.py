@@ -610,6 +610,7 @@ def many(tree: Path, pictures: list[Path]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(weights: Path, many: Path) -> None:
     process = start("--weights", weights, "--input", many, "--workers", 0)
     assert process.stdout

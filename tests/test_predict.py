@@ -61,7 +61,14 @@ def close(first: list[ScoreRow], second: list[ScoreRow]) -> None:
 # --- a score depends on nothing but the picture
 
 
-@pytest.mark.parametrize("name", detectors.available())
+@pytest.mark.parametrize(
+    "name",
+    # The ensemble is of the others.
+    [
+        pytest.param(n, marks=pytest.mark.slow if n == "ensemble" else [])
+        for n in detectors.available()
+    ],
+)
 def test_scores_do_not_depend_on_order_or_workers(name: str, records: list[Record]) -> None:
     model = tiny(name)
     expected = rows_of(model, records)
@@ -98,6 +105,7 @@ def test_scoring_draws_from_no_global_generator(toy: Toy, records: list[Record])
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
 def test_memory_of_freed_tensors_serves_the_next_ones() -> None:
     """Pages that the system has to hand over while 64 MB are filled and freed ten times."""

@@ -117,6 +117,7 @@ def test_stopped_by_a_signal_at_every_step(
     assert result(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_killed_for_good_in_another_process(
     parts: Parts, tmp_path: Path, uninterrupted: Result
 ) -> None:

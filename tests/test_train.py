@@ -192,7 +192,14 @@ def tiny_run(name: str, own: Any = None, **options: Any) -> tuple[Config, Detect
     return settings, kind(settings.options)
 
 
-@pytest.mark.parametrize("name", detectors.available())
+@pytest.mark.parametrize(
+    "name",
+    # The ensemble is of the others.
+    [
+        pytest.param(n, marks=pytest.mark.slow if n == "ensemble" else [])
+        for n in detectors.available()
+    ],
+)
 def test_every_detector_trains_and_its_weights_load(
     name: str,
     parts: Parts,
