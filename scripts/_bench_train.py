@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from datasets import Label, Record
 from datasets._images import Draw, PictureDataset
 from detectors._base import Detector
-from engine import train
+from engine import _trainer
+from engine._trainer import Trainer, training_device
 from engine.config import Config
 from engine.predict import as_list, leave_signals
 
@@ -99,8 +100,8 @@ def waiting(recipe: Recipe, records: list[Record], size: int, output: Path) -> f
     config = Config(found.detector, found.options, options)
     taken, device = records[: size * WAITED_STEPS], torch.device("cpu")
     output.mkdir()
-    trainer = train.Trainer(recipe.model(), config, taken, records[:2], device, output, workers=1)
-    handler, logger, level = Waits(), train.log, train.log.level
+    trainer = Trainer(recipe.model(), config, taken, records[:2], device, output, workers=1)
+    handler, logger, level = Waits(), _trainer.log, _trainer.log.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -181,7 +182,7 @@ def measure_train_cospy(folder: Path) -> Iterator[Figure]:
 def _gpu_row(name: str, folder: Path) -> Figure:
     """A recipe's step at the published batch on the first GPU."""
     recipe = RECIPES[name]
-    precision = train.training_device(torch.device("cuda"), None).precision
+    precision = training_device(torch.device("cuda"), None).precision
     result = folder / "result.json"
     ours = timed(name, precision, "cuda", recipe.batch, GPU_STEPS, result).timing
     rate = recipe.batch / ours.seconds

@@ -12,7 +12,7 @@ from training import Killed, Parts, at_step, kill, plain
 
 import detectors
 from detectors._base import Detector
-from engine import _kept, config, train
+from engine import _kept, _trainer, config, train
 from engine._kept import HISTORY
 from engine.config import CONFIGS, Config
 from engine.weights import BEST, read_weights
@@ -29,7 +29,7 @@ SHORT: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
-    monkeypatch.setattr(train, "_tensorboard", lambda output, epoch: None)
+    monkeypatch.setattr(_trainer, "_tensorboard", lambda output, epoch: None)
 
 
 def recipe(stem: str, **changes: Any) -> tuple[Config, Detector]:

@@ -21,7 +21,7 @@ from models import FrozenToy, Toy, ToyOptions, tiny
 from training import STEPS, Killed, Parts, at_call, at_step, kill, result, run, terminate
 
 from detectors._base import WeightsError
-from engine import checkpoint, train
+from engine import _signals, _trainer, checkpoint
 from engine._kept import CHECKPOINT, HISTORY, REPORT
 from engine.config import ConfigError
 from engine.train import Interrupted, Trainer
@@ -232,15 +232,15 @@ def test_the_second_signal_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> 
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     try:
-        with train.stop_requests() as received:
+        with _signals.stop_requests() as received:
             assert received == []
             terminate()
             terminate()
             assert (received, came) == ([signal.SIGTERM] * 2, []), "one request, told twice"
-            monkeypatch.setattr(train, "SAME_REQUEST_SECONDS", 0.0)
+            monkeypatch.setattr(_signals, "SAME_REQUEST_SECONDS", 0.0)
             terminate()
             assert came == [signal.SIGTERM]
-        with train.stop_requests():
+        with _signals.stop_requests():
             terminate()
             assert came == [signal.SIGTERM] * 2
     finally:
@@ -279,7 +279,7 @@ def test_killed_while_the_weights_are_kept(
     settings = {"save_epochs": 1, "publish": True}
     run(tmp_path / "whole", parts, **settings)
     with pytest.MonkeyPatch.context() as patch:
-        at_call(patch, train, "keep_weights", number, kill)
+        at_call(patch, _trainer, "keep_weights", number, kill)
         with pytest.raises(Killed):
             run(tmp_path / "killed", parts, **settings)
     run(tmp_path / "killed", parts, resume=True, **settings)

@@ -30,6 +30,7 @@ from engine.config import Config, ConfigError, TrainOptions
 from engine.listing import hold_out
 from engine.predict import Device, score
 from engine.run import LOCK, RUN
+from engine.schedule import lr_at
 from engine.train import Trainer
 from engine.weights import BEST, build, open_weights, read_weights
 
@@ -351,7 +352,7 @@ def test_the_rate_of_every_step_is_the_schedules(
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     run(tmp_path, parts)
     options = config_of().train
-    expected = [train.lr_at(options, number, 4) for number in range(STEPS)]
+    expected = [lr_at(options, number, 4) for number in range(STEPS)]
     assert used == [(rate, 2 * rate) for rate in expected]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datasets import Record
 from detectors._base import Detector
-from engine import _kept, train
+from engine import _kept, _trainer, train
 from engine._kept import CHECKPOINT, HISTORY
 from engine.checkpoint import read_checkpoint
 from engine.config import Config, ScoreOptions, TrainOptions
@@ -62,7 +62,7 @@ def run(
     model = kind(settings.options)
     with pytest.MonkeyPatch.context() as patch:
         if not board:
-            patch.setattr(train, "_tensorboard", lambda output, epoch: None)
+            patch.setattr(_trainer, "_tensorboard", lambda output, epoch: None)
         if not curves:
             patch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
         return train.start(

@@ -1,0 +1,43 @@
+"""Requests to stop, heeded when nothing is lost."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SAME_REQUEST_SECONDS = 2.0
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved its state."""
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, to be heeded when nothing is lost. A second one kills, unless it
+    follows at once: torchrun passes on what a batch system sends to all processes anyway."""
+    received: list[int] = []
+    previous: dict[int, Any] = {}
+    first = math.inf
+
+    def note(number: int, _: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        first = min(first, now)
+        received.append(number)
+        if now - first >= SAME_REQUEST_SECONDS:
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
+
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        previous[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,472 @@
+"""The training loop: one for every detector. Recipes are configurations."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datasets import Record
+from datasets._images import PictureDataset
+from detectors._base import Detector
+
+from . import degrade, evaluate, metrics
+from ._feed import Feed
+from ._kept import (
+    BAD_FILES,
+    BOARD,
+    CHECKPOINT,
+    EPOCH,
+    FINAL,
+    LOG,
+    REPORT,
+    VALIDATED,
+    best_row,
+    goodness,
+    keep_weights,
+    shown,
+    write_bad,
+    write_history,
+)
+from ._plots_training import VAL_LOSS
+from ._signals import Interrupted, stop_requests
+from ._step import Batch, Outcome, Stepper
+from .checkpoint import (
+    Averaged,
+    anchored,
+    differing,
+    frozen_digest,
+    own_state,
+    random_states,
+    read_checkpoint,
+    restore_own,
+    restore_random_states,
+    save_checkpoint,
+)
+from .config import Config, ConfigError
+from .distributed import ALONE, World
+from .embedded import Embedded, embed
+from .listing import listing_digest
+from .predict import NOT_FINITE, Device, reuse_memory
+from .progress import Progress
+from .schedule import lr_at, steps_per_epoch
+from .table import ScoreRow
+from .weights import BEST, Loaded, read_weights, sha256
+
+# What of a configuration a resumed run may have otherwise: none of it changes a weight.
+FREE = ("save_every", "save_epochs", "publish", "max_bad", "report")
+VALIDATION = "validation"
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """Where a run stands; goes into the checkpoint as plain values."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    seen: int = 0  # pictures of the epoch, readable ones
+    loss_sum: float = 0.0  # over them
+    best: float = -math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def training_device(device: torch.device, precision: str | None) -> Device:
+    """Mixed precision on CUDA unless told otherwise: bf16 where the card has it, else fp16."""
+    if precision is None:
+        if device.type != "cuda":
+            precision = "fp32"
+        else:
+            precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("train.precision fp16: expected a GPU; use bf16 or fp32 on the CPU")
+    return Device(device, precision)
+
+
+class Trainer:
+    """One run, in one of its processes: model, optimizer, state, and the folder that the main
+    process writes to."""
+
+    def __init__(
+        self,
+        model: Detector,
+        config: Config,
+        train: Sequence[Record],
+        val: Sequence[Record],
+        device: torch.device,
+        output: Path,
+        workers: int = 0,
+        tests: Mapping[str, Sequence[Record]] | None = None,
+        world: World = ALONE,
+        compiled: bool = False,
+    ) -> None:
+        self.options = config.train
+        self.config = config
+        self.train, self.val = list(train), list(val)
+        self.tests = dict(tests or {})
+        self.output = output
+        self.workers = workers
+        self.world = world
+        self.device = training_device(device, config.train.precision)
+        self.model = model.to(device)
+        self.averaged = Averaged(self.model, self.options.ema) if self.options.ema else None
+        self.start: dict[str, Tensor] | None = None
+        if self.options.anchor:
+            self.start = {k: v.clone() for k, v in own_state(self.model).items()}
+        self.stepper = Stepper(self.model, self.options, self.device, world, compiled)
+        self.stop: list[int] = []  # the signals that came
+        self.steps = steps_per_epoch(self.train, self.options, world.size)
+        self.state = State()
+        self.val_degradation = degrade.parse(self.options.val_degrade)
+        self.feed = Feed(self.model, self.train, self.options, self.device, workers, world)
+        self.bad_written = 0
+        self._embedded_val: Embedded | None = None
+
+    def judged(self) -> Detector:
+        """The model whose validation counts and whose weights are kept: the running average if
+        there is one, drawn towards the start weights as `anchor` says; the same in all processes.
+        """
+        model: nn.Module = self.averaged.model if self.averaged else self.model
+        if self.start is not None:
+            model = anchored(model, self.start, self.options.anchor)
+        # Each process has batch norm statistics of its own pictures.
+        self.world.from_main(model.buffers())
+        return model.eval()  # type: ignore[return-value]
+
+    # --- checkpoints
+
+    def save(self) -> None:
+        """Writes the checkpoint that `resume` goes on from."""
+        self.feed.share_bad()
+        random = self.world.gather(random_states())
+        if not self.world.main:
+            return
+        state = {
+            "config": json.dumps(self.config.as_dict()),
+            "identity": self.identity,
+            "state": json.dumps(vars(self.state)),
+            "bad": json.dumps(self.feed.bad),
+            "model": own_state(self.model),
+            "averaged": own_state(self.averaged.model) if self.averaged else None,
+            "start": self.start,
+            **self.stepper.state(),
+            "random": random,
+        }
+        save_checkpoint(self.output / CHECKPOINT, state)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one it goes on with, beside the
+        configuration: by the words that a message names it with."""
+        return {
+            "pictures": listing_digest(self.train + self.val),
+            "number of processes": self.world.size,
+            "frozen parts": frozen_digest(self.model),
+            "kind of device": self.device.device.type,
+            "precision": self.device.precision,
+            "--compile": self.stepper.compiled,
+            "--test_csv": {name: listing_digest(part) for name, part in self.tests.items()},
+        }
+
+    def _saved(self) -> dict[str, Any] | None:
+        """The folder's checkpoint. Raises ConfigError when it is of another run."""
+        saved, note = read_checkpoint(self.output / CHECKPOINT)
+        if note:
+            log.warning("%s; going on from the one before", note)
+        if saved is None:
+            return None
+        now = json.loads(json.dumps(self.config.as_dict()))
+        keys = differing(json.loads(saved["config"]), now)
+        if keys := [key for key in keys if key not in (f"train.{name}" for name in FREE)]:
+            raise ConfigError(f"--resume: the run in {self.output} had other {', '.join(keys)}")
+        now = self.identity
+        if others := [name for name, value in now.items() if saved["identity"][name] != value]:
+            raise ConfigError(
+                f"--resume: the run in {self.output} had other {', '.join(others)}: give the same, "
+                "or use --overwrite or another --output"
+            )
+        return saved
+
+    def resume(self) -> bool:
+        """Goes on from the folder's checkpoint; False when there is none yet.
+
+        Raises:
+            ConfigError: it was made with another configuration, of other data, or otherwise.
+        """
+        saved = self.world.shared(self._saved)
+        if saved is None:
+            return False
+        self.state = State(**json.loads(saved["state"]))
+        self.feed.bad = json.loads(saved["bad"])
+        restore_own(self.model, saved["model"])
+        if self.averaged:
+            restore_own(self.averaged.model, saved["averaged"])
+        self.start = saved["start"]
+        self.stepper.restore(saved)
+        restore_random_states(saved["random"][self.world.rank])
+        return True
+
+    # --- one epoch
+
+    def _set_train_mode(self) -> None:
+        self.model.train()
+        if self.options.freeze_batchnorm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _step(self, batches: Sequence[Batch], global_step: int) -> Outcome:
+        """One optimizer step."""
+        rate = lr_at(self.options, global_step, self.steps)
+        outcome = self.stepper.step(batches, rate)
+        if outcome.trouble:
+            self._refuse(outcome)
+        if outcome.pictures and self.averaged:
+            self.averaged.update(self.model, global_step)
+        return outcome
+
+    def _refuse(self, outcome: Outcome) -> None:
+        """Raises ConfigError for a loss or gradient that is no number. The weights are as before
+        the step."""
+        keys = [key for part in self.world.gather(outcome.suspects) for key in part]
+        log.error("pictures of the step whose %s: %s", outcome.trouble, ", ".join(keys))
+        saved = self.output / CHECKPOINT
+        raise ConfigError(
+            f"the {outcome.trouble} at epoch {self.state.epoch + 1}, step {self.state.step + 1}: "
+            f"lower train.lr, or use --precision fp32; {LOG} names its pictures"
+            + (f" (the state before is in {saved})" if saved.exists() else "")
+        )
+
+    def _refuse_bad(self) -> None:
+        """Raises ConfigError for too many unreadable pictures."""
+        self.feed.share_bad()
+        bad = self.feed.bad
+        if self.world.main:
+            write_bad(self.output, bad)
+        raise ConfigError(
+            f"{len(bad)} of {len(self.train)} training pictures "
+            f"({100 * len(bad) / len(self.train):.1f} %) could not be read, "
+            f"{self.output / BAD_FILES} names them: expected at most {100 * self.options.max_bad:g}"
+            " %; repair them, or allow more by --set train.max_bad=SHARE"
+        )
+
+    def _train_epoch(self) -> None:
+        self.feed.prepare(self.config.score.batch_size, self._heed_signals)
+        self._set_train_mode()
+        pictures = self.options.batch_size * self.options.accumulate * self.world.size
+        total, done = self.steps * pictures, self.state.step * pictures
+        what = f"epoch {self.state.epoch + 1}/{self.options.epochs}"
+        begun = time.monotonic()
+        steps = self.feed.epoch(self.state.epoch, self.steps, self.state.step)
+        with Progress(total, what, done, shown=self.world.main) as progress:
+            for batches in steps:
+                outcome = self._step(batches, self.state.epoch * self.steps + self.state.step)
+                self.state.loss_sum += outcome.loss * outcome.pictures
+                self.state.seen += outcome.pictures
+                self.state.step += 1
+                progress.advance(pictures, **self._shown())
+                self._after_step()
+        spent = time.monotonic() - begun
+        share = 100 * self.feed.waited / max(spent, 1e-9)
+        log.info("%s: %.0f s, %.0f %% of them waiting for pictures", what, spent, share)
+
+    def _shown(self) -> dict[str, str]:
+        """What stands behind the progress bar."""
+        rate = self.stepper.optimizer.param_groups[0]["lr"]
+        mean = self.state.loss_sum / max(1, self.state.seen)
+        bad = len(self.feed.bad) + len(self.feed.new_bad)
+        told = {"loss": f"{mean:.4f}", "lr": f"{rate:.1e}"}
+        return {**told, "unreadable": str(bad)} if bad else told
+
+    def _after_step(self) -> None:
+        """Ends or saves the run, where there is reason to, in all processes alike."""
+        if self.feed.too_many_bad():
+            self._refuse_bad()
+        self._heed_signals()
+        if (every := self.options.save_every) and self.state.step % every == 0:
+            self.save()
+
+    def _heed_signals(self) -> None:
+        """Ends the run in all processes when a signal came to one, with its state saved: within an
+        epoch, or before a validation, which is done again."""
+        [stops] = self.world.total([len(self.stop)])
+        if stops:
+            self.save()
+            number = self.stop[0] if self.stop else int(signal.SIGTERM)
+            raise Interrupted(f"stopped by signal {number} after saving {self.output}")
+
+    # --- validation and the whole run
+
+    def _rows(self, model: Detector, records: Sequence[Record], validation: bool) -> list[ScoreRow]:
+        """Rows of records by a model, in the main process; an empty list in the others."""
+        if validation and model.embeds:
+            if self._embedded_val is None:
+                transform, seed = model.val_transform(), self.config.score.seed
+                pictures = PictureDataset(records, transform, self.val_degradation, seed)
+                size = self.config.score.batch_size
+                self._embedded_val = embed(
+                    model, pictures, self.device, size, self.workers, True, self.world,
+                    self._heed_signals,
+                )  # fmt: skip
+            if self._embedded_val is None:  # the main process has it
+                return []
+            return self._embedded_val.rows(model, records, self.device, self.options.val_degrade)
+        degradation = self.options.val_degrade if validation else degrade.NONE
+        scorer = evaluate.Scorer(
+            model, self.device, self.config, self.workers, validation=validation
+        )
+        rows: list[ScoreRow] = []
+        everything = range(len(records))
+        turns = evaluate.score_share(
+            self.world, scorer, records, everything, degradation, self._heed_signals
+        )
+        with Progress(len(records), "validation", shown=self.world.main) as progress:
+            for batch in turns:
+                rows += batch
+                progress.advance(len(batch))
+        return rows
+
+    def _measured(self, model: Detector, name: str, records: Sequence[Record]) -> dict[str, float]:
+        """`validate` on any records; of those of a test, NaN where they lack a class."""
+        rows = self._rows(model, records, name == VALIDATION)
+
+        def measure() -> dict[str, float]:
+            self._check_rows(name, rows)
+            found = metrics.evaluate_rows(rows, threshold=0.5, resamples=1)
+            if found.n_real and found.n_synthetic:
+                values = {key: found.estimates[key].value for key in VALIDATED}
+                return {VAL_LOSS: found.estimates[metrics.LOG_LOSS].value, **values}
+            text = f"{name} needs readable pictures of both classes; found one class"
+            if name == VALIDATION:
+                raise ConfigError(text)
+            log.warning("%s", text)
+            return dict.fromkeys((VAL_LOSS, *VALIDATED), math.nan)
+
+        return self.world.shared(measure)
+
+    def _check_rows(self, name: str, rows: Sequence[ScoreRow]) -> None:
+        """Says once how many pictures could not be read. Raises ConfigError for a logit that is no
+        number: to go by the rest would flatter the network."""
+        if wrong := [row.key for row in rows if row.error == NOT_FINITE]:
+            raise ConfigError(
+                f"{name}: the logits of {len(wrong)} of {len(rows)} pictures, such as {wrong[0]}, "
+                "are no numbers: lower train.lr, or use --precision fp32"
+            )
+        unreadable = sum(bool(row.error) for row in rows)
+        if unreadable and not self.state.history:
+            log.warning("%s: %d of %d pictures could not be read", name, unreadable, len(rows))
+
+    def validate(self, model: Detector) -> dict[str, float]:
+        """Loss, AP, AUROC, accuracy and balanced accuracy of a model on the validation pictures."""
+        return self._measured(model, VALIDATION, self.val)
+
+    def _finish_epoch(self, board: Any) -> None:
+        judged = self.judged()
+        values = self.validate(judged)
+        for name, records in self.tests.items():
+            tested = self._measured(judged, name, records)
+            values |= {f"{name} {key}": value for key, value in tested.items()}
+        number = self.state.epoch + 1
+        rate = lr_at(self.options, number * self.steps - 1, self.steps)
+        loss = self.state.loss_sum / max(1, self.state.seen)
+        row = {"epoch": number, "loss": loss, "lr": rate, **values}
+        self.state.history.append(row)
+        log.info(
+            "epoch %d/%d: loss %.4f, lr %.2e, validation %s",
+            number, self.options.epochs, loss, rate, shown(values),
+        )  # fmt: skip
+        if board is not None:
+            for name, value in row.items():
+                if name != "epoch":
+                    board.add_scalar(name, value, number)
+            board.flush()
+        self._keep(judged, row)
+        self.state.epoch, self.state.step = number, 0
+        self.state.seen, self.state.loss_sum = 0, 0.0
+        self._write_tables()
+        self.save()
+
+    def _keep(self, judged: Detector, row: dict[str, float]) -> None:
+        """Writes the weights of an epoch under the names that they deserve."""
+        names = []
+        # Ties go to the later epoch, as in CO-SPY's training script.
+        if (found := goodness(row, self.options.select)) >= self.state.best:
+            self.state.best = found
+            names.append(BEST)
+        # Counted from 0, as in the published programs.
+        if (every := self.options.save_epochs) and self.state.epoch % every == 0:
+            names.append(EPOCH.format(self.state.epoch))
+        if self.state.epoch + 1 == self.options.epochs:
+            names.append(FINAL)
+        if self.world.main:
+            for name in names:
+                keep_weights(self.output / name, judged, self.config, row)
+
+    def _write_tables(self) -> None:
+        self.feed.share_bad()
+        if self.world.main:
+            history = self.state.history
+            best = best_row(history, self.options.select)
+            write_history(self.output, history, best, self.model.title)
+            if len(self.feed.bad) != self.bad_written:
+                write_bad(self.output, self.feed.bad)
+                self.bad_written = len(self.feed.bad)
+
+    def run(self) -> list[dict[str, float]]:
+        """Trains until the last epoch. Returns the history, a dict per epoch.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state is saved.
+            ConfigError: the loss is no longer finite, or too many pictures cannot be read.
+        """
+        if self.device.device.type == "cpu":
+            reuse_memory()
+        board = _tensorboard(self.output, self.state.epoch + 1) if self.world.main else None
+        try:
+            with stop_requests() as self.stop:
+                while self.state.epoch < self.options.epochs:
+                    self._train_epoch()
+                    self._finish_epoch(board)
+                    self._heed_signals()
+        finally:
+            self.feed.close()
+            if board is not None:
+                board.close()
+        return self.state.history
+
+    def report(self) -> None:
+        """Evaluates the kept weights on the validation pictures, seen as in scoring."""
+        path = self.output / BEST
+        state = self.world.shared(lambda: read_weights(path)[0])
+        digest = self.world.shared(lambda: sha256(path))
+        restore_own(self.model, state)
+        loaded = Loaded(self.model.eval(), self.config.detector, path, digest, 0.5, None)
+        request = evaluate.Request(
+            output=self.output / REPORT,
+            title=f"{self.model.title}, validation pictures of its training",
+            threshold=loaded.threshold,
+            cache="none",
+            workers=self.workers,
+            overwrite=True,
+        )
+        evaluate.run(request, self.val, loaded, self.device, self.config, self.world)
+
+
+def _tensorboard(output: Path, epoch: int) -> Any:
+    """TensorBoard's writer when it is installed, else None. What an interrupted run wrote about
+    `epoch` (1-based) and later ones is dropped."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(output / BOARD), purge_step=epoch)
