@@ -65,7 +65,6 @@ from .weights import BEST, Loaded, read_weights, sha256
 
 # What of a configuration a resumed run may have otherwise: none of it changes a weight.
 FREE = ("save_every", "save_epochs", "publish", "max_bad", "report")
-VALIDATION = "validation"
 log = logging.getLogger(__name__)
 
 
@@ -130,6 +129,7 @@ class Trainer:
         self.val_degradation = degrade.parse(self.options.val_degrade)
         self.feed = Feed(self.model, self.train, self.options, self.device, workers, world)
         self.bad_written = 0
+        self._encoded = False  # what the main process then has
         self._embedded_val: Embedded | None = None
 
     def judged(self) -> Detector:
@@ -310,7 +310,8 @@ class Trainer:
     def _rows(self, model: Detector, records: Sequence[Record], validation: bool) -> list[ScoreRow]:
         """Rows of records by a model, in the main process; an empty list in the others."""
         if validation and model.embeds:
-            if self._embedded_val is None:
+            if not self._encoded:
+                self._encoded = True
                 transform, seed = model.val_transform(), self.config.score.seed
                 pictures = PictureDataset(records, transform, self.val_degradation, seed)
                 size = self.config.score.batch_size
@@ -318,7 +319,7 @@ class Trainer:
                     model, pictures, self.device, size, self.workers, True, self.world,
                     self._heed_signals,
                 )  # fmt: skip
-            if self._embedded_val is None:  # the main process has it
+            if self._embedded_val is None:
                 return []
             return self._embedded_val.rows(model, records, self.device, self.options.val_degrade)
         degradation = self.options.val_degrade if validation else degrade.NONE
@@ -336,9 +337,12 @@ class Trainer:
                 progress.advance(len(batch))
         return rows
 
-    def _measured(self, model: Detector, name: str, records: Sequence[Record]) -> dict[str, float]:
-        """`validate` on any records; of those of a test, NaN where they lack a class."""
-        rows = self._rows(model, records, name == VALIDATION)
+    def _measured(
+        self, model: Detector, records: Sequence[Record], test: str | None = None
+    ) -> dict[str, float]:
+        """`validate` on any records; on a test of that name NaN where they lack a class."""
+        rows = self._rows(model, records, test is None)
+        name = test or "validation"
 
         def measure() -> dict[str, float]:
             self._check_rows(name, rows)
@@ -347,7 +351,7 @@ class Trainer:
                 values = {key: found.estimates[key].value for key in VALIDATED}
                 return {VAL_LOSS: found.estimates[metrics.LOG_LOSS].value, **values}
             text = f"{name} needs readable pictures of both classes; found one class"
-            if name == VALIDATION:
+            if test is None:
                 raise ConfigError(text)
             log.warning("%s", text)
             return dict.fromkeys((VAL_LOSS, *VALIDATED), math.nan)
@@ -368,13 +372,13 @@ class Trainer:
 
     def validate(self, model: Detector) -> dict[str, float]:
         """Loss, AP, AUROC, accuracy and balanced accuracy of a model on the validation pictures."""
-        return self._measured(model, VALIDATION, self.val)
+        return self._measured(model, self.val)
 
     def _finish_epoch(self, board: Any) -> None:
         judged = self.judged()
         values = self.validate(judged)
         for name, records in self.tests.items():
-            tested = self._measured(judged, name, records)
+            tested = self._measured(judged, records, name)
             values |= {f"{name} {key}": value for key, value in tested.items()}
         number = self.state.epoch + 1
         rate = lr_at(self.options, number * self.steps - 1, self.steps)

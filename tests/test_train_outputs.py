@@ -318,12 +318,14 @@ def test_a_test_set_that_lacks_a_class_ends_nothing(
     for record in own_parts[1][:2]:
         record.path.write_bytes(b"")
     reals = [record for record in own_parts[1] if not record.label]
-    history = run(tmp_path, own_parts, tests={"mine": reals})
+    history = run(tmp_path, own_parts, tests={"mine": reals, "validation": own_parts[1]})
     assert len(history) == 2
     assert all(math.isnan(row["mine AUROC"]) for row in history)
     assert all(math.isfinite(row["AUROC"]) for row in history)
     assert "mine needs readable pictures of both classes; found one class" in caplog.messages
-    assert caplog.messages.count("validation: 2 of 7 pictures could not be read") == 1
+    said = "validation: 2 of 7 pictures could not be read"
+    assert caplog.messages.count(said) == 2, "once, and once of the test of that name"
+    assert all(row["validation AUROC"] == pytest.approx(row["AUROC"]) for row in history)
 
 
 def test_validation_does_not_go_by_the_logits_that_are_numbers(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import Toy, ToyOptions
+from models import FrozenToy, Toy, ToyOptions
 from torch import Tensor
 from training import Killed, Parts, at_step, kill, plain, result, run, terminate
 
@@ -97,6 +97,38 @@ def test_two_processes_are_one_with_a_double_batch(
     parts: Parts, tmp_path: Path, clip_norm: float | None
 ) -> None:
     settings = SIMPLE | {"clip_norm": clip_norm}
+    run(tmp_path / "one", parts, kind=Plain, batch_size=8, **settings)
+
+    def work(world: distributed.World) -> None:
+        run(tmp_path / "two", parts, kind=Plain, world=world, batch_size=4, **settings)
+
+    assert together(work, tmp_path) == ["", ""]
+    assert_alike(tmp_path / "one", tmp_path / "two")
+
+
+class PlainFrozen(FrozenToy):
+    """All but the classifier is frozen, and nothing is drawn."""
+
+    def __init__(self, options: ToyOptions) -> None:
+        super().__init__(ToyOptions(dropout=0.0))
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_two_processes_encode_once_what_one_does(
+    parts: Parts, tmp_path: Path, augment: bool
+) -> None:
+    settings = SIMPLE | {"augment": augment, "epochs": 3}
+    run(tmp_path / "one", parts, kind=PlainFrozen, batch_size=8, **settings)
+
+    def work(world: distributed.World) -> None:
+        run(tmp_path / "two", parts, kind=PlainFrozen, world=world, batch_size=4, **settings)
+
+    assert together(work, tmp_path) == ["", ""]
+    assert_alike(tmp_path / "one", tmp_path / "two")
+
+
+def test_averages_of_two_processes_are_those_of_one(parts: Parts, tmp_path: Path) -> None:
+    settings = SIMPLE | {"ema": 0.9, "anchor": 0.2}
     run(tmp_path / "one", parts, kind=Plain, batch_size=8, **settings)
 
     def work(world: distributed.World) -> None:
