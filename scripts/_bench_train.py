@@ -32,7 +32,7 @@ LOADED, LOADED_BATCH = 192, 32  # pictures
 WAITED_STEPS = 4
 # Pictures of a step, few enough for a CPU.
 WAITED = {"ssp": 16, "artifact": 2, "semantic": 2, "spai": 2}
-SPAI_BATCH, COSPY_BATCH, ROUNDS, TIMED_STEPS = 8, 8, 3, 2
+SPAI_BATCH, COSPY_BATCH = 8, 8
 GPU_STEPS = 10
 SAME_LOSS = 0.02
 OUT_OF_MEMORY = "OutOfMemoryError"
@@ -144,14 +144,16 @@ def timed(name: str, way: str, device: str, size: int, steps: int, result: Path)
     return Timed(Timing(**json.loads(result.read_text(encoding="utf-8"))), cost)
 
 
-def _against_plain(name: str, size: int, limit: float, folder: Path) -> Iterator[Figure]:
+def _against_plain(
+    name: str, size: int, limit: float, folder: Path, rounds: int, steps: int
+) -> Iterator[Figure]:
     """Rows of the product's step in bf16 against the published way, on the CPU. The ways take
     turns, so that what else the machine does falls on both."""
     ways = (PLAIN, "bf16")
     found: dict[str, list[Timed]] = {way: [] for way in ways}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for way in ways:
-            found[way].append(timed(name, way, "cpu", size, TIMED_STEPS, folder / "result.json"))
+            found[way].append(timed(name, way, "cpu", size, steps, folder / "result.json"))
     runs = [found[way] for way in ways]
     seconds = [min(each.timing.seconds for each in some) for some in runs]
     processor = [min(each.timing.processor for each in some) for some in runs]
@@ -171,12 +173,12 @@ def _against_plain(name: str, size: int, limit: float, folder: Path) -> Iterator
 
 def measure_train_spai(folder: Path) -> Iterator[Figure]:
     """Four views in turn, three ViT passes in turn, in fp32, against ours in bf16."""
-    return _against_plain("spai", SPAI_BATCH, 2.5, folder)
+    return _against_plain("spai", SPAI_BATCH, 2.5, folder, rounds=2, steps=1)
 
 
 def measure_train_cospy(folder: Path) -> Iterator[Figure]:
     """The semantic branch: all in fp32 beside its text tower, against ours in bf16."""
-    return _against_plain("semantic", COSPY_BATCH, 1.8, folder)
+    return _against_plain("semantic", COSPY_BATCH, 1.8, folder, rounds=3, steps=2)
 
 
 def _gpu_row(name: str, folder: Path) -> Figure:
