@@ -622,6 +622,7 @@ def test_a_reader_that_goes_away_is_no_error(weights: Path, many: Path) -> None:
     assert err == ""
 
 
+@pytest.mark.slow
 def test_an_interrupted_process_keeps_what_it_has_scored(
     weights: Path, many: Path, tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ def test_every_detector_of_one_network_or_more_is_exported_here() -> None:
     assert {*NAMES, "ensemble"} == set(detectors.available())
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_probabilities_are_pytorchs(made: Callable[[str], Path], name: str, count: int) -> None:
     model, loaded = model_of(name), load(made(name))
