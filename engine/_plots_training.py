@@ -71,7 +71,7 @@ def _losses(axes: Axes, history: History, sets: Sequence[str]) -> None:
 
 
 def _metrics(axes: Axes, history: History, sets: Sequence[str]) -> None:
-    for metric, colour in zip(SHOWN, COLOURS, strict=False):
+    for metric, colour in zip(SHOWN, COLOURS[: len(SHOWN)], strict=True):
         _draw(axes, history, metric, 100, colour, metric_name(metric), None)
         for place, name in enumerate(sets):
             _draw(axes, history, f"{name} {metric}", 100, colour, "", place)

@@ -92,20 +92,6 @@ def assert_alike(one: Path, two: Path) -> None:
             assert [float(v) for v in second] == wanted
 
 
-@pytest.mark.parametrize("clip_norm", [None, 0.05])
-def test_two_processes_are_one_with_a_double_batch(
-    parts: Parts, tmp_path: Path, clip_norm: float | None
-) -> None:
-    settings = SIMPLE | {"clip_norm": clip_norm}
-    run(tmp_path / "one", parts, kind=Plain, batch_size=8, **settings)
-
-    def work(world: distributed.World) -> None:
-        run(tmp_path / "two", parts, kind=Plain, world=world, batch_size=4, **settings)
-
-    assert together(work, tmp_path) == ["", ""]
-    assert_alike(tmp_path / "one", tmp_path / "two")
-
-
 class PlainFrozen(FrozenToy):
     """All but the classifier is frozen, and nothing is drawn."""
 
@@ -113,26 +99,25 @@ class PlainFrozen(FrozenToy):
         super().__init__(ToyOptions(dropout=0.0))
 
 
-@pytest.mark.parametrize("augment", [True, False])
-def test_two_processes_encode_once_what_one_does(
-    parts: Parts, tmp_path: Path, augment: bool
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (Plain, {"clip_norm": None}),
+        (Plain, {"clip_norm": 0.05}),
+        (Plain, {"ema": 0.9, "anchor": 0.2}),
+        # What a frozen part gives is computed once, and shared.
+        (PlainFrozen, {"augment": True, "epochs": 3}),
+        (PlainFrozen, {"augment": False, "epochs": 3}),
+    ],
+)
+def test_two_processes_are_one_with_a_double_batch(
+    parts: Parts, tmp_path: Path, kind: type[Toy], changes: dict[str, Any]
 ) -> None:
-    settings = SIMPLE | {"augment": augment, "epochs": 3}
-    run(tmp_path / "one", parts, kind=PlainFrozen, batch_size=8, **settings)
+    settings = SIMPLE | changes
+    run(tmp_path / "one", parts, kind=kind, batch_size=8, **settings)
 
     def work(world: distributed.World) -> None:
-        run(tmp_path / "two", parts, kind=PlainFrozen, world=world, batch_size=4, **settings)
-
-    assert together(work, tmp_path) == ["", ""]
-    assert_alike(tmp_path / "one", tmp_path / "two")
-
-
-def test_averages_of_two_processes_are_those_of_one(parts: Parts, tmp_path: Path) -> None:
-    settings = SIMPLE | {"ema": 0.9, "anchor": 0.2}
-    run(tmp_path / "one", parts, kind=Plain, batch_size=8, **settings)
-
-    def work(world: distributed.World) -> None:
-        run(tmp_path / "two", parts, kind=Plain, world=world, batch_size=4, **settings)
+        run(tmp_path / "two", parts, kind=kind, world=world, batch_size=4, **settings)
 
     assert together(work, tmp_path) == ["", ""]
     assert_alike(tmp_path / "one", tmp_path / "two")
