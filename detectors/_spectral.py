@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -137,6 +136,38 @@ class OriginalFeatures(nn.Module):
         return self.proj2(weighted.sum(dim=1))
 
 
+def token_statistics(views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(3, B, N, D) views of N tokens -> (B, N, 3, 3) inner products between the views, and over the
+    tokens of the first view (B, D) mean and (B, D) norm of the deviations from it."""
+    tokens = views.permute(1, 2, 0, 3)
+    mean = views[0].mean(dim=1)
+    spread = torch.linalg.vector_norm(views[0] - mean[:, None], dim=1)
+    return tokens @ tokens.mT, mean, spread
+
+
+class TokenStatistics(torch.autograd.Function):
+    """`token_statistics` with its derivative: autograd's own takes longer, in ten temporaries as
+    large as the views."""
+
+    @staticmethod
+    def forward(ctx: Any, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        products, mean, spread = token_statistics(views)
+        ctx.save_for_backward(views, mean, spread)
+        return products, mean, spread
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, products: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        """Gradients of the three -> gradient of the views."""
+        views, centre, norm = ctx.saved_tensors
+        tokens = views.permute(1, 2, 0, 3)
+        found = ((products + products.mT) @ tokens).permute(2, 0, 1, 3)
+        scale = torch.where(norm > 0, spread / norm, 0)[:, None]
+        found[0].addcmul_(views[0], scale)
+        found[0].add_(mean[:, None] / views.shape[2] - centre[:, None] * scale)
+        return found
+
+
 class Restoration(nn.Module):
     """The spectral restoration estimator: statistics of every block's features -> patch vector."""
 
@@ -161,12 +192,15 @@ class Restoration(nn.Module):
         projected = self.projectors[index](tokens)
         with in_float32(projected):
             views = projected.unflatten(0, (3, -1))
-            original, low, high = F.normalize(views, dim=-1, eps=1e-8).unbind(0)
-            pairs = ((original, low), (original, high), (low, high))
-            cosines = torch.stack([(a * b).sum(dim=-1) for a, b in pairs], dim=1)
+            measure = TokenStatistics.apply if views.requires_grad else token_statistics
+            products, mean, spread = measure(views)
+            norms = products.diagonal(dim1=-2, dim2=-1).clamp_min(1e-16).sqrt()
+            pairs = ((0, 1), (0, 2), (1, 2))  # unfiltered, low, high
+            found = [products[..., a, b] / (norms[..., a] * norms[..., b]) for a, b in pairs]
+            cosines = torch.stack(found, dim=1)
             similarities = torch.stack([cosines.mean(dim=2), cosines.std(dim=2)], dim=2)
-            plain = views[0]
-            return similarities.flatten(1), torch.cat([plain.mean(dim=1), plain.std(dim=1)], dim=1)
+            deviation = spread / math.sqrt(views.shape[2] - 1)
+            return similarities.flatten(1), torch.cat([mean, deviation], dim=1)
 
     def forward(self, similarities: list[Tensor], pooled: list[Tensor]) -> Tensor:
         """What `block` gave for each block -> (B, 6 * depth + width) patch vectors."""

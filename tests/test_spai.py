@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from detectors._base import OptionError
-from detectors._spectral import Dropout, split_frequencies
+from detectors._spectral import Dropout, TokenStatistics, split_frequencies
 from detectors.spai import (
     PATCH,
     Spai,
@@ -352,3 +352,30 @@ def test_dropout_on_the_cpu_is_dropout(p: float) -> None:
     assert torch.equal(layer(x), first)
     assert not torch.equal(layer(x), first)
     assert torch.equal(layer.eval()(x), x)
+
+
+def with_autograd(views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`token_statistics` in words of its own."""
+    products = torch.einsum("vbnd,wbnd->bnvw", views, views)
+    return products, views[0].mean(dim=1), views[0].std(dim=1) * (views.shape[2] - 1) ** 0.5
+
+
+def test_statistics_of_tokens_and_their_derivative() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    views = torch.randn(3, 2, 5, 4, dtype=torch.float64, generator=drawn) + 2
+    views.requires_grad_()
+    weights = [torch.randn(out.shape, generator=drawn) for out in with_autograd(views)]
+    found = []
+    for measure in (with_autograd, TokenStatistics.apply):
+        values = measure(views)
+        total = sum((v * w).sum() for v, w in zip(values, weights, strict=True))
+        found.append([*values, *torch.autograd.grad(total, views)])
+    for expected, value in zip(*found, strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+def test_tokens_that_are_all_alike_have_a_gradient() -> None:
+    views = torch.ones(3, 1, 4, 2, requires_grad=True)
+    _, _, spread = TokenStatistics.apply(views)
+    spread.sum().backward()
+    assert spread.tolist() == [[0, 0]] and torch.equal(views.grad, torch.zeros_like(views))
