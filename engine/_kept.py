@@ -18,7 +18,7 @@ from .checkpoint import own_state
 from .config import Config
 from .files import write_file
 from .run import RUN
-from .weights import BEST, PUBLISHED_BEST, Card, save_published, save_weights
+from .weight_files import BEST, PUBLISHED_BEST, Card, save_published, save_weights
 
 CHECKPOINT, HISTORY, BAD_FILES = "last.pt", "history.csv", "bad_files.csv"
 FINAL, EPOCH = "final.safetensors", "epoch_{}.safetensors"

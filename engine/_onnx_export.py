@@ -15,7 +15,8 @@ from detectors._base import Detector, OptionError, Part, WeightsError, describe_
 from .config import ConfigError
 from .files import replace_file
 from .onnx_files import EXPORT, sibling
-from .weights import Card, Loaded, card_metadata, sha256
+from .weight_files import Card, card_metadata, sha256
+from .weights import Loaded
 
 OPSET = 18  # the first with antialiased resizing; onnxruntime has it since 1.14
 LARGEST = (1 << 31) - 1  # bytes of a protobuf message

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from datasets import Record
-from datasets._images import PictureDataset
 from detectors._base import Detector
 
-from . import degrade, evaluate, metrics
+from . import evaluate
 from ._feed import Feed
 from ._kept import (
     BAD_FILES,
@@ -30,7 +29,6 @@ from ._kept import (
     FINAL,
     LOG,
     REPORT,
-    VALIDATED,
     best_row,
     goodness,
     keep_weights,
@@ -38,14 +36,14 @@ from ._kept import (
     write_bad,
     write_history,
 )
-from ._plots_training import VAL_LOSS
 from ._signals import Interrupted, stop_requests
 from ._step import Batch, Outcome, Stepper
+from ._validation import Validation
 from .checkpoint import (
     Averaged,
     anchored,
-    differing,
     frozen_digest,
+    other_settings,
     own_state,
     random_states,
     read_checkpoint,
@@ -55,16 +53,13 @@ from .checkpoint import (
 )
 from .config import Config, ConfigError
 from .distributed import ALONE, World
-from .embedded import Embedded, embed
 from .listing import listing_digest
-from .predict import NOT_FINITE, Device, reuse_memory
+from .predict import Device, reuse_memory
 from .progress import Progress
 from .schedule import lr_at, steps_per_epoch
-from .table import ScoreRow
-from .weights import BEST, Loaded, read_weights, sha256
+from .weight_files import BEST, read_weights, sha256
+from .weights import Loaded
 
-# What of a configuration a resumed run may have otherwise: none of it changes a weight.
-FREE = ("save_every", "save_epochs", "publish", "max_bad", "report")
 log = logging.getLogger(__name__)
 
 
@@ -126,11 +121,11 @@ class Trainer:
         self.stop: list[int] = []  # the signals that came
         self.steps = steps_per_epoch(self.train, self.options, world.size)
         self.state = State()
-        self.val_degradation = degrade.parse(self.options.val_degrade)
         self.feed = Feed(self.model, self.train, self.options, self.device, workers, world)
         self.bad_written = 0
-        self._encoded = False  # what the main process then has
-        self._embedded_val: Embedded | None = None
+        self.validation = Validation(
+            self.val, self.tests, config, self.device, workers, world, self._heed_signals
+        )
 
     def judged(self) -> Detector:
         """The model whose validation counts and whose weights are kept: the running average if
@@ -185,9 +180,7 @@ class Trainer:
             log.warning("%s; going on from the one before", note)
         if saved is None:
             return None
-        now = json.loads(json.dumps(self.config.as_dict()))
-        keys = differing(json.loads(saved["config"]), now)
-        if keys := [key for key in keys if key not in (f"train.{name}" for name in FREE)]:
+        if keys := other_settings(json.loads(saved["config"]), self.config):
             raise ConfigError(f"--resume: the run in {self.output} had other {', '.join(keys)}")
         now = self.identity
         if others := [name for name, value in now.items() if saved["identity"][name] != value]:
@@ -307,79 +300,9 @@ class Trainer:
 
     # --- validation and the whole run
 
-    def _rows(self, model: Detector, records: Sequence[Record], validation: bool) -> list[ScoreRow]:
-        """Rows of records by a model, in the main process; an empty list in the others."""
-        if validation and model.embeds:
-            if not self._encoded:
-                self._encoded = True
-                transform, seed = model.val_transform(), self.config.score.seed
-                pictures = PictureDataset(records, transform, self.val_degradation, seed)
-                size = self.config.score.batch_size
-                self._embedded_val = embed(
-                    model, pictures, self.device, size, self.workers, True, self.world,
-                    self._heed_signals,
-                )  # fmt: skip
-            if self._embedded_val is None:
-                return []
-            return self._embedded_val.rows(model, records, self.device, self.options.val_degrade)
-        degradation = self.options.val_degrade if validation else degrade.NONE
-        scorer = evaluate.Scorer(
-            model, self.device, self.config, self.workers, validation=validation
-        )
-        rows: list[ScoreRow] = []
-        everything = range(len(records))
-        turns = evaluate.score_share(
-            self.world, scorer, records, everything, degradation, self._heed_signals
-        )
-        with Progress(len(records), "validation", shown=self.world.main) as progress:
-            for batch in turns:
-                rows += batch
-                progress.advance(len(batch))
-        return rows
-
-    def _measured(
-        self, model: Detector, records: Sequence[Record], test: str | None = None
-    ) -> dict[str, float]:
-        """`validate` on any records; on a test of that name NaN where they lack a class."""
-        rows = self._rows(model, records, test is None)
-        name = test or "validation"
-
-        def measure() -> dict[str, float]:
-            self._check_rows(name, rows)
-            found = metrics.evaluate_rows(rows, threshold=0.5, resamples=1)
-            if found.n_real and found.n_synthetic:
-                values = {key: found.estimates[key].value for key in VALIDATED}
-                return {VAL_LOSS: found.estimates[metrics.LOG_LOSS].value, **values}
-            text = f"{name} needs readable pictures of both classes; found one class"
-            if test is None:
-                raise ConfigError(text)
-            log.warning("%s", text)
-            return dict.fromkeys((VAL_LOSS, *VALIDATED), math.nan)
-
-        return self.world.shared(measure)
-
-    def _check_rows(self, name: str, rows: Sequence[ScoreRow]) -> None:
-        """Says once how many pictures could not be read. Raises ConfigError for a logit that is no
-        number: to go by the rest would flatter the network."""
-        if wrong := [row.key for row in rows if row.error == NOT_FINITE]:
-            raise ConfigError(
-                f"{name}: the logits of {len(wrong)} of {len(rows)} pictures, such as {wrong[0]}, "
-                "are no numbers: lower train.lr, or use --precision fp32"
-            )
-        unreadable = sum(bool(row.error) for row in rows)
-        if unreadable and not self.state.history:
-            log.warning("%s: %d of %d pictures could not be read", name, unreadable, len(rows))
-
-    def validate(self, model: Detector) -> dict[str, float]:
-        """Loss, AP, AUROC, accuracy and balanced accuracy of a model on the validation pictures."""
-        return self._measured(model, self.val)
-
     def _finish_epoch(self, board: Any) -> None:
         judged = self.judged()
-        values = self.validate(judged)
-        for name, records in self.tests.items():
-            tested = self._measured(judged, records, name)
-            values |= {f"{name} {key}": value for key, value in tested.items()}
+        values = self.validation(judged)
         number = self.state.epoch + 1
         rate = lr_at(self.options, number * self.steps - 1, self.steps)
         loss = self.state.loss_sum / max(1, self.state.seen)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,14 @@ from torch import Tensor, nn
 
 from detectors._base import Detector, WeightsError
 
+from .config import Config
 from .files import naming, replace_file
-from .weights import FORMAT, read_pickle, write_pickle
+from .weight_files import FORMAT, read_pickle, write_pickle
+
+# Settings that a resumed run may have otherwise: they change no weight.
+FREE = tuple(
+    f"train.{name}" for name in ("save_every", "save_epochs", "publish", "max_bad", "report")
+)
 
 
 class Averaged:
@@ -133,3 +141,10 @@ def differing(old: Any, new: Any, name: str = "") -> list[str]:
         below = f"{name}." if name else ""
         return [leaf for k in keys for leaf in differing(old.get(k), new.get(k), f"{below}{k}")]
     return [] if old == new else [name]
+
+
+def other_settings(then: Mapping[str, Any], config: Config) -> list[str]:
+    """Dotted names of the settings in which a run's configuration, as JSON keeps it, differs from
+    another, without those that change no weight."""
+    now = json.loads(json.dumps(config.as_dict()))
+    return [key for key in differing(then, now) if key not in FREE]

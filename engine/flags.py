@@ -21,9 +21,8 @@ from .config import CONFIGS, Config, ConfigError, parse_override, read_yaml, res
 from .fetch import fetch
 from .onnx_files import card_of, is_onnx, load_onnx, open_onnx, runs_on_cuda
 from .predict import PRECISIONS, Device, open_device
+from .weight_files import BEST, PUBLISHED_BEST, sha256
 from .weights import (
-    BEST,
-    PUBLISHED_BEST,
     Loaded,
     WeightFile,
     build,
@@ -36,7 +35,6 @@ from .weights import (
     missing_parts,
     open_weights,
     read_folder,
-    sha256,
 )
 
 ENSEMBLE = "ensemble"

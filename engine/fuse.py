@@ -24,7 +24,8 @@ from .predict import Device
 from .run import RUN, begin, log_to, open_output, run_info, write_json
 from .table import ScoreRow
 from .train import BEST, LOG
-from .weights import Card, Loaded, describe_member, save_weights
+from .weight_files import Card, save_weights
+from .weights import Loaded, describe_member
 
 SHOWN = (metrics.AUROC, metrics.AP, metrics.BALANCED_ACCURACY)
 log = logging.getLogger(__name__)

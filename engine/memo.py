@@ -31,6 +31,7 @@ CODE = (
     "engine/onnx_files.py",
     "engine/predict.py",
     "engine/unpickle.py",
+    "engine/weight_files.py",
     "engine/weights.py",
 )
 SUFFIX, DAMAGED = ".sqlite", ".damaged"

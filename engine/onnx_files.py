@@ -24,7 +24,8 @@ from detectors._base import Detector, OptionError, Part, Transform, WeightsError
 from .config import ConfigError, resolve
 from .predict import Device
 from .unpickle import is_other_file
-from .weights import Card, Loaded, WeightFile, read_card, sha256
+from .weight_files import Card, read_card, sha256
+from .weights import Loaded, WeightFile
 
 SUFFIX = ".onnx"
 SCRIPT = "scripts/export_onnx.py"

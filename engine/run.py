@@ -22,7 +22,8 @@ from .config import ROOT, Config, ConfigError
 from .files import clear_leftovers, write_file
 from .memo import code_digest
 from .predict import Device
-from .weights import Loaded, describe_member, sha256
+from .weight_files import sha256
+from .weights import Loaded, describe_member
 
 RUN = "run.json"
 LOCK = ".lock"

@@ -16,12 +16,11 @@ from detectors._base import Detector
 
 from ._kept import LOG, written
 from ._signals import Interrupted as Interrupted
-from ._trainer import FREE as FREE
 from ._trainer import Trainer as Trainer
 from .config import Config, ConfigError
 from .distributed import ALONE, World
 from .run import RUN, log_to, open_output, run_info, write_json
-from .weights import BEST as BEST
+from .weight_files import BEST as BEST
 
 log = logging.getLogger(__name__)
 

@@ -21,13 +21,12 @@ from . import distributed, flags, listing
 from ._kept import FINAL, HISTORY, REPORT, VALIDATED, best_row, shown
 from ._plots_training import VAL_LOSS
 from .benchmark import Benchmark
-from .checkpoint import differing
+from .checkpoint import other_settings
 from .config import Config, ConfigError, DataOptions
 from .listing import HELD_OUT, TRAIN, VAL
 from .metrics import Pairing
 from .run import RUN
-from .train import FREE
-from .weights import BEST
+from .weight_files import BEST
 
 # What each variant of CO-SPY is trained on, without --data and --benchmark: the benchmark, where it
 # lies if not in its own place, and which of its generators.
@@ -274,10 +273,9 @@ def finished(output: Path, config: Config, chosen: Pictures) -> list[dict[str, f
         ended = not config.train.report or "counts" in json.loads(
             (output / REPORT / RUN).read_text(encoding="utf-8")
         )
-        now = json.loads(json.dumps(config.as_dict()))
-        free = {f"train.{name}" for name in FREE}
+        tests = {name: listing.listing_digest(part) for name, part in chosen.tests.items()}
         same = info["listing"] == listing.listing_digest([*chosen.train, *chosen.val])
-        same = same and set(differing(info["config"], now)) <= free
+        same = same and info["tests"] == tests and not other_settings(info["config"], config)
     except (OSError, ValueError, TypeError, KeyError):
         return None  # not one of ours, or cut off: training itself finds out
     last = rows[-1]["epoch"] if rows else 0

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import detectors
-from engine.weights import Card, Loaded, WeightFile, build
+from engine.weight_files import Card
+from engine.weights import Loaded, WeightFile, build
 
 from ._bench_base import ROOT
 

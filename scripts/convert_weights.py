@@ -42,7 +42,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """The state dict of a published file. Raises WeightsError when there is none."""
     from detectors._base import WeightsError
     from engine.unpickle import published_state
-    from engine.weights import read_weights
+    from engine.weight_files import read_weights
 
     if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
         return published_state(path)
@@ -92,7 +92,7 @@ def write(path: Path, state: dict[str, Tensor]) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Converts. Returns a line about what was written."""
-    from engine.weights import sha256
+    from engine.weight_files import sha256
 
     state = convert(read(args.input), args.dtype)
     write(args.output, state)

@@ -107,7 +107,7 @@ def export(args: argparse.Namespace) -> int:
     from detectors._base import OptionError
     from engine import _onnx_export, flags
     from engine.onnx_files import card_of
-    from engine.weights import sha256
+    from engine.weight_files import sha256
 
     if flags.detector_name(args) == flags.ENSEMBLE:
         raise OptionError("--detector: expected one detector; found ensemble: export its members")

@@ -32,7 +32,7 @@ from engine.files import write_file  # noqa: E402
 from engine.manifest import MANIFEST, PRETRAINED, entry_named  # noqa: E402
 from engine.report import percent  # noqa: E402
 from engine.table import ScoreRow, read_table  # noqa: E402
-from engine.weights import read_weights, save_weights, sha256  # noqa: E402
+from engine.weight_files import read_weights, save_weights, sha256  # noqa: E402
 
 WANTED_ACCURACY = 0.85
 RECONSTRUCTION = "tae-flux2-reconstruction"

@@ -21,7 +21,8 @@ from torch import Tensor
 from detectors import _clip, _vae, cospy
 from detectors._base import OptionError, WeightsError, describe_options
 from engine.checkpoint import own_state
-from engine.weights import Card, build, open_weights, read_weights, save_weights
+from engine.weight_files import Card, read_weights, save_weights
+from engine.weights import build, open_weights
 
 VARIANTS = tuple(cospy.VARIANTS)
 MODES: dict[str, dict[str, str]] = {

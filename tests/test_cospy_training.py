@@ -25,7 +25,8 @@ from detectors._cospy_views import Distortion, View, augmented
 from detectors.cospy import CoSpy, CoSpyOptions, interpolate
 from engine.checkpoint import own_state
 from engine.config import CONFIGS, read_yaml, resolve
-from engine.weights import Card, build, open_weights, read_folder, save_weights
+from engine.weight_files import Card, save_weights
+from engine.weights import build, open_weights, read_folder
 
 VARIANTS = tuple(cospy.VARIANTS)
 SEMANTIC = {"mode": "branch", "branch": "semantic"}

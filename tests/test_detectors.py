@@ -22,7 +22,8 @@ import detectors
 from detectors import default, ssp
 from detectors._base import Detector, OptionError, describe_options
 from detectors._efficientnet import EfficientNetLite0, convert_imagenet
-from engine.weights import Card, build, open_weights, save_weights
+from engine.weight_files import Card, save_weights
+from engine.weights import build, open_weights
 
 NAMES = detectors.available()
 SIZES = [(1, 1), (31, 500), (700, 40), (97, 64), (2, 30_000)]

@@ -29,7 +29,7 @@ from engine import manifest
 from engine.config import ConfigError
 from engine.fetch import fetch, place
 from engine.manifest import entry_named, find, how_to_get, read_manifest
-from engine.weights import Card, read_weights, save_weights, sha256
+from engine.weight_files import Card, read_weights, save_weights, sha256
 from scripts import convert_weights, fetch_weights
 
 PARTS = ("semantic_weights.pth", "artifact_weights.pth", "fusion_weights.pth")

@@ -39,7 +39,8 @@ from engine.onnx_files import (
     runs_on_cuda,
 )
 from engine.predict import Device, sigmoid
-from engine.weights import Card, Loaded, read_weights, save_weights, sha256
+from engine.weight_files import Card, read_weights, save_weights, sha256
+from engine.weights import Loaded
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -347,7 +348,7 @@ def test_a_network_of_other_shape_than_its_card_says(
 
 
 def onnx_files_metadata(card: Card) -> dict[str, str]:
-    from engine.weights import card_metadata
+    from engine.weight_files import card_metadata
 
     return card_metadata(card)
 

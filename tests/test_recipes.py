@@ -15,7 +15,7 @@ from detectors._base import Detector
 from engine import _kept, _trainer, config, train
 from engine._kept import HISTORY
 from engine.config import CONFIGS, Config
-from engine.weights import BEST, read_weights
+from engine.weight_files import BEST, read_weights
 
 QUICK = ("spai", "cospy_progan_semantic", "cospy_progan_artifact", "cospy_progan_fusion")
 ALL = ("default", "spai", "ssp", *(path.stem for path in sorted(CONFIGS.glob("cospy_*.yaml"))))

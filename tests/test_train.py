@@ -25,6 +25,7 @@ from detectors.cospy import CoSpyOptions
 from engine import config, train
 from engine._kept import BAD_FILES, CHECKPOINT, CURVES, FINAL, HISTORY, LOG, VALIDATED
 from engine._step import make_optimizer, parameter_groups
+from engine._validation import Validation
 from engine.checkpoint import Averaged, read_checkpoint, save_checkpoint
 from engine.config import Config, ConfigError, TrainOptions
 from engine.listing import hold_out
@@ -32,7 +33,8 @@ from engine.predict import Device, score
 from engine.run import LOCK, RUN
 from engine.schedule import lr_at
 from engine.train import Trainer
-from engine.weights import BEST, build, open_weights, read_weights
+from engine.weight_files import BEST, read_weights
+from engine.weights import build, open_weights
 
 CPU = torch.device("cpu")
 
@@ -157,11 +159,11 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_later(
     values: Iterator[float] = iter([0.5, 0.9, 0.9, 0.7])
     states: list[Any] = []
 
-    def validate(self: Trainer, model: Detector) -> dict[str, float]:
+    def validate(_: Validation, model: Detector) -> dict[str, float]:
         states.append(plain(model.state_dict()))
         return dict.fromkeys(("val_loss", *VALIDATED), 0.6) | {"AP": next(values)}
 
-    monkeypatch.setattr(Trainer, "validate", validate)
+    monkeypatch.setattr(Validation, "__call__", validate)
     run(tmp_path, parts, epochs=4, select="AP")
     best, card = read_weights(tmp_path / BEST)
     assert card is not None

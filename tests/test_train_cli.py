@@ -24,7 +24,8 @@ from detectors.cospy import CoSpy, CoSpyOptions
 from engine import command_line, flags, train_flags
 from engine.config import Config
 from engine.train_flags import Pictures
-from engine.weights import read_folder, read_weights, save_published
+from engine.weight_files import read_weights, save_published
+from engine.weights import read_folder
 
 COSPY = ("--train_dataset", "progan", "--mode")
 FUSION = (*COSPY, "fusion")

@@ -26,6 +26,7 @@ from detectors._base import Detector
 from engine import _kept, metrics, train
 from engine._kept import CURVES, FINAL, HISTORY, LOG, REPORT, VALIDATED
 from engine._step import Batch, Outcome
+from engine._validation import Validation
 from engine.checkpoint import restore_own
 from engine.config import ConfigError
 from engine.distributed import ALONE
@@ -33,7 +34,7 @@ from engine.embedded import _Own, embed
 from engine.predict import Device, score
 from engine.table import read_table
 from engine.train import Trainer
-from engine.weights import BEST, read_pickle, read_weights
+from engine.weight_files import BEST, read_pickle, read_weights
 
 CPU = Device(torch.device("cpu"))
 KEPT = {"anchor": 0.0, "ema": 0.0, "balance": None, "label_smoothing": 0.0}
@@ -216,7 +217,7 @@ def test_the_lowest_loss_is_kept(
 ) -> None:
     losses = iter([0.5, 0.3, 0.4, 0.3])
     values = dict.fromkeys(VALIDATED, 0.6)
-    monkeypatch.setattr(Trainer, "validate", lambda *_: values | {"val_loss": next(losses)})
+    monkeypatch.setattr(Validation, "__call__", lambda *_: values | {"val_loss": next(losses)})
     run(tmp_path, parts, epochs=4, select="loss")
     _, card = read_weights(tmp_path / BEST)
     assert card is not None

@@ -23,7 +23,7 @@ from engine._kept import BAD_FILES, CHECKPOINT, HISTORY
 from engine.checkpoint import read_checkpoint
 from engine.config import ConfigError, TrainOptions
 from engine.schedule import draws, shares, steps_per_epoch
-from engine.weights import BEST, read_weights
+from engine.weight_files import BEST, read_weights
 
 SIMPLE: dict[str, Any] = {
     "balance": None, "ema": 0.0, "anchor": 0.0, "save_every": 1, "label_smoothing": 0.0,

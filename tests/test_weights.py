@@ -24,20 +24,16 @@ from detectors.cospy import CoSpy, CoSpyOptions
 from detectors.default import Default
 from detectors.ssp import Ssp
 from engine.checkpoint import save_checkpoint
-from engine.weights import (
+from engine.weight_files import (
     FORMAT,
     Card,
-    build,
-    load_backbone,
-    load_exact,
-    locate,
-    open_weights,
     read_weights,
     save_published,
     save_weights,
     sha256,
     write_pickle,
 )
+from engine.weights import build, load_backbone, load_exact, locate, open_weights
 
 FILE = Path("weights.pth")
 SMALL = CoSpyOptions(train_dataset="progan", mode="branch", size="tiny")

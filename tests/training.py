@@ -21,7 +21,7 @@ from engine.checkpoint import read_checkpoint
 from engine.config import Config, ScoreOptions, TrainOptions
 from engine.distributed import ALONE, World
 from engine.train import Trainer
-from engine.weights import BEST, read_weights
+from engine.weight_files import BEST, read_weights
 
 Parts = tuple[list[Record], list[Record]]
 # Two epochs of four steps; all that a resumed run has to restore is in use.
