@@ -10,12 +10,14 @@ import errno
 import io
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 from engine.command_line import USAGE, check_flags, parser
 
-UNREADABLE, INTERRUPTED = 1, 130
+UNREADABLE, SIGNALLED = 1, 128
+INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
 def run_test(args: argparse.Namespace) -> int:
@@ -66,33 +68,43 @@ def run_train(args: argparse.Namespace) -> int:
     from engine import distributed, flags, fuse, train, train_flags
 
     name = flags.detector_name(args)
-    config = flags.resolve_config(args, name, None)
+    file = flags.start_file(args, name)
+    config = flags.resolve_config(args, name, file)
     train_flags.check(args, name, config)
-    device = flags.device(args, None)  # the recipe says in which precision
+    # A recipe says in which precision it trains.
+    device = flags.device(args, args.precision if name == flags.ENSEMBLE else None)
     world = distributed.join(device.device)
-    found = train_flags.pictures(args, config)
     output = args.output or flags.train_folder(args, name, config)
-    flags.check_apart(output, found.places)
-    workers = flags.workers(args, len(found.train))
     again = (args.resume, args.overwrite)
     if name == flags.ENSEMBLE:
+        found = train_flags.pictures(args, config)
+        flags.check_apart(output, found.places)
         members = flags.load_members(args, config.options, device)
-        print(fuse.run(members, config, found.train, found.val, device, output, workers, *again))
-        print(f"weights in {output / train.BEST}")
-        return 0
+        workers = flags.workers(args, len(found.train))
+        summary, unreadable = fuse.run(
+            members, config, found.train, found.val, device, output, workers, found.how, *again
+        )
+        print(summary)
+        return UNREADABLE if unreadable else 0
+    start = flags.start_of(args, name, config, file)
+    world.shared(lambda: train.check(config, device.device, output, *again))
+    found = train_flags.pictures(args, config)
+    flags.check_apart(output, found.places)
+    origins = start.origins()
     history = world.shared(
-        lambda: train_flags.finished(output, config, found) if args.resume else None
+        lambda: train_flags.finished(output, config, found, origins) if args.resume else None
     )
     if history is None:
         train.seed_everything(config.train.seed)
-        model = flags.model_to_train(args, name, config)
+        model = flags.model_to_train(name, config, start)
+        workers = flags.workers(args, len(found.train))
         history = train.start(
             model, config, found.train, found.val, device.device, output, workers, found.how,
-            *again, found.tests, world, args.compile, flags.origins(args, name, config),
+            *again, found.tests, world, args.compile, origins,
         )  # fmt: skip
     if world.main:
         print(train_flags.summary(history, config, output))
-    return 0
+    return UNREADABLE if train_flags.unreadable(output) else 0
 
 
 def _complain(error: object) -> None:
@@ -133,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     except Interrupted as error:
         if distributed.is_main():
             _complain(f"{error}; --resume goes on")
-        return INTERRUPTED
+        return SIGNALLED + error.number
     except distributed.OtherFailed:
         return USAGE
     except (LayoutError, OptionError, WeightsError, ConfigError, OSError) as error:
@@ -171,7 +183,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         if args.debug:
             raise
-        goes_on = "; --resume goes on" if args.output or args.phase != "test" else ""
+        # Training handles signals once it has begun, and saves its state.
+        begun = args.output if args.phase == "test" else args.phase == "eval" or args.resume
+        goes_on = "; --resume goes on" if begun else ""
         print(f"\nmain.py: interrupted{goes_on}", file=sys.stderr)
         return INTERRUPTED
 

@@ -13,7 +13,11 @@ from ._record import LayoutError
 
 SHOWN = 8
 UNSAFE = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 
 def visible(text: str) -> str:
@@ -59,8 +63,8 @@ def relative(name: str, where: Path, hint: str = "") -> str:
 
 
 def split_named(name: str) -> str:
-    """The split that a word names: train, val or test in any case, valid and validation for val,
-    or the word itself."""
+    """The split that a word names: train, val or test in any case, or another word for one, such as
+    validation; otherwise the word itself."""
     word = name.strip()
     return SPLITS.get(word.casefold(), word)
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,7 +15,11 @@ SAME_REQUEST_SECONDS = 2.0
 
 
 class Interrupted(Exception):
-    """Training was asked to stop and has saved its state."""
+    """Training was asked to stop, by the signal `number`, and has saved its state."""
+
+    def __init__(self, number: int, output: Path) -> None:
+        super().__init__(f"stopped by signal {number} after saving {output}")
+        self.number = number
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from ._kept import (
 )
 from ._signals import Interrupted, stop_requests
 from ._step import Batch, Outcome, Stepper
-from ._validation import Validation
+from ._validation import Validation, calmer
 from .checkpoint import (
     Averaged,
     anchored,
@@ -103,6 +103,7 @@ class Trainer:
         tests: Mapping[str, Sequence[Record]] | None = None,
         world: World = ALONE,
         compiled: bool = False,
+        origins: Sequence[Mapping[str, str]] = (),
     ) -> None:
         self.options = config.train
         self.config = config
@@ -111,6 +112,7 @@ class Trainer:
         self.output = output
         self.workers = workers
         self.world = world
+        self.origins = origins
         self.device = training_device(device, config.train.precision)
         self.model = model.to(device)
         self.averaged = Averaged(self.model, self.options.ema) if self.options.ema else None
@@ -166,6 +168,7 @@ class Trainer:
         return {
             "pictures": listing_digest(self.train + self.val),
             "number of processes": self.world.size,
+            "weights to start from": [origin["sha256"] for origin in self.origins],
             "frozen parts": frozen_digest(self.model),
             "kind of device": self.device.device.type,
             "precision": self.device.precision,
@@ -236,7 +239,7 @@ class Trainer:
         saved = self.output / CHECKPOINT
         raise ConfigError(
             f"the {outcome.trouble} at epoch {self.state.epoch + 1}, step {self.state.step + 1}: "
-            f"lower train.lr, or use --precision fp32; {LOG} names its pictures"
+            f"{calmer(self.device)}; {LOG} names its pictures"
             + (f" (the state before is in {saved})" if saved.exists() else "")
         )
 
@@ -296,7 +299,7 @@ class Trainer:
         if stops:
             self.save()
             number = self.stop[0] if self.stop else int(signal.SIGTERM)
-            raise Interrupted(f"stopped by signal {number} after saving {self.output}")
+            raise Interrupted(number, self.output)
 
     # --- validation and the whole run
 
@@ -361,6 +364,7 @@ class Trainer:
         board = _tensorboard(self.output, self.state.epoch + 1) if self.world.main else None
         try:
             with stop_requests() as self.stop:
+                self.world.shared(self.validation.check_there)
                 while self.state.epoch < self.options.epochs:
                     self._train_epoch()
                     self._finish_epoch(board)

@@ -23,6 +23,11 @@ from .table import ScoreRow
 log = logging.getLogger(__name__)
 
 
+def calmer(device: Device) -> str:
+    """What to do about numbers that became too large, for the end of a message."""
+    return "lower train.lr" + (", or use --precision fp32" if device.precision != "fp32" else "")
+
+
 class Validation:
     """The pictures that an epoch is chosen by, and `tests`, which choose nothing, by name.
 
@@ -56,7 +61,8 @@ class Validation:
         then the same of each test, whose name stands before.
 
         Raises:
-            ConfigError: a logit is no number, or no readable validation pictures of both classes.
+            ConfigError: a logit is no number, too many validation pictures cannot be read, or those
+                that can are of one class.
         """
         rows = self._embedded_rows(model) if model.embeds else self._rows(model, self.val, True)
         values = self._measured("validation", rows, needed=True)
@@ -64,6 +70,21 @@ class Validation:
             tested = self._measured(name, self._rows(model, records, False), needed=False)
             values |= {f"{name} {key}": value for key, value in tested.items()}
         return values
+
+    def check_there(self) -> None:
+        """Raises ConfigError when too many validation pictures are missing: better now than after
+        an epoch."""
+        missing = [record.key for record in self.val if not record.path.exists()]
+        self._check_share(missing, "are not there")
+
+    def _check_share(self, bad: Sequence[str], what: str) -> None:
+        share = self.config.train.max_bad
+        if len(bad) > share * len(self.val):
+            raise ConfigError(
+                f"{len(bad)} of {len(self.val)} validation pictures, such as {bad[0]}, {what}: "
+                f"expected at most {100 * share:g} %; repair them, or allow more by --set "
+                "train.max_bad=SHARE"
+            )
 
     def _embedded_rows(self, model: Detector) -> list[ScoreRow]:
         """As `_rows` of the validation pictures, which are encoded once in a run."""
@@ -102,7 +123,7 @@ class Validation:
         both are not needed."""
 
         def measure() -> dict[str, float]:
-            self._check(name, rows, (name, needed))
+            self._check(name, rows, needed)
             found = metrics.evaluate_rows(rows, threshold=0.5, resamples=1)
             if found.n_real and found.n_synthetic:
                 values = {key: found.estimates[key].value for key in VALIDATED}
@@ -115,15 +136,18 @@ class Validation:
 
         return self.world.shared(measure)
 
-    def _check(self, name: str, rows: Sequence[ScoreRow], key: tuple[str, bool]) -> None:
-        """Says once for each `key` how many pictures could not be read. Raises ConfigError for a
-        logit that is no number: to go by the rest would flatter the network."""
+    def _check(self, name: str, rows: Sequence[ScoreRow], needed: bool) -> None:
+        """Says once for each set how many pictures could not be read. Raises ConfigError when they
+        are too many of the validation's, or for a logit that is no number: to go by the rest would
+        flatter the network."""
         if wrong := [row.key for row in rows if row.error == NOT_FINITE]:
             raise ConfigError(
                 f"{name}: the logits of {len(wrong)} of {len(rows)} pictures, such as {wrong[0]}, "
-                "are no numbers: lower train.lr, or use --precision fp32"
+                f"are no numbers: {calmer(self.device)}"
             )
-        unreadable = sum(bool(row.error) for row in rows)
-        if unreadable and key not in self._told:
-            log.warning("%s: %d of %d pictures could not be read", name, unreadable, len(rows))
-        self._told.add(key)
+        bad = [row.key for row in rows if row.error]
+        if needed:
+            self._check_share(bad, "could not be read")
+        if bad and (name, needed) not in self._told:
+            log.warning("%s: %d of %d pictures could not be read", name, len(bad), len(rows))
+        self._told.add((name, needed))

@@ -81,8 +81,8 @@ def parser() -> Parser:
         prog="main.py",
         description="Tell real pictures from AI-generated ones. score = probability of synthetic.",
         epilog="Parentheses state defaults. Exit status: 0 done; 1 done, but some pictures could "
-        "not be read; 2 wrong usage, weights or data; 130 interrupted. Results go to standard "
-        "output, everything else to standard error.",
+        "not be read; 2 wrong usage, weights or data; 130, 143 interrupted. Results go to "
+        "standard output, everything else to standard error.",
         allow_abbrev=False,
     )
     p.add_argument(
@@ -276,7 +276,7 @@ def parser() -> Parser:
         "--epochs",
         type=_number(int, 1),
         metavar="N",
-        help="how often each picture is seen (the recipe's)",
+        help="passes over the training pictures (the recipe's)",
     )
     train.add_argument(
         "--batch_size",
@@ -297,7 +297,7 @@ def parser() -> Parser:
         help="steps between checkpoints, from which --resume goes on; 0 = after epochs only (200)",
     )
     train.add_argument(
-        "--save_all", action="store_true", help="keep the weights of every epoch, not of the best"
+        "--save_all", action="store_true", help="keep the weights of every epoch, too"
     )
     train.add_argument(
         "--seed", type=_number(int, 0), metavar="N", help="of all randomness (the recipe's)"

@@ -17,8 +17,7 @@ import detectors
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
-
-
+MAX_SEED = 2**63 - 10_000  # torch's, with room for the numbers of processes
 SELECTABLE = ("AUROC", "AP", "balanced_accuracy", "accuracy", "loss")
 SCHEDULES = ("constant", "cosine", "warm_cosine", "polynomial", "step")
 
@@ -44,10 +43,10 @@ class TrainOptions:
     are seen as in scoring, and what a frozen encoder makes of them is computed once. `save_every`:
     steps between checkpoints within an epoch (0 = epochs only). `save_epochs`: keep the weights of
     every so many epochs, the first included (0 = of the best and the last). `publish`: write
-    weights in the published program's layout too. `max_bad`: share of unreadable training pictures
-    above which training stops. `report`: evaluate the kept weights on the validation pictures at
-    the end.
-    `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32 elsewhere."""
+    weights in the published program's layout too. `max_bad`: share of unreadable training, or
+    validation, pictures above which training stops. `report`: evaluate the kept weights on the
+    validation pictures at the end. `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32
+    elsewhere."""
 
     epochs: int = 10
     batch_size: int = 32
@@ -90,18 +89,14 @@ class TrainOptions:
         for name in ("epochs", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name}: expected 1 or more; found {getattr(self, name)}")
-        names = (
-            "seed",
-            "weight_decay",
-            "warmup",
-            "final_lr",
-            "save_every",
-            "save_epochs",
-            "balance",
-        )
+        names = ("weight_decay", "warmup", "final_lr", "save_every", "save_epochs")
         for name in names:
-            if not (getattr(self, name) or 0) >= 0:
+            if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise ConfigError(f"train.{name}: expected 0 or more; found {getattr(self, name)}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"train.seed: expected 0 to {MAX_SEED}; found {self.seed}")
+        if not 0 <= (self.balance or 0) <= 1:
+            raise ConfigError(f"train.balance: expected 0 to 1; found {self.balance}")
         for name in ("lr", "head_lr", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -161,8 +156,8 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"score.batch_size: expected 1 or more; found {self.batch_size}")
-        if self.seed < 0:
-            raise ConfigError(f"score.seed: expected 0 or more; found {self.seed}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"score.seed: expected 0 to {MAX_SEED}; found {self.seed}")
         if self.resamples < 1:
             raise ConfigError(f"score.resamples: expected 1 or more; found {self.resamples}")
 

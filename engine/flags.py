@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +54,25 @@ def detector_name(args: argparse.Namespace) -> str:
     return card.detector if card else "default"
 
 
-def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     """The flags of these names that were given."""
     values = {name: getattr(args, name) for name in names}
-    return {k: v for k, v in values.items() if v is not None and v is not False}
+    return {k: v for k, v in values.items() if v is not None and v is not False and v != []}
 
 
 def _cospy_layer(args: argparse.Namespace) -> dict[str, Any]:
     training = MIXING if args.phase == "train" else ()
-    return {"cospy": _given(args, (*COSPY_CHOICE, *training))}
+    return {"cospy": given(args, (*COSPY_CHOICE, *training))}
 
 
 def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
-    train = _given(args, ("epochs", "batch_size", "seed", "precision"))
+    train = given(args, ("epochs", "batch_size", "seed", "precision"))
     if args.phase != "train":
-        return {"train": train, "score": _given(args, ("batch_size", "seed"))}
-    train |= _given(args, ("accumulate", "save_every"))
+        return {"train": train, "score": given(args, ("batch_size", "seed"))}
+    train |= given(args, ("accumulate", "save_every"))
     if args.save_all:
         train["save_epochs"] = 1
-    return {"train": train, "data": _given(args, ("leak_free",))}
+    return {"train": train, "data": given(args, ("leak_free",))}
 
 
 def _own_config(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Path:
@@ -319,51 +319,73 @@ def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config
     return Loaded(model, ENSEMBLE, file.path, digest, threshold, band, external, members), config
 
 
-def _start_weights(args: argparse.Namespace, name: str, config: Config) -> WeightFile | None:
-    """What training goes on from: --weights; for CO-SPY's fusion its two trained branches."""
-    if name == "cospy" and config.options.mode == "fusion":
-        folder = (
-            locate(args.weights, name)
-            if args.weights
-            else cospy_folder(args.ckpt, config.options).parent
-        )
-        return read_folder(folder, ("semantic", "artifact"))
-    return open_weights(locate(args.weights, name), name) if args.weights else None
+@dataclass(frozen=True)
+class Start:
+    """What training goes on from: `file`, the weights, None = afresh; `backbones`, files that hold
+    frozen parts, or that a backbone starts from."""
+
+    file: WeightFile | None
+    backbones: list[Path]
+
+    def origins(self) -> list[dict[str, str]]:
+        """The files, as run.json names them."""
+        found = [(file.path, file.sha256) for file in (self.file,) if file]
+        found += [(path, sha256(path)) for path in self.backbones]
+        return [{"file": str(path), "sha256": digest} for path, digest in found]
 
 
-def origins(args: argparse.Namespace, name: str, config: Config) -> list[dict[str, str]]:
-    """The files that training starts from, as run.json names them."""
-    start = _start_weights(args, name, config)
-    found = [] if start is None else [{"file": str(start.path), "sha256": start.sha256}]
-    return [*found, *({"file": str(path), "sha256": sha256(path)} for path in backbones(args))]
+def start_file(args: argparse.Namespace, name: str) -> WeightFile | None:
+    """The file of --weights that training goes on from; None without it, or when it is a folder,
+    which holds branches to be fused."""
+    path = locate(args.weights, name) if args.weights and name != ENSEMBLE else None
+    return open_weights(path, name) if path and not path.is_dir() else None
 
 
-def model_to_train(args: argparse.Namespace, name: str, config: Config) -> Detector:
+def start_of(args: argparse.Namespace, name: str, config: Config, file: WeightFile | None) -> Start:
+    """What training goes on from: `start_file`, or for CO-SPY's fusion its two trained branches.
+
+    Raises:
+        WeightsError: it is not there, or of another variant.
+    """
+    if name == "cospy" and config.options.mode == "fusion" and file is None:
+        trained = cospy_folder(args.ckpt, config.options).parent
+        folder = locate(args.weights, name) if args.weights else trained
+        file = read_folder(folder, ("semantic", "artifact"))
+    elif args.weights and file is None:
+        raise WeightsError(f"{args.weights}: expected a weight file of {name}; found a folder")
+    if name == "cospy" and file is not None:
+        _check_variant(file, config.options)
+    return Start(file, backbones(args))
+
+
+def model_to_train(name: str, config: Config, start: Start) -> Detector:
     """A detector as training starts it: fresh, from a backbone, or from weights.
 
     Raises:
-        WeightsError: what it starts from is not there or does not fit.
+        WeightsError: these do not fit.
         ConfigError: frozen batch norm statistics, but nothing that has any.
     """
-    kind = detectors.load(name)
-    model = kind(config.options)
-    outside = kind.external(config.options)
-    start = _start_weights(args, name, config)
-    if config.train.freeze_batchnorm and not (args.backbone_weights or start):
+    if config.train.freeze_batchnorm and not (start.backbones or start.file):
         raise ConfigError(
             "train.freeze_batchnorm: expected --backbone_weights or --weights to start from; found "
             "neither: give one, or --set train.freeze_batchnorm=false"
         )
+    kind = detectors.load(name)
+    model = kind(config.options)
+    outside = kind.external(config.options)
+    state = start.file.converted(kind) if start.file else {}
     # All backbones of CO-SPY are such; a part without one passes over what the others need.
     if outside or name == "cospy":
-        state = {} if start is None else start.converted(kind)
-        state |= external_state(kind, config.options, state, backbones(args), None)[0]
-        fresh = tuple(k for k in model.state_dict() if not k.startswith(tuple(outside)))
-        whole = start is not None and config.options.mode != "fusion"
-        load_exact(model, state, start.path if start else args.ckpt, () if whole else fresh)
+        state |= external_state(kind, config.options, state, start.backbones, None)[0]
+        if start.file is None:
+            fresh = tuple(k for k in model.state_dict() if not k.startswith(tuple(outside)))
+            load_exact(model, state, Path(name), fresh)
+        else:
+            fused = config.options.mode == "fusion"  # branches, whose fusion is yet to be learnt
+            load_exact(model, state, start.file.path, ("fc.",) if fused else ())
         return model
-    for path in backbones(args):
+    for path in start.backbones:
         load_backbone(model, path)
-    if start is not None:
-        load_exact(model, start.converted(kind), start.path)
+    if start.file:
+        load_exact(model, state, start.file.path)
     return model

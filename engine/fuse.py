@@ -20,6 +20,7 @@ from .calibrate import fit_platt
 from .config import Config, ConfigError
 from .degrade import NONE
 from .evaluate import Scorer, score_table
+from .listing import listing_digest
 from .predict import Device
 from .run import RUN, begin, log_to, open_output, run_info, write_json
 from .table import ScoreRow
@@ -121,30 +122,42 @@ def run(
     device: Device,
     output: Path,
     workers: int,
+    how: str,
     resume: bool,
     overwrite: bool,
-) -> str:
+) -> tuple[str, int]:
     """Scores both parts with every member, which comes with its own configuration, fits on `train`,
-    writes best.safetensors and run.json. Returns what members and ensemble do on `val`, a Markdown
-    table.
+    writes best.safetensors and run.json. `how` says how the parts were told apart.
+
+    Returns:
+        What members and ensemble do on `val`, a Markdown table, and where the weights are; and how
+        many pictures could not be read.
 
     Raises:
-        ConfigError: the folder holds another run; or the set cannot be fitted.
+        ConfigError: the folder holds another run, a name stands for two pictures, or the set cannot
+            be fitted.
     """
+    records = [*train, *val]
+    if twice := {record.key for record in train} & {record.key for record in val}:
+        raise ConfigError(
+            f"expected names of their own for training and validation pictures; found {min(twice)} "
+            "among both: list them in one CSV with a column split"
+        )
     names = [table_name(number, member) for number, (member, _) in enumerate(members)]
     with open_output(output, (BEST, RUN, LOG, *names), resume, overwrite), log_to(output / LOG):
         info = run_info(config, device, None)
         described = [describe_member(member) for member, _ in members]
-        info["members"] = described
-        begin(output, info, resume, ("config", "precision", "members"), names[0])
-        records = [*train, *val]
+        info |= {"members": described, "listing": listing_digest(records), "split": how}
+        begin(output, info, resume, ("config", "precision", "members", "listing"), names[0])
+        log.info("%d pictures to train on, %d for validation: %s", len(train), len(val), how)
         tables = []
         for name, (member, own) in zip(names, members, strict=True):
             log.info("%s: %d pictures", member.model.title, len(records))
             scorer = Scorer(member.model, device, own, workers)
             tables.append(score_table(output / name, records, scorer, (NONE,), resume))
         found = _usable(tables)
-        if lost := len(records) - len(found):
+        lost = len(records) - len(found)
+        if lost:
             log.warning("%d of %d pictures could not be read", lost, len(records))
         try:
             fusion = fit(*_part(found, train), config.options.fusion)
@@ -157,4 +170,5 @@ def run(
         card = Card(config.detector, describe_options(config.options), extra=dict(info))
         save_weights(output / BEST, fusion.state(), card)
         write_json(output / RUN, info)
-    return summary([*(m.model.title for m, _ in members), "Ensemble"], results)
+    titles = [*(m.model.title for m, _ in members), "Ensemble"]
+    return f"{summary(titles, results)}\nweights in {output / BEST}", lost

@@ -122,9 +122,8 @@ def _train_split(data: Splits, place: Path, options: DataOptions, val: str) -> s
     split = options.train_split or TRAIN
     if _names(data, split):
         return split
-    # A set with train and test but no val must not be trained on its test pictures.
-    standard = sorted(data.splits() & STANDARD)
-    others = [val] if _names(data, val) else standard if options.train_split else []
+    # What the data call test, or validation, must not be trained on.
+    others = [val] if _names(data, val) else sorted(data.splits() & STANDARD)
     if others or split_named(split) not in STANDARD:
         beside = f" beside {', '.join(others)}" if others else ""
         raise LayoutError(
@@ -172,19 +171,6 @@ def split_or_all(path: Path, split: str, csv_root: Path | None = None) -> list[R
     return data.records(split if _names(data, split) else None)
 
 
-def train_and_val(
-    path: Path, options: DataOptions, csv_root: Path | None = None
-) -> tuple[list[Record], list[Record], str]:
-    """`divide` of a labelled folder, CSV or archive.
-
-    Raises:
-        LayoutError: no pictures, or one of the two lacks real or synthetic ones.
-    """
-    train, val, how = divide(datasets.contents(path, csv_root), path, options)
-    check_classes(path, train, val)
-    return train, val, how
-
-
 def train_beside(
     data: Splits, place: Path, val_path: Path, options: DataOptions, csv_root: Path | None = None
 ) -> tuple[list[Record], list[Record], str]:
@@ -197,19 +183,28 @@ def train_beside(
     return train, val, f"{what} to train on, {val_path} for validation"
 
 
-def in_both(train: Sequence[Record], val: Sequence[Record]) -> int:
-    """How many of the validation pictures are files that are trained on too."""
-    known = {(r.path.resolve(), r.member) for r in train}
-    return sum((r.path.resolve(), r.member) in known for r in val)
+def in_both(train: Sequence[Record], others: Sequence[Record]) -> int:
+    """How many of the other pictures are files that are trained on too, by whatever names."""
+    folders: dict[Path, Path] = {}  # resolved once each: there may be a million pictures
+
+    def file(record: Record) -> tuple[Path, str]:
+        path = record.path
+        if path.is_symlink():
+            return path.resolve(), record.member
+        if path.parent not in folders:
+            folders[path.parent] = path.parent.resolve()
+        return folders[path.parent] / path.name, record.member
+
+    known = {file(r) for r in train}
+    return sum(file(r) in known for r in others)
 
 
-def check_classes(path: Path, train: Sequence[Record], val: Sequence[Record]) -> None:
-    """Raises LayoutError unless training and validation both have real and synthetic pictures."""
-    check_both(path, "training", train)
-    check_both(path, "validation", val)
-
-
-def check_both(path: Path, name: str, records: Sequence[Record]) -> None:
-    """Raises LayoutError unless there are real and synthetic pictures, which are for `name`."""
-    if {int(r.label or 0) for r in records} != {0, 1}:
-        raise LayoutError(f"{path}: expected real and synthetic pictures for {name}")
+def check_both(path: Path, name: str, records: Sequence[Record], hint: str = "") -> None:
+    """Raises LayoutError, which ends with `hint`, unless there are real and synthetic pictures,
+    which are for `name`."""
+    synthetic = sum(int(r.label or 0) for r in records)
+    if not 0 < synthetic < len(records):
+        raise LayoutError(
+            f"{path}: expected real and synthetic pictures for {name}; found "
+            f"{len(records) - synthetic} real and {synthetic} synthetic{hint}"
+        )

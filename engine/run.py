@@ -64,6 +64,32 @@ def take(folder: Path) -> AbstractContextManager[Any]:
         ) from error
 
 
+def _of_a_run(folder: Path) -> bool:
+    """Whether a folder below an output folder is what a run wrote there, which has no folders."""
+    return (folder.parent / RUN).is_file() and all(path.is_file() for path in folder.iterdir())
+
+
+def check_output(folder: Path, owned: Sequence[str], resume: bool, overwrite: bool) -> list[str]:
+    """What of an earlier run is in an output folder; arguments as of `open_output`, errors also,
+    except that another run has it."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output {folder}: expected a folder; found a file")
+    found = [name for name in owned if (folder / name).exists()]
+    for place in (folder / name for name in found):
+        # Pictures may lie in a folder of the same name: these are neither kept nor deleted.
+        if place.is_dir() and not _of_a_run(place):
+            raise ConfigError(
+                f"--output {folder}: expected no {place.name}/ there but a run's; found another "
+                "folder: name another --output"
+            )
+    if found and not (resume or overwrite):
+        raise ConfigError(
+            f"{folder} holds an earlier run ({found[0]}): "
+            "add --resume to go on with it, --overwrite to start afresh, or name another --output"
+        )
+    return found
+
+
 def open_output(
     folder: Path, owned: Sequence[str], resume: bool, overwrite: bool
 ) -> AbstractContextManager[Any]:
@@ -71,25 +97,20 @@ def open_output(
 
     Args:
         folder: made when it is not there.
-        owned: names of the files that a run writes into it.
+        owned: names of the files that a run writes into it, and of the folders.
         resume: keep them, the run goes on.
         overwrite: delete them, the run starts afresh.
 
     Raises:
-        ConfigError: it holds an earlier run and neither was asked for, another run has it, or it
-            is a file.
+        ConfigError: it holds an earlier run and neither was asked for, or a folder of an owned name
+            that is no run's; another run has it; or it is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--output {folder}: expected a folder; found a file")
+    check_output(folder, owned, resume, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     taken = take(folder)
     clear_leftovers(folder, owned)
-    found = [name for name in owned if (folder / name).exists()]
-    if found and not (resume or overwrite):
-        raise ConfigError(
-            f"{folder} holds an earlier run ({found[0]}): "
-            "add --resume to go on with it, --overwrite to start afresh, or name another --output"
-        )
+    # Once more: it may have been another run's until now.
+    found = check_output(folder, owned, resume, overwrite)
     if overwrite:
         for name in found:
             path = folder / name

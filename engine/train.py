@@ -14,12 +14,15 @@ import torch
 from datasets import Record
 from detectors._base import Detector
 
-from ._kept import LOG, written
+from . import degrade
+from ._kept import CHECKPOINT, HISTORY, LOG, REPORT, written
 from ._signals import Interrupted as Interrupted
 from ._trainer import Trainer as Trainer
+from ._trainer import training_device
+from .checkpoint import differing
 from .config import Config, ConfigError
 from .distributed import ALONE, World
-from .run import RUN, log_to, open_output, run_info, write_json
+from .run import RUN, check_output, log_to, open_output, run_info, write_json
 from .weight_files import BEST as BEST
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,15 @@ log = logging.getLogger(__name__)
 def seed_everything(seed: int) -> None:
     """Seeds torch, the only global generator in use: initial weights and dropout."""
     torch.manual_seed(seed)
+
+
+def check(
+    config: Config, device: torch.device, output: Path, resume: bool, overwrite: bool
+) -> None:
+    """Raises ConfigError for settings, or an output folder, that `start` would refuse later."""
+    training_device(device, config.train.precision)
+    degrade.parse(config.train.val_degrade)
+    check_output(output, written(output), resume, overwrite)
 
 
 def _open(trainer: Trainer, stack: ExitStack, resume: bool, overwrite: bool) -> None:
@@ -90,12 +102,17 @@ def start(
     if world.rank:
         # Each process draws its own dropout. The weights are those of the seed all have in common.
         seed_everything(config.train.seed + world.rank)
-    trainer = Trainer(model, config, train, val, device, output, workers, tests, world, compiled)
-    identities = world.gather(trainer.identity)
-    world.shared(lambda: _check_alike(identities))
+    asked = {"--resume": resume, "--overwrite": overwrite, "configuration": config.as_dict()}
+    _check_alike(world, asked)
+    trainer = Trainer(
+        model, config, train, val, device, output, workers, tests, world, compiled, origins
+    )
+    _check_alike(world, trainer.identity)
     with ExitStack() as stack:
         world.shared(lambda: _open(trainer, stack, resume, overwrite))
         resumed = resume and trainer.resume()
+        if resume and not resumed:
+            world.shared(lambda: _check_none_lost(output))
         # Not before: what cannot be resumed stays described as it is.
         world.shared(lambda: _describe(trainer, how, origins, resumed))
         if resumed:
@@ -107,12 +124,28 @@ def start(
     return history
 
 
-def _check_alike(identities: Sequence[Mapping[str, Any]]) -> None:
-    """Raises ConfigError when processes, by rank, were to do different things."""
-    for rank, identity in enumerate(identities):
-        for name, value in identities[0].items():
-            if identity[name] != value:
+def _check_alike(world: World, mine: Mapping[str, Any]) -> None:
+    """Raises ConfigError when processes were to do different things."""
+    everyones = world.gather(mine)
+
+    def check() -> None:
+        for rank, theirs in enumerate(everyones):
+            if names := differing(everyones[0], theirs):
                 raise ConfigError(
-                    f"process {rank} has other {name} than process 0: give all of them the same "
-                    "command, weights and data"
+                    f"process {rank} has other {', '.join(names)} than process 0: give all of them "
+                    "the same command, weights and data"
                 )
+
+    world.shared(check)
+
+
+def _check_none_lost(output: Path) -> None:
+    """Raises ConfigError when a folder has results of more than a first epoch, but no checkpoint to
+    go on from."""
+    history = output / HISTORY
+    epochs = len(history.read_text(encoding="utf-8").splitlines()) - 1 if history.exists() else 0
+    if epochs > 1 or (output / REPORT).exists():
+        raise ConfigError(
+            f"--resume: {output} has results but no {CHECKPOINT} to go on from: use --overwrite or "
+            "another --output"
+        )

@@ -6,7 +6,7 @@ import argparse
 import csv
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ from datasets._paths import split_named
 
 from . import benchmark as benchmarks
 from . import distributed, flags, listing
-from ._kept import FINAL, HISTORY, REPORT, VALIDATED, best_row, shown
+from ._kept import BAD_FILES, FINAL, HISTORY, REPORT, VALIDATED, best_row, shown
 from ._plots_training import VAL_LOSS
 from .benchmark import Benchmark
 from .checkpoint import other_settings
@@ -42,14 +42,17 @@ OWN_SPLITS = {
     "fake2m": (TRAIN, HELD_OUT),
 }
 COSPY_FLAGS = (*flags.MIXING, "leak_free")
-NOT_OF_ENSEMBLE = ("test_csv", "accumulate", "save_every", "save_all", "epochs")
+NOT_OF_ENSEMBLE = (
+    *("test_csv", "accumulate", "save_every", "save_all", "epochs"),
+    *("weights", "batch_size", "seed", "backbone_weights"),
+)
 SELECTS_ON_TRAINING = (
     "the fusion's epoch is chosen by the pictures that it is trained on, as published: its "
     "validation results are too good; --leak_free takes halves"
 )
 SHARES_REALS = (
-    "the reals of DRCT-2M's val split, COCO val2017, are also the reals of Co-Spy-Bench's source "
-    "mscoco: this fusion's results there are not on unseen pictures"
+    "the reals of COCO val2017 are {} and are also those of Co-Spy-Bench's source mscoco: results "
+    "there are not on unseen pictures"
 )
 log = logging.getLogger(__name__)
 
@@ -90,31 +93,29 @@ class _Family:
         return found
 
 
-def _given(args: argparse.Namespace, name: str) -> bool:
-    value = getattr(args, name)
-    return not (value is None or value is False or value == [])
-
-
 def check(args: argparse.Namespace, name: str, config: Config) -> None:
     """Raises ConfigError for flags that would have no effect on this detector's training."""
-    for flag in COSPY_FLAGS:
-        if name != "cospy" and _given(args, flag):
+    if name != "cospy":
+        for flag in flags.given(args, COSPY_FLAGS):
             raise ConfigError(f"--{flag}: expected --detector cospy; found {name}")
     if name == flags.ENSEMBLE:
-        for flag in NOT_OF_ENSEMBLE:
-            if _given(args, flag):
-                raise ConfigError(f"--{flag}: expected another detector; found {name}")
+        for flag in flags.given(args, NOT_OF_ENSEMBLE):
+            raise ConfigError(f"--{flag}: expected another detector; found {name}")
         if (count := distributed.launched()) > 1:
             raise ConfigError(f"--detector {name}: expected one process in training; found {count}")
     elif args.pretrain:
         raise ConfigError(
             "--pretrain: expected --phase test or eval; found train, which starts from --weights"
         )
+    if args.val_data and config.data.leak_free:
+        raise ConfigError("data.leak_free, --val_data: expected one of them; found both")
     if name != "cospy":
         return
-    for flag in ("feat_interp_alpha", "feat_interp_ratio"):
-        if _given(args, flag) and not config.options.feat_interp:
+    for flag in flags.given(args, ("feat_interp_alpha", "feat_interp_ratio")):
+        if not config.options.feat_interp:
             raise ConfigError(f"--{flag}: expected --feat_interp too; found none")
+    if args.branch and config.options.mode != "branch":
+        raise ConfigError(f"--branch: expected --mode branch too; found {config.options.mode}")
     if args.leak_free and (part := flags.part_of(config.options)) != "fusion":
         raise ConfigError(
             "--leak_free: expected --mode fusion, whose training and validation pictures are the "
@@ -187,9 +188,8 @@ def _choice(args: argparse.Namespace, config: Config) -> _Choice:
         ConfigError: flags that contradict one another.
         LayoutError: no such data.
     """
+    _check_csv_root(args)
     if args.data is None:
-        if args.csv_root is not None and not (args.val_data or args.test_csv):
-            raise ConfigError("--csv_root: expected --data FILE.csv too; found none")
         family, generators = _family(args, config)
         options = _own_splits(family, config.data)
         return _Choice(family, family.root, options, generators, ())
@@ -202,6 +202,26 @@ def _choice(args: argparse.Namespace, config: Config) -> _Choice:
     return _Choice(data, args.data, config.data, args.generators, args.sources)
 
 
+def _check_csv_root(args: argparse.Namespace) -> None:
+    """Raises ConfigError for --csv_root without a CSV, and LayoutError for data of no kind."""
+    places = [path for path in (args.data, args.val_data, *args.test_csv) if path]
+    if args.csv_root and "csv_file" not in map(datasets.known_kind, places):
+        found = ", ".join(map(str, places)) or "none"
+        raise ConfigError(
+            f"--csv_root: expected a CSV as --data, --val_data or --test_csv; found {found}"
+        )
+
+
+def _check_leak_free(options: DataOptions) -> None:
+    """Raises ConfigError unless one split is to serve training and validation."""
+    splits = (options.train_split or TRAIN, options.val_split or VAL)
+    if split_named(splits[0]) != split_named(splits[1]):
+        raise ConfigError(
+            "data.leak_free: expected data.train_split and data.val_split to be the same, which it "
+            f"then divides; found {splits[0]} and {splits[1]}"
+        )
+
+
 def pictures(args: argparse.Namespace, config: Config) -> Pictures:
     """The pictures to train on, to choose by, and to measure on after each epoch.
 
@@ -210,6 +230,8 @@ def pictures(args: argparse.Namespace, config: Config) -> Pictures:
     """
     choice = _choice(args, config)
     data, place, options = choice.data, choice.place, choice.options
+    if options.leak_free:
+        _check_leak_free(options)
     if args.val_data is None:
         found, others, how = listing.divide(data, place, options)
         train = choice.part(found, others, args.limit)
@@ -219,30 +241,48 @@ def pictures(args: argparse.Namespace, config: Config) -> Pictures:
         found, others, how = listing.train_beside(data, place, *there)
         train = choice.part(found, (), args.limit)
         val = listing.part(others, limit=args.limit)
-        if count := listing.in_both(train, val):
-            log.warning("%d of %d validation pictures are trained on too", count, len(val))
-    listing.check_both(place, "training", train)
-    listing.check_both(args.val_data or place, "validation", val)
+    elsewhere = _elsewhere(data)
+    listing.check_both(place, "training", train, elsewhere)
+    listing.check_both(args.val_data or place, "validation", val, elsewhere)
     if choice.generators:
-        how += f"; generators: {', '.join(choice.generators)}"
-    for note in _notes(data, options, train is val):
+        of = "training generators" if args.val_data else "generators"
+        how += f"; {of}: {', '.join(choice.generators)}"
+    tests = _tests(args)
+    told = []
+    for name, records in [("validation", [] if train is val else val), *tests.items()]:
+        if count := listing.in_both(train, records):
+            told.append(f"{count} of {len(records)} {name} pictures are trained on too")
+    own = replace(options, val_split=None) if args.val_data else options
+    for note in [*told, *([SELECTS_ON_TRAINING] if train is val else []), *_notes(data, own)]:
         log.warning("%s", note)
     places = [place, *([args.val_data] if args.val_data else []), *args.test_csv]
-    return Pictures(train, val, how, places, _tests(args))
+    return Pictures(train, val, "; ".join([how, *told]), places, tests)
 
 
-def _notes(data: Any, options: DataOptions, same: bool) -> list[str]:
-    """What a reader of the results must know of the pictures that the epoch is chosen by."""
-    notes = [SELECTS_ON_TRAINING] if same else []
+def _elsewhere(data: Any) -> str:
+    """For the end of a message that misses pictures: how parts of a benchmark are named."""
+    if not isinstance(data, _Family) or not data.module.PARTS:
+        return ""
+    named = ", ".join(f"data.{part}" for part in data.module.PARTS)
+    return f"; pictures that lie elsewhere are named by --set {named}"
+
+
+def _notes(data: Any, options: DataOptions) -> list[str]:
+    """What a reader of the results must know of a benchmark's pictures, some of which are those
+    that it is measured on, or another."""
     if not isinstance(data, _Family):
-        return notes
-    name, val = data.benchmark.name, split_named(options.val_split or VAL)
-    if name == "drct2m" and split_named(options.train_split or TRAIN) == VAL:
-        notes.append(SHARES_REALS)
-    elif val == data.benchmark.split:
+        return []
+    notes = []
+    name, test = data.benchmark.name, data.benchmark.split
+    train, val = (split_named(s or "") for s in (options.train_split, options.val_split))
+    folders = getattr(data.module, "FOLDERS", {})  # two splits may be the same pictures
+    if name == "drct2m" and folders[test] in (used := [folders.get(train), folders.get(val)]):
+        role = "trained on" if used[0] == folders[test] else "what the epoch is chosen by"
+        notes.append(SHARES_REALS.format(role))
+    if test and folders.get(val, val) == folders.get(test, test):
         notes.append(
-            f"the epoch is chosen by the split {val}, which --phase eval --benchmark {name} "
-            f"measures; data.val_split={HELD_OUT} takes a part of the training pictures"
+            f"the epoch is chosen by the split {val}, whose pictures --phase eval --benchmark "
+            f"{name} measures; data.val_split={HELD_OUT} takes a part of the training pictures"
         )
     return notes
 
@@ -264,8 +304,11 @@ def _tests(args: argparse.Namespace) -> dict[str, list[Record]]:
     return found
 
 
-def finished(output: Path, config: Config, chosen: Pictures) -> list[dict[str, float]] | None:
-    """The history of the run in a folder if it is this one and has ended, else None."""
+def finished(
+    output: Path, config: Config, chosen: Pictures, origins: Sequence[Mapping[str, str]]
+) -> list[dict[str, float]] | None:
+    """The history of the run in a folder if it is this one, from the same weights, and has ended,
+    else None."""
     try:
         info = json.loads((output / RUN).read_text(encoding="utf-8"))
         with (output / HISTORY).open(newline="", encoding="utf-8") as stream:
@@ -276,11 +319,24 @@ def finished(output: Path, config: Config, chosen: Pictures) -> list[dict[str, f
         tests = {name: listing.listing_digest(part) for name, part in chosen.tests.items()}
         same = info["listing"] == listing.listing_digest([*chosen.train, *chosen.val])
         same = same and info["tests"] == tests and not other_settings(info["config"], config)
+        sums = [origin["sha256"] for origin in info["started_from"]]
+        same = same and sums == [origin["sha256"] for origin in origins]
     except (OSError, ValueError, TypeError, KeyError):
         return None  # not one of ours, or cut off: training itself finds out
     last = rows[-1]["epoch"] if rows else 0
     whole = all((output / name).is_file() for name in (BEST, FINAL))
     return rows if same and ended and whole and last == config.train.epochs else None
+
+
+def unreadable(output: Path) -> bool:
+    """Whether the run in a folder met training or validation pictures that it could not read."""
+    if (output / BAD_FILES).exists():
+        return True
+    try:
+        report = json.loads((output / REPORT / RUN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False  # none was asked for
+    return bool(report["counts"]["unreadable"])
 
 
 def summary(history: Sequence[dict[str, float]], config: Config, output: Path) -> str:

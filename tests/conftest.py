@@ -13,6 +13,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from datasets import Record
+    from engine.config import DataOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -48,6 +49,14 @@ def make_tree(root: Path, count: int = 6, size: tuple[int, int] = (72, 64), seed
             path = root / folder / f"{index:03}.{('jpg', 'png')[index % 2]}"
             picture.save(path, **({"quality": 95, "subsampling": 0} if index % 2 == 0 else {}))
     return root
+
+
+def train_and_val(path: Path, options: DataOptions) -> tuple[list[Record], list[Record], str]:
+    """`divide` of what a folder, a CSV or an archive holds."""
+    import datasets
+    from engine.listing import divide
+
+    return divide(datasets.contents(path), path, options)
 
 
 @pytest.fixture(autouse=True)

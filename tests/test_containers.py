@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from archive_makers import make_tar, make_zip
 from cli_runner import Cli, runner, write_weights
+from conftest import train_and_val
 from containers import png, pngs, write_lmdb, write_parquet
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -25,7 +26,6 @@ from datasets import Label, LayoutError, Record, lmdb_file, parquet_file, tar_sh
 from datasets import _archives as archives
 from datasets._images import PictureDataset, UnreadablePicture, read_bytes
 from engine.config import DataOptions
-from engine.listing import train_and_val
 from engine.predict import as_list
 
 REAL, FAKE = Label.REAL, Label.FAKE

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from archive_makers import make_tar, make_zip
-from conftest import make_picture
+from conftest import make_picture, train_and_val
 from containers import pngs
 
 from datasets import Label, LayoutError, Record
 from engine._text import listed
 from engine.config import DataOptions
-from engine.listing import hold_out, part, train_and_val
+from engine.listing import check_both, hold_out, part
 
 OPTIONS = DataOptions(val_fraction=0.2)
 
@@ -111,12 +111,12 @@ def test_without_splits_every_generator_is_divided(tree: Path) -> None:
 
 
 def test_both_classes_are_needed(tmp_path: Path) -> None:
-    touch(tmp_path, "real/a.png", "real/b.png")
-    with pytest.raises(LayoutError, match="expected real and synthetic pictures for training"):
-        train_and_val(tmp_path, OPTIONS)
-    touch(tmp_path, "fake/a.png")
-    with pytest.raises(LayoutError, match="expected real and synthetic pictures for validation"):
-        train_and_val(tmp_path, OPTIONS)
+    touch(tmp_path, "real/a.png", "real/b.png", "fake/a.png")
+    train, val, _ = train_and_val(tmp_path, OPTIONS)
+    check_both(tmp_path, "training", train)
+    found = "expected real and synthetic pictures for validation; found 1 real and 0 synthetic: so"
+    with pytest.raises(LayoutError, match=found):
+        check_both(tmp_path, "validation", val, ": so")
 
 
 def test_data_is_a_folder_or_a_csv(tmp_path: Path) -> None:
@@ -318,3 +318,20 @@ def test_a_missing_split_is_named(
     touch(tmp_path, *(f"{s}/{c}/a.png" for s in there.split() for c in ("real", "fake")))
     with pytest.raises(LayoutError, match=said):
         train_and_val(tmp_path, DataOptions(**options))
+
+
+@pytest.mark.parametrize("named", ["test", "Testing", "test val", "validation test"])
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_what_is_for_testing_is_not_trained_on_for_want_of_other_pictures(
+    tmp_path: Path, kind: str, named: str
+) -> None:
+    keys = [f"{s}/{c}/{i}.png" for s in named.split() for c in ("real", "fake") for i in "abc"]
+    path = tmp_path
+    if kind == "folder":
+        touch(tmp_path, *keys)
+    else:
+        rows = [f"{key},{int('fake' in key)},{key.split('/')[0]}" for key in keys]
+        path = tmp_path / "list.csv"
+        path.write_text("\n".join(["image,class,split", *rows, "real/x.png,0,"]), encoding="utf-8")
+    with pytest.raises(LayoutError, match="expected a split train; found no such one beside"):
+        train_and_val(path, OPTIONS)

@@ -24,7 +24,7 @@ from detectors.cospy import CoSpy, CoSpyOptions
 from engine import command_line, flags, train_flags
 from engine.config import Config
 from engine.train_flags import Pictures
-from engine.weight_files import read_weights, save_published
+from engine.weight_files import Card, read_weights, save_published, save_weights
 from engine.weights import read_folder
 
 COSPY = ("--train_dataset", "progan", "--mode")
@@ -143,7 +143,7 @@ def test_cospy_knows_its_training_set(
 
 
 def test_the_log_says_what_is_not_unseen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _, drct = benchmark(tmp_path, "drct2m")
+    _, drct = benchmark(tmp_path, "drct2m", count=10)
     _, genimage = benchmark(tmp_path, "genimage")
     sd = ("--train_dataset", "sd-v1_4", "--mode", "fusion")
 
@@ -155,8 +155,14 @@ def test_the_log_says_what_is_not_unseen(tmp_path: Path, caplog: pytest.LogCaptu
     published = said(*drct, *sd)
     assert re.search("chosen by the pictures that it is trained on.*--leak_free", published)
     assert "Co-Spy-Bench's source mscoco" in published
-    assert "trained on" not in said(*drct, *sd, "--leak_free").replace("unseen", "")
+    assert "chosen by the pictures" not in said(*drct, *sd, "--leak_free")
     assert "mscoco" in said(*drct, *sd, "--leak_free")
+    # Two names of the pictures that DRCT measures on.
+    for split in ("val", "test"):
+        told = said(*drct, "--detector", "ssp", "--set", f"data.val_split={split}")
+        assert "COCO val2017 are what the epoch is chosen by" in told
+        assert f"the split {split}, whose pictures --phase eval --benchmark drct2m" in told
+    assert said(*drct, "--detector", "ssp") == ""
     assert "--phase eval --benchmark genimage" in said(
         *genimage, "--detector", "ssp", "--set", "data.val_split=val"
     )
@@ -200,6 +206,18 @@ def test_leak_free_halves_share_nothing(tmp_path: Path) -> None:
         ("--data {root} --train_dataset progan --feat_interp_ratio 0", "--feat_interp too"),
         ("--data {root} --train_dataset progan --pretrain", "--pretrain: expected --phase test"),
         ("--data {root} --accumulate 0", "1 or more"),
+        ("--data {root} --csv_root {root}", "--csv_root: expected a CSV as --data.*cnndet"),
+        ("--data {root} --detector ssp --set data.leak_free=true", "leak_free: .*train and val"),
+        (
+            "--data {root} --train_dataset progan --leak_free --val_data {root}",
+            "leak_free, --val_data: expected one",
+        ),
+        ("--data {root} --train_dataset progan --branch semantic", "--branch: .*found fusion"),
+        ("--data {root} --detector ensemble --weights x", "--weights: .*found ensemble"),
+        ("--data {root} --seed 99999999999999999999", "train.seed: expected 0 to"),
+        ("--data {root} --set train.balance=1000", "train.balance: expected 0 to 1; found 1000"),
+        ("--data {root} --set train.warmup=.inf", "train.warmup: expected 0 or more; found inf"),
+        ("--data {root} --set train.val_degrade=jpg:5", "jpg"),
         ("--data {root} --feat_interp_ratio 2", "0 to 1"),
     ],
 )
@@ -255,6 +273,20 @@ def test_validation_on_training_pictures_is_told(
     found, _ = chosen("--data", tree, "--val_data", tree / "real" / "..")
     assert len(found.val) == 24
     assert "24 of 24 validation pictures are trained on too" in caplog.messages
+
+
+def test_pictures_in_two_splits_are_told(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [(key, int("fake" in key)) for key in sorted(keys(chosen("--data", tree)[0].train))]
+    lines = [f"{key},{label},train" for key, label in rows]
+    lines += [f"{key},{label},{s}" for key, label in rows[::9] for s in ("val", "test")]
+    (tree / "list.csv").write_text("\n".join(["image,class,split", *lines]))
+    caplog.clear()
+    found, _ = chosen("--data", tree / "list.csv", "--test_csv", tree / "list.csv")
+    said = "3 of 3 {} pictures are trained on too"
+    assert caplog.messages == [said.format("validation"), said.format("list")]
+    assert found.how.endswith(f"; {said.format('validation')}; {said.format('list')}")
 
 
 def test_tests_are_named_by_their_files(tmp_path: Path) -> None:
@@ -353,12 +385,16 @@ def test_a_finished_run_is_not_done_again(
         patch.setattr(flags, "model_to_train", refuse)
         again = cli(*use, "--resume", "--save_every", 7)
         assert (again.status, again.out, again.err) == (0, first.out, "")
-        for gone in ("final.safetensors", "validation/run.json", "run.json"):
+        for gone in ("final.safetensors", "validation/run.json"):
             file, away = tmp_path / "run" / gone, tmp_path / "away"
             file.rename(away)
             with pytest.raises(AssertionError):
                 cli(*use, "--resume")
             away.rename(file)
+    # Measured on more, or begun with other weights, it would be another run.
+    assert "other --test_csv" in cli(*use, "--resume", "--test_csv", tree).complaint
+    weights = ("--weights", tmp_path / "run" / "final.safetensors")
+    assert "other weights to start from" in cli(*use, *weights, "--resume").complaint
     # What is left of it is done, here the report.
     shutil.rmtree(tmp_path / "run" / "validation")
     done = cli(*use, "--resume")
@@ -426,6 +462,25 @@ def test_a_part_that_is_nowhere_is_named(cli: Cli, published: Path, tree: Path) 
     said = cli(*given, "--overwrite").complaint
     assert "semantic_weights.pth" in said
     assert "semantic/best.safetensors" in said
+
+
+def test_branches_are_read_whole(cli: Cli, published: Path, tree: Path, tmp_path: Path) -> None:
+    """Those of another variant, or with something missing, are not fused."""
+    use = (
+        *(*FUSION, "--ckpt", published, "--data", tree, "--overwrite", "--set", "cospy.size=tiny"),
+        *("--backbone_weights", tmp_path / "clip-vit-l-14.safetensors"),
+    )
+    artifact = published / "progan" / "artifact" / "best_model.pth"
+    state = read_weights(artifact)[0]
+    save_published(artifact, dict(list(state.items())[:5]))
+    assert "missing artifact." in cli(*use).complaint
+    artifact.unlink()
+    own = {k: v for k, v in CoSpy.convert(state).items() if k.startswith("artifact.")}
+    options = {"train_dataset": "sd-v1_4", "mode": "branch", "branch": "artifact"}
+    save_weights(artifact.with_name("best.safetensors"), own, Card("cospy", options))
+    assert "train_dataset sd-v1_4" in cli(*use).complaint
+    start = (*COSPY, "branch", "--data", tree, "--weights", artifact.with_name("best.safetensors"))
+    assert "train_dataset sd-v1_4" in cli(*start, "--output", tmp_path / "out").complaint
 
 
 # --- several processes

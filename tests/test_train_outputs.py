@@ -305,7 +305,9 @@ def test_run_json_says_what_training_started_from_and_keeps_it(
     monkeypatch.undo()
     first = json.loads((tmp_path / "run.json").read_text())
     monkeypatch.setattr(sys, "argv", ["another command"])
-    run(tmp_path, parts, resume=True)
+    with pytest.raises(ConfigError, match="other weights to start from"):
+        run(tmp_path, parts, resume=True)
+    run(tmp_path, parts, resume=True, origins=[{"file": "moved", "sha256": "b"}])
     second = json.loads((tmp_path / "run.json").read_text())
     [again] = second.pop("resumed")
     assert again["command"] == ["another command"]
@@ -319,7 +321,11 @@ def test_a_test_set_that_lacks_a_class_ends_nothing(
     for record in own_parts[1][:2]:
         record.path.write_bytes(b"")
     reals = [record for record in own_parts[1] if not record.label]
-    history = run(tmp_path, own_parts, tests={"mine": reals, "validation": own_parts[1]})
+    tests = {"mine": reals, "validation": own_parts[1]}
+    with pytest.raises(ConfigError, match=r"2 of 7 validation pictures, such as .* could not be"):
+        run(tmp_path, own_parts, tests=tests)
+    caplog.clear()
+    history = run(tmp_path, own_parts, tests=tests, max_bad=0.5, overwrite=True)
     assert len(history) == 2
     assert all(math.isnan(row["mine AUROC"]) for row in history)
     assert all(math.isfinite(row["AUROC"]) for row in history)
@@ -374,3 +380,39 @@ def test_no_process_that_decodes_outlives_a_run(parts: Parts, tmp_path: Path, ca
         input=pickle.dumps(parts), capture_output=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.decode()) == (0, "done\n"), done.stderr.decode()
+
+
+def test_missing_validation_pictures_end_a_run_before_its_first_step(
+    own_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: object) -> Outcome:
+        raise AssertionError("no step is taken")
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    own_parts[1][0].path.unlink()
+    with pytest.raises(ConfigError, match=r"1 of 7 validation pictures, such as .*, are not there"):
+        run(tmp_path, own_parts)
+
+
+def test_results_without_a_checkpoint_are_not_begun_again(parts: Parts, tmp_path: Path) -> None:
+    run(tmp_path, parts)
+    before = (tmp_path / BEST).read_bytes()
+    for path in tmp_path.glob("last.pt*"):
+        path.unlink()
+    with pytest.raises(ConfigError, match=r"has results but no last\.pt to go on from"):
+        run(tmp_path, parts, resume=True)
+    assert (tmp_path / BEST).read_bytes() == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folders_that_are_no_runs_are_left_alone(
+    parts: Parts, tmp_path: Path, overwrite: bool
+) -> None:
+    """The results of a training have the name of a folder that pictures often lie in."""
+    mine = tmp_path / "validation" / "real" / "mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="expected no validation/ there but a run's"):
+        run(tmp_path, parts, overwrite=overwrite)
+    assert mine.read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["validation"]
