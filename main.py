@@ -16,7 +16,7 @@ from pathlib import Path
 
 from engine.command_line import USAGE, check_flags, parser
 
-UNREADABLE, SIGNALLED = 1, 128
+UNSCORED, SIGNALLED = 1, 128
 INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
@@ -28,7 +28,7 @@ def run_test(args: argparse.Namespace) -> int:
     loaded, config = flags.load(args, device)
     judge = verdict.judge_of(loaded, args.threshold)
     if args.input is None:
-        return UNREADABLE if verdict.ask(loaded, judge, device, config, args.json) else 0
+        return UNSCORED if verdict.ask(loaded, judge, device, config, args.json) else 0
     if args.explain:
         flags.check_apart(args.output, [Path(name) for name in args.input])
     records = verdict.collect(args.input, args.csv_root)
@@ -38,7 +38,7 @@ def run_test(args: argparse.Namespace) -> int:
         workers=flags.workers(args, len(records)), resume=args.resume, overwrite=args.overwrite,
     )  # fmt: skip
     failed = verdict.run(request, records, loaded, judge, device, config)
-    return UNREADABLE if failed else 0
+    return UNSCORED if failed else 0
 
 
 def run_eval(args: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def run_eval(args: argparse.Namespace) -> int:
     summary, unreadable = evaluate.run(request, records, loaded, device, config, world)
     if world.main:
         print(summary)
-    return UNREADABLE if unreadable else 0
+    return UNSCORED if unreadable else 0
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -81,15 +81,18 @@ def run_train(args: argparse.Namespace) -> int:
         flags.check_apart(output, found.places)
         members = flags.load_members(args, config.options, device)
         workers = flags.workers(args, len(found.train))
-        summary, unreadable = fuse.run(
-            members, config, found.train, found.val, device, output, workers, found.how, *again
-        )
-        print(summary)
-        return UNREADABLE if unreadable else 0
+        parts = (found.train, found.val)
+        print(fuse.run(members, config, *parts, device, output, workers, found.how, *again))
+        return 0
     start = flags.start_of(args, name, config, file)
     world.shared(lambda: train.check(config, device.device, output, *again))
     found = train_flags.pictures(args, config)
     flags.check_apart(output, found.places)
+    if args.check:
+        flags.check_start(name, config, start)
+        if world.main:
+            print(f"{output}: {train_flags.outlook(found)}")
+        return 0
     origins = start.origins()
     history = world.shared(
         lambda: train_flags.finished(output, config, found, origins) if args.resume else None
@@ -104,7 +107,7 @@ def run_train(args: argparse.Namespace) -> int:
         )  # fmt: skip
     if world.main:
         print(train_flags.summary(history, config, output))
-    return UNREADABLE if train_flags.unreadable(output) else 0
+    return 0
 
 
 def _complain(error: object) -> None:

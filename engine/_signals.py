@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+log = logging.getLogger(__name__)
 SAME_REQUEST_SECONDS = 2.0
 
 
@@ -33,7 +35,9 @@ def stop_requests() -> Iterator[list[int]]:
     def note(number: int, _: FrameType | None) -> None:
         nonlocal first
         now = time.monotonic()
-        first = min(first, now)
+        if not received:
+            first = now
+            log.warning("stopping as soon as the state is saved; once more stops at once")
         received.append(number)
         if now - first >= SAME_REQUEST_SECONDS:
             signal.signal(number, previous[number])

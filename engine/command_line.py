@@ -22,7 +22,7 @@ PHASES = {
     ),
     **dict.fromkeys(("protocol", "degrade", "compare", "cache"), ("eval",)),
     "threshold": ("test", "eval"),
-    **dict.fromkeys(("epochs", "accumulate", "save_every", "save_all"), ("train",)),
+    **dict.fromkeys(("epochs", "accumulate", "save_every", "save_all", "check"), ("train",)),
     **dict.fromkeys(("val_data", "test_csv", "leak_free"), ("train",)),
     **dict.fromkeys(("feat_interp", "feat_interp_alpha", "feat_interp_ratio"), ("train",)),
 }
@@ -81,7 +81,7 @@ def parser() -> Parser:
         prog="main.py",
         description="Tell real pictures from AI-generated ones. score = probability of synthetic.",
         epilog="Parentheses state defaults. Exit status: 0 done; 1 done, but some pictures could "
-        "not be read; 2 wrong usage, weights or data; 130, 143 interrupted. Results go to "
+        "not be scored; 2 wrong usage, weights or data; 130, 143 interrupted. Results go to "
         "standard output, everything else to standard error.",
         allow_abbrev=False,
     )
@@ -298,6 +298,11 @@ def parser() -> Parser:
     )
     train.add_argument(
         "--save_all", action="store_true", help="keep the weights of every epoch, too"
+    )
+    train.add_argument(
+        "--check",
+        action="store_true",
+        help="look whether pictures and weights are there and the output is free, and end",
     )
     train.add_argument(
         "--seed", type=_number(int, 0), metavar="N", help="of all randomness (the recipe's)"

@@ -358,6 +358,24 @@ def start_of(args: argparse.Namespace, name: str, config: Config, file: WeightFi
     return Start(file, backbones(args))
 
 
+def check_start(name: str, config: Config, start: Start) -> None:
+    """Looks whether all is there that `model_to_train` needs, and raises what that does, except for
+    weights that are there but do not fit."""
+    _check_statistics(config, start)
+    kind = detectors.load(name)
+    state = start.file.converted(kind) if start.file else {}
+    if kind.external(config.options):
+        external_state(kind, config.options, state, start.backbones, None)
+
+
+def _check_statistics(config: Config, start: Start) -> None:
+    if config.train.freeze_batchnorm and not (start.backbones or start.file):
+        raise ConfigError(
+            "train.freeze_batchnorm: expected --backbone_weights or --weights to start from; found "
+            "neither: give one, or --set train.freeze_batchnorm=false"
+        )
+
+
 def model_to_train(name: str, config: Config, start: Start) -> Detector:
     """A detector as training starts it: fresh, from a backbone, or from weights.
 
@@ -365,11 +383,7 @@ def model_to_train(name: str, config: Config, start: Start) -> Detector:
         WeightsError: these do not fit.
         ConfigError: frozen batch norm statistics, but nothing that has any.
     """
-    if config.train.freeze_batchnorm and not (start.backbones or start.file):
-        raise ConfigError(
-            "train.freeze_batchnorm: expected --backbone_weights or --weights to start from; found "
-            "neither: give one, or --set train.freeze_batchnorm=false"
-        )
+    _check_statistics(config, start)
     kind = detectors.load(name)
     model = kind(config.options)
     outside = kind.external(config.options)

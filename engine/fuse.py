@@ -125,13 +125,12 @@ def run(
     how: str,
     resume: bool,
     overwrite: bool,
-) -> tuple[str, int]:
+) -> str:
     """Scores both parts with every member, which comes with its own configuration, fits on `train`,
     writes best.safetensors and run.json. `how` says how the parts were told apart.
 
     Returns:
-        What members and ensemble do on `val`, a Markdown table, and where the weights are; and how
-        many pictures could not be read.
+        What members and ensemble do on `val`, a Markdown table, and where the weights are.
 
     Raises:
         ConfigError: the folder holds another run, a name stands for two pictures, or the set cannot
@@ -156,8 +155,7 @@ def run(
             scorer = Scorer(member.model, device, own, workers)
             tables.append(score_table(output / name, records, scorer, (NONE,), resume))
         found = _usable(tables)
-        lost = len(records) - len(found)
-        if lost:
+        if lost := len(records) - len(found):
             log.warning("%d of %d pictures could not be read", lost, len(records))
         try:
             fusion = fit(*_part(found, train), config.options.fusion)
@@ -171,4 +169,4 @@ def run(
         save_weights(output / BEST, fusion.state(), card)
         write_json(output / RUN, info)
     titles = [*(m.model.title for m, _ in members), "Ensemble"]
-    return f"{summary(titles, results)}\nweights in {output / BEST}", lost
+    return f"{summary(titles, results)}\nweights in {output / BEST}"

@@ -18,7 +18,7 @@ from datasets._paths import split_named
 
 from . import benchmark as benchmarks
 from . import distributed, flags, listing
-from ._kept import BAD_FILES, FINAL, HISTORY, REPORT, VALIDATED, best_row, shown
+from ._kept import FINAL, HISTORY, REPORT, VALIDATED, best_row, shown
 from ._plots_training import VAL_LOSS
 from .benchmark import Benchmark
 from .checkpoint import other_settings
@@ -44,7 +44,7 @@ OWN_SPLITS = {
 COSPY_FLAGS = (*flags.MIXING, "leak_free")
 NOT_OF_ENSEMBLE = (
     *("test_csv", "accumulate", "save_every", "save_all", "epochs"),
-    *("weights", "batch_size", "seed", "backbone_weights"),
+    *("weights", "batch_size", "seed", "backbone_weights", "check"),
 )
 SELECTS_ON_TRAINING = (
     "the fusion's epoch is chosen by the pictures that it is trained on, as published: its "
@@ -304,6 +304,12 @@ def _tests(args: argparse.Namespace) -> dict[str, list[Record]]:
     return found
 
 
+def outlook(chosen: Pictures) -> str:
+    """What a training would see, in a line."""
+    train, val = len(chosen.train), len(chosen.val)
+    return f"{train} pictures to train on, {val} for validation: {chosen.how}"
+
+
 def finished(
     output: Path, config: Config, chosen: Pictures, origins: Sequence[Mapping[str, str]]
 ) -> list[dict[str, float]] | None:
@@ -326,17 +332,6 @@ def finished(
     last = rows[-1]["epoch"] if rows else 0
     whole = all((output / name).is_file() for name in (BEST, FINAL))
     return rows if same and ended and whole and last == config.train.epochs else None
-
-
-def unreadable(output: Path) -> bool:
-    """Whether the run in a folder met training or validation pictures that it could not read."""
-    if (output / BAD_FILES).exists():
-        return True
-    try:
-        report = json.loads((output / REPORT / RUN).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False  # none was asked for
-    return bool(report["counts"]["unreadable"])
 
 
 def summary(history: Sequence[dict[str, float]], config: Config, output: Path) -> str:

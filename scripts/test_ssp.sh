@@ -16,20 +16,23 @@ Measures SSP on the test pictures of all eight subsets of GenImage, below data/G
   --output DIR           where results go (runs/ssp/NAMES/genimage, or runs/ssp/genimage)
   --resume, --overwrite  go on with an interrupted run, or start afresh
   -- FLAGS               more flags of main.py, such as -- --protocol matched
-Python is the one in .venv, or that of PYTHON.'
+data/ and runs/ are those of the current folder. Python is the one in .venv, or that of PYTHON.'
 # shellcheck source=scripts/_shell.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_shell.sh"
 
 subset='' weights='' output='' flags=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --subset) need "$1" $#; subset=$2; shift 2 ;;
-        --weights) need "$1" $#; weights=$2; shift 2 ;;
-        --output) need "$1" $#; output=$2; shift 2 ;;
+        --subset) need "$1" $# "${2-}"; subset=$2; shift 2 ;;
+        --weights) need "$1" $# "${2-}"; weights=$2; shift 2 ;;
+        --output) need "$1" $# "${2-}"; output=$2; shift 2 ;;
         *) shared_flag "$@"; shift "$taken" ;;
     esac
 done
 if [ -z "$subset$weights" ]; then refuse "expected --subset or --weights; found neither"; fi
+if [ -n "$subset" ]; then subset=$(subsets "$subset"); fi
+keep_own --benchmark --weights --output
+ready
 
 # Published figures are of detectors that were trained on one subset.
 if [[ $subset =~ ^[a-z0-9]+$ ]]; then flags+=(--set "data.published=ssp-$subset"); fi

@@ -18,18 +18,20 @@ Trains SPAI as published: 35 epochs, the epoch of the lowest validation loss is 
   --resume, --overwrite    go on with an interrupted run, or start afresh
   -- FLAGS                 more flags of main.py, such as
                              -- --save_all --accumulate 4 --batch_size 18 --test_csv a.csv b.csv
-Python is the one in .venv, or that of PYTHON.'
+runs/ is that of the current folder. Python is the one in .venv, or that of PYTHON.'
 # shellcheck source=scripts/_shell.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_shell.sh"
 
 csv='' flags=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --csv) need "$1" $#; csv=$2; shift 2 ;;
-        --backbone_weights | --output) need "$1" $#; flags+=("$1" "$2"); shift 2 ;;
+        --csv) need "$1" $# "${2-}"; csv=$2; shift 2 ;;
+        --backbone_weights | --output) need "$1" $# "${2-}"; flags+=("$1" "$2"); shift 2 ;;
         *) shared_flag "$@"; shift "$taken" ;;
     esac
 done
 [ -n "$csv" ] || refuse "--csv: expected a CSV with the columns image,class,split; found none"
+keep_own --data
+ready
 
 step --phase train --detector spai --data "$csv" ${flags[@]+"${flags[@]}"}

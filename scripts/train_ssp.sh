@@ -19,21 +19,25 @@ Trains SSP as published: 30 epochs, the epoch of the best validation accuracy is
   --output DIR             where weights and log go (runs/ssp/NAMES)
   --resume, --overwrite    go on with an interrupted run, or start afresh
   -- FLAGS                 more flags of main.py
-Python is the one in .venv, or that of PYTHON. scripts/test_ssp.sh measures the result.'
+data/ and runs/ are those of the current folder. Python is the one in .venv, or that of PYTHON.
+scripts/test_ssp.sh measures the result.'
 # shellcheck source=scripts/_shell.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_shell.sh"
 
 subset='' output='' flags=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --subset) need "$1" $#; subset=$2; shift 2 ;;
-        --backbone_weights) need "$1" $#; flags+=("$1" "$2"); shift 2 ;;
+        --subset) need "$1" $# "${2-}"; subset=$2; shift 2 ;;
+        --backbone_weights) need "$1" $# "${2-}"; flags+=("$1" "$2"); shift 2 ;;
         --published) flags+=(--set data.val_split=val); shift ;;
-        --output) need "$1" $#; output=$2; shift 2 ;;
+        --output) need "$1" $# "${2-}"; output=$2; shift 2 ;;
         *) shared_flag "$@"; shift "$taken" ;;
     esac
 done
 [ -n "$subset" ] || refuse "--subset: expected one of GenImage's subsets, such as sdv4; found none"
+subset=$(subsets "$subset")
+keep_own --benchmark --generators --output
+ready
 
 step --phase train --detector ssp --benchmark genimage --generators "$subset" \
     --output "${output:-runs/ssp/$subset}" ${flags[@]+"${flags[@]}"}
