@@ -402,6 +402,28 @@ def test_a_finished_run_is_not_done_again(
     assert (tmp_path / "run" / "validation" / "report.md").exists()
 
 
+def test_a_check_trains_nothing_and_misses_what_training_would(
+    cli: Cli, start: tuple[object, ...], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "run"
+    done = cli(*start, "--data", tree, "--output", output, "--check")
+    assert (done.status, done.err) == (0, "")
+    how = f"0.1 of every generator of {tree} held out for validation"
+    assert done.out == f"{output}: 21 pictures to train on, 3 for validation: {how}\n"
+    assert not output.exists()
+    output.mkdir()
+    (output / "best.safetensors").touch()
+    use = ("--data", tree, "--check")
+    assert "holds an earlier run" in cli(*start, *use, "--output", output).complaint
+    assert "found no" in cli(*start, "--data", tmp_path / "none", "--check").complaint
+    assert "freeze_batchnorm" in cli(*SMALL, *use, "--detector", "default").complaint
+    semantic = (*COSPY, "branch", "--branch", "semantic")
+    assert "clip-vit-l-14, which these weights" in cli(*semantic, *use).complaint
+    assert "semantic_weights.pth" in cli(*FUSION, *use, "--ckpt", tmp_path / "ckpt").complaint
+    assert "--check: expected --phase train" in cli("--phase", "eval", "--check").complaint
+
+
 def test_more_epochs_are_another_run(
     cli: Cli, start: tuple[object, ...], tree: Path, tmp_path: Path
 ) -> None:
