@@ -321,6 +321,7 @@ def wait_for(child: Child, table: Path, lines: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_at_work_and_resumed(weights: Path, tmp_path: Path) -> None:
     data = make_tree(tmp_path / "data", count=6)
     next(data.rglob("005*")).write_bytes(b"broken")
@@ -340,6 +341,7 @@ def test_killed_at_work_and_resumed(weights: Path, tmp_path: Path) -> None:
         assert (output / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs a file system of its own")
 def test_a_full_disk_ends_the_run_and_space_lets_it_go_on(
     run: Cli, weights: Path, tmp_path: Path

@@ -217,6 +217,7 @@ def test_the_parts_for_export_are_the_whole() -> None:
     assert float(attention.sum()) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_parts_can_be_exported() -> None:
     """Traced with any number of patches, as an ONNX file needs them."""
     model = tiny("spai")

@@ -356,7 +356,8 @@ def test_files_of_other_names_are_not_the_runs(parts: Parts, tmp_path: Path) -> 
     assert tmp_path.joinpath("epoch_notes.pth").read_text() == "mine"
 
 
-@pytest.mark.parametrize("case", ["ends", pytest.param("fails", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["ends", "fails"])
 def test_no_process_that_decodes_outlives_a_run(parts: Parts, tmp_path: Path, case: str) -> None:
     """They ignore SIGTERM, and live from epoch to epoch: the program must not wait for them."""
     script = (
