@@ -162,6 +162,11 @@ def run(args: argparse.Namespace) -> int:
         reason = str(error).split(". ")[0]
         _complain(f"{reason}: use a smaller --batch_size, or --device cpu")
         return USAGE
+    except RuntimeError as error:
+        if args.debug or not distributed.lost_another(error):
+            raise
+        _complain("another process of this run has ended; --resume goes on")
+        return USAGE
     finally:
         distributed.leave()
 

@@ -337,8 +337,8 @@ def check_flags(p: Parser, args: argparse.Namespace) -> None:
     if args.pretrain and args.weights:
         p.error("--pretrain, --weights: expected one of them; found both")
     if args.detector not in (None, "cospy", "ensemble"):
-        for name in ("train_dataset", "mode", "branch", "pretrain"):
-            if getattr(args, name):
+        for name in ("train_dataset", "mode", "branch", "pretrain", "ckpt"):
+            if getattr(args, name) != p.get_default(name):
                 p.error(f"--{name}: expected --detector cospy; found {args.detector}")
     if args.compare:
         for name, value in vars(args).items():

@@ -24,6 +24,13 @@ class OtherFailed(RuntimeError):
     """Another process ended with an error, and says so itself."""
 
 
+def lost_another(error: RuntimeError) -> bool:
+    """Whether an error is that another process of this run has gone."""
+    if launched() == 1:
+        return False
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+
 def launched() -> int:
     """How many processes torchrun started beside this one, itself included; 1 without torchrun.
 

@@ -9,7 +9,6 @@ without torchrun's report, which would hide the one line in which the process sa
 from __future__ import annotations
 
 import logging
-import os
 import sys
 
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -25,9 +24,6 @@ def main(arguments: list[str]) -> int:
     """Command line: see above. Returns the exit status."""
     count, *command = arguments
     logging.disable()
-    # Otherwise torchrun gives each process a single thread.
-    cores = os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // int(count))))
     where = ["--standalone", "--nproc-per-node", count]
     try:
         torchrun([*where, "--shutdown-timeout", str(PATIENCE_SECONDS), *command])

@@ -184,6 +184,54 @@ def test_another_number_of_processes_does_not_resume(parts: Parts, tmp_path: Pat
     assert second.startswith("OtherFailed")
 
 
+def test_machines_need_no_disk_in_common(parts: Parts, tmp_path: Path) -> None:
+    """Only the main process writes, and only it reads what was written."""
+    run(tmp_path / "one", parts, kind=Plain, batch_size=8, report=True, **SIMPLE)
+
+    def work(world: distributed.World) -> None:
+        settings = SIMPLE | {"report": True, "batch_size": 4}
+        there = tmp_path / ("two", "elsewhere")[world.rank]
+        run(there, parts, kind=Plain, world=world, **settings)
+        run(there, parts, kind=Plain, world=world, resume=True, **settings)
+
+    assert together(work, tmp_path) == ["", ""]
+    assert_alike(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two" / "validation" / "report.md").exists()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"batch_size": 2}, "configuration.train.batch_size"), ({"resume": True}, "--resume")],
+)
+def test_processes_with_other_flags_are_refused(
+    parts: Parts, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    def work(world: distributed.World) -> None:
+        run(tmp_path / "two", parts, world=world, **(changes if world.rank else {}))
+
+    main, other = together(work, tmp_path)
+    assert main.startswith(f"ConfigError: process 1 has other {said} than process 0: give all")
+    assert other == "OtherFailed: the main process failed"
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_process_that_is_left_alone_says_so(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(world: distributed.World) -> None:
+        if world.rank:
+            at_step(monkeypatch, 2, lambda: os._exit(0))
+            (tmp_path / "complaint1").touch()
+        try:
+            run(tmp_path / "two", parts, world=world)
+        except RuntimeError as error:
+            assert distributed.lost_another(error), error
+            raise ConfigError("left alone") from error
+
+    assert together(work, tmp_path) == ["ConfigError: left alone", ""]
+
+
 def test_processes_with_other_pictures_are_refused(parts: Parts, tmp_path: Path) -> None:
     def work(world: distributed.World) -> None:
         mine = (parts[0][world.rank :], parts[1])
