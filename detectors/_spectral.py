@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from . import _transforms as T
 
@@ -160,8 +160,10 @@ class TokenStatistics(torch.autograd.Function):
     def backward(ctx: Any, products: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
         """Gradients of the three -> gradient of the views."""
         views, centre, norm = ctx.saved_tensors
-        tokens = views.permute(1, 2, 0, 3)
-        found = ((products + products.mT) @ tokens).permute(2, 0, 1, 3)
+        found = torch.empty_like(views)
+        # Into the order of the views at once: a copy would take longer than the product.
+        tokens, out = (x.flatten(1, 2).transpose(0, 1) for x in (views, found))
+        torch.bmm((products + products.mT).flatten(0, 1), tokens, out=out)
         scale = torch.where(norm > 0, spread / norm, 0)[:, None]
         found[0].addcmul_(views[0], scale)
         found[0].add_(mean[:, None] / views.shape[2] - centre[:, None] * scale)
@@ -209,6 +211,11 @@ class Restoration(nn.Module):
             return torch.cat([torch.stack(similarities, dim=2).flatten(1), context], dim=1)
 
 
+def keep_products() -> Any:
+    """Contexts of a `checkpoint` that keeps what linear layers give."""
+    return create_selective_checkpoint_contexts([torch.ops.aten.addmm.default])
+
+
 class PatchEncoder(nn.Module):
     """(B, 3, 224, 224) in [0, 1] -> (B, 6 * depth + width) patch vectors."""
 
@@ -225,11 +232,12 @@ class PatchEncoder(nn.Module):
         return torch.cat([start, x.to(start.dtype)], dim=1) + self.vit.pos_embed
 
     def _statistics(self, index: int, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """`Restoration.block`; for the gradient it is computed again instead of kept: all that a
-        batch of pictures leaves behind in twelve projectors would be ten times as large."""
+        """`Restoration.block`; for the gradient all but its products of matrices is computed again
+        instead of kept: what a batch of pictures leaves behind in twelve projectors is large."""
+        block = self.restoration.block
         if not torch.is_grad_enabled():
-            return self.restoration.block(index, tokens)
-        return checkpoint(self.restoration.block, index, tokens, use_reentrant=False)
+            return block(index, tokens)
+        return checkpoint(block, index, tokens, use_reentrant=False, context_fn=keep_products)
 
     def forward(self, patches: Tensor) -> Tensor:
         similarities, pooled = [], []

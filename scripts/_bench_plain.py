@@ -15,6 +15,7 @@ from torch import Tensor
 
 from datasets._images import open_picture
 from detectors import _transforms as T
+from detectors._spectral import Dropout
 from detectors.spai import Spai
 from detectors.ssp import Ssp
 
@@ -96,6 +97,16 @@ def spai_views(model: Spai, batch: Tensor) -> Tensor:
     views = (batch.float() / 255).split(SIDE, dim=3)
     vectors = torch.stack([patch_vectors(model, view) for view in views], dim=1)
     return torch.cat([model.aggregator(each)[0] for each in vectors])
+
+
+def with_public_dropout(model: Any) -> Any:
+    """A `planar` copy whose dropout draws its masks as PyTorch does."""
+    found = planar(model)
+    for module in list(found.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Dropout):
+                setattr(module, name, torch.nn.Dropout(child.p).train(child.training))
+    return found
 
 
 # --- SSP

@@ -98,9 +98,12 @@ def training_batch(model: Detector, size: int) -> Batch:
 
 
 def published(name: str, model: Detector) -> Any:
-    """The model as the published code has it: planar, its autoencoder with plain attention."""
-    model.to(memory_format=torch.contiguous_format)
-    return plain.with_public_attention(model) if name == "artifact" else model
+    """The model as the published code has it: planar, with the public attention and dropout."""
+    if name == "artifact":
+        return plain.with_public_attention(model)
+    if name == "spai":
+        return plain.with_public_dropout(model)
+    return model.to(memory_format=torch.contiguous_format)
 
 
 def plain_loss(name: str, model: Any, values: Any, labels: Tensor) -> Tensor:
