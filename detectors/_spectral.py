@@ -234,10 +234,14 @@ class PatchEncoder(nn.Module):
     def _statistics(self, index: int, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """`Restoration.block`; for the gradient all but its products of matrices is computed again
         instead of kept: what a batch of pictures leaves behind in twelve projectors is large."""
-        block = self.restoration.block
+        block, kind = self.restoration.block, tokens.device.type
         if not torch.is_grad_enabled():
             return block(index, tokens)
-        return checkpoint(block, index, tokens, use_reentrant=False, context_fn=keep_products)
+        # Without the cache of converted weights: it would spare the second batch of patches of a
+        # step operations that computing again then meets.
+        on, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        with torch.autocast(kind, dtype, on, cache_enabled=False):
+            return checkpoint(block, index, tokens, use_reentrant=False, context_fn=keep_products)
 
     def forward(self, patches: Tensor) -> Tensor:
         similarities, pooled = [], []

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from detectors._base import OptionError
-from detectors._spectral import Dropout, TokenStatistics, split_frequencies
+from detectors._spectral import Dropout, PatchEncoder, TokenStatistics, split_frequencies
 from detectors.spai import (
     PATCH,
     Spai,
@@ -380,3 +380,27 @@ def test_tokens_that_are_all_alike_have_a_gradient() -> None:
     _, _, spread = TokenStatistics.apply(views)
     spread.sum().backward()
     assert spread.tolist() == [[0, 0]] and torch.equal(views.grad, torch.zeros_like(views))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_gradients_of_what_is_computed_again(
+    precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In several passes, one of which is smaller."""
+
+    def gradients() -> list[Tensor]:
+        torch.manual_seed(0)
+        model = variant(feature_batch=2).train()
+        with torch.autocast("cpu", precision, precision != torch.float32):
+            loss = model.loss(pictures()[:1], torch.ones(1))
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return list(torch.autograd.grad(loss, trained))
+
+    found = gradients()
+    kept = lambda self, index, tokens: self.restoration.block(index, tokens)  # noqa: E731
+    monkeypatch.setattr(PatchEncoder, "_statistics", kept)
+    expected = gradients()
+    share = 1e-5 if precision == torch.float32 else 0.02  # of the largest
+    largest = max(float(gradient.abs().max()) for gradient in expected)
+    for again, whole in zip(found, expected, strict=True):
+        torch.testing.assert_close(again, whole, rtol=0, atol=share * largest)
