@@ -389,8 +389,8 @@ def test_gradients_of_what_is_computed_again(
     """In several passes, one of which is smaller."""
 
     def gradients() -> list[Tensor]:
-        torch.manual_seed(0)
         model = variant(feature_batch=2).train()
+        torch.manual_seed(0)
         with torch.autocast("cpu", precision, precision != torch.float32):
             loss = model.loss(pictures()[:1], torch.ones(1))
         trained = [p for p in model.parameters() if p.requires_grad]
