@@ -23,6 +23,7 @@ from training import STEPS, Killed, Parts, at_call, at_step, kill, result, run, 
 from detectors._base import WeightsError
 from engine import _signals, _trainer, checkpoint
 from engine._kept import CHECKPOINT, HISTORY, REPORT
+from engine._validation import Validation
 from engine.config import ConfigError
 from engine.train import Interrupted, Trainer
 
@@ -74,7 +75,7 @@ def test_killed_at_any_step(
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("validate", 1), ("validate", 2), ("_write_tables", 1), ("_write_tables", 2),
+    [("_finish_epoch", 1), ("_finish_epoch", 2), ("_write_tables", 1), ("_write_tables", 2),
      ("save", 1), ("save", 2), ("save", 3), ("save", 4)],
 )  # fmt: skip
 def test_killed_outside_of_steps(
@@ -253,7 +254,7 @@ def test_stopped_in_a_validation(
 ) -> None:
     """That of the last epoch too; it is done again."""
     with pytest.MonkeyPatch.context() as patch:
-        at_call(patch, Trainer, "validate", number, terminate)
+        at_call(patch, Validation, "__call__", number, terminate)
         with pytest.raises(Interrupted, match="stopped by signal 15 after saving"):
             run(tmp_path, parts)
     assert len(read_history(tmp_path)) == number - 1
