@@ -87,17 +87,23 @@ def test_splits_that_the_csv_names_are_taken(tmp_path: Path) -> None:
     assert [r.key for r in val] == ["check0.png", "check1.png"]
 
 
+def in_splits(folder: Path, kind: str, *splits: str) -> tuple[Path, list[str]]:
+    """A folder, or a CSV with a last picture of no split, of three real and three synthetic
+    pictures a split; and the keys of these."""
+    keys = [f"{s}/{c}/{i}.png" for s in splits for c in ("real", "fake") for i in "abc"]
+    if kind == "folder":
+        touch(folder, *keys)
+        return folder, keys
+    rows = [f"{key},{int('fake' in key)},{key.split('/')[0]}" for key in keys]
+    path = folder / "list.csv"
+    path.write_text("\n".join(["image,class,split", *rows, "real/x.png,0,"]), encoding="utf-8")
+    return path, keys
+
+
 @pytest.mark.parametrize("kind", ["folder", "csv"])
 def test_test_pictures_are_never_trained_on(tmp_path: Path, kind: str) -> None:
     """Without val, the train split alone is divided."""
-    keys = [f"{s}/{c}/{i}.png" for s in ("train", "test") for c in ("real", "fake") for i in "abc"]
-    path = tmp_path
-    if kind == "folder":
-        touch(tmp_path, *keys)
-    else:
-        rows = [f"{key},{int('fake' in key)},{key.split('/')[0]}" for key in keys]
-        path = tmp_path / "list.csv"
-        path.write_text("\n".join(["image,class,split", *rows]), encoding="utf-8")
+    path, keys = in_splits(tmp_path, kind, "train", "test")
     train, val, how = train_and_val(path, OPTIONS)
     assert {r.key for r in train + val} == {key for key in keys if key.startswith("train")}
     assert "split train" in how
@@ -325,13 +331,6 @@ def test_a_missing_split_is_named(
 def test_what_is_for_testing_is_not_trained_on_for_want_of_other_pictures(
     tmp_path: Path, kind: str, named: str
 ) -> None:
-    keys = [f"{s}/{c}/{i}.png" for s in named.split() for c in ("real", "fake") for i in "abc"]
-    path = tmp_path
-    if kind == "folder":
-        touch(tmp_path, *keys)
-    else:
-        rows = [f"{key},{int('fake' in key)},{key.split('/')[0]}" for key in keys]
-        path = tmp_path / "list.csv"
-        path.write_text("\n".join(["image,class,split", *rows, "real/x.png,0,"]), encoding="utf-8")
+    path, _ = in_splits(tmp_path, kind, *named.split())
     with pytest.raises(LayoutError, match="expected a split train; found no such one beside"):
         train_and_val(path, OPTIONS)
