@@ -113,7 +113,8 @@ def run_train(args: argparse.Namespace) -> int:
 def _complain(error: object) -> None:
     """One line on standard error; of several processes each but the first says which it is."""
     who = f"process {rank}: " if (rank := os.environ.get("RANK", "0")) != "0" else ""
-    print(f"main.py: {who}{' '.join(str(error).split())}", file=sys.stderr)
+    # In one piece: other processes write to the same place.
+    sys.stderr.write(f"main.py: {who}{' '.join(str(error).split())}\n")
 
 
 def _space(error: Exception) -> str:
