@@ -65,7 +65,7 @@ def run_eval(args: argparse.Namespace) -> int:
 
 def run_train(args: argparse.Namespace) -> int:
     """Phase train. Returns the exit status."""
-    from engine import distributed, flags, fuse, train, train_flags
+    from engine import distributed, flags, fuse, listing, train, train_flags
 
     name = flags.detector_name(args)
     file = flags.start_file(args, name)
@@ -91,7 +91,7 @@ def run_train(args: argparse.Namespace) -> int:
     if args.check:
         flags.check_start(name, config, start)
         if world.main:
-            print(f"{output}: {train_flags.outlook(found)}")
+            print(f"{output}: {listing.outlook(found.train, found.val, found.how)}")
         return 0
     origins = start.origins()
     history = world.shared(

@@ -20,7 +20,7 @@ from .calibrate import fit_platt
 from .config import Config, ConfigError
 from .degrade import NONE
 from .evaluate import Scorer, score_table
-from .listing import listing_digest
+from .listing import listing_digest, outlook
 from .predict import Device
 from .run import RUN, begin, log_to, open_output, run_info, write_json
 from .table import ScoreRow
@@ -148,7 +148,7 @@ def run(
         described = [describe_member(member) for member, _ in members]
         info |= {"members": described, "listing": listing_digest(records), "split": how}
         begin(output, info, resume, ("config", "precision", "members", "listing"), names[0])
-        log.info("%d pictures to train on, %d for validation: %s", len(train), len(val), how)
+        log.info("%s", outlook(train, val, how))
         tables = []
         for name, (member, own) in zip(names, members, strict=True):
             log.info("%s: %d pictures", member.model.title, len(records))

@@ -183,6 +183,11 @@ def train_beside(
     return train, val, f"{what} to train on, {val_path} for validation"
 
 
+def outlook(train: Sequence[Record], val: Sequence[Record], how: str) -> str:
+    """What a training sees, in a line; `how` says how the two were told apart."""
+    return f"{len(train)} pictures to train on, {len(val)} for validation: {how}"
+
+
 def in_both(train: Sequence[Record], others: Sequence[Record]) -> int:
     """How many of the other pictures are files that are trained on too, by whatever names."""
     folders: dict[Path, Path] = {}  # resolved once each: there may be a million pictures

@@ -22,6 +22,7 @@ from ._trainer import training_device
 from .checkpoint import differing
 from .config import Config, ConfigError
 from .distributed import ALONE, World
+from .listing import outlook
 from .run import RUN, check_output, log_to, open_output, run_info, write_json
 from .weight_files import BEST as BEST
 
@@ -117,7 +118,7 @@ def start(
         world.shared(lambda: _describe(trainer, how, origins, resumed))
         if resumed:
             log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
-        log.info("%d pictures to train on, %d for validation: %s", len(train), len(val), how)
+        log.info("%s", outlook(train, val, how))
         history = trainer.run()
         if config.train.report:
             trainer.report()

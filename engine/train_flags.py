@@ -304,12 +304,6 @@ def _tests(args: argparse.Namespace) -> dict[str, list[Record]]:
     return found
 
 
-def outlook(chosen: Pictures) -> str:
-    """What a training would see, in a line."""
-    train, val = len(chosen.train), len(chosen.val)
-    return f"{train} pictures to train on, {val} for validation: {chosen.how}"
-
-
 def finished(
     output: Path, config: Config, chosen: Pictures, origins: Sequence[Mapping[str, str]]
 ) -> list[dict[str, float]] | None:
