@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Makes .venv from the committed lock. Needs Python >= 3.10 with pip, and nothing else.
+# Makes .venv from the committed lock. Needs Python >= 3.11 with pip, and nothing else.
 #   bash scripts/setup.sh          what it takes to score, evaluate and train
 #   bash scripts/setup.sh --dev    the same, and the test and lint tools
-#   bash scripts/setup.sh --all    the same, and every extra (TensorBoard, HEIC, ...)
+#   bash scripts/setup.sh --all    the same, and every extra (TensorBoard, Parquet, ...)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=${PYTHON:-python3}
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-    echo "setup.sh: '$python' is not Python 3.10 or newer; name one: PYTHON=/path/to/python3 bash scripts/setup.sh" >&2
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    echo "setup.sh: '$python' is not Python 3.11 or newer; name one: PYTHON=/path/to/python3 bash scripts/setup.sh" >&2
     exit 2
 fi
 
