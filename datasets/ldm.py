@@ -48,6 +48,11 @@ def _below(part: str, line: str) -> str:
     return f"{name}/0_real/{file}"
 
 
+def real_folder(part: str, place: Path) -> Path:
+    """The folder of a part's pictures: a known one below `place`, else `place` itself."""
+    return next((place / inner for inner in INNER[part] if (place / inner).is_dir()), place)
+
+
 def _reals(folder: Path, part: str, place: Path) -> Iterator[Record]:
     """What a split's list of reals names, each once, whether or not it is on disk.
 
@@ -60,7 +65,7 @@ def _reals(folder: Path, part: str, place: Path) -> Iterator[Record]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise unexpected(folder, LAYOUT, f"no list {file.name}: {reason}") from error
-    base = next((place / inner for inner in INNER[part] if (place / inner).is_dir()), place)
+    base = real_folder(part, place)
     wanted = dict.fromkeys(line.strip() for line in lines if line.strip())
     names = [relative(_below(part, line), file) for line in wanted]
     if names and not any(is_file(base / name) for name in names):
@@ -69,7 +74,8 @@ def _reals(folder: Path, part: str, place: Path) -> Iterator[Record]:
         yield Record(f"{part}/{name}", base / name, REAL)
 
 
-def _split_folder(root: Path, split: str) -> Path | None:
+def split_folder(root: Path, split: str) -> Path | None:
+    """The folder of a split in the set's folder; `valid` is another name of val's."""
     return find(root, split) or (find(root, "valid") if split == "val" else None)
 
 
@@ -95,7 +101,7 @@ def records(
     start = find(root, NAME) or root
     found: list[Record] = []
     for name in (split,) if split else SPLITS:
-        folder = _split_folder(start, name)
+        folder = split_folder(start, name)
         if folder is None:
             raise unexpected(start, LAYOUT)
         for generator in groups(folder):

@@ -1,17 +1,30 @@
-"""SPAI's evaluation: a CSV of pictures per generator and one per source of real pictures.
+"""SPAI's evaluation: 13 generators, each measured against five sources of real pictures.
 
-Published with 13 generators and five sources; every generator is measured against every source.
-Licence: see the pages of the pictures' own sets.
+The published sets are listed by name in data/lists/, so a folder laid out as SPAI's own `data/`
+holds exactly the pictures of its figures. A folder with a CSV per generator and one per source is
+read as these say instead. Licence: see the pages of the pictures' own sets.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ._layout import FAKE, REAL, begin, canonical, check_sources, files, in_order, unexpected
+from ._layout import (
+    FAKE,
+    REAL,
+    begin,
+    canonical,
+    check_sources,
+    files,
+    in_order,
+    is_file,
+    unexpected,
+)
 from ._paths import relative, split_named
+from ._published_lists import published_rows
 from ._record import Label, LayoutError, Record
 from .csv_file import LABELS, read_rows
 
@@ -21,9 +34,13 @@ GENERATORS = (
 )  # fmt: skip
 SOURCES = ("coco", "fodb", "imagenet", "openimages", "raise")
 LAYOUT = (
-    "fake_<generator>.csv and real_<source>.csv with the columns image, class, split "
+    "the folders of SPAI's data/ (synthbuster/<generator>/, gigagan/, flux/, stable-diffusion-3/, "
+    "midjourney-v6.1/, COCO/test2017/, FODB/, ImageNet/, OpenImagesDataset/test/, RAISE-1k/tiff/), "
+    "or fake_<generator>.csv and real_<source>.csv with the columns image, class, split "
     "(without the prefix for the published names, as in sd14.csv and coco.csv)"
 )
+LIST = "spai_eval"
+LISTED_SPLIT = "test"  # of all pictures of the list
 SPLITS = ("train", "val", "test")
 PARTS: tuple[str, ...] = ()
 PREFIXES = {"fake_": FAKE, "real_": REAL}
@@ -78,25 +95,63 @@ def _rows(file: Path, label: Label, name: str, split: str | None) -> Iterator[Re
         yield Record(f"{file.stem}/{path}", file.parent / path, label, source, generator)
 
 
+def listed_keys() -> dict[str, frozenset[str]]:
+    """Keys of the published pictures by set (`fake_<generator>`, `real_<source>`), as `records`
+    gives them for a folder laid out as SPAI's `data/`."""
+    keys: dict[str, set[str]] = {}
+    for name, image, _ in published_rows(LIST):
+        keys.setdefault(name, set()).add(f"{name}/{image}")
+    return {name: frozenset(found) for name, found in keys.items()}
+
+
+def _listed(root: Path, sources: Sequence[str]) -> list[Record]:
+    """The published pictures that lie below `root`; what is missing of each set is logged."""
+    found: list[Record] = []
+    whole: Counter[str] = Counter()
+    missing: dict[str, list[str]] = {}
+    for name, image, value in published_rows(LIST):
+        label, part = LABELS[value], name.partition("_")[2]
+        if label == REAL and sources and part not in sources:
+            continue
+        whole[name] += 1
+        path = root / image
+        if is_file(path):
+            owner = ("", part) if label == FAKE else (part, "")
+            found.append(Record(f"{name}/{image}", path, label, *owner))
+        else:
+            missing.setdefault(name, []).append(image)
+    # Where nothing is there at all, the error that follows says what was expected.
+    for name, images in missing.items() if found else ():
+        log.warning(
+            "%s: %d of its %d published pictures are missing, the first is %s",
+            name, len(images), whole[name], images[0],
+        )  # fmt: skip
+    return found
+
+
 def records(
     root: Path,
     split: str | None = None,
     parts: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
-    """Lists the pictures that the CSV files in `root` name, by paths relative to it.
+    """Lists the pictures that the CSV files in `root` name, by paths relative to it; where there
+    are no CSV files, the published pictures that lie below `root`, all of the split test.
 
-    Fakes have source '', reals the name of their CSV. A key begins with the CSV's name, because two
-    may name the same picture. `sources`: the reals of these only, and all fakes.
+    Fakes have source '', reals the name of their set. A key begins with the set's name (that of the
+    CSV), because two may name the same picture. `sources`: the reals of these only, and all fakes.
 
     Raises:
-        LayoutError: no CSV of fakes or of reals, one that is wrong, a class that is not the file's,
+        LayoutError: no fakes or no reals, a CSV that is wrong, a class that is not the file's,
             a picture named twice or outside `root`, or an unknown source, split or part.
     """
     root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
     tables = _tables(root)
     if not tables:
-        raise unexpected(root, LAYOUT)
+        if split not in (None, LISTED_SPLIT):
+            raise LayoutError(f"{root}: expected the split {LISTED_SPLIT}; found {split!r}")
+        check_sources(sources, SOURCES)
+        return in_order(_listed(root, sources), root, LAYOUT)
     check_sources(sources, (name for label, name in tables if label == REAL))
     found: list[Record] = []
     for (label, name), file in tables.items():

@@ -63,15 +63,13 @@ class Namer:
                 "write it to a folder above them, or name one with --relative_to"
             ) from None
 
-    def take(self, paths: Sequence[Path], count: int | None = None) -> dict[Path, str]:
-        """All usable pictures, or the first `count`, in their order, each with its name."""
+    def take(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """The usable pictures in their order, each with its name."""
         from engine.progress import Progress
 
         names: dict[Path, str] = {}
-        with Progress(count or len(paths), "checking files") as progress:
+        with Progress(len(paths), "checking files") as progress:
             for path in paths:
-                if len(names) == count:
-                    break
                 name = self.name(path)
                 if reason := problem(path, name):
                     self.left_out[name] = reason

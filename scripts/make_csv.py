@@ -2,7 +2,7 @@
 
     python scripts/make_csv.py folder data/mine --output data/mine.csv --val_fraction 0.1
     python scripts/make_csv.py ldm data --coco data/COCO --lsun data/train/progan --output data
-    python scripts/make_csv.py ldm data --coco data/COCO --reduced --output data
+    python scripts/make_csv.py ldm data --coco data/COCO --reduced study --output data
     python scripts/make_csv.py synthbuster data/spai/synthbuster --raise data/spai/raise \
         --output data/spai
 
@@ -26,9 +26,10 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from datasets import Label, LayoutError, Record, load, walk_pictures  # noqa: E402
+from datasets import Label, LayoutError, Record, ldm, load, walk_pictures  # noqa: E402
 from datasets._layout import unexpected  # noqa: E402
 from datasets._paths import split_depths, split_named  # noqa: E402
+from datasets._published_lists import published_rows  # noqa: E402
 from engine.command_line import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import MISSING, Namer, Row, some  # noqa: E402
@@ -39,9 +40,8 @@ LEFT_OUT = 1
 SPLITS = ("train", "val", "test")
 LABELS = {"real": Label.REAL, "fake": Label.FAKE}
 LDM_GENERATORS = 7
-# Pictures of each generator in the reduced draw of the study built on SPAI, and as many of COCO as
-# of all generators: 16,198 of either class to train on, 1,799 for validation, 17,997 in all.
-REDUCED = {"train": 2314, "val": 257}
+# Published reduced training sets, by the names of their lists in data/lists/.
+REDUCED = {"study": "study_reduced"}
 # SPAI's names of Synthbuster's folders.
 SYNTHBUSTER = {
     "dalle2": "dalle2",
@@ -124,13 +124,22 @@ def ldm_groups(found: Sequence[Record]) -> dict[tuple[Label, str], list[Path]]:
     return groups
 
 
-def ldm_rows(
-    root: Path, split: str, parts: Mapping[str, str], each: int | None, namer: Namer
-) -> list[Row]:
-    """Rows of a split: all, or the first `each` by name of every generator and as many of COCO.
+def listed_names(where: str, paths: Sequence[Path], namer: Namer) -> list[str]:
+    """Names of pictures that are listed. Raises LayoutError where some of them do not exist."""
+    names = list(namer.take(paths).values())
+    if missing := [n for n in map(namer.name, paths) if namer.left_out.get(n) == MISSING]:
+        raise LayoutError(
+            f"{where}: expected the {len(paths):,} listed pictures; found {len(missing):,} "
+            f"missing, first {missing[0]!r}"
+        )
+    return names
+
+
+def ldm_rows(root: Path, split: str, parts: Mapping[str, str], namer: Namer) -> list[Row]:
+    """Rows of all pictures of a split.
 
     Raises:
-        LayoutError: other than seven generators, a listed picture that is not there, or too few.
+        LayoutError: other than seven generators, a listed picture that is not there, or none.
     """
     groups = ldm_groups(load("ldm").records(root, split, parts))
     generators = [name for label, name in groups if label == Label.FAKE]
@@ -141,20 +150,36 @@ def ldm_rows(
         )  # fmt: skip
     rows: list[Row] = []
     for (label, name), paths in groups.items():
-        count = each and (each if label == Label.FAKE else each * LDM_GENERATORS)
-        names = list(namer.take(paths, count).values())
         where = f"{root}, {split}, {name}"
-        if missing := [n for n in map(namer.name, paths) if namer.left_out.get(n) == MISSING]:
-            raise LayoutError(
-                f"{where}: expected the {len(paths):,} listed pictures; found {len(missing):,} "
-                f"missing, first {missing[0]!r}"
-            )
-        if len(names) < (count or 1):
-            wanted = f"{count:,} pictures for the reduced draw" if count else "pictures"
-            raise LayoutError(f"{where}: expected {wanted}; found {len(names):,}")
+        names = listed_names(where, paths, namer)
+        if not names:
+            raise LayoutError(f"{where}: expected pictures; found none")
         generator, source = (name, "") if label == Label.FAKE else ("", name)
         rows += [Row(image, label, split, generator, source) for image in names]
     return rows
+
+
+def reduced_rows(name: str, root: Path, coco: Path, namer: Namer) -> list[Row]:
+    """Rows of just the pictures of a published reduced set.
+
+    Raises:
+        LayoutError: one of them is not there.
+    """
+    start = root / ldm.NAME if (root / ldm.NAME).is_dir() else root
+    reals = ldm.real_folder("coco", coco)
+    rows, paths = [], []
+    for image, value, split in published_rows(REDUCED[name]):
+        *_, folder, file = image.split("/")
+        if value == "1":
+            paths.append((ldm.split_folder(start, split) or start / split) / folder / file)
+            rows.append(Row(image, Label.FAKE, split, generator=folder))
+        else:
+            paths.append(reals / file)
+            rows.append(Row(image, Label.REAL, split, source="coco"))
+    listed_names(f"{start}, {coco}", paths, namer)
+    here = map(namer.name, paths)
+    return [replace(row, image=n) for row, n in zip(rows, here, strict=True)
+            if n not in namer.left_out]  # fmt: skip
 
 
 def ldm_tables(args: argparse.Namespace, namer: Namer) -> Tables:
@@ -165,9 +190,10 @@ def ldm_tables(args: argparse.Namespace, namer: Namer) -> Tables:
     """
     pools = {"coco": args.coco, "lsun": args.lsun}
     parts = {name: str(pool.resolve()) for name, pool in pools.items() if pool}
-    root, rows = args.root.resolve(), []
-    for split, each in REDUCED.items():
-        rows += ldm_rows(root, split, parts, each if args.reduced else None, namer)
+    root = args.root.resolve()
+    if args.reduced:
+        return {ldm_file(args): reduced_rows(args.reduced, root, args.coco.resolve(), namer)}
+    rows = [row for split in ldm.SPLITS for row in ldm_rows(root, split, parts, namer)]
     twice = [name for name, count in Counter(row.image for row in rows).items() if count > 1]
     if twice:
         raise LayoutError(
@@ -284,7 +310,9 @@ def parser() -> Parser:
         help="CNNDet, which has train/<category>/0_real/; left out: no pictures of LSUN",
     )  # fmt: skip
     which.add_argument(
-        "--reduced", action="store_true", help="the reduced draw: 17,997 real, 17,997 synthetic"
+        "--reduced",
+        choices=sorted(REDUCED),
+        help="only the pictures of a published reduced set; study: 17,997 real, 17,997 synthetic",
     )
 
     buster = command("synthbuster", "a CSV per generator of Synthbuster")

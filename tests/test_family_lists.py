@@ -9,7 +9,8 @@ import pytest
 from trees import LDM_FOLDERS, Tree, described, found, write_tree, wrong
 
 import datasets
-from datasets import Label
+from datasets import Label, LayoutError
+from datasets import spai as spai_family
 
 REAL, FAKE = Label.REAL, Label.FAKE
 IF = "ImageData/val/IF-CC95K/IF-ddim-25-15K"
@@ -163,6 +164,28 @@ def test_spai_tells_what_is_wrong(
 ) -> None:
     message = wrong("spai", spai(tmp_path, name, *lines))
     assert name.removesuffix(".csv") in message and expected in message
+
+
+def test_spai_takes_the_published_pictures_from_its_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = ("fake_flux", "real_coco", "real_raise")
+    listed = {key for name in kept for key in spai_family.listed_keys()[name]}
+    first = sorted(listed)[0]
+    for key in listed - {first}:
+        path = tmp_path / key.partition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "flux" / "not listed.png").touch()
+    rows = spai_family.records(tmp_path, None)
+    assert {record.key for record in rows} == listed - {first}
+    assert {r.source for r in rows} == {"", "coco", "raise"}
+    assert "fake_flux: 1 of its 1000 published pictures are missing" in caplog.text
+    assert "fake_mjv61: 638 of its 638" in caplog.text
+    some = spai_family.records(tmp_path, "test", sources=["raise"])
+    assert {record.source for record in some} == {"", "raise"}
+    with pytest.raises(LayoutError, match="expected the split test; found 'train'"):
+        spai_family.records(tmp_path, "train")
 
 
 def test_spai_wants_a_split_column_for_a_split(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cli_runner import Cli, script
 
 import datasets
 from datasets import Label
+from datasets._published_lists import published_rows
 from scripts import make_csv
 
 NAMED = "image name (matching Raise-1k)"
@@ -267,59 +268,49 @@ def test_ldm_with_and_without_lsun(
     assert [row["image"] for row in whole] == sorted(row["image"] for row in whole)
 
 
-def reduced(cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch, train: int, val: int) -> str:
-    monkeypatch.setattr(make_csv, "REDUCED", {"train": train, "val": val})
-    done = cli("ldm", root, "--coco", root / "COCO", "--output", root, "--reduced")
-    return done.complaint if done.status == 2 else done.err
+def write_listed(root: Path, monkeypatch: pytest.MonkeyPatch, valid: str = "valid") -> list[str]:
+    """The first two pictures of each class and split of the study's list, which is cut to them."""
+    seen: Counter[tuple[str, str]] = Counter()
+    chosen = []
+    for image, value, split in published_rows("study_reduced"):
+        seen[value, split] += 1
+        if seen[value, split] <= 2:
+            chosen.append((image, value, split))
+            put(root, image.replace("/valid/", f"/{valid}/"))
+    monkeypatch.setattr(make_csv, "published_rows", lambda name: chosen)
+    return [image.replace("/valid/", f"/{valid}/") for image, _, _ in chosen]
 
 
-def test_the_reduced_draw_is_the_studys() -> None:
-    sizes = [count * make_csv.LDM_GENERATORS for count in make_csv.REDUCED.values()]
-    assert (sizes, sum(sizes)) == ([16_198, 1_799], 17_997)
+def test_the_reduced_set_is_the_studys() -> None:
+    found = Counter((value, split) for _, value, split in published_rows("study_reduced"))
+    assert found == {(v, "train"): 16_198 for v in "01"} | {(v, "val"): 1_799 for v in "01"}
 
 
-def test_the_reduced_draw_takes_the_first(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("valid", ["valid", "val"])
+def test_the_reduced_set_takes_just_the_listed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, valid: str
 ) -> None:
-    root = write_ldm(tmp_path)
-    err = reduced(cli, root, monkeypatch, 3, 2)
-    assert "train 21 real, 21 synthetic; val 14 real, 14 synthetic" in err
+    listed = write_listed(tmp_path, monkeypatch, valid)
+    put(tmp_path, "COCO/train2017/other.jpg")
+    done = cli("ldm", tmp_path, "--coco", tmp_path / "COCO", "--output", tmp_path,
+               "--reduced", "study")  # fmt: skip
+    assert done.status == 0, done.err
     rows = table(tmp_path / "ldm_reduced_train_val.csv")
-    fakes = {row["image"].split("set/")[1] for row in rows if row["class"] == "1"}
-    assert fakes == {f"train/{name}/{n}.png" for name in LDM for n in range(3)} | {
-        f"val/{name}/{n}.png" for name in LDM for n in range(2)
-    }
-    first = [*range(21), *range(100, 114)]
-    assert {row["image"] for row in rows if row["class"] == "0"} == {
-        f"COCO/train2017/{n:012}.jpg" for n in first
-    }
+    assert [row["image"] for row in rows] == sorted(listed)
+    kinds = [("0", "train", "coco"), ("0", "val", "coco"), ("1", "train", ""), ("1", "val", "")]
+    found = Counter((row["class"], row["split"], row["source"]) for row in rows)
+    assert found == dict.fromkeys(kinds, 2)
 
 
-@pytest.mark.parametrize(
-    ("fakes", "coco", "said"),
-    [
-        (4, 40, "train, latent_diffusion_a: expected 5 pictures for the reduced draw; found 4"),
-        (6, 34, "train, coco: expected 35 pictures for the reduced draw; found 34"),
-    ],
-)
-def test_a_set_that_is_too_small_is_refused(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fakes: int, coco: int, said: str
-) -> None:
-    root = write_ldm(tmp_path, fakes=fakes, coco=coco)
-    assert said in reduced(cli, root, monkeypatch, 5, 2)
-    assert said.replace("train", "val") in reduced(cli, root, monkeypatch, 2, 5)
-    assert not list(tmp_path.glob("*.csv"))
-
-
-def test_the_draw_goes_on_after_an_empty_file(
+def test_a_listed_picture_that_is_missing_is_named(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = write_ldm(tmp_path)
-    (root / "latent_diffusion_trainingset/train" / LDM[0] / "0.png").write_bytes(b"")
-    assert "train 21 real, 21 synthetic" in reduced(cli, root, monkeypatch, 3, 2)
-    assert f"{LDM[0]}/3.png" in (tmp_path / "ldm_reduced_train_val.csv").read_text()
-    (root / "ldm_reduced_train_val.csv").unlink()
-    assert "expected 4 pictures for the reduced" in reduced(cli, root, monkeypatch, 4, 2)
+    gone = write_listed(tmp_path, monkeypatch)[0]
+    (tmp_path / gone).unlink()
+    done = cli("ldm", tmp_path, "--coco", tmp_path / "COCO", "--output", tmp_path,
+               "--reduced", "study")  # fmt: skip
+    assert "expected the 8 listed pictures; found 1 missing" in done.complaint
+    assert gone in done.complaint and not list(tmp_path.glob("*.csv"))
 
 
 def break_ldm(root: Path, what: str) -> None:
@@ -369,7 +360,7 @@ def test_the_wrong_folder_is_told_what_was_expected(cli: Cli, tmp_path: Path) ->
 
 def test_the_reduced_draw_has_no_lsun(cli: Cli, tmp_path: Path) -> None:
     done = cli("ldm", tmp_path, "--coco", tmp_path, "--output", tmp_path, "--reduced",
-               "--lsun", tmp_path)  # fmt: skip
+               "study", "--lsun", tmp_path)  # fmt: skip
     assert (done.status, done.err.count("\n")) == (2, 1)
 
 
