@@ -6,18 +6,15 @@ Imports nothing heavy before the arguments are parsed, so that --help answers at
 from __future__ import annotations
 
 import argparse
-import errno
-import io
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
-from engine.command_line import USAGE, check_flags, parser
+from engine.command_line import check_flags, parser
+from engine.program import SIGNALLED, USAGE, answer, complain, log_handler, refuse
 
-UNSCORED, SIGNALLED = 1, 128
-INTERRUPTED = SIGNALLED + signal.SIGINT
+PROGRAM, UNSCORED, GOES_ON = "main.py", 1, "--resume goes on"
 
 
 def run_test(args: argparse.Namespace) -> int:
@@ -110,19 +107,6 @@ def run_train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _complain(error: object) -> None:
-    """One line on standard error; of several processes each but the first says which it is."""
-    who = f"process {rank}: " if (rank := os.environ.get("RANK", "0")) != "0" else ""
-    # In one piece: other processes write to the same place.
-    sys.stderr.write(f"main.py: {who}{' '.join(str(error).split())}\n")
-
-
-def _space(error: Exception) -> str:
-    """What to do about a full disk, for the end of a message."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return ": make room; then --resume goes on" if full else ""
-
-
 def run(args: argparse.Namespace) -> int:
     """Runs a phase. Returns the exit status; errors of use print one line, no traceback."""
     import torch
@@ -139,35 +123,22 @@ def run(args: argparse.Namespace) -> int:
         logging.disable(logging.NOTSET if distributed.is_main() else logging.WARNING)
         if distributed.launched() > 1 and args.phase == "test":
             raise ConfigError("--phase test: expected one process; found several")
-        status = phases[args.phase](args)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # The reader of our results went away, as `| head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INTERRUPTED
+        return phases[args.phase](args)
     except Interrupted as error:
         if distributed.is_main():
-            _complain(f"{error}; --resume goes on")
+            complain(PROGRAM, f"{error}; {GOES_ON}")
         return SIGNALLED + error.number
     except distributed.OtherFailed:
         return USAGE
-    except (LayoutError, OptionError, WeightsError, ConfigError, OSError) as error:
-        if args.debug:
-            raise
-        _complain(f"{error}{_space(error)}")
-        return USAGE
+    except (LayoutError, OptionError, WeightsError, ConfigError) as error:
+        return refuse(PROGRAM, error, args.debug)
     except torch.OutOfMemoryError as error:
-        if args.debug:
-            raise
         reason = str(error).split(". ")[0]
-        _complain(f"{reason}: use a smaller --batch_size, or --device cpu")
-        return USAGE
+        return refuse(PROGRAM, f"{reason}: use a smaller --batch_size, or --device cpu", args.debug)
     except RuntimeError as error:
-        if args.debug or not distributed.lost_another(error):
+        if not distributed.lost_another(error):
             raise
-        _complain("another process of this run has ended; --resume goes on")
-        return USAGE
+        return refuse(PROGRAM, f"another process of this run has ended; {GOES_ON}", args.debug)
     finally:
         distributed.leave()
 
@@ -180,23 +151,16 @@ def main(arguments: list[str] | None = None) -> int:
     # PyTorch's threads shall sleep while they wait, or they take the cores from the processes that
     # decode, and from whatever else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("engine").setLevel(logging.INFO)
     logging.getLogger("huggingface_hub").propagate = False  # it prints its lines itself
-    # File names are any bytes, and a terminal may lack the letters: neither may end a run.
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
-    try:
+
+    def work() -> int:
+        logging.basicConfig(level=logging.WARNING, handlers=[log_handler()])
         return run(args)
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        # Training handles signals once it has begun, and saves its state.
-        begun = args.output if args.phase == "test" else args.phase == "eval" or args.resume
-        goes_on = "; --resume goes on" if begun else ""
-        print(f"\nmain.py: interrupted{goes_on}", file=sys.stderr)
-        return INTERRUPTED
+
+    # Training handles signals once it has begun, and saves its state.
+    begun = args.output if args.phase == "test" else args.phase == "eval" or args.resume
+    return answer(PROGRAM, work, debug=args.debug, goes_on=GOES_ON if begun else "")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,15 @@ SPLITS = {
 }
 
 
-def visible(text: str) -> str:
-    """The text on one line: line breaks, controls and undecodable bytes as backslash escapes."""
+def visible(text: str, kept: str = "") -> str:
+    """The text on one line: line breaks, controls, marks that turn the direction of writing, and
+    undecodable bytes as backslash escapes, all but the characters `kept`."""
+    if text.isprintable():
+        return text
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        char
+        if char.isprintable() or char in kept
+        else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import detectors
+from datasets._paths import visible
 
 from ._text import listed
+from .program import USAGE
 
-USAGE = 2  # the exit status of wrong usage
 # Flags that only some phases heed; the others refuse them rather than pass over them.
 PHASES = {
     **dict.fromkeys(("input", "json", "tag", "explain"), ("test",)),
@@ -72,7 +73,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(_each_with_its_flag(words), namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; --help lists the flags\n")
+        said = visible(" ".join(message.split()))
+        self.exit(USAGE, f"{self.prog}: {said}; --help lists the flags\n")
 
 
 def parser() -> Parser:
@@ -81,7 +83,8 @@ def parser() -> Parser:
         prog="main.py",
         description="Tell real pictures from AI-generated ones. score = probability of synthetic.",
         epilog="Parentheses state defaults. Exit status: 0 done; 1 done, but some pictures could "
-        "not be scored; 2 wrong usage, weights or data; 130, 143 interrupted. Results go to "
+        "not be scored; 2 wrong usage, weights or data; 70 an error of the program "
+        "itself; 130, 143 interrupted. Results go to "
         "standard output, everything else to standard error.",
         allow_abbrev=False,
     )

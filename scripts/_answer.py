@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-USAGE, INTERRUPTED = 2, 130
+from engine import program
+from engine._text import listed as names
+from engine.program import USAGE, complain
+
+__all__ = ["USAGE", "answer", "complain", "names"]
 
 
-def names(text: str) -> list[str]:
-    """`engine._text.listed`, which --help does without."""
-    from engine._text import listed
-
-    return listed(text)
+@contextmanager
+def _log_lines() -> Iterator[None]:
+    """The project's log lines on standard error."""
+    # Not on the root logger: the hub's library shows its warnings itself.
+    logs = [logging.getLogger(name) for name in ("engine", "datasets", "detectors")]
+    shown = program.log_handler()
+    for log in logs:
+        log.addHandler(shown)
+    logs[0].setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for log in logs:
+            log.removeHandler(shown)
 
 
 def answer(
-    program: str,
+    name: str,
     run: Callable[[], int],
     errors: tuple[type[Exception], ...] = (),
     goes_on: bool = False,
 ) -> int:
-    """Runs a script's work, its log lines on standard error. Returns the exit status: that of
-    `run`, 2 after one of `errors`, of which one line tells, 130 after Ctrl-C. `goes_on`: the same
-    command goes on where it was interrupted."""
-    # Not on the root logger: the hub's library shows its warnings itself.
-    log, shown = logging.getLogger("engine"), logging.StreamHandler(sys.stderr)
-    log.addHandler(shown)
-    log.setLevel(logging.INFO)
-    try:
-        return run()
-    except errors as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE
-    except KeyboardInterrupt:
-        more = "; the same command goes on" if goes_on else ""
-        print(f"\n{program}: interrupted{more}", file=sys.stderr)
-        return INTERRUPTED
-    finally:
-        log.removeHandler(shown)
+    """Runs a script's work, its log lines on standard error. Returns the exit status, as
+    `program.answer` has it. `goes_on`: the same command goes on where it was interrupted."""
+
+    def work() -> int:
+        with _log_lines():
+            return run()
+
+    return program.answer(name, work, errors, goes_on="the same command goes on" if goes_on else "")

@@ -21,7 +21,6 @@ from cli_runner import Cli, runner, write_weights
 from conftest import ROOT, make_picture
 from sklearn.metrics import average_precision_score
 
-from detectors._base import WeightsError
 from detectors.cospy import CoSpyOptions
 
 COMMAND = [sys.executable, str(ROOT / "main.py"), "--device", "cpu"]
@@ -214,8 +213,10 @@ def test_weights_with_a_card_know_their_variant(
 
 
 def test_debug_shows_the_traceback(bare: Cli) -> None:
-    with pytest.raises(WeightsError):
-        bare("--input", "x.png", "--weights", "nowhere.safetensors", "--debug")
+    done = bare("--input", "x.png", "--weights", "nowhere.safetensors", "--debug")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Traceback")
+    assert done.err.splitlines()[-1].startswith("main.py: ")
 
 
 def test_a_gpu_that_is_not_there_is_replaced_with_a_warning(
