@@ -17,16 +17,15 @@ __all__ = ["USAGE", "answer", "complain", "names"]
 def _log_lines() -> Iterator[None]:
     """The project's log lines on standard error."""
     # Not on the root logger: the hub's library shows its warnings itself.
-    logs = [logging.getLogger(name) for name in ("engine", "datasets", "detectors")]
-    shown = program.log_handler()
-    for log in logs:
-        log.addHandler(shown)
-    logs[0].setLevel(logging.INFO)
+    log, shown = logging.getLogger("engine"), program.log_handler()
+    log.addHandler(shown)
+    log.setLevel(logging.INFO)
+    if logging.lastResort:  # through which warnings of the data sets come
+        logging.lastResort.setFormatter(program.OneLine())
     try:
         yield
     finally:
-        for log in logs:
-            log.removeHandler(shown)
+        log.removeHandler(shown)
 
 
 def answer(
