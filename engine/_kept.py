@@ -84,11 +84,15 @@ def write_bad(output: Path, bad: Mapping[str, str]) -> None:
         log.warning("%d unreadable training pictures, see %s", len(bad), BAD_FILES)
 
 
-def keep_weights(path: Path, model: Detector, config: Config, row: Row) -> None:
+def keep_weights(
+    path: Path, model: Detector, config: Config, row: Row, trained_on: Sequence[str]
+) -> None:
     """Writes a model's weights with a card that says how they came about, and in the published
-    layout where the recipe says so."""
+    layout where the recipe says so. `trained_on`: sorted names of the generators
+    that it learnt from."""
     values = {k: v for k, v in row.items() if k in (VAL_LOSS, *VALIDATED)}
     extra = {"config": config.as_dict(), "epoch": int(row["epoch"]), "validation": values}
+    extra["trained_on"] = list(trained_on)
     card = Card(config.detector, describe_options(model.options), extra=extra)
     state = own_state(model)
     save_weights(path, state, card)

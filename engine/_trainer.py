@@ -339,8 +339,9 @@ class Trainer:
         if self.state.epoch + 1 == self.options.epochs:
             names.append(FINAL)
         if self.world.main:
+            learnt = sorted({r.generator for r in self.train if r.generator})
             for name in names:
-                keep_weights(self.output / name, judged, self.config, row)
+                keep_weights(self.output / name, judged, self.config, row, learnt)
 
     def _write_tables(self) -> None:
         self.feed.share_bad()

@@ -34,15 +34,17 @@ class Protocol:
 class Published:
     """Figures that somebody published, in percent, by metric.
 
-    `options`: those of the detector that make it the published one; `cells`: metric -> source ->
-    generator; `generators`: metric -> generator, where the benchmark has no sources or the mean
-    over them was published; `sources`: metric -> source, means over its generators; `averages`:
-    metric -> one of `AVERAGES`.
+    `options`: those of the detector that make it the published one; `trained_on`: the generators
+    that it learnt from, empty where the figures are of one training only; `cells`: metric ->
+    source -> generator; `generators`: metric -> generator, where the benchmark has no sources or
+    the mean over them was published; `sources`: metric -> source, means over its generators;
+    `averages`: metric -> one of `AVERAGES`.
     """
 
     title: str
     detector: str
     options: Mapping[str, Any]
+    trained_on: tuple[str, ...]
     cells: Mapping[str, Mapping[str, Values]]
     generators: Mapping[str, Values]
     sources: Mapping[str, Values]
@@ -91,7 +93,8 @@ class Measurement:
     """How a run measures a benchmark, as far as published figures ask.
 
     `base`: the degradation of its main tables; `split` None = the benchmark's own; `limit`: the
-    most pictures of each generator and source, None = all.
+    most pictures of each generator and source, None = all; `trained_on`: the generators that the
+    weights learnt from, sorted, empty where nothing says so.
     """
 
     detector: str
@@ -101,6 +104,7 @@ class Measurement:
     threshold: float = THRESHOLD
     split: str | None = None
     limit: int | None = None
+    trained_on: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,11 @@ def _published(where: str, content: Any) -> Published:
         _percent(f"{where}.{name}", table)
     for metric, values in tables["averages"].items():
         _expect(f"{where}.averages.{metric}", values, AVERAGES)
-    return Published(given["title"], given["detector"], _options(where, given), **tables)
+    trained_on = given.get("trained_on", [])
+    if not isinstance(trained_on, list) or not all(isinstance(name, str) for name in trained_on):
+        raise ConfigError(f"{where}.trained_on: expected a list of generators; found {trained_on}")
+    options, learnt = _options(where, given), tuple(sorted(trained_on))
+    return Published(given["title"], given["detector"], options, learnt, **tables)
 
 
 def load(name: str) -> Benchmark:
@@ -280,6 +288,10 @@ def _differences(benchmark: Benchmark, figures: Published, run: Measurement) -> 
         yield f"they are of {figures.detector}, these of {run.detector}"
     else:
         yield from (f"they are of {other}" for other in _other(figures, run.options))
+        # Weights of which nothing says what they learnt from may be the published ones.
+        if figures.trained_on and run.trained_on not in ((), figures.trained_on):
+            learnt, here = ", ".join(figures.trained_on), ", ".join(run.trained_on)
+            yield f"they are of a training on {learnt}, these of one on {here}"
     if run.protocol != PUBLISHED:
         yield f"they are of the protocol {PUBLISHED}, these of {run.protocol}"
     elif run.base != benchmark.protocols[PUBLISHED].degradation:
@@ -318,6 +330,11 @@ def comparable(
     if chosen is not None and chosen not in benchmark.published:
         known = ", ".join(benchmark.published) or "none"
         raise ConfigError(f"data.published: {benchmark.name} has {known}; found {chosen!r}")
+    if chosen is None and run.trained_on:
+        # What the weights learnt from chooses among the figures of several trainings.
+        learnt = [n for n, f in benchmark.published.items() if f.trained_on == run.trained_on
+                  and f.detector == run.detector]  # fmt: skip
+        chosen = learnt[0] if len(learnt) == 1 else None
     asked = {
         name: list(_differences(benchmark, figures, run))
         for name, figures in benchmark.published.items()

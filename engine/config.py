@@ -110,6 +110,9 @@ class TrainOptions:
                 )
 
 
+VAL_GENERATORS = ("trained", "all")
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """Which part of a data set. `split`: what eval takes (null = everything, or the benchmark's
@@ -119,7 +122,8 @@ class DataOptions:
     key. `leak_free`: where one split is to serve both, divide it in halves. `mscoco`, `flickr`,
     `coco`, `lsun`: where those real pictures of a benchmark lie, if not below its root; `reals`:
     real pictures for a benchmark that has none, as NAME=PATH,NAME=PATH. `published`: the published
-    figures to compare with, where those of several fit."""
+    figures to compare with, where those of several fit. `val_generators`: whether validation takes
+    the generators that --generators names (trained), or all of the data's (all)."""
 
     split: str | None = None
     train_split: str | None = None
@@ -132,10 +136,16 @@ class DataOptions:
     lsun: str | None = None
     reals: str | None = None
     published: str | None = None
+    val_generators: str = "trained"
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:
             raise ConfigError(f"data.val_fraction: expected 0 to 1; found {self.val_fraction}")
+        if self.val_generators not in VAL_GENERATORS:
+            raise ConfigError(
+                f"data.val_generators: expected one of {', '.join(VAL_GENERATORS)}; found "
+                f"{self.val_generators!r}"
+            )
 
     @property
     def parts(self) -> dict[str, str]:

@@ -129,6 +129,7 @@ def evaluation(
             threshold=threshold,
             split=config.data.split,
             limit=args.limit,
+            trained_on=loaded.trained_on,
         )
         published, why = benchmarks.comparable(benchmark, measurement, config.data.published)
         view = replace(view, published=published, notes=(*view.notes, *why))

@@ -23,7 +23,7 @@ _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEYS = (
     "title", "file", "folder", "files", "ships", "hub", "page", "also", "unpack", "size", "sha256",
-    "licence", "format",
+    "licence", "format", "trained_on",
 )  # fmt: skip
 
 
@@ -64,7 +64,8 @@ class Copy:
 class Entry:
     """Something of the manifest. `path`, below pretrained/, is a file, or a folder that holds
     `files`. `unpack`: what comes is a zip with these files. `copies`: its sources, the first being
-    the one that is fetched. `format`: one of FORMATS, that of every file."""
+    the one that is fetched. `format`: one of FORMATS, that of every file. `trained_on`: names of
+    the generators that the weights learnt from, where a benchmark's figures ask for them."""
 
     name: str
     title: str
@@ -74,6 +75,7 @@ class Entry:
     unpack: bool
     licence: str | None
     format: str
+    trained_on: tuple[str, ...] = ()
 
     @property
     def source(self) -> Hub | Page | None:
@@ -188,10 +190,13 @@ def _entry(name: Any, content: Any) -> Entry:
     kind = _text(name, values, "format")
     if kind not in FORMATS:
         raise _fail(f"{name}.format", f"one of {', '.join(FORMATS)}", kind)
+    trained_on = values.get("trained_on", [])
+    if not isinstance(trained_on, list) or not all(isinstance(n, str) for n in trained_on):
+        raise _fail(f"{name}.trained_on", "a list of generators", trained_on)
     return Entry(
         name, _text(name, values, "title"), path, files,
         (_copy(name, values), *_also(name, values)),
-        unpack, _optional(name, values, "licence"), kind,
+        unpack, _optional(name, values, "licence"), kind, tuple(sorted(trained_on)),
     )  # fmt: skip
 
 
@@ -244,6 +249,13 @@ def find(name: str) -> Path | None:
         return here
     hubs = [copy.source for copy in entry.copies if isinstance(copy.source, Hub)]
     return next((path for hub in hubs if (path := _cached(hub)) is not None), None)
+
+
+def trained_on(path: Path) -> tuple[str, ...]:
+    """Generators that the weights at a path learnt from, as the entry says whose place it is; none
+    for any other file."""
+    entries = read_manifest().values()
+    return next((entry.trained_on for entry in entries if local_path(entry) == path), ())
 
 
 def how_to_get(entry: Entry) -> str:

@@ -176,6 +176,7 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
             for name, path in sorted(loaded.external.items())
         }
         info["compiled"] = loaded.compiled
+        info["trained_on"] = list(loaded.trained_on)
         info["weights"] = {"file": loaded.path.name, "sha256": loaded.sha256}
         if frozen:
             info["weights"]["frozen"] = frozen

@@ -235,7 +235,12 @@ def pictures(args: argparse.Namespace, config: Config) -> Pictures:
     if args.val_data is None:
         found, others, how = listing.divide(data, place, options)
         train = choice.part(found, others, args.limit)
-        val = train if others is found else choice.part(others, found, args.limit)
+        if others is found:
+            val = train
+        elif options.val_generators == "all":
+            val = listing.part(others, (), choice.sources, args.limit)
+        else:
+            val = choice.part(others, found, args.limit)
     else:
         there = (args.val_data, options, args.csv_root)
         found, others, how = listing.train_beside(data, place, *there)
@@ -245,7 +250,8 @@ def pictures(args: argparse.Namespace, config: Config) -> Pictures:
     listing.check_both(place, "training", train, elsewhere)
     listing.check_both(args.val_data or place, "validation", val, elsewhere)
     if choice.generators:
-        of = "training generators" if args.val_data else "generators"
+        all_validate = args.val_data or options.val_generators == "all"
+        of = "training generators" if all_validate else "generators"
         how += f"; {of}: {', '.join(choice.generators)}"
     tests = _tests(args)
     told = []

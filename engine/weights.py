@@ -46,6 +46,7 @@ class Loaded:
     external: dict[str, Path] = field(default_factory=dict)  # manifest entry -> its file
     members: list[Loaded] = field(default_factory=list)  # of an ensemble
     compiled: bool = False
+    trained_on: tuple[str, ...] = ()  # generators that it learnt from, where the files say so
 
 
 def describe_member(member: Loaded) -> dict[str, Any]:
@@ -295,4 +296,8 @@ def build(
     model.load_state_dict(state, assign=True)
     model.to(memory_format=torch.channels_last)
     card = file.card or Card(name, {})
-    return Loaded(model.eval(), name, file.path, file.sha256, card.threshold, card.band, sources)
+    learnt = (card.extra or {}).get("trained_on") or manifest.trained_on(file.path)
+    return Loaded(
+        model.eval(), name, file.path, file.sha256, card.threshold, card.band, sources,
+        trained_on=tuple(learnt),
+    )  # fmt: skip

@@ -26,6 +26,7 @@ from engine.weight_files import Card, save_weights
 from engine.weights import build, open_weights
 
 NAMES = detectors.available()
+NOTHING_TO_SHOW = ("ensemble", "ssp_baseline")
 SIZES = [(1, 1), (31, 500), (700, 40), (97, 64), (2, 30_000)]
 
 
@@ -142,6 +143,8 @@ def test_training_items_depend_on_the_generator_alone(model: Detector) -> None:
     first = transform(picture, rng(7))
     torch.manual_seed(1)
     torch.testing.assert_close(first, transform(picture, rng(7)), rtol=0, atol=0)
+    if model.title == "SSP's baseline":  # which sees in training what it sees in scoring
+        return
     [first] = tensors_of(first)
     others = [part for seed in range(8) for part in tensors_of(transform(picture, rng(seed)))]
     assert any(o.shape != first.shape or not torch.equal(o, first) for o in others)
@@ -376,7 +379,7 @@ def test_ssp_srm_filters_ignore_constant_pictures() -> None:
 # --- explanations
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "ensemble"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in NOTHING_TO_SHOW])
 @pytest.mark.parametrize("size", [(300, 260), (60, 40), (1, 1), (2000, 30)])
 def test_explanations_show_what_the_score_rests_on(name: str, size: tuple[int, int]) -> None:
     model = tiny(name)
@@ -395,8 +398,9 @@ def test_explanations_show_what_the_score_rests_on(name: str, size: tuple[int, i
     assert drawn.tobytes() != model.overlay(picture, relevance[0] * 0.3).tobytes()
 
 
-def test_the_ensemble_has_nothing_of_its_own_to_show() -> None:
-    model = tiny("ensemble")
+@pytest.mark.parametrize("name", NOTHING_TO_SHOW)
+def test_a_detector_without_explanation_says_so(name: str) -> None:
+    model = tiny(name)
     batch = batch_of(model, [make_picture(0, fake=False)])
-    with pytest.raises(OptionError, match="--explain: Ensemble has nothing to show"):
+    with pytest.raises(OptionError, match=f"--explain: {model.title} has nothing to show"):
         model.explain(batch)

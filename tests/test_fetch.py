@@ -23,6 +23,7 @@ from huggingface_hub import constants, errors
 from safetensors.torch import load_file, save_file
 
 import detectors
+from datasets import genimage
 from detectors._base import WeightsError
 from engine import fetch as fetching
 from engine import manifest
@@ -145,7 +146,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def test_the_manifest_is_valid() -> None:
     entries = read_manifest()
     assert set(entries) == {
-        "default", "cospy-sd-v1_4", "cospy-progan", "spai", "ssp", "siglip-so400m-384",
+        "default", "cospy-sd-v1_4", "cospy-progan", "spai", "ssp",
+        *(f"ssp-{subset}" for subset in genimage.SUBSETS), "siglip-so400m-384",
         "clip-vit-l-14", "sd-v1_4-vae", "mfm-vit-b", "resnet50-imagenet",
     }  # fmt: skip
     assert len({entry.path for entry in entries.values()}) == len(entries)

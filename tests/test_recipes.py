@@ -18,7 +18,13 @@ from engine.config import CONFIGS, Config
 from engine.weight_files import BEST, read_weights
 
 QUICK = ("spai", "cospy_progan_semantic", "cospy_progan_artifact", "cospy_progan_fusion")
-ALL = ("default", "spai", "ssp", *(path.stem for path in sorted(CONFIGS.glob("cospy_*.yaml"))))
+ALL = (
+    "default",
+    "spai",
+    "ssp",
+    "ssp_baseline",
+    *(path.stem for path in sorted(CONFIGS.glob("cospy_*.yaml"))),
+)
 RECIPES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ALL]
 # A rate at which a few steps show; everything else is as the recipe has it.
 SHORT: dict[str, Any] = {

@@ -129,12 +129,34 @@ def test_ssp_is_trained_on_subsets_and_tested_on_all(shell: Shell, calls: Path) 
     test = "--phase eval --detector ssp --benchmark genimage --weights"
     assert commands(calls) == [
         f"{train} adm,sdv4 --output runs/ssp/adm,sdv4",
-        f"{train} adm --output runs/ssp/adm --set data.val_split=val",
+        f"{train} adm --output runs/ssp/adm --set data.val_split=val --set data.val_generators=all",
         f"{test} runs/ssp/adm/best.safetensors --output runs/ssp/adm/genimage "
         "--set data.published=ssp-adm --gpu 2",
         f"{test} runs/ssp/adm,sdv4/best.safetensors --output runs/ssp/adm,sdv4/genimage",
         f"{test} w.pth --output out",
     ]
+
+
+def test_ssp_is_trained_on_all_subsets_one_after_the_other(
+    shell: Shell, calls: Path, tmp_path: Path
+) -> None:
+    begun = tmp_path / "runs" / "ssp_baseline" / "midjourney"
+    begun.mkdir(parents=True)
+    (begun / "run.json").touch()
+    words = ("all", "--detector", "ssp_baseline", "--published_trained", "--", "--data_root", "x")
+    assert shell("scripts/train_ssp.sh", *words).returncode == 0
+    start = "--detector ssp_baseline --benchmark genimage"
+    found = commands(calls)
+    assert found[:3] == [
+        f"--phase train {start} --generators midjourney --output runs/ssp_baseline/midjourney "
+        "--set data.val_split=val --resume --data_root x",
+        f"--phase eval {start} --weights runs/ssp_baseline/midjourney/best.safetensors --output "
+        "runs/ssp_baseline/midjourney/genimage --data_root x",
+        f"--phase train {start} --generators sdv4 --output runs/ssp_baseline/sdv4 "
+        "--set data.val_split=val --data_root x",
+    ]
+    assert len(found) == 16
+    assert shell("scripts/train_ssp.sh", "all", "--resume").returncode == 2
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

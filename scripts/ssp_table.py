@@ -1,0 +1,204 @@
+"""SSP's table: trained on one subset of GenImage, tested on all eight, the baseline beside SSP.
+
+    bash scripts/train_ssp.sh all && bash scripts/train_ssp.sh all --detector ssp_baseline
+    python scripts/ssp_table.py runs/ssp/*/genimage runs/ssp_baseline/*/genimage --output runs/table
+
+Each RUN is the folder of an evaluation of `ssp` or `ssp_baseline` on GenImage; its run.json says on
+which subset the weights were trained. Accuracies are in percent, averages weighted by pictures, as
+published. Printed is the Markdown table; --output has table.md, table.csv (with the published
+figure beside each accuracy) and table.png. Nothing is scored here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from datasets import LayoutError  # noqa: E402
+from engine import benchmark as benchmarks  # noqa: E402
+from engine._runs import read_run  # noqa: E402
+from engine.benchmark import PUBLISHED, THRESHOLD, Benchmark  # noqa: E402
+from engine.command_line import Parser  # noqa: E402
+from engine.config import ConfigError  # noqa: E402
+from engine.files import write_file  # noqa: E402
+from engine.metrics import ACCURACY, accuracy, labels_logits  # noqa: E402
+from engine.table import ScoreRow  # noqa: E402
+from scripts._answer import answer  # noqa: E402
+
+PROGRAM = "ssp_table.py"
+DETECTORS = ("ssp_baseline", "ssp")  # in the order of a cell of the published table
+AVERAGE = "average"
+# Rows: (detector, training subset) -> test subset, or AVERAGE, -> accuracy in percent.
+Table = dict[tuple[str, str], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run measured: accuracy in percent and number of pictures by test subset."""
+
+    detector: str
+    trained_on: str
+    accuracy: Mapping[str, float]
+    pictures: Mapping[str, int]
+
+    def row(self) -> dict[str, float]:
+        """Accuracies, and their average over all pictures."""
+        whole = sum(self.pictures.values())
+        right = sum(self.accuracy[name] * count for name, count in self.pictures.items())
+        return {**self.accuracy, AVERAGE: right / whole}
+
+
+def read_results(folder: Path, subsets: Sequence[str]) -> Results:
+    """The results of an evaluation, accuracies at the published threshold.
+
+    Raises:
+        ConfigError: the folder is no evaluation.
+        LayoutError: it is one of other detectors, pictures or protocol, or of weights of which
+            nothing says that they were trained on one subset.
+    """
+    run = read_run(folder)
+    info = run.info
+    detector, trained = info.get("config", {}).get("detector"), info.get("trained_on", [])
+    asked = info.get("benchmark"), info.get("protocol")
+    if detector not in DETECTORS or asked != ("genimage", PUBLISHED):
+        raise LayoutError(
+            f"{folder}: expected an evaluation of {' or '.join(DETECTORS)} on genimage by the "
+            f"protocol {PUBLISHED}; found {detector} on {asked[0]} by {asked[1]}"
+        )
+    if len(trained) != 1 or trained[0] not in subsets:
+        raise LayoutError(
+            f"{folder}: expected weights that were trained on one of {', '.join(subsets)}; found "
+            f"{', '.join(trained) or 'none named in their card'}"
+        )
+    by_subset: dict[str, list[ScoreRow]] = {}
+    for (_, degradation), row in run.rows.items():
+        if degradation == info["degradations"][0]:
+            by_subset.setdefault(row.source, []).append(row)
+    if missing := [name for name in subsets if name not in by_subset]:
+        raise LayoutError(f"{folder}: expected results on all subsets; no {', '.join(missing)}")
+    found = {name: labels_logits(by_subset[name]) for name in subsets}
+    right = {name: 100 * accuracy(*both, THRESHOLD) for name, both in found.items()}
+    return Results(detector, trained[0], right, {name: len(by_subset[name]) for name in subsets})
+
+
+def measured(folders: Sequence[Path], subsets: Sequence[str]) -> Table:
+    """The rows of all runs. Raises LayoutError where two are of one detector and subset."""
+    table: Table = {}
+    for folder in folders:
+        results = read_results(folder, subsets)
+        key = results.detector, results.trained_on
+        if key in table:
+            raise LayoutError(f"{folder}: expected one run of {key[0]} on {key[1]}; found two")
+        table[key] = results.row()
+    return table
+
+
+def reported(benchmark: Benchmark) -> Table:
+    """The published rows."""
+    return {
+        (figures.detector, figures.trained_on[0]): {
+            **figures.generators[ACCURACY],
+            AVERAGE: figures.averages[ACCURACY]["pictures"],
+        }
+        for figures in benchmark.published.values()
+    }
+
+
+def markdown(title: str, table: Table, subsets: Sequence[str]) -> str:
+    """The table as published: a cell has the baseline's accuracy, then SSP's; a dash where there
+    was no run."""
+    columns = [*subsets, AVERAGE]
+    lines = [f"| {title} | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for trained in subsets:
+        rows = [table.get((name, trained), {}) for name in DETECTORS]
+        cells = [
+            " / ".join(f"{row[column]:.1f}" if column in row else "–" for row in rows)
+            for column in columns
+        ]
+        lines.append(f"| {trained} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def as_csv(table: Table, published: Table) -> str:
+    """A line per accuracy, in percent, with the published one."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["detector", "trained_on", "tested_on", "accuracy", "reported"])
+    for (detector, trained), row in table.items():
+        for tested, value in row.items():
+            known = published.get((detector, trained), {}).get(tested)
+            writer.writerow([detector, trained, tested, round(value, 4), known])
+    return stream.getvalue()
+
+
+def heat_map(table: Table, subsets: Sequence[str]) -> bytes:
+    """A panel for each detector of the table, as PNG. Needs matplotlib."""
+    from engine._figure import figure, png
+
+    columns = [*subsets, AVERAGE]
+    shown = [name for name in DETECTORS if any(detector == name for detector, _ in table)]
+    found = figure(1.5 + 5.5 * len(shown), 4.8)
+    axes = found.subplots(1, len(shown), squeeze=False)[0]
+    for place, name in zip(axes, shown, strict=True):
+        values = [
+            [table.get((name, trained), {}).get(column, float("nan")) for column in columns]
+            for trained in subsets
+        ]
+        image = place.imshow(values, cmap="cividis", vmin=50, vmax=100)
+        place.set_title(name)
+        place.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+        place.set_yticks(range(len(subsets)), subsets)
+        place.set_xlabel("tested on")
+        place.set_ylabel("trained on")
+        for y, row in enumerate(values):
+            for x, value in enumerate(row):
+                if value == value:  # a run that is missing leaves its cells empty
+                    colour = "black" if value > 78 else "white"
+                    place.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=7,
+                               color=colour)  # fmt: skip
+    found.colorbar(image, ax=list(axes), label="accuracy, %", shrink=0.8)
+    return png(found)
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    p.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of evaluations")
+    p.add_argument("--output", type=Path, metavar="DIR", help="where table.* go, too")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    args = parser().parse_args(arguments)
+
+    def run() -> int:
+        benchmark = benchmarks.load("genimage")
+        subsets = benchmark.generators
+        table, published = measured(args.runs, subsets), reported(benchmark)
+        text = "\n\n".join(
+            [
+                markdown("trained on: baseline / SSP, %", table, subsets),
+                markdown("reported: baseline / SSP, %", published, subsets),
+            ]
+        )
+        if args.output:
+            args.output.mkdir(parents=True, exist_ok=True)
+            write_file(args.output / "table.md", text + "\n")
+            write_file(args.output / "table.csv", as_csv(table, published))
+            write_file(args.output / "table.png", heat_map(table, subsets))
+        print(text)
+        return 0
+
+    return answer(PROGRAM, run, (ConfigError, LayoutError, OSError))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""SSP's table: the rows of runs, their averages, and what stands beside published figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from cli_runner import Cli, runner, script, write_weights
+from trees import write_tree
+
+from engine import benchmark as benchmarks
+from engine import manifest
+from engine.weight_files import read_weights, save_weights
+from engine.weights import Card
+from scripts import ssp_table
+
+SUBSETS = benchmarks.load("genimage").generators
+
+
+@pytest.fixture
+def main(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+         monkeypatch: pytest.MonkeyPatch) -> Cli:  # fmt: skip
+    return runner(capsys, caplog, monkeypatch, "--device", "cpu")
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return script(capsys, "ssp_table.py: ", ssp_table.main)
+
+
+def evaluated(main: Cli, tree: Path, folder: Path, detector: str, subset: str) -> Path:
+    """An evaluation of random weights whose card says that they learnt from a subset."""
+    weights = write_weights(folder / f"{detector}_{subset}.safetensors", detector)
+    state, card = read_weights(weights)
+    assert card is not None
+    save_weights(weights, state, Card(card.detector, card.options, extra={"trained_on": [subset]}))
+    output = folder / f"run_{detector}_{subset}"
+    done = main("--phase", "eval", "--detector", detector, "--weights", weights, "--benchmark",
+                "genimage", "--data_root", tree, "--output", output)  # fmt: skip
+    assert done.status == 0, done.err
+    return output
+
+
+def test_a_table_of_runs(main: Cli, cli: Cli, tmp_path: Path) -> None:
+    tree = write_tree("genimage", tmp_path / "tree").root
+    ssp = evaluated(main, tree, tmp_path, "ssp", "sdv4")
+    base = evaluated(main, tree, tmp_path, "ssp_baseline", "adm")
+    done = cli(ssp, base, "--output", tmp_path / "table")
+    assert done.status == 0, done.err
+    rows = list(csv.DictReader((tmp_path / "table" / "table.csv").open()))
+    mine = {r["tested_on"]: r for r in rows if r["detector"] == "ssp"}
+    assert set(mine) == {*SUBSETS, "average"}
+    assert mine["adm"]["reported"] == "87.4" and mine["average"]["reported"] == "93.5"
+    result = json.loads((ssp / "result.json").read_text())
+    cells = {name: cell for part in result.values() for name, cell in part.items()}
+    for name in SUBSETS:
+        assert float(mine[name]["accuracy"]) == pytest.approx(
+            100 * cells[name]["Accuracy"], abs=1e-3
+        )
+    whole = sum(cell["size"] for cell in cells.values())
+    right = sum(cell["size"] * cell["Accuracy"] for cell in cells.values())
+    assert float(mine["average"]["accuracy"]) == pytest.approx(100 * right / whole, abs=1e-3)
+    assert f"| adm | {cell_of(base, 'midjourney')} / – |" in done.out
+    assert (tmp_path / "table" / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def cell_of(run: Path, subset: str) -> str:
+    """A run's accuracy on a subset, as the table prints it."""
+    result = json.loads((run / "result.json").read_text())
+    return (
+        f"{100 * next(part[subset] for part in result.values() if subset in part)['Accuracy']:.1f}"
+    )
+
+
+def test_other_runs_are_refused(main: Cli, cli: Cli, tmp_path: Path) -> None:
+    tree = write_tree("genimage", tmp_path / "tree").root
+    run = evaluated(main, tree, tmp_path, "ssp", "sdv4")
+    assert "ssp on sdv4; found two" in cli(run, run).complaint
+    info = json.loads((run / "run.json").read_text())
+    for key, value, said in (
+        ("trained_on", [], "none named"),
+        ("protocol", "matched", "by matched"),
+        ("benchmark", "drct2m", "on drct2m"),
+    ):
+        (run / "run.json").write_text(json.dumps({**info, key: value}))
+        assert said in cli(run).complaint
+    assert "run.json" in cli(tmp_path).complaint
+
+
+def test_published_figures_follow_what_the_weights_learnt_from(main: Cli, tmp_path: Path) -> None:
+    tree = write_tree("genimage", tmp_path / "tree").root
+    run = evaluated(main, tree, tmp_path, "ssp_baseline", "glide")
+    assert json.loads((run / "run.json").read_text())["trained_on"] == ["glide"]
+    for name, figures in benchmarks.load("genimage").published.items():
+        assert name == f"{figures.detector}-{figures.trained_on[0]}"
+        if figures.detector == "ssp":
+            assert manifest.entry_named(name).trained_on == figures.trained_on
+    run_of = benchmarks.Measurement("ssp", None, "none", trained_on=("adm",))
+    assert "trained on" not in str(benchmarks.comparable(benchmarks.load("genimage"), run_of))
+    _, why = benchmarks.comparable(benchmarks.load("genimage"), run_of, "ssp-sdv4")
+    assert "a training on sdv4, these of one on adm" in why[0]
