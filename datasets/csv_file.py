@@ -1,17 +1,19 @@
 """Any CSV with a column `image`, in SPAI's form: `image,class,split`, and more where known.
 
-`image` is a path relative to the CSV's folder or to `csv_root`, or a key of the LMDB `csv_root`;
-`class` 1 = synthetic, 0 = real; `split` train, val or test; `generator` and `source` are optional.
+`image` is an absolute path, or one from the CSV's folder or from `csv_root`, or a key of the LMDB
+`csv_root`; `class` 1 = synthetic, 0 = real; `split` train, val or test; `generator` and `source`
+are optional.
 Licence: the pictures' own.
 """
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from . import _archives
+from ._csv import IMAGE, found_columns, read_csv
 from ._paths import relative, split_named
 from ._record import Label, LayoutError, Record
 
@@ -20,38 +22,35 @@ COLUMNS = "the column image (and, as far as known, class, split, generator, sour
 
 
 def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names and rows of a CSV, values as text. Raises LayoutError when it is not one."""
-    if not file.is_file():
-        raise LayoutError(f"{file}: expected a CSV file with {COLUMNS}; found none")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise LayoutError(f"{file}: expected a CSV file in UTF-8; found {error}") from error
-    if "image" not in columns:
-        found = ", ".join(columns) or "an empty file"
-        raise LayoutError(f"{file}: expected {COLUMNS}; found {found}")
-    for number, row in enumerate(rows, start=2):
-        if None in row:
-            raise LayoutError(f"{file}, row {number}: more values than the {len(columns)} columns")
+    """Column names and rows of a CSV of pictures, values as text. Raises LayoutError when it is
+    not one."""
+    columns, rows = read_csv(file, f"a CSV file with {COLUMNS}")
+    if IMAGE not in columns:
+        raise LayoutError(f"{file}: expected {COLUMNS}; found {found_columns(columns)}")
     return columns, rows
 
 
-def path_in(name: str, file: Path) -> str:
-    """A path that a CSV names, with forward slashes, from the folder that its paths start from.
+def path_in(name: str, file: Path, root: Path | None = None) -> str:
+    """A path that a CSV names, with forward slashes, from the folder `root` that its paths start
+    from; an absolute one where it lies outside, or without `root`.
+
+    Blanks around it are part of it only where there is such a file.
 
     Raises:
-        LayoutError: it would lie outside that folder.
+        LayoutError: it is empty or leads upwards.
     """
-    return relative(name, file, "name the folder they start from with --csv_root")
+    bare = name.strip()
+    if bare != name and not (root and os.path.lexists(root / name)):
+        name = bare
+    path, start = Path(name), root.absolute() if root else None
+    if path.is_absolute() and ".." not in path.parts and "\0" not in name:
+        return (path.relative_to(start) if start and start in path.parents else path).as_posix()
+    return relative(name, file, "write an absolute path for a picture elsewhere")
 
 
 def resolve(name: str, root: Path, file: Path) -> Path:
     """The file of `path_in` below `root`. Raises LayoutError as that does."""
-    return root / path_in(name, file)
+    return root / path_in(name, file, root)
 
 
 def _lmdb(place: Path) -> Path | None:
@@ -90,12 +89,18 @@ class Contents:
         """What can be asked for as a split."""
         return {split_named(row.get("split", "")) for row in self._rows} - {""}
 
+    def _name(self, text: str) -> str:
+        """The key of the picture that a row names."""
+        if self._lmdb is None:
+            return path_in(text, self._file, self._folder)
+        return relative(text if text in self._keys else text.strip(), self._file)
+
     def _record(self, name: str, label: Label | None, row: dict[str, str]) -> Record:
-        generator = "" if label == Label.REAL else row.get("generator", "")
+        generator = "" if label == Label.REAL else row.get("generator", "").strip()
         if label == Label.FAKE:
             generator = generator or "fake"
         path, member = (self._lmdb, name) if self._lmdb else (self._folder / name, "")
-        return Record(name, path, label, row.get("source", ""), generator, member)
+        return Record(name, path, label, row.get("source", "").strip(), generator, member)
 
     def records(self, split: str | None = None, labelled: bool = True) -> list[Record]:
         """As `records` of this module."""
@@ -108,7 +113,8 @@ class Contents:
         for row in self._rows:
             if split and split_named(row["split"]) != split_named(split):
                 continue
-            name, value = path_in(row["image"], file), row.get("class", "").strip()
+            name = self._name(row[IMAGE])
+            value = row.get("class", "").strip()
             if labelled and value not in LABELS:
                 raise LayoutError(f"{file}: expected class 0 or 1; found {value!r} at {name!r}")
             label = LABELS.get(value)
@@ -151,7 +157,8 @@ def records(
             keys they are, a file or a folder with data.mdb.
 
     Raises:
-        LayoutError: no such file, a column is missing, a class is neither 0 nor 1, a picture is
-            named twice or lies outside the folder, no row is left, or the LMDB has none of them.
+        LayoutError: no such file, a column is missing or there twice, a class is neither 0 nor 1, a
+            picture is named twice or by a path that leads upwards, no row is left, or the LMDB has
+            none of them.
     """
     return contents(root, csv_root).records(split, labelled)

@@ -23,10 +23,10 @@ from ._layout import (
     is_file,
     unexpected,
 )
-from ._paths import relative, split_named
+from ._paths import split_named
 from ._published_lists import published_rows
 from ._record import Label, LayoutError, Record
-from .csv_file import LABELS, read_rows
+from .csv_file import LABELS, path_in, read_rows
 
 GENERATORS = (
     "dalle2", "dalle3", "firefly", "flux", "gigagan", "glide", "mjv5", "mjv61", "sd13", "sd14",
@@ -91,8 +91,10 @@ def _rows(file: Path, label: Label, name: str, split: str | None) -> Iterator[Re
                 f"{file}: expected class {int(label)}, as its name says; "
                 f"found {value!r} at {row['image']!r}"
             )
-        path = relative(row["image"], file)
-        yield Record(f"{file.stem}/{path}", file.parent / path, label, source, generator)
+        path = path_in(row["image"], file, file.parent)
+        yield Record(
+            f"{file.stem}/{path.lstrip('/')}", file.parent / path, label, source, generator
+        )
 
 
 def listed_keys() -> dict[str, frozenset[str]]:

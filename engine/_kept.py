@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets._csv import defused
 from detectors._base import Detector, describe_options
 
 from . import metrics
@@ -61,7 +62,8 @@ def written(output: Path) -> list[str]:
 
 def _csv(header: list[str], rows: Sequence[Sequence[Any]]) -> str:
     buffer = io.StringIO(newline="")
-    csv.writer(buffer).writerows([header, *rows])
+    cells = ([defused(v) if isinstance(v, str) else v for v in row] for row in rows)
+    csv.writer(buffer).writerows([header, *cells])
     return buffer.getvalue()
 
 

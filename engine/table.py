@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import sys
 import time
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from datasets._csv import defused, plain
 
 from .config import ConfigError
 
@@ -52,16 +55,22 @@ def _parse(record: dict[str, str]) -> ScoreRow:
     if record["label"] not in ("", "0", "1"):
         raise ValueError(f"expected the label 0 or 1, found {record['label']!r}")
 
+    logit, score = number("logit"), number("score")
+    if not (score is None or 0 <= score <= 1):
+        raise ValueError(f"expected a score between 0 and 1, found {score}")
+    if not (logit is None or math.isfinite(logit)):
+        raise ValueError(f"expected a finite logit, found {logit}")
+
     return ScoreRow(
-        key=record["key"],
+        key=plain(record["key"]),
         # Millions of rows share a few of these.
-        source=sys.intern(record["source"]),
-        generator=sys.intern(record["generator"]),
+        source=sys.intern(plain(record["source"])),
+        generator=sys.intern(plain(record["generator"])),
         label=integer("label"),
-        logit=number("logit"),
-        score=number("score"),
-        error=record["error"],
-        degradation=sys.intern(record["degradation"]),
+        logit=logit,
+        score=score,
+        error=plain(record["error"]),
+        degradation=sys.intern(plain(record["degradation"])),
         width=integer("width"),
         height=integer("height"),
         digest=record["digest"],
@@ -69,9 +78,11 @@ def _parse(record: dict[str, str]) -> ScoreRow:
 
 
 def _encode(values: Iterable[object]) -> str:
+    """A line of a table; a text that a spreadsheet would compute has an apostrophe in front."""
+    cells = [defused(v) if isinstance(v, str) else "" if v is None else v for v in values]
     buffer = io.StringIO(newline="")
     # Older versions of csv quote a lone carriage return only where the line ends in one.
-    csv.writer(buffer, lineterminator="\r\n").writerow(["" if v is None else v for v in values])
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
     return buffer.getvalue()[:-2] + "\n"
 
 
@@ -168,7 +179,7 @@ class TableWriter:
                     f"{', '.join(row)}: use --overwrite or another --output"
                 )
             if end and len(row) == len(self.columns):
-                self.done.add(tuple(row[i] for i in self.keys))
+                self.done.add(tuple(plain(row[i]) for i in self.keys))
             elif end:
                 break
             end = offset

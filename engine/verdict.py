@@ -19,6 +19,7 @@ from torch import Tensor
 
 import datasets
 from datasets import Record
+from datasets._csv import plain
 from datasets._images import decode, read_bytes
 from datasets._paths import visible
 from datasets.csv_file import read_rows
@@ -127,7 +128,7 @@ def _prediction(row: ScoreRow, judge: Judge) -> tuple[object, ...]:
 def _read_predictions(output: Path) -> list[dict[str, str]]:
     path = output / PREDICTIONS
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        return list(csv.DictReader(stream))
+        return [{k: plain(v) for k, v in row.items()} for row in csv.DictReader(stream, restval="")]
 
 
 def _write_spai(file: Path, output: Path, tag: str, csv_root: Path | None) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from datasets import LayoutError, walk_pictures
+from datasets._csv import found_columns, read_csv
 from datasets._layout import unexpected
 from datasets._paths import relative
 
@@ -20,16 +20,10 @@ def raise_names(file: Path) -> list[str]:
     Raises:
         LayoutError: no such file, no such column or no name in it, or a path in a name's place.
     """
-    if not file.is_file():
-        raise unexpected(file, "Synthbuster's list of prompts, which names pictures of RAISE-1k")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise LayoutError(f"{file}: expected a CSV file in UTF-8; found {error}") from error
+    what = "Synthbuster's list of prompts, which names pictures of RAISE-1k"
+    columns, rows = read_csv(file, what)
     if COLUMN not in columns:
-        raise unexpected(file, f"a column {COLUMN!r}", ", ".join(columns) or "an empty file")
+        raise unexpected(file, f"a column {COLUMN!r}", found_columns(columns))
     names = [name for name in dict.fromkeys(row[COLUMN].strip() for row in rows) if name]
     if not names:
         raise unexpected(file, f"names in the column {COLUMN!r}", "none")

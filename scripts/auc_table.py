@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from datasets import LayoutError  # noqa: E402
+from datasets._csv import defused  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
 from datasets.csv_file import read_rows  # noqa: E402
 from engine.command_line import Parser  # noqa: E402
@@ -209,8 +210,8 @@ def as_csv(titles: Sequence[str], lines: Sequence[Line]) -> str:
     """The table as fractions; what a line does not have is empty."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["generator", *titles])
-    writer.writerows([name, *values] for name, values in lines)
+    writer.writerow(["generator", *map(defused, titles)])
+    writer.writerows([defused(name), *values] for name, values in lines)
     return stream.getvalue()
 
 

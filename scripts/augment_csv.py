@@ -111,8 +111,9 @@ def read(args: argparse.Namespace) -> Listing:
     if found[0].member:
         raise LayoutError(f"--csv_root {args.csv_root}: expected a folder; found an LMDB")
     columns, rows = csv_file.read_rows(args.input)
-    keys = [csv_file.path_in(row["image"], args.input) for row in rows]
-    base = (args.csv_root or args.input.parent).resolve()
+    folder = args.csv_root or args.input.parent
+    keys = [csv_file.path_in(row["image"], args.input, folder) for row in rows]
+    base = folder.resolve()
     folders = {(base / PurePosixPath(key)).parent for key in keys}
     output = args.output.resolve()
     # --overwrite would delete, and a second run augment, what the CSV names.
@@ -160,7 +161,7 @@ def table(
     and `others` are the prefixes of views and of the pictures of other splits."""
     for key, row in zip(listing.keys, listing.rows, strict=True):
         if not listing.is_chosen(row):
-            images = [others + key]
+            images = [key if PurePosixPath(key).is_absolute() else others + key]
         elif key in bad:
             continue
         else:

@@ -12,7 +12,6 @@ stays as it is.
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 import zlib
@@ -20,9 +19,21 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from datasets import LayoutError  # noqa: E402
+from datasets._csv import found_columns, read_csv  # noqa: E402
+from engine.command_line import Parser  # noqa: E402
+from engine.files import replacing  # noqa: E402
+from engine.table import TableWriter  # noqa: E402
+from scripts._answer import answer  # noqa: E402
+
+PROGRAM = "make_default_csv.py"
 HELD_OUT_PERCENT = 15
 RECONSTRUCTION = "tae-flux2-reconstruction"
 COLUMNS = ("image", "class", "split", "generator", "source")
+MANIFEST_COLUMNS = (*COLUMNS, "source_path")
 
 
 def group(row: Mapping[str, str]) -> str:
@@ -53,28 +64,31 @@ def split(row: Mapping[str, str]) -> str:
     return "heldout" if held else "train"
 
 
-def main() -> int:
-    """Reads the manifest, writes the CSV, prints the counts."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("output", type=Path)
-    args = parser.parse_args()
-    if not args.manifest.is_file():
-        print(f"{args.manifest}: expected a manifest CSV; found none", file=sys.stderr)
-        return 2
-    with args.manifest.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+def run(args: argparse.Namespace) -> int:
+    """Reads the manifest, writes the CSV, prints the counts. Raises LayoutError for a manifest
+    that lacks a column."""
+    columns, rows = read_csv(args.manifest, "a manifest")
+    if missing := [name for name in MANIFEST_COLUMNS if name not in columns]:
+        found = found_columns(columns)
+        raise LayoutError(f"{args.manifest}: expected {', '.join(missing)}; found {found}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    with args.output.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
+    with replacing(args.output) as temporary, TableWriter(temporary, COLUMNS, [], False) as table:
         for row in rows:
             source = row["source"] if row["class"] == "0" else ""
-            writer.writerow([row["image"], row["class"], split(row), row["generator"], source])
+            table.append([[row["image"], row["class"], split(row), row["generator"], source]])
     counts = Counter((split(row), "synthetic" if row["class"] == "1" else "real") for row in rows)
     for (name, kind), count in sorted(counts.items()):
         print(f"{name:8} {kind:9} {count:5}")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    parser = Parser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    parser.add_argument("manifest", type=Path, help=f"a CSV with {', '.join(MANIFEST_COLUMNS)}")
+    parser.add_argument("output", type=Path, help="the CSV to write")
+    args = parser.parse_args(arguments)
+    return answer(PROGRAM, lambda: run(args), (LayoutError,))
 
 
 if __name__ == "__main__":

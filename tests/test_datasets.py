@@ -310,11 +310,11 @@ def test_csv_class_is_required_where_labels_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["../a.png", "x/../../a.png", "/etc/a.png", "..\\a.png", "x\\..\\a.png", "..", ""]
+    "path", ["../a.png", "x/../../a.png", "/etc/../a.png", "..\\a.png", "x\\..\\a.png", "..", ""]
 )
 def test_csv_paths_stay_inside(tmp_path: Path, path: str) -> None:
     file = csv_of(tmp_path, "image,class", f"{path},0")
-    with pytest.raises(LayoutError, match="--csv_root") as caught:
+    with pytest.raises(LayoutError, match="absolute path") as caught:
         csv_file.records(file)
     assert repr(path) in str(caught.value)
 
@@ -349,7 +349,7 @@ def test_csv_in_another_encoding(tmp_path: Path) -> None:
 
 def test_csv_row_with_too_many_values(tmp_path: Path) -> None:
     file = csv_of(tmp_path, "image,class", "a.png,0", "b, c.png,1")
-    with pytest.raises(LayoutError, match="row 3: more values than the 2 columns"):
+    with pytest.raises(LayoutError, match=r"line 3: expected at most 2 values, .*; found 3"):
         csv_file.records(file)
 
 

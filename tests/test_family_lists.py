@@ -153,7 +153,6 @@ def test_spai_takes_other_names_where_their_kind_is_said(
         ("fake_x.csv", ["image,class", "a.png,0"], "expected class 1, as its name says; found '0'"),
         ("fake_x.csv", ["image,class", "a.png,fake"], "found 'fake' at 'a.png'"),
         ("fake_x.csv", ["image", "../a.png"], "expected paths that stay inside"),
-        ("fake_x.csv", ["image", "/etc/a.png"], "expected paths that stay inside"),
         ("fake_x.csv", ["image", "a.png", "./a.png"], "'fake_x/a.png' twice"),
         ("fake_x.csv", ["path,class", "a.png,1"], "expected the column image"),
         ("sd14.csv", ["image", "a.png"], "expected one CSV for sd14; found fake_sd14.csv and sd14"),
