@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ._http import Remote
 from ._items import FetchError, Item
 from ._target import ARCHIVES, LOCK, RECORD, member_parts
+from .download import Remote
 from .files import write_file
 
 UNPACKED = 1.1  # pictures hardly shrink, and every file fills its last block in part

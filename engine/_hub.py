@@ -1,11 +1,18 @@
-"""The Hugging Face hub: what went wrong with it, in one line. Imports no torch."""
+"""Weight files of the Hugging Face hub, and what went wrong with it, in one line.
+
+Files go by the hub's own library into its cache, which other programs share. Imports no torch.
+"""
 
 from __future__ import annotations
 
 import errno
-import socket
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+
+from .download import MAX_UNKNOWN, DownloadError, Meter, UnreachableError, get_size
+
+log = logging.getLogger(__name__)
 
 
 def is_other_file(path: Path) -> str | None:
@@ -21,23 +28,36 @@ def is_other_file(path: Path) -> str | None:
     return None if head else "an empty file"
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
+def hub_file(repo: str, file: str, revision: str | None, size: int | None, force: bool) -> str:
+    """Path of a repository's file in the hub's cache, brought there by the hub's own library.
 
+    `size`: what the file should have, None where that is not known. The library tries for half
+    a minute to reach a host that is away, and takes as many bytes as it is given; both end here.
 
-def _is_away(error: BaseException) -> bool:
-    """Whether no connection came about. The hub's client changed its transport more than once, so
-    that its errors are known by what they wrap, or by name."""
-    number = error.errno if isinstance(error, OSError) else None
-    return (
-        isinstance(error, (ConnectionRefusedError, socket.gaierror))
-        or number in (errno.ENETUNREACH, errno.EHOSTUNREACH)
-        or type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectTimeoutError")
-    )
+    Raises:
+        DownloadError, UnreachableError: away, too slow, or of another size.
+        Exception: its transports raise almost any type.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.utils import tqdm
+
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_size(constants.ENDPOINT)
+        except UnreachableError:
+            raise
+        except DownloadError:
+            log.debug("%s is there, whatever it answers", constants.ENDPOINT)
+    meter = Meter(file, size or MAX_UNKNOWN)
+
+    class Metered(tqdm):
+        """The library's bar, which is told of bytes before they are written."""
+
+        def update(self, n: float | None = 1) -> bool | None:
+            meter.count(int(n or 0))
+            return super().update(n)
+
+    return hf_hub_download(repo, file, revision=revision, force_download=force, tqdm_class=Metered)
 
 
 def trouble(error: Exception, what: str, repo: str, page: str, by_hand: str) -> str:
@@ -49,17 +69,30 @@ def trouble(error: Exception, what: str, repo: str, page: str, by_hand: str) -> 
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{page}"
-    if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in _causes(error)):
-        return f"HF_HUB_OFFLINE is set, and {what} is not in the cache: unset it, or {by_hand}"
-    if isinstance(error, errors.GatedRepoError):
-        return f"{repo} wants its terms accepted: do so at {page}, then log in: hf auth login"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"found no repository {repo}, or no right to read it, at {page}: {by_hand}"
-    if isinstance(error, errors.LocalEntryNotFoundError) or any(map(_is_away, _causes(error))):
-        return f"cannot reach {constants.ENDPOINT} for {what}: check the connection, or {by_hand}"
-    if isinstance(error, (errors.RevisionNotFoundError, errors.EntryNotFoundError)):
-        return f"found no {what} at {page}: look there for its new name, or {by_hand}"
-    if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in _causes(error)):
+    causes = list(_causes(error))
+    for kinds, text in (
+        (errors.OfflineModeIsEnabled,
+         f"HF_HUB_OFFLINE is set, and {what} is not in the cache: unset it, or {by_hand}"),
+        (errors.GatedRepoError,
+         f"{repo} wants its terms accepted: do so at {page}, then log in: hf auth login"),
+        (errors.RepositoryNotFoundError,
+         f"found no repository {repo}, or no right to read it, at {page}: {by_hand}"),
+        ((UnreachableError, errors.LocalEntryNotFoundError),
+         f"cannot reach {constants.ENDPOINT} for {what}: check the connection, or {by_hand}"),
+        ((errors.RevisionNotFoundError, errors.EntryNotFoundError),
+         f"found no {what} at {page}: look there for its new name, or {by_hand}"),
+    ):  # fmt: skip
+        if any(isinstance(cause, kinds) for cause in causes):
+            return text
+    if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in causes):
         return f"no space left in {constants.HF_HUB_CACHE}: free some, or set HF_HOME elsewhere"
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return f"the download of {what} broke off ({reason}): the same command goes on, or {by_hand}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

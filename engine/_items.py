@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from . import _services
-from ._http import DownloadError, Remote
 from ._parts import beside, group, kind_of
 from ._target import member_parts, refuse_own
 from .config import ConfigError
+from .download import DownloadError, Remote
 from .sources import HAND, Entry, Family, Origin, fill
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from . import _http
-from ._http import DownloadError, Remote
-from ._hub import trouble
+from .download import DownloadError, Remote, UnreachableError, get_json, get_size
 from .sources import Origin
 
 MODELSCOPE = "https://www.modelscope.cn"
 ZENODO = "https://zenodo.org"
-PAGE = 100  # files per request
+PAGE = 100  # files per request to ModelScope
+MAX_PAGES = 10_000
 BY_HAND = "bring the archives by hand: --extract PATH"
 
 
@@ -28,38 +27,53 @@ def list_files(origin: Origin) -> list[Remote]:
     }  # fmt: skip
     try:
         return list(ask[origin.kind](origin.where))
+    except UnreachableError as error:
+        raise UnreachableError(f"{error}, or {BY_HAND}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise DownloadError(
             f"{origin}: expected a list of files; its answer has another form ({error!r:.80})"
         ) from error
 
 
+def _remote(
+    name: str, url: str, size: int, checksum: str | None, headers: Mapping[str, str] | None = None
+) -> Remote:
+    """A file as a service states it. Raises TypeError for values of another kind."""
+    texts = (name, url, checksum or "")
+    if not all(isinstance(text, str) for text in texts) or type(size) is not int or size < 0:
+        raise TypeError(f"{name!r:.40} of {size!r:.40} bytes")
+    return Remote(name, url, size, checksum, headers or {})
+
+
 def _hub(repo: str) -> Iterator[Remote]:
-    from huggingface_hub import HfApi, hf_hub_url
+    # Asked here and not by the hub's library, which has no bound on what it reads and how long it
+    # tries, and changes its transport with its versions.
+    from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
-    try:
-        found = list(HfApi().list_repo_tree(repo, repo_type="dataset", recursive=True))
-    # Its transports raise almost any type.
-    except Exception as error:
-        why = trouble(error, f"the list of files of {repo}", repo, f"datasets/{repo}", BY_HAND)
-        raise DownloadError(why) from error
+    if constants.HF_HUB_OFFLINE:
+        raise DownloadError(f"HF_HUB_OFFLINE is set: unset it, or {BY_HAND}")
     headers = {k: v for k, v in build_hf_headers().items() if k.lower() == "authorization"}
-    for file in found:
-        size = getattr(file, "size", None)
-        if size is None:  # a folder
-            continue
-        large = getattr(file, "lfs", None)
-        url = hf_hub_url(repo, file.path, repo_type="dataset")
-        yield Remote(file.path, url, size, f"sha256:{large['sha256']}" if large else None, headers)
+    page: str | None = f"{constants.ENDPOINT}/api/datasets/{repo}/tree/main?recursive=true"
+    for _ in range(MAX_PAGES):
+        if page is None:
+            return
+        if not page.startswith(f"{constants.ENDPOINT}/"):  # no other host is shown who asks
+            raise DownloadError(f"hub:{repo}: refused: its list goes on at {page:.200}")
+        rows, page = get_json(page, headers)
+        for file in rows:
+            if file["type"] == "file":
+                url = hf_hub_url(repo, file["path"], repo_type="dataset")
+                checksum = f"sha256:{file['lfs']['oid']}" if file.get("lfs") else None
+                yield _remote(file["path"], url, file["size"], checksum, headers)
+    raise DownloadError(f"hub:{repo}: refused: its list of files does not end")
 
 
 def _modelscope(repo: str) -> Iterator[Remote]:
     base = f"{MODELSCOPE}/api/v1/datasets/{repo}/repo"
     seen: set[str] = set()
-    page = 1
-    while True:
-        answer = _http.get_json(
+    for page in range(1, MAX_PAGES + 1):
+        answer, _ = get_json(
             f"{base}/tree?Revision=master&Recursive=True&PageNumber={page}&PageSize={PAGE}"
         )
         if not answer.get("Success", True):
@@ -71,16 +85,16 @@ def _modelscope(repo: str) -> Iterator[Remote]:
             if file["Type"] != "tree":
                 url = f"{base}?Revision=master&FilePath={quote(file['Path'], safe='')}"
                 checksum = f"sha256:{file['Sha256'].lower()}" if file.get("Sha256") else None
-                yield Remote(file["Path"], url, file["Size"], checksum)
+                yield _remote(file["Path"], url, file["Size"], checksum)
         if not new or len(files) < PAGE:
             return
-        page += 1
+    raise DownloadError(f"modelscope:{repo}: refused: its list of files does not end")
 
 
 def _zenodo(record: str) -> Iterator[Remote]:
-    answer = _http.get_json(f"{ZENODO}/api/records/{record}")
+    answer, _ = get_json(f"{ZENODO}/api/records/{record}")
     for file in answer["files"]:
-        yield Remote(file["key"], _content(file), file["size"], _known(file.get("checksum")))
+        yield _remote(file["key"], _content(file), file["size"], _known(file.get("checksum")))
 
 
 def _content(file: dict[str, Any]) -> str:
@@ -94,4 +108,4 @@ def _known(checksum: str | None) -> str | None:
 
 
 def _url(url: str) -> Iterator[Remote]:
-    yield Remote(url.rpartition("/")[2], url, _http.get_size(url))
+    yield Remote(url.rpartition("/")[2], url, get_size(url))

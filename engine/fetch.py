@@ -23,7 +23,7 @@ from detectors._base import WeightsError
 
 # As modules: weights may import this one first, and tests put other folders in place.
 from . import manifest, unpickle, weights
-from ._hub import trouble
+from ._hub import hub_file, trouble
 from .files import replace_file
 from .manifest import Entry, Hub
 
@@ -162,18 +162,15 @@ def _check_readable(path: Path) -> None:
 
 
 def _download(entry: Entry, hub: Hub, force: bool) -> Path:
-    from huggingface_hub import hf_hub_download
-
+    if not force and (cached := manifest.cached(hub)):
+        return cached
     try:
-        found = hf_hub_download(
-            hub.repo, hub.file, subfolder=hub.subfolder, revision=hub.revision, force_download=force
-        )
+        return Path(hub_file(hub.repo, hub.filename, hub.revision, entry.size, force))
     # Its transports raise almost any type: of httpx, of requests, of hf_xet, of the disk.
     except Exception as error:
         by_hand = BY_HAND.format(name=entry.name)
         why = trouble(error, f"{hub.filename} of {hub.repo}", hub.repo, hub.repo, by_hand)
         raise WeightsError(f"{entry.name}: {why}") from error
-    return Path(found)
 
 
 # --- zips

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ._fetched import ARCHIVES, CHANGED, YES, Record, locked, space, stored_at
-from ._http import DownloadError, Remote, UnreachableError, digest, download
 from ._items import Choice, FetchError, Item, brought, choose, lying_there, offered
 from ._target import ExtractError
 from ._text import size_text
+from .download import DownloadError, Remote, UnreachableError, digest, download
 from .extract import Layout, extract
 from .files import replacing
 from .progress import Progress
@@ -81,10 +81,10 @@ def _get(root: Path, item: Item, file: Remote) -> tuple[Path, str | None]:
     """A file, downloaded if need be, and its checksum."""
     with _progress(f"fetch {file.name}", file.size) as advance:
         if cached := _in_cache(item, file):
-            found = digest(cached, file, advance)
+            found = digest(cached, file)
             if file.checksum in (None, found):
+                advance(cached.stat().st_size)
                 return cached, found
-            advance(-cached.stat().st_size)
         path = stored_at(root, item, file)
         return path, download(file, path, advance)
 

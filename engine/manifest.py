@@ -225,7 +225,7 @@ def local_path(entry: Entry) -> Path:
     return PRETRAINED / entry.path
 
 
-def _cached(hub: Hub) -> Path | None:
+def cached(hub: Hub) -> Path | None:
     """A hub file that some program downloaded before, by whatever HF_HOME says."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -248,7 +248,7 @@ def find(name: str) -> Path | None:
     if here.is_file():
         return here
     hubs = [copy.source for copy in entry.copies if isinstance(copy.source, Hub)]
-    return next((path for hub in hubs if (path := _cached(hub)) is not None), None)
+    return next((path for hub in hubs if (path := cached(hub)) is not None), None)
 
 
 def trained_on(path: Path) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ import yaml
 from conftest import ROOT
 from huggingface_hub import constants, errors
 from safetensors.torch import load_file, save_file
+from web_site import Site, services, site
 
 import detectors
 from datasets import genimage
@@ -32,6 +33,8 @@ from engine.fetch import fetch, place
 from engine.manifest import entry_named, find, how_to_get, read_manifest
 from engine.weight_files import Card, read_weights, save_weights, sha256
 from scripts import convert_weights, fetch_weights
+
+__all__ = ["services", "site"]  # fixtures
 
 PARTS = ("semantic_weights.pth", "artifact_weights.pth", "fusion_weights.pth")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -113,11 +116,9 @@ class World:
         return path
 
     def download(
-        self, repo: str, file: str, *, subfolder: str | None, revision: str | None,
-        force_download: bool,
-    ) -> str:  # fmt: skip
+        self, repo: str, name: str, *, revision: str | None, force_download: bool, **_: Any
+    ) -> str:
         """In place of hf_hub_download: copies from the hub's folder into the cache."""
-        name = f"{subfolder}/{file}" if subfolder else file
         target = self.cached(repo, name)
         if force_download or not target.exists():
             self.downloads.append(f"{repo}/{name}")
@@ -433,6 +434,46 @@ def test_offline(world: World, monkeypatch: pytest.MonkeyPatch, force: bool) -> 
     with pytest.raises(WeightsError, match=r"HF_HUB_OFFLINE is set, and .*: unset it, or bring"):
         fetch("vae", force)
     assert world.left() == set()
+
+
+def test_without_a_network(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's library would try for half a minute."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    with pytest.raises(WeightsError, match=r"cannot reach .*, or bring the file by .* vae --from"):
+        fetch("vae")
+    assert world.downloads == [] and sum(slept) <= 2
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_never_more_bytes_than_the_manifest_says(
+    world: World, services: Site, monkeypatch: pytest.MonkeyPatch, lengths: bool
+) -> None:
+    """With the hub's own library, which takes what it is given."""
+    from huggingface_hub.file_download import hf_hub_download
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(world.cache))
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    file = weight_file(world.hub / "model.safetensors")
+    world.know("vae", file)
+    name = "/a/sd/resolve/main/vae/model.safetensors"
+    services.files[name], services.tags[name] = file.read_bytes(), f'"{"0" * 40}"'
+    services.headers["X-Repo-Commit"] = COMMIT
+    services.lengths = lengths
+    assert fetch("vae").read_bytes() == file.read_bytes()
+    shutil.rmtree(world.cache)
+    if lengths:
+        services.files[name] += bytes(1 << 20)
+    else:
+        services.more = bytes(10_000)
+    size = file.stat().st_size
+    with pytest.raises(WeightsError, match=f"vae: .*expected {size} bytes; more came"):
+        fetch("vae")
+    written = sum(path.stat().st_size for path in world.cache.rglob("*.incomplete"))
+    assert written <= size
 
 
 def test_a_zip_in_the_cache_is_unpacked_offline(

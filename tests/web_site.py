@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,10 +19,11 @@ import pytest
 from archive_makers import pictures
 from huggingface_hub import constants
 
-from engine import _http, _services
-from engine._http import Remote
+from engine import _services, download
+from engine.download import Remote
 
 CONTENT = b"".join(pictures(8, "a", 40_000).values())
+PIECE = 1000  # bytes that a slow site sends at once
 
 
 def sha(content: bytes) -> str:
@@ -39,6 +42,12 @@ class Site:
     ranges: bool = True
     lengths: bool = True
     kind: str = "application/octet-stream"
+    more: bytes = b""  # sent behind every file, again and again, up to 64 MB
+    pace: float = 0.0  # seconds between chunks of PIECE bytes
+    retry_after: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    heeds: bool = True  # the condition of a range
+    following: dict[str, str] = field(default_factory=dict)  # the next page
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
 
@@ -76,7 +85,11 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Location", site.moved[path])
                 self.end_headers()
             elif code or content is None:
-                self.send_error(code or 404)
+                self.send_response(code or 404)
+                if site.retry_after:
+                    self.send_header("Retry-After", site.retry_after)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
             else:
                 self.send(path, content, body)
 
@@ -84,7 +97,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             start, tag = 0, site.tags.get(path)
             wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
             condition = self.headers.get("If-Range")
-            if wanted and site.ranges and condition in (None, tag):
+            if wanted and site.ranges and (condition in (None, tag) or not site.heeds):
                 start = int(wanted[1])
                 if start >= len(content):
                     self.send_response(416)
@@ -101,10 +114,23 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Length", str(len(content) - start))
             if tag:
                 self.send_header("ETag", tag)
+            for name, value in site.headers.items():
+                self.send_header(name, value)
+            if path in site.following:
+                self.send_header("Link", f'<{site.following[path]}>; rel="next"')
             self.send_header("Content-Type", site.kind)
             self.end_headers()
             end = start + site.cuts.pop(0) if site.cuts and body is None else len(content)
-            self.wfile.write(content[start:end] if body is None else body)
+            with suppress(ConnectionError):  # the other side had enough
+                self.write(content[start:end] if body is None else body)
+
+        def write(self, content: bytes) -> None:
+            step = PIECE if site.pace else len(content) or 1
+            for start in range(0, len(content), step):
+                self.wfile.write(content[start : start + step])
+                time.sleep(site.pace)
+            for _ in range((64 << 20) // len(site.more) if site.more else 0):
+                self.wfile.write(site.more)
 
     return Handler
 
@@ -116,7 +142,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     made.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
-    monkeypatch.setattr(_http, "PAUSES", (0.0,))
+    monkeypatch.setattr(download, "PAUSES", (0.0,))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     yield made
