@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datasets._layout import spelling
+
 from ._items import FetchError, Item
 from ._target import ARCHIVES, LOCK, RECORD, member_parts
 from .download import Remote
@@ -59,7 +61,8 @@ class Record:
         kept = known[0].get("only")
         if kept is None:
             return YES
-        return YES if only is not None and only <= _names(kept) else PART
+        spelled = {*map(spelling, _names(kept))}
+        return YES if only is not None and {*map(spelling, only)} <= spelled else PART
 
     def _stands(self, item: Item) -> bool:
         """Whether anything of an item is on disk: it may have been deleted by hand."""

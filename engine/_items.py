@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from datasets._layout import canonical, spelling
+
 from . import _services
 from ._parts import beside, group, kind_of
 from ._target import member_parts, refuse_own
@@ -74,32 +76,32 @@ class Item:
 
 @dataclass(frozen=True)
 class Choice:
-    """What of a family is wanted, by name; None: everything."""
+    """What of a family is wanted, by name in any spelling; None: everything."""
 
     generators: frozenset[str] | None = None
     sources: frozenset[str] | None = None
 
     def may_want(self, entry: Entry) -> bool:
         """False where that is certain before the entry's origin is asked."""
-        fixed = "{" not in entry.generator
-        return not (
-            (self.generators is not None and fixed and entry.generator not in self.generators)
-            or (self.sources is not None and entry.sources and not self.sources & {*entry.sources})
-        )
+        fixed = () if "{" in entry.generator else (entry.generator,)
+        return _meet(fixed, self.generators) and _meet(entry.sources, self.sources)
 
     def wants(self, item: Item) -> bool:
         """Files of no generator in particular belong to all; so do files of no source."""
-        by_generator = not item.generator or self.generators is None
-        by_source = not item.sources or self.sources is None
-        return (by_generator or item.generator in (self.generators or ())) and (
-            by_source or bool({*item.sources} & (self.sources or frozenset()))
-        )
+        named = (item.generator,) if item.generator else ()
+        return _meet(named, self.generators) and _meet(item.sources, self.sources)
 
     def only(self, entry: Entry) -> frozenset[str] | None:
         """The folders to unpack of an archive that has several generators in it; None: all."""
         if entry.only:
             return frozenset(entry.only)
         return self.generators if entry.inside else None
+
+
+def _meet(names: Iterable[str], wanted: frozenset[str] | None) -> bool:
+    """Whether one of the names is wanted; True where nothing is named, or all is wanted."""
+    spelled = {*map(spelling, names)}
+    return wanted is None or not spelled or bool(spelled & {*map(spelling, wanted)})
 
 
 def offered(family: Family, choice: Choice) -> tuple[list[Item], list[str]]:
@@ -207,7 +209,7 @@ def choose(
         ("generators", choice.generators, generators),
         ("sources", choice.sources, sources),
     ):
-        for one in sorted((wanted or frozenset()) - known):
+        for one in sorted(one for one in wanted or () if canonical(one, known) is None):
             listed = f"some of {', '.join(sorted(known))}" if known else "none, it has no such"
             raise ConfigError(f"--{name}: expected {listed}; found {one!r}")
     return [item for item in items if choice.wants(item)]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from datasets._layout import spelling
+
 MAX_RATIO = 1000  # unpacked bytes per byte of the archive; pictures hardly shrink at all
 MAX_MEMBERS = 5_000_000  # the largest published archives hold a million pictures
 MAX_NAME, MAX_PATH = 255, 4095  # bytes, of Linux; others take less or as much
@@ -46,7 +48,7 @@ class Layout:
     """How an archive's folders become those below a target.
 
     `strip`: leading folders to leave out, as long as the first one is among them; None leaves out
-    all folders. `only`: first folders (after that) to unpack, in any case; None unpacks all.
+    all folders. `only`: first folders (after that) to unpack, in any spelling; None unpacks all.
     """
 
     strip: frozenset[str] | None = frozenset()
@@ -93,7 +95,7 @@ class Target:
     ) -> None:
         """`packed`: bytes of the archive. `max_size`: of what it unpacks to, in bytes."""
         self.layout, self.packed, self.max_size = layout, packed, max_size
-        self._only = None if layout.only is None else {name.casefold() for name in layout.only}
+        self._only = None if layout.only is None else {*map(spelling, layout.only)}
         self.written = self.present = 0  # files
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
@@ -165,11 +167,7 @@ class Target:
             return (file,)
         while folders and folders[0] in self.layout.strip:
             del folders[0]
-        if (
-            self.layout.only is not None
-            and folders
-            and folders[0].casefold() not in self.layout.only
-        ):
+        if self._only is not None and folders and spelling(folders[0]) not in self._only:
             return None
         return (*folders, file)
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets._layout import spelling
+
 from ._fetched import ARCHIVES, CHANGED, YES, Record, locked, space, stored_at
 from ._items import Choice, FetchError, Item, brought, choose, lying_there, offered
 from ._target import ExtractError
@@ -162,6 +164,6 @@ def _unpacked(family: Family, entries: Sequence[Entry], record: Record, choice: 
     """Whether what a person brings for some entries was, for each generator that is named."""
     names = record.names(f"{entries[0].origin}/")
     found = [values for e in entries for name in names if (values := e.values(name)) is not None]
-    have = {values.get("generator", "") for values in found}
-    wanted = (choice.generators or frozenset()) & frozenset(family.generators)
+    have = {spelling(values.get("generator", "")) for values in found}
+    wanted = {*map(spelling, choice.generators or ())} & {*map(spelling, family.generators)}
     return bool(found) and wanted <= have

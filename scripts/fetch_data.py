@@ -173,6 +173,7 @@ def hints(
     args: argparse.Namespace, family: Family, root: Path, record: Record, choice: Choice
 ) -> int:
     """Says what is left to a person. Returns how much of that must be downloaded by hand."""
+    from datasets._layout import canonical
     from engine.fetch_data import by_hand
 
     lines = by_hand(family, root, record, choice)
@@ -181,7 +182,7 @@ def hints(
     for note in family.notes:
         say(f"note: {note}")
     has_reals = any(entry.generator == REAL for entry in family.entries)
-    if has_reals and args.generators is not None and REAL not in args.generators:
+    if has_reals and args.generators and not canonical(REAL, args.generators):
         say(f"note: the real pictures are left out, because --generators has no {REAL}")
     return len(lines)
 

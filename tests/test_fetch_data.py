@@ -24,6 +24,7 @@ from engine import _target, benchmark, progress, sources
 from engine import fetch_data as fetch_data_engine
 from engine._items import _item
 from engine.config import ConfigError
+from engine.download import Remote
 from engine.fetch_data import (
     ARCHIVES,
     Choice,
@@ -35,7 +36,7 @@ from engine.fetch_data import (
     offered,
     space,
 )
-from engine.sources import family_named, read_sources
+from engine.sources import Family, family_named, fill, read_sources
 from scripts import fetch_data
 
 __all__ = ["services", "site"]  # fixtures
@@ -715,6 +716,61 @@ def test_a_file_in_the_hubs_cache_serves(
         assert run("bench", "--generators", "flow").status == 0
     assert sum(moves) == len(content)
     assert len(world.downloads()) == 1
+
+
+def published(family: Family, folder: Path) -> dict[str, bytes]:
+    """One archive or file for each entry of a family, by its name at the origin."""
+    pytest.importorskip("py7zr")
+    files = {}
+    for number, entry in enumerate(entry for entry in family.entries if entry.match):
+        for generator in family.generators or ("Gan-A", "flow_b"):
+            values = dict.fromkeys(re.findall(r"{(\w+)}", str(entry.match)), "n")
+            name = fill(str(entry.match), values | {"generator": generator})
+            top = "/".join(fill(text, values | {"archive": ""}) for text in (entry.strip or ())[:1])
+            inner = family.generators if entry.inside else entry.only or ("a",)
+            members = {f"{top}/{one}/1.png".strip("/"): one.encode() * 99 for one in inner}
+            make = make_tar if name.endswith(".tar.gz") else make_zip
+            path = folder / f"{number}" / Path(name).name
+            if entry.holds:
+                inside = make_zip(folder / "inside.zip", members).read_bytes()
+                make_7z(path, {entry.holds: inside}, stored=True)
+            elif name.endswith((".zip", ".tar.gz")):
+                make(path, members)
+            files[name] = path.read_bytes() if path.exists() else b"a 0\n"
+    return files
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - {"spai", "in_the_wild"}))
+def test_each_generator_that_is_listed_can_be_had(
+    services: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """As it is listed, and in other spellings of it."""
+    family = family_named(name)
+    files = published(family, tmp_path / "origin")
+    by_hand = [entry.origin.kind for entry in family.entries if entry.match].count("hand")
+    for file, content in files.items():
+        services.files[f"/{file}"] = content
+        path = tmp_path / "brought" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    remote = [Remote(file, f"{services.url}/{file}", len(files[file])) for file in files]
+    monkeypatch.setattr("engine._services.list_files", lambda _: remote)
+    extract = ["--extract", str(tmp_path / "brought")] if by_hand else []
+    run = script(capsys, "fetch_data.py: ", fetch_data.main)
+    done = run(name, "--list", "--root", tmp_path / "none")
+    listed = {row["generator"] for row in rows_of(done)} - {"-"} if done.out else set()
+    generators = listed | {*family.generators}
+    for number, generator in enumerate(sorted(generators)):
+        others = () if number else (generator.swapcase().replace("_", "-"),)
+        for spelled in (generator, *others):
+            root = tmp_path / f"{number}{spelled}"
+            done = run(name, "--generators", spelled, *extract, "--root", root)
+            assert done.status in (0, 1) and done.out, done
+            assert any(path.endswith(".png") for path in tree_of(root)), (spelled, done)
+            if not by_hand:
+                states = rows_of(run(name, "--list", "--generators", spelled, "--root", root))
+                assert {row["there"] for row in states} == {"yes"}, spelled
 
 
 # --- by hand
