@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ FOLDER = CONFIGS / "benchmarks"
 PUBLISHED = "published"  # the protocol that published figures were measured by
 AVERAGES = ("generators", "cells", "pictures")
 THRESHOLD = 0.5  # of published accuracies
+ENOUGH = 0.99  # share of the stated pictures from which on a part counts as whole
 Values = Mapping[str, float]
 
 
@@ -89,6 +90,17 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What the page of a data set states of one of its folders: number of `pictures`, rounded;
+    `resolution` in px of their sides, `kind` of generator and `licence`, '' = not stated."""
+
+    pictures: int
+    resolution: str
+    kind: str
+    licence: str
+
+
+@dataclass(frozen=True)
 class Measurement:
     """How a run measures a benchmark, as far as published figures ask.
 
@@ -111,7 +123,7 @@ class Measurement:
 class Benchmark:
     """One benchmark. `average`: the mean that its papers report; `dataset`: the name that CO-SPY's
     JSON files give it where it has no sources of its own; `generators`, `sources`: what the whole
-    benchmark holds, empty where it is open-ended."""
+    benchmark holds, empty where it is open-ended; `parts`: facts of its folders, by their names."""
 
     name: str
     title: str
@@ -125,6 +137,7 @@ class Benchmark:
     protocols: Mapping[str, Protocol]
     published: Mapping[str, Published]
     notes: tuple[Note, ...]
+    parts: Mapping[str, Facts]
 
 
 def available() -> list[str]:
@@ -200,6 +213,14 @@ def _note(where: str, content: Any, known: Sequence[str]) -> Note:
     return Note(given["detector"], given["text"], _options(where, given), tuple(sources))
 
 
+def _facts(where: str, content: Any) -> Facts:
+    given = _expect(where, content, [field.name for field in fields(Facts)])
+    pictures = given.get("pictures")
+    if type(pictures) is not int or pictures < 1:
+        raise ConfigError(f"{where}.pictures: expected 1 or more; found {pictures!r}")
+    return Facts(pictures, *(str(given.get(k, "")) for k in ("resolution", "kind", "licence")))
+
+
 def _published(where: str, content: Any) -> Published:
     names = [field.name for field in fields(Published)]
     given = _expect(where, content, names)
@@ -251,6 +272,10 @@ def load(name: str) -> Benchmark:
         protocols=protocols,
         published=published,
         notes=notes,
+        parts={
+            key: _facts(f"{path}: parts.{key}", value)
+            for key, value in given.get("parts", {}).items()
+        },
     )
 
 
@@ -404,7 +429,7 @@ def needed(records: Sequence[datasets.Record], pairing: Pairing) -> list[dataset
 def missing(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]:
     """Lines that say what of the whole benchmark is not among the records. Of a benchmark whose
     mean is over cells, also which sources lack a generator that others have."""
-    lines = []
+    lines = _too_few(benchmark, found)
     generators = {r.generator for r in found if r.generator}
     for what, whole, there in (
         ("generators", benchmark.generators, generators),
@@ -419,6 +444,18 @@ def missing(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]
         if absent := [f"{s}/{g}" for s, g in pairs if (s, g) not in cells]:
             lines.append(_absent(f"{len(pairs)} cells", benchmark, absent))
     return lines
+
+
+def _too_few(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]:
+    """A line for each folder that has fewer pictures than its page states; not of one that has
+    none, whose generators are missing."""
+    counts = Counter(name for r in found for name in set(r.key.split("/")) & set(benchmark.parts))
+    return [
+        f"{name}: {counts[name]:,} of {facts.pictures:,} pictures"
+        for name, facts in benchmark.parts.items()
+        # Pages state round numbers.
+        if 0 < counts[name] < ENOUGH * facts.pictures
+    ]
 
 
 def _absent(whole: str, benchmark: Benchmark, names: Sequence[str]) -> str:

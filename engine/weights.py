@@ -113,7 +113,7 @@ def load_backbone(model: Detector, path: Path) -> None:
     # Modules of which the file has nothing (SSP's fixed filters) and classifiers stay as they are.
     roots = {key.split(".")[0] for key in part or own}
     outside = own.keys() - part.keys()
-    heads = {k for k in outside if k.rsplit(".", 1)[0].endswith(("fc", "classifier"))}
+    heads = {k for k in outside if k.rsplit(".", 1)[0].endswith(("fc", "classifier", "head"))}
     expected = {k: v for k, v in own.items() if k.split(".")[0] in roots and k not in heads}
     check_keys(part, expected, path)
     model.load_state_dict({**own, **part})

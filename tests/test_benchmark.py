@@ -280,3 +280,18 @@ def test_of_the_reals_as_many_are_needed_as_the_largest_generator_has() -> None:
     records = group("s", "", 9) + group("s", "a", 3) + group("s", "b", 5)
     found = benchmarks.needed(records, Pairing(balanced=True))
     assert counts(found) == {("s", ""): 5, ("s", "a"): 3, ("s", "b"): 5}
+
+
+def test_what_is_missing_of_mpbench_is_named() -> None:
+    found = benchmarks.load("mpbench")
+    assert len(found.generators) == 11
+
+    def listed(folder: str, count: int) -> list[Record]:
+        keys = (f"ImageData/val/{folder}/{n}.png" for n in range(count))
+        return [Record(k, Path(k), Label.FAKE, "", folder.split("/")[-1]) for k in keys]
+
+    records = [*listed("Midjourneyv5-5K", 4999), *listed("SDv15-CC30K/SDv15-dpmsolver-25-15K", 7)]
+    lines = benchmarks.missing(found, records)
+    assert lines[0] == "SDv15-CC30K: 7 of 30,000 pictures"
+    assert lines[1].startswith("9 of the 11 generators of MPBench are not there: IF-ddim-25-15K")
+    assert len(lines) == 2

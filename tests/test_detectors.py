@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import make_picture
 from models import randomise, tiny
@@ -22,11 +23,12 @@ import detectors
 from detectors import default, ssp
 from detectors._base import Detector, OptionError, describe_options
 from detectors._efficientnet import EfficientNetLite0, convert_imagenet
+from detectors.classifier import Classifier, ClassifierOptions
 from engine.weight_files import Card, save_weights
-from engine.weights import build, open_weights
+from engine.weights import build, load_backbone, open_weights
 
 NAMES = detectors.available()
-NOTHING_TO_SHOW = ("ensemble", "ssp_baseline")
+NOTHING_TO_SHOW = ("classifier", "ensemble", "ssp_baseline")
 SIZES = [(1, 1), (31, 500), (700, 40), (97, 64), (2, 30_000)]
 
 
@@ -108,7 +110,7 @@ def test_impossible_option_values_are_refused(name: str) -> None:
             with pytest.raises(OptionError, match=rf"{name}\.{field.name}.*expected") as caught:
                 dataclasses.replace(options, **{field.name: value})
                 pytest.fail(f"{field.name}={value!r} was taken")
-            if kind is str:
+            if kind is str and field.name != "network":  # of which timm has over a thousand
                 assert getattr(options, field.name) in str(caught.value)
 
 
@@ -404,3 +406,25 @@ def test_a_detector_without_explanation_says_so(name: str) -> None:
     batch = batch_of(model, [make_picture(0, fake=False)])
     with pytest.raises(OptionError, match=f"--explain: {model.title} has nothing to show"):
         model.explain(batch)
+
+
+# --- classifier
+
+
+@pytest.mark.parametrize("name", ["convnext_smal", "resnet50.tv_in1k", ""])
+def test_the_classifier_takes_networks_of_timm(name: str) -> None:
+    with pytest.raises(OptionError, match=r"classifier\.network: expected .* of timm.*found"):
+        ClassifierOptions(network=name)
+
+
+@pytest.mark.parametrize("network", ["resnet18", "convnext_atto", "vit_tiny_patch16_224"])
+def test_the_classifier_starts_from_any_pretrained_network(network: str, tmp_path: Path) -> None:
+    published = timm.create_model(network, num_classes=10)
+    torch.save(published.state_dict(), tmp_path / "w.pth")
+    size = 224 if "vit" in network else 64
+    model = Classifier(ClassifierOptions(network=network, size=size))
+    load_backbone(model, tmp_path / "w.pth")
+    x = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = model.eval().network.forward_features(x)
+        torch.testing.assert_close(features, published.eval().forward_features(x))

@@ -19,10 +19,7 @@ from engine.weight_files import BEST, read_weights
 
 QUICK = ("spai", "cospy_progan_semantic", "cospy_progan_artifact", "cospy_progan_fusion")
 ALL = (
-    "default",
-    "spai",
-    "ssp",
-    "ssp_baseline",
+    *("classifier", "default", "spai", "ssp", "ssp_baseline"),
     *(path.stem for path in sorted(CONFIGS.glob("cospy_*.yaml"))),
 )
 RECIPES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ALL]
@@ -40,7 +37,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recipe(stem: str, **changes: Any) -> tuple[Config, Detector]:
     """The recipe of a file in configs/ with changes, and the tiny detector that it trains."""
-    name = stem.split("_")[0]
+    name = stem if stem in detectors.available() else stem.split("_")[0]
     kind = detectors.load(name)
     own = config.read_yaml(CONFIGS / f"{stem}.yaml")
     tiny: Any = {"size": "tiny"} if name == "cospy" else dataclasses.asdict(kind.tiny())

@@ -26,6 +26,7 @@ SCRIPTS = {
     "scripts/train_spai.sh": ("--csv", "x.csv"),
     "scripts/train_ssp.sh": ("--subset", "sdv4"),
     "scripts/test_ssp.sh": ("--subset", "sdv4"),
+    "scripts/train_fake2m.sh": ("--reals", "cc3m=x"),
 }
 # Notes its words, one a line; then does what ACT says at the call whose number is in AT.
 FAKE = """#!/usr/bin/env bash
@@ -134,6 +135,25 @@ def test_ssp_is_trained_on_subsets_and_tested_on_all(shell: Shell, calls: Path) 
         "--set data.published=ssp-adm --gpu 2",
         f"{test} runs/ssp/adm,sdv4/best.safetensors --output runs/ssp/adm,sdv4/genimage",
         f"{test} w.pth --output out",
+    ]
+
+
+def test_fake2m_trains_then_measures_on_mpbench(shell: Shell, calls: Path) -> None:
+    given = ("--reals", "cc3m=a b", "--test_reals", "ffhq=c", "--gpu", 0)
+    assert shell("scripts/train_fake2m.sh", *given).returncode == 0
+    given = ("--reals", "cc3m=x", "--detector", "ssp", "--output", "out")
+    assert shell("scripts/train_fake2m.sh", *given).returncode == 0
+    recipe = ROOT / "configs" / "fake2m.yaml"
+    assert commands(calls) == [
+        "--phase train --detector classifier --benchmark fake2m --set data.reals=cc3m=a b --output "
+        f"runs/classifier/fake2m --config {recipe} --backbone_weights convnext-small-imagenet "
+        "--gpu 0",
+        "--phase eval --detector classifier --benchmark mpbench --weights "
+        "runs/classifier/fake2m/best.safetensors --output runs/classifier/fake2m/mpbench --set "
+        "data.reals=ffhq=c --gpu 0",
+        "--phase train --detector ssp --benchmark fake2m --set data.reals=cc3m=x --output out",
+        "--phase eval --detector ssp --benchmark mpbench --weights out/best.safetensors --output "
+        "out/mpbench",
     ]
 
 
