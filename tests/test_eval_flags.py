@@ -24,8 +24,8 @@ def evaluation(folder: Path, name: str, *words: object) -> tuple[Request, list[R
     """What phase eval would do with a detector of that name, without its weights."""
     arguments = ["--phase", "eval", "--detector", name, "--output", folder / "out", *words]
     args = command_line.parser().parse_args([str(word) for word in arguments])
-    model = SimpleNamespace(title=name.upper())
-    loaded = cast(Loaded, SimpleNamespace(model=model, name=name, threshold=0.5))
+    model = SimpleNamespace(trained_on=(), title=name.upper())
+    loaded = cast(Loaded, SimpleNamespace(trained_on=(), model=model, name=name, threshold=0.5))
     return eval_flags.evaluation(args, loaded, flags.resolve_config(args, name, None))
 
 
