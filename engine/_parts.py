@@ -175,20 +175,17 @@ def beside(path: Path) -> dict[str, Path]:
 
 
 class Joined(io.RawIOBase):
-    """Files, and bytes, one after the other as one seekable file; no copy is made.
+    """Files one after the other as one seekable file; no copy is made.
 
     `start`, `size`: the part of it to read (None: to the end). `advance`, once set, is told how
     many bytes further than ever before a read came.
     """
 
-    def __init__(
-        self, parts: Sequence[Path | bytes], start: int = 0, size: int | None = None
-    ) -> None:
+    def __init__(self, parts: Sequence[Path], start: int = 0, size: int | None = None) -> None:
         self._parts = parts
-        sizes = [len(p) if isinstance(p, bytes) else p.stat().st_size for p in parts]
-        self.starts = [0, *accumulate(sizes)]
+        self._starts = [0, *accumulate(part.stat().st_size for part in parts)]
         self._first = start
-        self._size = max(0, self.starts[-1] - start) if size is None else size
+        self._size = max(0, self._starts[-1] - start) if size is None else size
         self._at = self._furthest = 0
         self._open: BinaryIO | None = None
         self._number = -1
@@ -214,12 +211,12 @@ class Joined(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         wanted = min(len(buffer), self._size - self._at)
         at = self._first + self._at
-        if wanted <= 0 or at >= self.starts[-1]:
+        if wanted <= 0 or at >= self._starts[-1]:
             return 0
-        number = bisect_right(self.starts, at) - 1
+        number = bisect_right(self._starts, at) - 1
         stream = self._part(number)
-        stream.seek(at - self.starts[number])
-        data = stream.read(min(wanted, self.starts[number + 1] - at))
+        stream.seek(at - self._starts[number])
+        data = stream.read(min(wanted, self._starts[number + 1] - at))
         buffer[: len(data)] = data
         self._at += len(data)
         if self.advance and self._at > self._furthest:
@@ -231,8 +228,7 @@ class Joined(io.RawIOBase):
         if self._open is None or number != self._number:
             if self._open is not None:
                 self._open.close()
-            part = self._parts[number]
-            self._open = io.BytesIO(part) if isinstance(part, bytes) else part.open("rb")
+            self._open = self._parts[number].open("rb")
             self._number = number
         return self._open
 

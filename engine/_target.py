@@ -17,7 +17,7 @@ from datasets._layout import spelling
 
 MAX_RATIO = 1000  # unpacked bytes per byte of the archive; pictures hardly shrink at all
 MAX_MEMBERS = 5_000_000  # the largest published archives hold a million pictures
-MAX_NAME, MAX_PATH = 255, 4095  # bytes, of Linux; others take less or as much
+MAX_NAME = 255  # bytes
 TEMPORARY = ".extracting.part"
 DOUBT = ".damaged"
 INNER = ".inner"  # where an archive within an archive lies until it is unpacked
@@ -102,8 +102,7 @@ class Target:
         self.overwrite = overwrite or (self.folder / DOUBT).exists()
         self.free = shutil.disk_usage(self.folder).free
         self._total = self._claimed = self._members = 0
-        self._files: set[str] = set()
-        self._folders: dict[str, str] = {}
+        self._files: set[tuple[str, ...]] = set()
         self._checked: set[Path] = set()
 
     def enter(self, name: str) -> None:
@@ -111,40 +110,51 @@ class Target:
         member_parts(name)
         self._count(0)
 
-    def place(self, name: str, size: int) -> Path | None:
-        """Where a file of `size` bytes goes; None when it is not to be written: not wanted, or
-        there already.
+    def place(self, name: str, size: int | None) -> Path | None:
+        """Where a file of `size` bytes goes (None: to be told by `grow`); None when it is not to be
+        written: not wanted, or there already.
 
         Raises:
             ExtractError: unsafe or twice, or all of them so far are too much.
         """
-        self._count(size)
+        self._count(size or 0)
         parts = self._moved(member_parts(name), name)
         if parts is None:
             return None
         final = self.folder.joinpath(*parts)
-        if len(os.fsencode(final)) > MAX_PATH:
-            raise ExtractError(f"refused: its member {name!r:.80} has too long a path")
-        self._unlike_others(parts, name)
+        if parts in self._files:
+            raise ExtractError(f"refused: it holds {name!r:.80} twice")
+        self._files.add(parts)
         self._within(final.parent, name)
         if self._there(final, name, size):
             self.present += 1
             return None
+        self._claim(size or 0)
+        return final
+
+    def grow(self, more: int) -> None:
+        """Adds bytes of a file whose size was not known."""
+        self._add(more)
+        self._claim(more)
+
+    def _claim(self, size: int) -> None:
         self._claimed += size
         if self._claimed > self.free:
             raise ExtractError(
                 f"needs more than {self.free} free bytes in {self.folder}: free some, or set "
                 "another root"
             )
-        return final
 
     def _count(self, size: int) -> None:
         if size < 0:
             raise ExtractError(f"refused: it has a member of {size} bytes")
-        self._total += size
         self._members += 1
         if self._members > MAX_MEMBERS:
             raise ExtractError(f"refused: it has over {MAX_MEMBERS} members")
+        self._add(size)
+
+    def _add(self, size: int) -> None:
+        self._total += size
         if self._total > MAX_RATIO * self.packed:
             raise ExtractError(
                 f"refused: its {self.packed} bytes would unpack to {self._total} or more"
@@ -171,30 +181,22 @@ class Target:
             return None
         return (*folders, file)
 
-    def _unlike_others(self, parts: tuple[str, ...], name: str) -> None:
-        """Refuses what would meet another member on some file system."""
-        key = _alike("/".join(parts))
-        if key in self._files:
-            raise ExtractError(
-                f"refused: it holds {name!r:.80} twice, or names that differ in case alone"
-            )
-        self._files.add(key)
-        folder = "/".join(parts[:-1])
-        if self._folders.setdefault(_alike(folder), folder) != folder:
-            raise ExtractError(f"refused: the folder of {name!r:.80} differs from another in case")
-
     def _within(self, folder: Path, name: str) -> None:
         """Refuses a folder that a link, which stands there already, leads elsewhere."""
         if folder in self._checked:
             return
-        if not folder.resolve().is_relative_to(self.folder):
+        try:
+            inside = folder.resolve().is_relative_to(self.folder)
+        except RuntimeError:  # a link that leads to itself, before Python 3.13
+            inside = False
+        if not inside:
             raise ExtractError(
                 f"refused: its member {name!r:.80} leads out of the folder, over a link in "
                 f"{self.folder}"
             )
         self._checked.add(folder)
 
-    def _there(self, final: Path, name: str, size: int) -> bool:
+    def _there(self, final: Path, name: str, size: int | None) -> bool:
         try:
             status = final.lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -217,7 +219,7 @@ class Target:
         (self.folder / DOUBT).unlink(missing_ok=True)
 
     @contextmanager
-    def write(self, final: Path, size: int) -> Iterator[BinaryIO]:
+    def write(self, final: Path, size: int | None) -> Iterator[BinaryIO]:
         """A stream for a file's content; only when `size` bytes came does the file get its name."""
         temporary = final.with_name(TEMPORARY)
         try:
@@ -230,7 +232,7 @@ class Target:
             with os.fdopen(handle, "wb") as stream:
                 yield stream
                 found = stream.tell()
-            if found != size:
+            if size not in (None, found):
                 raise DamagedError(f"{final.name}: expected {size} bytes; found {found}: damaged")
             temporary.replace(final)
         except BaseException:

@@ -7,14 +7,16 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ._parts import BUFFER, Joined
 from ._target import CHUNK, LINK, LOCKED, OTHER, ExtractError, Target
 
+PACKAGE = "needs the package {0}: bash scripts/setup.sh --all, or pip install {0}"
+SPLIT_MARK = b"PK\7\x08"
 DAMAGED = "its member {name!r:.80} is damaged ({reason}): get it again"
 
 
@@ -22,13 +24,57 @@ def unzip(raw: Joined, target: Target, advance: Callable[[int], None] | None) ->
     """Unpacks a zip. Raises ExtractError, and what zipfile raises for damaged ones."""
     with io.BufferedReader(raw, BUFFER) as packed, zipfile.ZipFile(packed) as archive:
         infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
-        if sum(info.compress_size for info in infos) > target.packed:
-            raise ExtractError("refused: its members overlap")
         places = [(info, _place(info, target)) for info in infos]
         raw.advance = advance
         for info, final in places:
             if final is not None:
                 _write(archive, info, target, final)
+
+
+def unzip_disks(raw: Joined, target: Target, advance: Callable[[int], None] | None) -> None:
+    """Unpacks a zip over several disks (X.z01, X.z02, ..., X.zip), which zipfile refuses, member by
+    member without its directory. Raises ExtractError, and what stream_unzip does for damage."""
+    try:
+        import stream_unzip
+    except ImportError as error:
+        raise ExtractError(PACKAGE.format("stream-unzip")) from error
+    raw.advance = advance
+    with io.BufferedReader(raw, BUFFER) as packed:
+        if packed.peek(4)[:4] == SPLIT_MARK:
+            packed.seek(4)
+        members = stream_unzip.stream_unzip(iter(lambda: packed.read(CHUNK), b""))
+        try:
+            for name, size, content in members:
+                _write_stream(_decoded(name), size, content, target)
+        except stream_unzip.PasswordError as error:
+            raise ExtractError(LOCKED) from error
+        except stream_unzip.NotStreamUnzippable as error:
+            raise ExtractError("join it first, by zip -s 0 IN.zip --out OUT.zip") from error
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return name.decode("cp437")  # what the format says where nothing else is said
+
+
+def _write_stream(name: str, size: int | None, content: Iterator[bytes], target: Target) -> None:
+    """Writes a member whose `size`, if it is known at all, is only what its header claims."""
+    if name.endswith("/"):
+        target.enter(name)
+        final = None
+    else:
+        final = target.place(name, size)
+    with nullcontext() if final is None else target.write(final, size) as stream:
+        for chunk in content:
+            if stream is None:
+                continue
+            stream.write(chunk)
+            if size is None:
+                target.grow(len(chunk))
+            elif stream.tell() > size:
+                raise ExtractError(DAMAGED.format(name=name, reason="longer than it says"))
 
 
 def _place(info: zipfile.ZipInfo, target: Target) -> Path | None:
@@ -67,7 +113,7 @@ def un7z(raw: Joined, target: Target, advance: Callable[[int], None] | None) -> 
     try:
         import py7zr
     except ImportError as error:
-        raise ExtractError("7z archives need a package: pip install py7zr") from error
+        raise ExtractError(PACKAGE.format("py7zr")) from error
     try:
         with io.BufferedReader(raw, BUFFER) as packed, py7zr.SevenZipFile(packed) as archive:
             if archive.needs_password():

@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._disks import as_one
 from ._hub import is_other_file
 from ._parts import Joined, beside, group, kind_of
 from ._target import INNER, ExtractError, Layout, Target
 from ._untar import untar
-from ._unzip import un7z, unzip
+from ._unzip import un7z, unzip, unzip_disks
 
 __all__ = ["AS_IT_IS", "ExtractError", "Layout", "Summary", "extract"]
 
@@ -88,8 +87,10 @@ def _unpack(
     name: Path, paths: Sequence[Path], target: Target, advance: Callable[[int], None] | None
 ) -> None:
     kind = kind_of(name.name)
-    if kind == "zip":
-        unzip(as_one(paths), target, advance)
+    if kind == "zip" and paths[0].suffix.lower() == ".z01":
+        unzip_disks(Joined(paths), target, advance)
+    elif kind == "zip":
+        unzip(Joined(paths), target, advance)
     elif kind == "7z":
         un7z(Joined(paths), target, advance)
     else:

@@ -81,25 +81,33 @@ def make_disks(
     """A zip over disks of `size` bytes: stem.z01, stem.z02, ..., stem.zip. Members are found by
     disk and offset; `wide`: by the 64-bit records."""
     folder.mkdir(parents=True, exist_ok=True)
-    body = bytearray(SPLIT)
-    directory = bytearray()
+    disks, directory = [bytearray()], bytearray()
 
-    def at(place: int) -> tuple[int, int]:
-        return divmod(place, size)
+    def put(content: bytes, whole: bool = True) -> tuple[int, int]:
+        """Writes bytes, `whole` on one disk, and says where: disk and offset."""
+        if len(disks[-1]) + (len(content) if whole else 1) > size:
+            disks.append(bytearray())
+        place = len(disks) - 1, len(disks[-1])
+        while content:
+            if len(disks[-1]) == size:
+                disks.append(bytearray())
+            room = size - len(disks[-1])
+            disks[-1] += content[:room]
+            content = content[room:]
+        return place
 
+    put(SPLIT)
     for name, content in files.items():
         packer = zlib.compressobj(wbits=-15)
         packed = content if stored else packer.compress(content) + packer.flush()
-        if size - len(body) % size < 30 + len(name):  # a header does not go over two disks
-            body += bytes(size - len(body) % size)
-        disk, offset = at(len(body))
         crc, method = zlib.crc32(content), 0 if stored else 8
         encoded = name.encode()
-        body += struct.pack(
+        header = struct.pack(
             "<4s5H3L2H", b"PK\3\4", 45, 0x800, method, 0, 33, crc, len(packed), len(content),
             len(encoded), 0,
         )  # fmt: skip
-        body += encoded + packed
+        disk, offset = put(header + encoded)
+        put(packed, whole=False)
         extra = struct.pack("<2H3QL", 1, 28, len(content), len(packed), offset, disk)
         full = 0xFFFFFFFF
         numbers = (full, full) if wide else (len(packed), len(content))
@@ -109,27 +117,22 @@ def make_disks(
             0o100644 << 16, full if wide else offset,
         )  # fmt: skip
         directory += encoded + (extra if wide else b"")
-    disk, offset = at(len(body))
-    body += directory
-    end = len(body) + (56 + 20 if wide else 0) + 22
-    if at(len(body))[0] != at(end)[0]:  # the records of the end stand on the last disk together
-        body += bytes(size - len(body) % size)
-    last = at(len(body))[0]
-    count = len(files)
+    disk, offset = put(bytes(directory), whole=False)
+    count, length, last = len(files), len(directory), len(disks) - 1
+    if len(disks[-1]) + (56 + 20 if wide else 0) + 22 > size:  # the end stands on one disk
+        last += 1
+        disks.append(bytearray())
     if wide:
-        place = at(len(body))
-        body += struct.pack(
-            "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, last, disk, count, count, len(directory), offset
-        )
-        body += struct.pack("<4sLQL", b"PK\6\7", place[0], place[1], last + 1)
-        body += struct.pack("<4s4H2LH", b"PK\5\6", 0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF, full, full, 0)
+        at = put(struct.pack(
+            "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, last, disk, count, count, length, offset
+        ))  # fmt: skip
+        put(struct.pack("<4sLQL", b"PK\6\7", *at, last + 1))
+        put(struct.pack("<4s4H2LH", b"PK\5\6", 0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF, full, full, 0))
     else:
-        body += struct.pack(
-            "<4s4H2LH", b"PK\5\6", last, disk, count, count, len(directory), offset, 0
-        )
+        put(struct.pack("<4s4H2LH", b"PK\5\6", last, disk, count, count, length, offset, 0))
     names = [*(f"{stem}.z{number:02}" for number in range(1, last + 1)), f"{stem}.zip"]
-    for number, name in enumerate(names):
-        (folder / name).write_bytes(body[number * size : (number + 1) * size])
+    for name, content in zip(names, disks, strict=True):
+        (folder / name).write_bytes(content)
     return [folder / name for name in names]
 
 

@@ -125,7 +125,6 @@ def test_reading_parts_as_one(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="within the file"):
             joined.seek(-1)
     assert Joined(parts, 100, 2000).readall() == content[100:2100]
-    assert Joined([parts[0], b"tail"]).readall() == content[:777] + b"tail"
 
 
 # --- every kind
@@ -192,7 +191,7 @@ def test_7z_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = tmp_path / "x.7z"
     path.write_bytes(b"7z\xbc\xaf\x27\x1c and so on")
     monkeypatch.setitem(__import__("sys").modules, "py7zr", None)
-    refused([path], tmp_path / "out", "7z archives need a package: pip install py7zr")
+    refused([path], tmp_path / "out", "needs the package py7zr: ")
 
 
 @pytest.mark.parametrize(
@@ -271,7 +270,7 @@ def test_disks_that_are_missing(tmp_path: Path) -> None:
     (tmp_path / "aside").rename(parts[1])
     for part in parts[2:4]:
         part.unlink()
-    refused([parts[-1]], tmp_path / "out", "expected 5 parts; found 3: x.z03 is missing")
+    refused([parts[-1]], tmp_path / "out", "damaged or incomplete")
     parts[-1].unlink()
     assert "x.zip is missing" in refused([parts[0]], tmp_path / "out", "all of its parts")
 
@@ -279,12 +278,55 @@ def test_disks_that_are_missing(tmp_path: Path) -> None:
 def test_disks_of_others(tmp_path: Path) -> None:
     parts = make_disks(tmp_path, "x", FILES, 4500)
     (tmp_path / "x.z05").write_bytes(b"more")
-    refused([parts[-1]], tmp_path / "out", "expected 5 parts; found 6: x.z05 is of another")
+    refused([parts[-1]], tmp_path / "out", "damaged or incomplete")
     (tmp_path / "x.z05").unlink()
     shutil.copyfile(parts[0], parts[1])
-    refused([parts[-1]], tmp_path / "out", "is damaged")
+    refused([parts[-1]], tmp_path / "out", "damaged")
     parts[-1].write_bytes(b"no directory at all")
-    refused([parts[-1]], tmp_path / "out", "expected a zip's directory in its last part")
+    refused([parts[-1]], tmp_path / "out", "damaged")
+
+
+def test_zips_over_disks_without_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "stream_unzip", None)
+    parts = make_disks(tmp_path, "x", FILES, 4500)
+    refused(parts, tmp_path / "out", "needs the package stream-unzip: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("../canary", "leads out of the folder"), ("/canary", "leads out of the folder"),
+     ("a\\b", "leads out of the folder"), ("a/\x1b[2J", "control characters"),
+     ("a/000.png", "holds 'a/000.png' twice")],
+)  # fmt: skip
+def test_names_in_zips_over_disks(tmp_path: Path, name: str, message: str) -> None:
+    names = [*FILES, "b/777.png"]
+    parts = make_disks(tmp_path, "x", dict.fromkeys(names, b"canary" * 400), 4500, stored=True)
+    other = name.encode().rjust(9, b"/" if name[0] == "/" else b".") if len(name) < 9 else None
+    for part in parts:
+        content = part.read_bytes().replace(b"b/777.png", other or name.encode()[:9].ljust(9))
+        part.write_bytes(content)
+    refused(parts, tmp_path / "out" / "deeper", message)
+    assert not list(tmp_path.rglob("canary"))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_bombs_over_disks(tmp_path: Path, known: bool) -> None:
+    """Whether the header tells what comes, tells less, or nothing."""
+    size = 8 << 20
+    parts = make_disks(tmp_path, "x", {"a.png": bytes(size)}, 3000)
+    header = parts[0].read_bytes()
+    if known:
+        refused(parts, tmp_path / "out", "would unpack to 8388608")
+        changed = header.replace(size.to_bytes(4, "little"), (5000).to_bytes(4, "little"))
+        message = "longer than it says"
+    else:  # sizes follow behind the content
+        changed = header[:10] + (8 | 0x800).to_bytes(2, "little") + header[12:]
+        message = "max_size says 1000000"
+    parts[0].write_bytes(changed)
+    refused(parts, tmp_path / "out", message, max_size=None if known else 1_000_000)
+    assert tree_of(tmp_path / "out") == {}
 
 
 @needs_7z
@@ -348,7 +390,7 @@ NAMES = {
     "backslash": ("a\\..\\canary", "leads out of the folder"),
     "long": ("a/" + "x" * 256, "has a name of over 255 bytes"),
     "long in bytes": ("a/" + "ü" * 128, "has a name of over 255 bytes"),
-    "deep": ("/".join(["x" * 250] * 17)[1:] + "/a", "has too long a path"),
+    "deep": ("/".join(["x" * 250] * 17)[1:] + "/a", "name too long"),
     "newline": ("a/b\nc.png", "has control characters"),
     "terminal": ("a/\x1b[2J.png", "has control characters"),
     "temporary": (f"a/{_target.TEMPORARY}", "has no file name to unpack to"),
@@ -391,10 +433,7 @@ def test_names(tmp_path: Path, kind: str, case: str) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ("a/x.png", "a/X.png", "twice, or names that differ in case alone"),
-        ("a/x.png", "./a//x.png", "twice, or names that differ in case alone"),
-        ("a/é.png", "a/e\u0301.png", "twice, or names that differ in case alone"),
-        ("a/x.png", "A/y.png", "differs from another in case"),
+        ("a/x.png", "./a//x.png", "it holds './a//x.png' twice"),
         ("a", "a/y.png", "a file stands where a folder belongs"),
     ],
 )
@@ -481,6 +520,15 @@ def test_links_that_stand_in_the_target(tmp_path: Path, kind: str) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_a_link_that_leads_to_itself(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "x.tar", {"a/b.png": b"1"})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").symlink_to("a")
+    refused([path], tmp_path / "out", "leads out of the folder, over a link|stands where a folder")
+    (tmp_path / "self").symlink_to("self")
+    refused([path], tmp_path / "self", "File exists")
+
+
 def test_the_target_itself_may_be_a_link(tmp_path: Path) -> None:
     """People put large sets on another disk."""
     (tmp_path / "elsewhere").mkdir()
@@ -542,20 +590,6 @@ def test_an_endless_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     extract([path], tmp_path / "out")
     path.write_bytes(gzip.compress(plain + bytes(3 << 20)))
     refused([path], tmp_path / "out", "headers or an end of unusual length")
-
-
-def test_members_that_overlap(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "x.zip", pictures(4))
-    content = bytearray(path.read_bytes())
-    place = content.index(b"PK\1\2")
-    entry = content[place:]
-    first = entry[: 46 + len("a/000.png")]
-    many = b"".join(bytes(first).replace(b"000.png", b"%03d.png" % n) for n in range(9))
-    end = bytearray(content[content.index(b"PK\5\6") :])
-    end[8:10] = end[10:12] = (9).to_bytes(2, "little")
-    end[12:16] = len(many).to_bytes(4, "little")
-    path.write_bytes(bytes(content[:place]) + many + bytes(end))
-    refused([path], tmp_path / "out", "its members overlap")
 
 
 def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
