@@ -136,6 +136,8 @@ def run(args: argparse.Namespace) -> int:
         reason = str(error).split(". ")[0]
         return refuse(PROGRAM, f"{reason}: use a smaller --batch_size, or --device cpu", args.debug)
     except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # of the CPU, for which torch has no class
+            raise MemoryError("use a smaller --batch_size") from error
         if not distributed.lost_another(error):
             raise
         return refuse(PROGRAM, f"another process of this run has ended; {GOES_ON}", args.debug)

@@ -50,15 +50,17 @@ def is_picture(name: str) -> bool:
 
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Every folder from `root` on that holds pictures, with their names, sorted. Hidden files and
-    folders are left out; links to folders are not followed, because they lead out of what the user
-    named, and a warning says so.
+    folders are left out; so are, with a warning, folders that cannot be read, and links to folders,
+    because they lead out of what the user named, or round in circles.
 
     Raises:
-        LayoutError: a folder cannot be read.
+        LayoutError: `root` cannot be read.
     """
 
     def refuse(error: OSError) -> None:
-        raise LayoutError(f"{error.filename}: expected a readable folder; {error.strerror}")
+        if Path(error.filename) == root:
+            raise LayoutError(f"{root}: expected a readable folder; {error.strerror}") from error
+        log.warning("%s: left out: %s", error.filename, error.strerror)
 
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -73,7 +75,7 @@ def walk_pictures(root: Path) -> Iterator[Path]:
     """Every picture file below `root`, folder by folder, sorted, as `walk_folders` finds them.
 
     Raises:
-        LayoutError: a folder cannot be read.
+        LayoutError: `root` cannot be read.
     """
     for folder, names in walk_folders(root):
         yield from (folder / name for name in names)

@@ -132,7 +132,7 @@ class Archive:
         try:
             features = json.loads(self._schema.metadata[b"huggingface"])["info"]["features"]
             names = list(features[column]["names"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             return values
         known = dict(enumerate(names))
         return [known.get(value, value) if isinstance(value, int) else value for value in values]

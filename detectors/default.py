@@ -22,6 +22,7 @@ from ._efficientnet import EfficientNetLite0, convert_imagenet
 from ._faster import fold_norms
 
 RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+LARGEST_CROP = 4096  # px
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,12 @@ class DefaultOptions:
         for name in ("dropout", "resize_prob", "blur_prob", "colour_prob", "jpeg_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"default.{name}: expected 0 to 1; found {getattr(self, name)}")
-        if self.crop < 32:
-            raise OptionError(f"default.crop: expected 32 or more; found {self.crop}")
-        if not 0 < self.resize[0] <= self.resize[1]:
-            raise OptionError(f"default.resize: expected 0 < low <= high; found {self.resize}")
+        if not 32 <= self.crop <= LARGEST_CROP:
+            raise OptionError(f"default.crop: expected 32 to {LARGEST_CROP}; found {self.crop}")
+        if not 0 < self.resize[0] <= self.resize[1] <= 16:
+            raise OptionError(
+                f"default.resize: expected 0 < low <= high <= 16; found {self.resize}"
+            )
         if not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
             raise OptionError(f"default.jpeg: expected 1 <= low <= high <= 100; found {self.jpeg}")
 

@@ -36,6 +36,12 @@ VIEWS = 4  # augmented views of a picture in training
 BAND = 256
 MAP = 800
 
+# A card of unknown weights must not ask for a network that no machine holds.
+LARGEST = {
+    "feature_batch": 4096, "resize_to": 2**16, "depth": 100, "dim": 8192, "heads": 256,
+    "projection": 8192, "context_heads": 256, "context_dim": 1024,
+}  # fmt: skip
+
 Corner = tuple[int, int]
 
 
@@ -61,12 +67,10 @@ class SpaiOptions:
     context_dim: int = 128
 
     def __post_init__(self) -> None:
-        sizes = ("depth", "dim", "heads", "projection", "context_heads", "context_dim")
-        for name in ("feature_batch", *sizes):
-            if getattr(self, name) < 1:
-                raise OptionError(f"spai.{name}: expected 1 or more; found {getattr(self, name)}")
-        if self.resize_to is not None and self.resize_to < 1:
-            raise OptionError(f"spai.resize_to: expected 1 or more; found {self.resize_to}")
+        for name, most in LARGEST.items():
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise OptionError(f"spai.{name}: expected 1 to {most}; found {value}")
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(

@@ -44,10 +44,10 @@ class SspOptions:
         for name in ("blur_prob", "jpg_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"ssp.{name}: expected 0 to 1; found {getattr(self, name)}")
-        if len(self.layers) != 4 or min(self.layers) < 1:
-            raise OptionError(f"ssp.layers: expected four counts of blocks; found {self.layers}")
-        if self.size < PATCH:
-            raise OptionError(f"ssp.size: expected {PATCH} or more; found {self.size}")
+        if len(self.layers) != 4 or not 1 <= min(self.layers) <= max(self.layers) <= 100:
+            raise OptionError(f"ssp.layers: expected four counts, 1 to 100; found {self.layers}")
+        if not PATCH <= self.size <= 4096:
+            raise OptionError(f"ssp.size: expected {PATCH} to 4096; found {self.size}")
 
 
 def random_corners(width: int, height: int, rng: np.random.Generator) -> np.ndarray:

@@ -31,9 +31,9 @@ class SspBaselineOptions:
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 4096:
             raise OptionError(f"ssp_baseline.size: expected 32 to 4096; found {self.size}")
-        if len(self.layers) != 4 or min(self.layers) < 1:
+        if len(self.layers) != 4 or not 1 <= min(self.layers) <= max(self.layers) <= 100:
             raise OptionError(
-                f"ssp_baseline.layers: expected four counts of blocks; found {self.layers}"
+                f"ssp_baseline.layers: expected four counts, 1 to 100; found {self.layers}"
             )
 
 

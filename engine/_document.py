@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import re
 from collections.abc import Mapping, Sequence
@@ -202,11 +203,27 @@ def _html_block(block: Block, images: Mapping[str, bytes]) -> str:
     return f"<p>{_escaped(block)}</p>"
 
 
+def policy(style: str, script: str = "") -> str:
+    """The Content-Security-Policy, as an element of the head, of a page with one inline style and
+    at most one script: nothing else runs, and nothing is loaded but the page's own pictures."""
+
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    scripts = source(script) if script else "'none'"
+    rules = (
+        f"default-src 'none'; img-src data:; style-src {source(style)}; script-src {scripts}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return f'<meta http-equiv="Content-Security-Policy" content="{rules}">\n'
+
+
 def to_html(title: str, blocks: Sequence[Block], images: Mapping[str, bytes]) -> str:
     """The document as one page that needs nothing else: `images` (PNG by name) are inlined."""
     body = "\n".join(_html_block(block, images) for block in blocks)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"{policy(CSS, COPY_SCRIPT)}"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_escaped(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
         f"<h1>{_escaped(title)}</h1>\n{body}\n<script>{COPY_SCRIPT}</script>\n</body>\n</html>\n"

@@ -16,6 +16,7 @@ from ._items import FetchError, Item
 from ._target import ARCHIVES, LOCK, RECORD, member_parts
 from .download import Remote
 from .files import write_file
+from .plain_data import read_json
 
 UNPACKED = 1.1  # pictures hardly shrink, and every file fills its last block in part
 YES, NO, PART, CHANGED = "yes", "no", "part", "changed"
@@ -35,7 +36,7 @@ class Record:
         """The record of a root; an empty one where there is none. Raises FetchError."""
         path = root / RECORD
         try:
-            files = json.loads(path.read_text(encoding="utf-8"))
+            files = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
             return cls(root)
         except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from . import benchmark, metrics
 from .config import ConfigError
 from .metrics import Floats, Ints, Pairing
+from .plain_data import read_json
 from .table import ScoreRow, read_table
 
 SCORES, INFO = "scores.csv", "run.json"
@@ -60,7 +60,7 @@ def _expected(folder: Path, found: str) -> ConfigError:
 
 def _info(folder: Path) -> dict[str, Any]:
     try:
-        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        info = read_json(folder / INFO)
     except OSError as error:
         raise _expected(folder, f"{INFO}: {error.strerror}") from error
     except ValueError as error:

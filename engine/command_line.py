@@ -15,6 +15,7 @@ from datasets._paths import visible
 from ._text import listed
 from .program import USAGE
 
+MOST = 2**31 - 1
 # Flags that only some phases heed; the others refuse them rather than pass over them.
 PHASES = {
     **dict.fromkeys(("input", "json", "tag", "explain"), ("test",)),
@@ -35,9 +36,10 @@ def benchmarks() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], Any]:
-    """For argparse: text -> a number of that kind from `low` to `high`."""
-    limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
+def number(kind: type, low: float, high: float = MOST) -> Callable[[str], Any]:
+    """For argparse: text -> a number of that kind from `low` to `high`; more than the default
+    `high` is a slip that no memory and no time would do."""
+    limits = f"{low} or more" if high == MOST else f"{low} to {high}"
     wanted = f"a {'whole ' if kind is int else ''}number, {limits}"
 
     def parse(text: str) -> Any:
@@ -68,8 +70,14 @@ class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse has it; `--set` takes several values."""
-        words = sys.argv[1:] if args is None else args
+        """As argparse has it; `--set` takes several values, and no word is empty: an empty path
+        would be the current folder."""
+        words = list(sys.argv[1:] if args is None else args)
+        for place, word in enumerate(words):
+            if not word or (word.startswith("--") and word.find("=") == len(word) - 1):
+                before = (flag for flag in reversed(words[:place]) if flag.startswith("-"))
+                flag = word[:-1] or next(before, "the first word")
+                self.error(f"{flag}: expected a value; found an empty one")
         return super().parse_known_args(_each_with_its_flag(words), namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -151,13 +159,13 @@ def parser() -> Parser:
     )
     cospy.add_argument(
         "--feat_interp_alpha",
-        type=_number(float, 0.01, 1000),
+        type=number(float, 0.01, 1000),
         metavar="X",
         help="of the Beta distribution that the shares follow (0.2)",
     )
     cospy.add_argument(
         "--feat_interp_ratio",
-        type=_number(float, 0, 1),
+        type=number(float, 0, 1),
         metavar="X",
         help="share of the pictures that are mixed (0.5)",
     )
@@ -232,7 +240,7 @@ def parser() -> Parser:
         )
     data.add_argument(
         "--limit",
-        type=_number(int, 1),
+        type=number(int, 1),
         metavar="N",
         help="at most N pictures of each generator and source of reals",
     )
@@ -267,7 +275,7 @@ def parser() -> Parser:
     out.add_argument("--tag", help="phase test: name of the score's column in a CSV (the detector)")
     out.add_argument(
         "--threshold",
-        type=_number(float, 0, 1),
+        type=number(float, 0, 1),
         metavar="X",
         help="score above which a picture counts as synthetic (as the weights say)",
     )
@@ -277,25 +285,25 @@ def parser() -> Parser:
     train = p.add_argument_group("training")
     train.add_argument(
         "--epochs",
-        type=_number(int, 1),
+        type=number(int, 1),
         metavar="N",
         help="passes over the training pictures (the recipe's)",
     )
     train.add_argument(
         "--batch_size",
-        type=_number(int, 1),
+        type=number(int, 1),
         metavar="N",
         help="pictures a step, or at a time when scoring (the recipe's)",
     )
     train.add_argument(
         "--accumulate",
-        type=_number(int, 1),
+        type=number(int, 1),
         metavar="N",
         help="batches that an optimizer step takes together (1)",
     )
     train.add_argument(
         "--save_every",
-        type=_number(int, 0),
+        type=number(int, 0),
         metavar="N",
         help="steps between checkpoints, from which --resume goes on; 0 = after epochs only (200)",
     )
@@ -308,12 +316,15 @@ def parser() -> Parser:
         help="look whether pictures and weights are there and the output is free, and end",
     )
     train.add_argument(
-        "--seed", type=_number(int, 0), metavar="N", help="of all randomness (the recipe's)"
+        "--seed", type=number(int, 0, 2**63), metavar="N", help="of all randomness (the recipe's)"
     )
     how = p.add_argument_group("machine")
     how.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:N or mps (cuda if there)")
     how.add_argument(
-        "--gpu", type=int, metavar="N", help="cuda:N, or the CPU with a warning where there is none"
+        "--gpu",
+        type=number(int, 0),
+        metavar="N",
+        help="cuda:N, or the CPU with a warning where there is none",
     )
     how.add_argument(
         "--precision",
@@ -322,7 +333,7 @@ def parser() -> Parser:
     )
     how.add_argument(
         "--workers",
-        type=_number(int, 0),
+        type=number(int, 0, 1024),
         metavar="N",
         help="processes that decode pictures (one less than the cores; "
         "0 for fewer than 64 pictures)",

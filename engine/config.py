@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -11,13 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import detectors
+
+from . import plain_data
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 MAX_SEED = 2**63 - 10_000  # torch's, with room for the numbers of processes
+LARGEST = 2**63 - 1
+MOST = 10**5  # pictures in a batch, epochs, resamples: more is a slip, and no memory holds it
+SHOWN = 60  # characters of a wrong value that an error repeats
 SELECTABLE = ("AUROC", "AP", "balanced_accuracy", "accuracy", "loss")
 SCHEDULES = ("constant", "cosine", "warm_cosine", "polynomial", "step")
 
@@ -87,8 +91,7 @@ class TrainOptions:
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"train.max_bad: expected 0 to 1; found {self.max_bad}")
         for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name}: expected 1 or more; found {getattr(self, name)}")
+            _counted(f"train.{name}", getattr(self, name))
         names = ("weight_decay", "warmup", "final_lr", "save_every", "save_epochs")
         for name in names:
             if not 0 <= (getattr(self, name) or 0) < math.inf:
@@ -164,12 +167,10 @@ class ScoreOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"score.batch_size: expected 1 or more; found {self.batch_size}")
+        for name in ("batch_size", "resamples"):
+            _counted(f"score.{name}", getattr(self, name))
         if not 0 <= self.seed <= MAX_SEED:
             raise ConfigError(f"score.seed: expected 0 to {MAX_SEED}; found {self.seed}")
-        if self.resamples < 1:
-            raise ConfigError(f"score.resamples: expected 1 or more; found {self.resamples}")
 
 
 @dataclass(frozen=True)
@@ -191,15 +192,12 @@ class Config:
             "data": dataclasses.asdict(self.data),
             "score": dataclasses.asdict(self.score),
         }
-        return yaml.safe_load(yaml.safe_dump(_plain(plain)))
+        return json.loads(json.dumps(plain))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
-    return value
+def _counted(name: str, value: int) -> None:
+    if not 1 <= value <= MOST:
+        raise ConfigError(f"{name}: expected 1 to {MOST}; found {value}")
 
 
 def _choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -219,18 +217,20 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
         kinds = [arguments[0]] * len(value) if open_ended else list(arguments)
         if len(kinds) == len(value):
             return tuple(_coerce(name, v, k) for v, k in zip(value, kinds, strict=True))
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):
+    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         # YAML reads 1e-4 as text.
         try:
-            return float(value)
-        except ValueError:
+            if math.isfinite(number := float(value)):
+                return number
+        except (ValueError, OverflowError):
             pass
-    if kind in (int, bool, str) and type(value) is kind:
+    # What is larger than 64 bits hold fits into no tensor and no size.
+    fits = type(value) is not int or abs(value) <= LARGEST
+    if kind in (int, bool, str) and type(value) is kind and fits:
         return value
-    wanted = getattr(kind, "__name__", str(kind))
-    raise ConfigError(f"{name}: expected {wanted}; found {value!r}")
+    wanted = f"a number up to {LARGEST}" if kind is int else getattr(kind, "__name__", str(kind))
+    found = repr(value)
+    raise ConfigError(f"{name}: expected {wanted}; found {found[:SHOWN]}")
 
 
 def _build(kind: type, section: str, values: dict[str, Any]) -> Any:
@@ -247,10 +247,9 @@ def _build(kind: type, section: str, values: dict[str, Any]) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file's mapping. Raises ConfigError naming the file when it is none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{path}: expected a YAML file; found {text}") from error
+        content = plain_data.read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: expected a YAML file; found {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -265,9 +264,10 @@ def parse_override(text: str) -> dict[str, Any]:
     if not (equals and dot and section and key):
         raise ConfigError(f"--set: expected section.key=value; found {text!r}")
     try:
-        return {section: {key: yaml.safe_load(value)}}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {name}: expected a YAML value; found {value!r}") from error
+        return {section: {key: plain_data.parse_yaml(value)}}
+    except ValueError as error:
+        found = repr(value if len(value) <= SHOWN else value[:SHOWN] + "…")
+        raise ConfigError(f"--set {name}: expected a YAML value; found {found}") from error
 
 
 def _merge(base: dict[str, Any], layer: dict[str, Any], where: str) -> dict[str, Any]:

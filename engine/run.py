@@ -21,6 +21,7 @@ from .checkpoint import differing
 from .config import ROOT, Config, ConfigError
 from .files import clear_leftovers, write_file
 from .memo import code_digest
+from .plain_data import read_json
 from .predict import Device
 from .weight_files import sha256
 from .weights import Loaded, describe_member
@@ -223,7 +224,7 @@ def begin(
     path = folder / RUN
     if resume and path.exists():
         try:
-            earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+            earlier = dict(read_json(path))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path}: is damaged: use --overwrite") from error
         if names := differing_entries(earlier, json.loads(json.dumps(info)), same):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from .checkpoint import differing
 from .config import Config, ConfigError
 from .distributed import ALONE, World
 from .listing import outlook
+from .plain_data import read_json
 from .run import RUN, check_output, log_to, open_output, run_info, write_json
 from .weight_files import BEST as BEST
 
@@ -67,7 +67,7 @@ def _describe(
     }
     if resumed and path.exists():
         again = {key: info[key] for key in ("command", "git_revision", "versions", "device")}
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = read_json(path)
         info["resumed"] = [*info.get("resumed", []), again]
     write_json(path, info)
 

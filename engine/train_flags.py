@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from .checkpoint import other_settings
 from .config import Config, ConfigError, DataOptions
 from .listing import HELD_OUT, TRAIN, VAL
 from .metrics import Pairing
+from .plain_data import read_json
 from .run import RUN
 from .weight_files import BEST
 
@@ -316,12 +316,10 @@ def finished(
     """The history of the run in a folder if it is this one, from the same weights, and has ended,
     else None."""
     try:
-        info = json.loads((output / RUN).read_text(encoding="utf-8"))
+        info = read_json(output / RUN)
         with (output / HISTORY).open(newline="", encoding="utf-8") as stream:
             rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
-        ended = not config.train.report or "counts" in json.loads(
-            (output / REPORT / RUN).read_text(encoding="utf-8")
-        )
+        ended = not config.train.report or "counts" in read_json(output / REPORT / RUN)
         tests = {name: listing.listing_digest(part) for name, part in chosen.tests.items()}
         same = info["listing"] == listing.listing_digest([*chosen.train, *chosen.val])
         same = same and info["tests"] == tests and not other_settings(info["config"], config)

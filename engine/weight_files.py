@@ -23,6 +23,7 @@ from detectors._base import WeightsError
 
 from . import unpickle
 from .files import naming, replacing, write_file
+from .plain_data import parse_json
 
 FORMAT = "synthetic-picture-detectors/1"
 BEST = "best.safetensors"  # what training keeps
@@ -149,7 +150,7 @@ def _read_safetensors(
 def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
     """The card in a weight file's metadata. Raises WeightsError when it is broken."""
     try:
-        values = json.loads(metadata["card"])
+        values = parse_json(metadata["card"])
         if values["format"] != FORMAT:
             raise WeightsError(f"{path}: is of format {values['format']}; expected {FORMAT}")
         threshold, given = float(values["threshold"]), values["band"]

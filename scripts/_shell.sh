@@ -9,7 +9,9 @@ child=''    # what runs
 
 # One line, and status 2.
 refuse() {
-    echo "$program: $1; --help lists the flags" >&2
+    # What a terminal would obey is shown as a question mark.
+    printf '%s: %s; --help lists the flags' "$program" "$1" | LC_ALL=C tr -c ' -~' '?' >&2
+    echo >&2
     exit 2
 }
 
@@ -54,14 +56,14 @@ that the script gives itself"
 # $1, names of GenImage's subsets with commas, in one order and each once.
 subsets() {
     local name
-    for name in ${1//,/ }; do
+    while IFS= read -r name; do
         case $name in
-            adm | biggan | glide | midjourney | sdv4 | sdv5 | vqdm | wukong) ;;
+            '' | adm | biggan | glide | midjourney | sdv4 | sdv5 | vqdm | wukong) ;;
             *) refuse "--subset: expected adm, biggan, glide, midjourney, sdv4, sdv5, vqdm or \
 wukong; found '$name'" ;;
         esac
-    done
-    tr ',' '\n' <<< "$1" | sort -u | sed '/^$/d' | paste -sd , -
+    done < <(tr ', ' '\n\n' <<< "$1")
+    tr ', ' '\n\n' <<< "$1" | sort -u | sed '/^$/d' | paste -sd , -
 }
 
 # Passes signal $1 on to what runs. Only the first goes to torchrun, which a second would keep from

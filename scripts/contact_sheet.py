@@ -162,11 +162,13 @@ def head(name: str, groups: Mapping[Group, Sequence[Record]], size: int) -> Iter
     """The page as far as the first sheet."""
     from datasets._paths import visible
     from engine._document import CSS as DOCUMENT_CSS
+    from engine._document import policy
 
+    style = f"{DOCUMENT_CSS}{CSS % {'size': size}}"
     title = html.escape(visible(f"Pictures of {name}"))
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield f"<title>{title}</title>\n<style>{DOCUMENT_CSS}{CSS % {'size': size}}</style>\n"
+    yield f"{policy(style)}<title>{title}</title>\n<style>{style}</style>\n"
     yield f"</head>\n<body>\n<h1>{title}</h1>\n"
     for kind, name in enumerate(KINDS):
         links = [

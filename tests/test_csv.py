@@ -1,15 +1,17 @@
-"""CSV files as people make them: read as they are meant, or refused with the place."""
+"""CSV files and folders as people make them: read as they are meant, or refused with the place."""
 
 from __future__ import annotations
 
 import csv
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from cli_runner import runner, script, write_weights
 from conftest import make_picture
 
-from datasets import Label, LayoutError, csv_file
+from datasets import Label, LayoutError, csv_file, walk_pictures
 from datasets._csv import defused, plain, read_csv
 from engine.config import ConfigError
 from engine.table import COLUMNS, ScoreRow, TableWriter, read_table
@@ -179,3 +181,31 @@ def test_scores_that_are_none_are_refused(
     file.write_text(f"{','.join(COLUMNS)}\na,,,1,{logit},{score},,none,3,4,\n")
     with pytest.raises(ConfigError, match=said):
         read_table(file)
+
+
+# --- folders
+
+
+def test_an_unreadable_folder_costs_its_own_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a/1.png", "locked/2.png", "z/3.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "z" / "round").symlink_to(tmp_path)
+    opened = os.scandir
+
+    def scandir(place: str | Path) -> object:
+        # Permissions do not bind the superuser, who may run the tests.
+        if Path(place).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return opened(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = [path.relative_to(tmp_path).as_posix() for path in walk_pictures(tmp_path)]
+    assert found == ["a/1.png", "z/3.png"]
+    locked, link = caplog.messages
+    assert str(tmp_path / "locked") in locked and "Permission denied" in locked
+    assert str(tmp_path / "z" / "round") in link
+    with pytest.raises(LayoutError, match="readable folder"):
+        list(walk_pictures(tmp_path / "locked"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import math
@@ -110,9 +112,23 @@ def test_the_html_holds_its_plots_and_refers_to_nothing_else(tmp_path: Path, dra
     _, page = written(tmp_path, table())
     assert page.count('src="data:image/png;base64,') == 5
     rest = without_plots(page)
-    assert "http" not in rest and "src=" not in rest and "href=" not in rest
+    assert "://" not in rest and "src=" not in rest and "href=" not in rest
     assert "url(" not in rest and "@import" not in rest
     assert 'name="viewport"' in rest and "prefers-color-scheme: dark" in rest
+
+
+def test_the_page_runs_and_loads_nothing_but_its_own(tmp_path: Path) -> None:
+    """Its policy names what stands inline by its sum, and refuses the rest."""
+    _, page = written(tmp_path, table())
+    [rules] = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', page)
+    policy = dict(rule.strip().split(" ", 1) for rule in rules.split(";"))
+    assert (policy["default-src"], policy["img-src"]) == ("'none'", "data:")
+    for tag in ("style", "script"):
+        [text] = re.findall(f"<{tag}>(.*?)</{tag}>", page, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert policy[f"{tag}-src"] == f"'sha256-{digest}'"
+    assert page.index("Content-Security-Policy") < page.index("<style>")
+    assert " style=" not in page and not re.search(r" on\w+=", page)
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

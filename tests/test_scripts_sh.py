@@ -229,6 +229,9 @@ def test_wrong_flags_are_one_line(
         ("scripts/train_spai.sh", "--csv a.csv -- --data b", "--data: expected another flag"),
         ("scripts/train_ssp.sh", "--subset sdv4 -- --output=x", "--output: expected another flag"),
         ("scripts/train_ssp.sh", "--subset sdv4,sdx", "--subset: expected adm,.*found 'sdx'"),
+        ("scripts/train_ssp.sh", "--subset *", r"--subset: expected adm,.*found '\*'"),
+        ("scripts/test_ssp.sh", "--subset sd*", r"--subset: expected adm,.*found 'sd\*'"),
+        ("scripts/test_ssp.sh", "--subset \x1b[2J", r"--subset: expected adm,.*found '\?\[2J'"),
         ("scripts/test_ssp.sh", "--subset ../x", "--subset: expected adm,.*found '../x'"),
         ("scripts/train_spai.sh", "", "--csv"),
         ("scripts/train_ssp.sh", "", "--subset"),
@@ -238,6 +241,7 @@ def test_wrong_flags_are_one_line(
 def test_what_is_needed_is_asked_for(
     shell: Shell, calls: Path, name: str, words: str, said: str
 ) -> None:
+    (calls.parent / "sdv4").touch()  # which a shell would put in the place of sd*
     done = shell(name, *words.split())
     assert (done.returncode, noted(calls)) == (2, [])
     assert re.search(said, done.stderr)
