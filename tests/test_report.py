@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -385,7 +385,8 @@ def test_summary_is_aligned_and_complete() -> None:
 
 def published(**tables: dict[str, dict[str, object]]) -> Published:
     empty = {name: {} for name in ("cells", "generators", "sources", "averages")}
-    return Published("Paper, table 1", "default", {}, **(empty | tables))  # type: ignore[arg-type]
+    rest: dict[str, Any] = empty | tables
+    return Published("Paper, table 1", "default", {}, (), **rest)
 
 
 def crossed_analysis(figures: Published, sources: Iterable[str] = ("coco", "flickr")) -> Analysis:
