@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -86,11 +87,9 @@ def _groups(name: str, found: _Found) -> list[Group]:
         return [Group(found.whole, (found.whole,))]
     if found.disks:
         return [_disks(name, found)]
-    runs = [run for run in map(_run, _counted(found.pieces).items()) if run.parts]
-    best = max(runs, key=lambda run: len(run.parts), default=None)
-    parts = tuple(found.pieces[part] for part in best.parts) if best else ()
-    made = [Group(name, parts, f"{name}.{best.missing}" if best.missing else None)] if best else []
-    return made + [Group(one, (one,)) for one in found.pieces.values() if one not in parts]
+    parts, missing = max((_run(found.pieces, *style) for style in _STYLES), key=lambda r: len(r[0]))
+    whole = [Group(name, parts, missing and f"{name}.{missing}")] if parts else []
+    return whole + [Group(one, (one,)) for one in found.pieces.values() if one not in parts]
 
 
 def _disks(name: str, found: _Found) -> Group:
@@ -105,62 +104,38 @@ def _disks(name: str, found: _Found) -> Group:
     )
 
 
-def _counted(parts: Iterable[str]) -> dict[tuple[bool, int], dict[int, str]]:
-    """Endings by how they count, letters or not and their length (1: not padded), and then by
-    their number."""
-    parts = list(parts)
-    padded = {len(part) for part in parts if part.isdigit() and part[0] == "0"} | {1}
-    found: dict[tuple[bool, int], dict[int, str]] = {}
-    for part in parts:
-        if not part.isdigit():
-            found.setdefault((True, len(part)), {})[_number(part)] = part
-            continue
-        # 7-Zip goes on with .1000 behind .999.
-        width = len(part) if part[0] == "0" else max(n for n in padded if n <= len(part))
-        found.setdefault((False, width), {})[int(part)] = part
-    return found
+def _padded(width: int, number: int) -> str:
+    return f"{number:0{width}}"  # 7-Zip goes on with .1000 behind .999
 
 
-def _number(letters: str) -> int:
-    number = 0
-    for letter in letters:
-        number = 26 * number + ord(letter) - ord("a")
-    return number
+def _letters(width: int, number: int) -> str:
+    """aa, ab, ..., as split(1) counts."""
+    digits = (number // 26**place % 26 for place in reversed(range(width)))
+    return "".join(chr(ord("a") + digit) for digit in digits)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Endings in their order, and the first one that is not there."""
-
-    parts: list[str]
-    missing: str | None
-
-
-def _run(counted: tuple[tuple[bool, int], dict[int, str]]) -> _Run:
-    """The endings from the first one on, over small gaps: those are parts that are missing."""
-    (letters, width), found = counted
-    first = at = 0 if letters or 0 in found else 1
-    numbers = []
-    for number in sorted(found):
-        if number - at > GAP:
-            break
-        numbers.append(number)
-        at = number + 1
-    missing = next((n for n in range(first, at) if n not in found), None)
-    return _Run(
-        [found[number] for number in numbers],
-        None if missing is None else _ending(missing, letters, width),
-    )
+# How the endings of parts count, and from which number on at the latest.
+_STYLES = (
+    *((partial(_padded, width), 1) for width in range(1, 6)),
+    *((partial(_letters, width), 0) for width in (2, 3)),
+)
 
 
-def _ending(number: int, letters: bool, width: int) -> str:
-    if not letters:
-        return f"{number:0{width}}"
-    ending = ""
-    for _ in range(width):
-        number, letter = divmod(number, 26)
-        ending = chr(ord("a") + letter) + ending
-    return ending
+def _run(
+    pieces: Mapping[str, str], ending: Callable[[int], str], first: int
+) -> tuple[tuple[str, ...], str | None]:
+    """The files whose endings count so, over small gaps, and the first ending in a gap."""
+    parts: list[str] = []
+    missing = gap = None
+    number = at = 0 if ending(0) in pieces else first
+    while number - at <= GAP:
+        if name := pieces.get(ending(number)):
+            parts.append(name)
+            missing, at = gap, number + 1
+        else:
+            gap = gap or ending(number)
+        number += 1
+    return tuple(parts), missing
 
 
 def beside(path: Path) -> dict[str, Path]:

@@ -27,7 +27,7 @@ FIRST_TRIES = 2  # of a host that never answered: without a network the user lea
 MOST_TRIES = 30  # in all: a server that gives one byte a try does not hold us for ever
 PAUSES = (1.0, 2.0, 5.0, 15.0)  # seconds between tries
 LONGEST = 120.0  # seconds; most that a server may ask to wait
-TIMEOUT = httpx.Timeout(30.0, connect=10.0)  # seconds without a byte
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)  # seconds without a byte
 WINDOW, MIN_RATE = 60.0, 1024  # a stream below MIN_RATE bytes/s over WINDOW seconds is given up
 REDIRECTS = 10
 MAX_UNKNOWN = 50 << 30  # bytes of a file whose size nobody states
@@ -132,8 +132,12 @@ class _Attempts:
         self.in_a_row += 1
         self.in_all += 1
         # A slow or busy host is worth waiting for; one that cannot be connected to is away.
-        away = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) and not self.answered
-        if self.in_a_row >= (FIRST_TRIES if away else TRIES) or self.in_all >= MOST_TRIES:
+        tries = TRIES
+        if not self.answered and isinstance(error, httpx.ConnectError):
+            tries = FIRST_TRIES
+        if not self.answered and isinstance(error, httpx.ConnectTimeout):
+            tries = 1  # each of the host's addresses has taken its time already
+        if self.in_a_row >= tries or self.in_all >= MOST_TRIES:
             kind = DownloadError if self.answered else UnreachableError
             raise kind(f"{self.url}: {reason}: the same command goes on") from error
         pause = max(PAUSES[min(self.in_a_row, len(PAUSES)) - 1], _asked_to_wait(error))

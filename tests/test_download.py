@@ -286,6 +286,19 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         download(Remote("x", "http://127.0.0.1:1/x"), tmp_path / "x")
 
 
+def test_a_firewall_that_drops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    def send(_: Any, request: Any, **__: Any) -> Any:
+        tried.append(request)
+        raise downloading.httpx.ConnectTimeout("timed out")
+
+    monkeypatch.setattr(downloading.httpx.Client, "send", send)
+    with pytest.raises(UnreachableError, match="timed out"):
+        download(Remote("x", "http://a.org/x"), tmp_path / "x")
+    assert len(tried) == 1
+
+
 def test_what_is_meant_for_one_host_goes_to_no_other(site: Site, tmp_path: Path) -> None:
     listed = remote(site, headers={"Authorization": "Bearer secret"})
     site.files["/here"] = CONTENT
