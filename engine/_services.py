@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from .download import DownloadError, Remote, UnreachableError, get_json, get_size
 from .sources import Origin
@@ -29,7 +29,9 @@ def list_files(origin: Origin) -> list[Remote]:
         return list(ask[origin.kind](origin.where))
     except UnreachableError as error:
         raise UnreachableError(f"{error}, or {BY_HAND}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except DownloadError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DownloadError(
             f"{origin}: expected a list of files; its answer has another form ({error!r:.80})"
         ) from error
@@ -54,13 +56,13 @@ def _hub(repo: str) -> Iterator[Remote]:
     if constants.HF_HUB_OFFLINE:
         raise DownloadError(f"HF_HUB_OFFLINE is set: unset it, or {BY_HAND}")
     headers = {k: v for k, v in build_hf_headers().items() if k.lower() == "authorization"}
-    page: str | None = f"{constants.ENDPOINT}/api/datasets/{repo}/tree/main?recursive=true"
+    page: str | None = f"/api/datasets/{repo}/tree/main?recursive=true"
     for _ in range(MAX_PAGES):
         if page is None:
             return
-        if not page.startswith(f"{constants.ENDPOINT}/"):  # no other host is shown who asks
-            raise DownloadError(f"hub:{repo}: refused: its list goes on at {page:.200}")
-        rows, page = get_json(page, headers)
+        rows, page = get_json(f"{constants.ENDPOINT}{page}", headers)
+        if page is not None:  # a mirror may name the hub itself, which is not to see who asks
+            page = urlsplit(page)._replace(scheme="", netloc="").geturl()
         for file in rows:
             if file["type"] == "file":
                 url = hf_hub_url(repo, file["path"], repo_type="dataset")
@@ -77,7 +79,9 @@ def _modelscope(repo: str) -> Iterator[Remote]:
             f"{base}/tree?Revision=master&Recursive=True&PageNumber={page}&PageSize={PAGE}"
         )
         if not answer.get("Success", True):
-            raise DownloadError(f"modelscope:{repo}: {answer.get('Message') or 'it refused'}")
+            raise DownloadError(
+                f"modelscope:{repo}: {answer.get('Message') or 'it refused'!s:.200}"
+            )
         files = answer["Data"]["Files"] or []
         new = [file for file in files if file["Path"] not in seen]
         for file in new:
