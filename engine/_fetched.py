@@ -39,7 +39,7 @@ class Record:
             files = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
             return cls(root)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise FetchError(f"{path}: expected JSON; found none ({error}): delete it") from error
         if not isinstance(files, dict) or not all(isinstance(v, dict) for v in files.values()):
             raise FetchError(f"{path}: expected names with sizes; found something else: delete it")

@@ -203,8 +203,8 @@ def run_family(args: argparse.Namespace) -> int:
     family = family_named(args.family)
     wanted = (found and frozenset(found) for found in (args.generators, args.sources))
     root, choice = args.root or family.root, Choice(*wanted)
-    if root.exists() and not root.is_dir():
-        raise FetchError(f"{root}: expected a folder; found a file")
+    if (root.exists() or root.is_symlink()) and not root.is_dir():
+        raise FetchError(f"{root}: expected a folder; found a file or a link that leads nowhere")
     items, unknown = find(args, family, root, choice)
     record = Record.read(root)
     todo = [i for i in items if args.extract or record.state(i, choice.only(i.entry)) != YES]

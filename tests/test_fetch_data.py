@@ -845,6 +845,19 @@ def test_archives_by_hand_that_are_others(world: World, run: Cli, split: list[Pa
     assert done.status == 2 and "net_05_adm.z02 is missing" in done.err
 
 
+def test_links_that_lead_round(world: World, run: Cli, split: list[Path]) -> None:
+    """To the folder above, or to themselves; they hide nothing and hold nothing up."""
+    folder = split[0].parent
+    (folder / "up").symlink_to(folder.parent)
+    (folder / "self.zip").symlink_to("self.zip")
+    assert run("gen", "--extract", folder.parent).status == 0
+    assert len(world.tree()) == 5
+    assert "expected an archive" in run("gen", "--extract", folder / "self.zip").complaint
+    shutil.rmtree(world.root)
+    world.root.symlink_to("root")
+    assert "root: expected a folder; found a file or a link" in run("gen").complaint
+
+
 def test_archives_of_the_net_brought_by_hand(world: World, run: Cli) -> None:
     """With the folders that say what they are; they count as fetched."""
     for name, content in world.tars.items():
