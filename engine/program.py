@@ -23,6 +23,7 @@ from datasets._paths import visible
 
 USAGE, INTERNAL, SIGNALLED = 2, 70, 128  # 70 is EX_SOFTWARE of sysexits.h
 INTERRUPTED = SIGNALLED + signal.SIGINT
+LONGEST = 2000  # characters of a message
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -42,11 +43,19 @@ class CleanStream:
         return getattr(self._stream, name)
 
 
+def one_line(message: str) -> str:
+    """A message without line breaks and control characters; of a very long one, which quotes a
+    hostile name, the middle is left out: its end says what to do."""
+    text = visible(" ".join(message.split()))
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
+
+
 class OneLine(logging.Formatter):
     """A log record as one line without control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return visible(" ".join(record.getMessage().split()))
+        return one_line(record.getMessage())
 
 
 def log_handler() -> logging.Handler:
@@ -88,7 +97,7 @@ def complain(program: str, error: object) -> None:
     """One line on standard error; of several processes each but the first says which it is."""
     who = f"process {rank}: " if (rank := os.environ.get("RANK", "0")) != "0" else ""
     # In one piece: other processes write to the same place.
-    sys.stderr.write(f"{program}: {who}{visible(' '.join(str(error).split()))}\n")
+    sys.stderr.write(f"{program}: {who}{one_line(str(error))}\n")
 
 
 def refuse(program: str, error: object, debug: bool = False, goes_on: str = "") -> int:

@@ -1,8 +1,8 @@
 """Hostile files made of small good ones: every reader answers with a value or with its own error.
 
-The quick run gives each reader two seconds; `-m slow` gives each a minute with other seeds. A reader
-fails here when it raises anything but its own error, when its message is empty or very long, when
-it writes outside its folder, or when one file takes longer than LIMIT_SECONDS.
+The quick run gives each reader two seconds; `-m slow` a minute each with other seeds. A reader
+fails here when it raises anything but its own error, when that says nothing, when it writes outside
+its folder, or when one file takes longer than LIMIT_SECONDS.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from engine._runs import read_run
 from engine.config import ConfigError
 from engine.extract import ExtractError, extract
 from engine.onnx_files import card_of
+from engine.program import LONGEST, one_line
 from engine.weight_files import Card, read_weights, save_weights
 
 QUICK_SECONDS, LONG_SECONDS, LIMIT_SECONDS = 2.0, 60.0, 10.0
 FEWEST = 25  # files that each reader gets, also where the machine is slow
-LONGEST_LINE = 2000  # characters of a message
 
 
 class TooSlow(Exception):
@@ -170,20 +170,19 @@ def attack(reader: Reader, folder: Path, seconds: float, seed: int) -> None:
     """Reads mutated files, FEWEST or more, until the time is over. Fails with the file kept."""
     path = folder / f"hostile{reader.suffix}"
     outside = set(folder.parent.iterdir())
-    end, count = time.monotonic() + seconds, 0
-    for content in mutated(reader.seeds(folder), reader.tokens, seed):
+    end = time.monotonic() + seconds
+    for count, content in enumerate(mutated(reader.seeds(folder), reader.tokens, seed)):
         path.write_bytes(content)
         try:
             with deadline():
                 reader.read(path)
         except reader.errors as error:
-            said = str(error)
-            assert said and len(said) <= LONGEST_LINE, f"{path}: {said[:200]!r}"
+            said = one_line(str(error))
+            assert said.isprintable() and 0 < len(said) <= LONGEST + 3, f"{path}: {said[:200]!r}"
         except Exception as error:
             kept = folder / f"fault{reader.suffix}"
             kept.write_bytes(content)
             pytest.fail(f"file {count} of seed {seed}, kept as {kept}: {error!r}")
-        count += 1
         if count >= FEWEST and time.monotonic() > end:
             break
     assert set(folder.parent.iterdir()) == outside, "something was written outside"
