@@ -85,6 +85,11 @@ class Detector(nn.Module, ABC):
         """
         return self.transform(train=False)
 
+    def start_from_nothing(self) -> None:
+        """Called before a training that starts from no file: what is frozen because a file has
+        trained it may learn. Here: nothing is."""
+        return
+
     def collate(self, items: list[Any]) -> Any:
         """Items -> batch. Here: stacks tensors of one shape to (B, ...)."""
         return torch.stack(items)

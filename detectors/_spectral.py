@@ -68,7 +68,7 @@ def split_frequencies(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def make_vit(dim: int, depth: int, heads: int, drop_path: float) -> nn.Module:
-    """The masked-frequency ViT-B/16 without a head, frozen."""
+    """The masked-frequency ViT-B/16 without a head."""
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
@@ -81,7 +81,7 @@ def make_vit(dim: int, depth: int, heads: int, drop_path: float) -> nn.Module:
         num_classes=0,
         global_pool="",
         final_norm=False,
-    ).requires_grad_(False)
+    )
 
 
 class Dropout(nn.Dropout):
@@ -243,13 +243,20 @@ class PatchEncoder(nn.Module):
         with torch.autocast(kind, dtype, on, cache_enabled=False):
             return checkpoint(block, index, tokens, use_reentrant=False, context_fn=keep_products)
 
+    def _block(self, block: nn.Module, x: Tensor) -> Tensor:
+        """A block of the ViT, for whose gradient it is computed again where the ViT learns."""
+        if not torch.is_grad_enabled():
+            return block(x)
+        return checkpoint(block, x, use_reentrant=False)
+
     def forward(self, patches: Tensor) -> Tensor:
         similarities, pooled = [], []
-        with torch.no_grad():
+        learns = torch.is_grad_enabled() and self.vit.pos_embed.requires_grad
+        with torch.set_grad_enabled(learns):
             x = self.tokens(patches)
         for index, block in enumerate(self.vit.blocks):
-            with torch.no_grad():
-                x = block(x)
+            with torch.set_grad_enabled(learns):
+                x = self._block(block, x)
             found = self._statistics(index, x[:, 1:])  # without the class token
             similarities.append(found[0])
             pooled.append(found[1])

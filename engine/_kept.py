@@ -16,7 +16,7 @@ from detectors._base import Detector, describe_options
 from . import metrics
 from ._plots_training import VAL_LOSS, draw_curves
 from .checkpoint import own_state
-from .config import Config
+from .config import Config, TrainOptions
 from .files import write_file
 from .run import RUN
 from .weight_files import BEST, PUBLISHED_BEST, Card, save_published, save_weights
@@ -41,9 +41,10 @@ def goodness(row: Row, select: str) -> float:
     return -row[VAL_LOSS] if select == "loss" else row[select]
 
 
-def best_row(history: Sequence[dict[str, float]], select: str) -> dict[str, float]:
-    """The row of a history whose weights are kept; of equals the latest."""
-    return max(history, key=lambda row: (goodness(row, select), row["epoch"]))
+def best_row(history: Sequence[dict[str, float]], options: TrainOptions) -> dict[str, float]:
+    """The row of a history whose weights are kept; of equals the one that `ties` names."""
+    sign = 1 if options.ties == "later" else -1
+    return max(history, key=lambda row: (goodness(row, options.select), sign * row["epoch"]))
 
 
 def shown(values: Row) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,6 @@ from ._kept import (
     LOG,
     REPORT,
     best_row,
-    goodness,
     keep_weights,
     shown,
     write_bad,
@@ -71,7 +69,6 @@ class State:
     step: int = 0  # within the epoch
     seen: int = 0  # pictures of the epoch, readable ones
     loss_sum: float = 0.0  # over them
-    best: float = -math.inf
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -329,9 +326,7 @@ class Trainer:
     def _keep(self, judged: Detector, row: dict[str, float]) -> None:
         """Writes the weights of an epoch under the names that they deserve."""
         names = []
-        # Ties go to the later epoch, as in CO-SPY's training script.
-        if (found := goodness(row, self.options.select)) >= self.state.best:
-            self.state.best = found
+        if best_row(self.state.history, self.options) is row:
             names.append(BEST)
         # Counted from 0, as in the published programs.
         if (every := self.options.save_epochs) and self.state.epoch % every == 0:
@@ -347,7 +342,7 @@ class Trainer:
         self.feed.share_bad()
         if self.world.main:
             history = self.state.history
-            best = best_row(history, self.options.select)
+            best = best_row(history, self.options)
             write_history(self.output, history, best, self.model.title)
             if len(self.feed.bad) != self.bad_written:
                 write_bad(self.output, self.feed.bad)

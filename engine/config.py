@@ -39,7 +39,8 @@ class TrainOptions:
     non-zero multiple of 10). `decay_vectors`: whether weight decay also shrinks biases and other
     vectors. `balance`: draw pictures with weights that make classes equal and generators within a
     class count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
-    `select`: the validation metric whose best epoch is kept, or loss, whose lowest is. `ema`:
+    `select`: the validation metric whose best epoch is kept, or loss, whose lowest is;
+    `ties`: of epochs that are equally good the later (CO-SPY) or the earlier (SPAI, SSP). `ema`:
     decay of averaged weights (0 = off). `anchor`: share of the start weights in the judged and kept
     ones, the classifier apart (0 = off; WiSE-FT, Wortsman et al. 2022). `batch_size`: pictures at a
     time in every process; an optimizer step takes `accumulate` times as many. `drop_last`: leave
@@ -70,6 +71,7 @@ class TrainOptions:
     ema: float = 0.0
     anchor: float = 0.0
     select: str = "AUROC"
+    ties: str = "later"
     val_degrade: str = "none"
     accumulate: int = 1
     drop_last: bool = True
@@ -88,6 +90,7 @@ class TrainOptions:
         if self.precision is not None:
             _choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
         _choice("train.select", self.select, SELECTABLE)
+        _choice("train.ties", self.ties, ("later", "earlier"))
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"train.max_bad: expected 0 to 1; found {self.max_bad}")
         for name in ("epochs", "batch_size", "accumulate"):

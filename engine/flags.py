@@ -402,4 +402,6 @@ def model_to_train(name: str, config: Config, start: Start) -> Detector:
         load_backbone(model, path)
     if start.file:
         load_exact(model, state, start.file.path)
+    if not (start.file or start.backbones):
+        model.start_from_nothing()
     return model

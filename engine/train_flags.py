@@ -334,6 +334,6 @@ def finished(
 
 def summary(history: Sequence[dict[str, float]], config: Config, output: Path) -> str:
     """What a training came to, in a line for standard output."""
-    best = best_row(history, config.train.select)
+    best = best_row(history, config.train)
     values = shown({key: best[key] for key in (*VALIDATED, VAL_LOSS)})
     return f"best epoch {best['epoch']:.0f}: {values}; weights in {output / BEST}"

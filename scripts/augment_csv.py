@@ -67,11 +67,11 @@ def png_view(image: Image.Image, rng: np.random.Generator) -> Tensor:
     through a pipe, on which a worker would wait for ever after the main process was killed."""
     import torch
 
-    from detectors.spai import ViewsTransform
+    from detectors.spai import SpaiOptions, ViewsTransform
 
     buffer = io.BytesIO()
     # Four times as fast as the default, and a seventh larger.
-    ViewsTransform().view(image, rng).save(buffer, "PNG", compress_level=1)
+    ViewsTransform(SpaiOptions()).view(image, rng).save(buffer, "PNG", compress_level=1)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 

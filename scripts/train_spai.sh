@@ -10,7 +10,7 @@ Trains SPAI as published: 35 epochs, the epoch of the lowest validation loss is 
   --csv FILE               columns image,class,split with the splits train and val; paths start from
                            the folder of the CSV, or from -- --csv_root DIR
   --backbone_weights FILE  the ViT that frequency masking trained (mfm_pretrain_vit_base.pth); left
-                           out: from scratch, which learns little, for the ViT stays as it is
+                           out: from scratch, the ViT too, which then takes several times as long
   --gpu N                  the GPU (the first; without any the CPU)
   --gpus N                 so many processes, each on a GPU of its own, by torchrun; each takes
                            batches of 72, unless -- --batch_size N says otherwise

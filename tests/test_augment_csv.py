@@ -20,7 +20,7 @@ from PIL import Image
 import datasets
 from datasets import Label, Record
 from datasets._images import open_picture
-from detectors.spai import ViewsTransform
+from detectors.spai import SpaiOptions, ViewsTransform
 from engine import files
 from scripts import augment_csv
 from scripts.augment_csv import view_name
@@ -161,7 +161,7 @@ def test_views_are_those_of_the_training(cli: Cli, tmp_path: Path) -> None:
     for number, row in enumerate(rows):
         rng = np.random.default_rng((7, number, zlib.crc32(b"d/a.png")))
         with Image.open(tmp_path / row["image"]) as view:
-            assert np.array_equal(view, ViewsTransform().view(original, rng))
+            assert np.array_equal(view, ViewsTransform(SpaiOptions()).view(original, rng))
 
 
 def test_same_seed_same_files(cli: Cli, tmp_path: Path) -> None:

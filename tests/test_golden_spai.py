@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from datasets._images import open_picture
 from detectors._base import WeightsError
 from detectors._spectral import frequency_mask, split_frequencies
 from detectors.spai import MASK, PATCH, Spai, SpaiOptions
+from engine.config import resolve
+from engine.flags import Start, model_to_train
 from engine.weights import build, load_backbone, load_exact, open_weights
 
 FILE = 'spai spai.pth["model"]'
@@ -232,6 +235,15 @@ def test_training_starts_from_the_backbones_file(tmp_path: Path) -> None:
     torch.save({k: v for k, v in mfm() if "blocks.1.mlp" not in k}, path)
     with pytest.raises(WeightsError, match=r"missing vit\.blocks\.1\.mlp"):
         load_backbone(model, path)
+
+
+def test_the_vit_learns_unless_a_file_has_trained_it(tmp_path: Path) -> None:
+    path = tmp_path / "mfm.pth"
+    torch.save({"model": dict(mfm())}, path)
+    config = resolve("spai", [("tiny", {"spai": dataclasses.asdict(Spai.tiny())})])
+    for backbones, learns in (([], True), ([path], False)):
+        model = model_to_train("spai", config, Start(None, backbones))
+        assert all(p.requires_grad == learns for p in model.vit.parameters())
 
 
 def test_weights_can_be_assigned_to_an_empty_model() -> None:

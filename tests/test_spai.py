@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,16 +14,17 @@ from models import randomise, tiny
 from PIL import Image
 from torch import Tensor
 
+from detectors import _opencv
 from detectors._base import OptionError
-from detectors._spectral import Dropout, PatchEncoder, TokenStatistics, split_frequencies
-from detectors.spai import (
-    PATCH,
-    Spai,
+from detectors._spai_pictures import (
     attention_map,
-    mirrored,
     patch_corners,
+    random_crop,
+    random_kernel,
     seen_part,
 )
+from detectors._spectral import Dropout, PatchEncoder, TokenStatistics, split_frequencies
+from detectors.spai import PATCH, Spai, SpaiOptions, ViewsTransform
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -46,10 +49,16 @@ def variant(**changes: object) -> Spai:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("resize_to", 0), ("dim", 63), ("dropout", 1.0), ("depth", 0)]
-)
-def test_options_say_what_they_take(name: str, value: float) -> None:
-    with pytest.raises(OptionError, match=rf"spai\.{name}: expected .*; found {value}"):
+    ("name", "value"),
+    [
+        ("resize_to", 0), ("dim", 63), ("dropout", 1.0), ("depth", 0), ("minimum_patches", 0),
+        ("test_blur", 4), ("ten_crop", "sum"), ("aug_flip", 1.5), ("aug_crop_area", (0.5, 0.2)),
+        ("aug_jpeg_quality", (0, 100)),
+    ],
+)  # fmt: skip
+def test_options_say_what_they_take(name: str, value: object) -> None:
+    found = re.escape(str(value) if not isinstance(value, str) else repr(value))
+    with pytest.raises(OptionError, match=rf"spai\.{name}: expected .*; found {found}"):
         dataclasses.replace(Spai.tiny(), **{name: value})
 
 
@@ -67,7 +76,7 @@ def test_margins_mirror_as_often_as_it_takes(length: int, before: int, after: in
             step = -step
         expected.append(expected[-1] + step if length > 1 else 0)
     start = -before % max(1, 2 * length - 2)
-    found = mirrored(length, before, after).tolist()
+    found = _opencv.reflected(np.arange(-before, length + after), length).tolist()
     assert found == expected[start : start + before + length + after]
     assert found[before : before + length] == list(range(length))
 
@@ -79,7 +88,7 @@ def test_small_pictures_are_centred(size: tuple[int, int]) -> None:
     assert item.shape[1] >= PATCH
     assert item.shape[2] >= PATCH
     assert item.numel() <= 3 * PATCH * 100 * PATCH
-    shown = torch.from_numpy(np.array(seen_part(picture, None))).permute(2, 0, 1)
+    shown = torch.from_numpy(seen_part(picture, SpaiOptions())).permute(2, 0, 1)
     top, left = ((i - s) // 2 for i, s in zip(item.shape[1:], shown.shape[1:], strict=True))
     assert torch.equal(item[:, top : top + shown.shape[1], left : left + shown.shape[2]], shown)
 
@@ -91,36 +100,88 @@ def test_whole_pictures_are_items_as_they_are() -> None:
     assert torch.equal(item, torch.from_numpy(np.array(picture)).permute(2, 0, 1))
 
 
-def test_resize_to_bounds_the_larger_side() -> None:
+@pytest.mark.parametrize(
+    ("limit", "size"),
+    [(300, (300, 450)), (601, (601, 902)), (1200, (1200, 1800)), (None, (600, 900))],
+)
+def test_resize_to_makes_the_shorter_side(limit: int | None, size: tuple[int, int]) -> None:
+    """Of a picture that is smaller, too, as published."""
     picture = make_picture(0, fake=False, size=(900, 600))
-    smaller = variant(resize_to=450).transform(train=False)(picture, rng())
-    assert smaller.shape == (3, 300, 450)
-    expected = picture.resize((450, 300), Image.Resampling.BILINEAR)
-    assert torch.equal(smaller, torch.from_numpy(np.array(expected)).permute(2, 0, 1))
-    for limit in (900, 2000, None):
-        item = variant(resize_to=limit).transform(train=False)(picture, rng())
-        assert item.shape == (3, 600, 900)
+    item = variant(resize_to=limit).transform(train=False)(picture, rng())
+    assert item.shape == (3, *size)
+
+
+def test_pictures_are_perturbed_in_the_published_order() -> None:
+    """JPEG, WebP, blur, noise, scale, shorter side; the same each time."""
+    picture = make_picture(0, fake=False, size=(300, 260))
+    asked = {"test_jpeg": 60, "test_webp": 70, "test_blur": 5, "test_noise": 3.0}
+    asked |= {"test_scale": 0.5, "resize_to": 230}
+    transform = variant(**asked).transform(train=False)
+    item = transform(picture, rng(1))
+    assert torch.equal(item, transform(picture, rng(2)))
+    assert item.shape == (3, 230, 265)
+    pixels = np.asarray(picture)
+    pixels = _opencv.encoded(_opencv.encoded(pixels, "JPEG", 60), "WEBP", 70)
+    pixels = _opencv.blur(pixels, 5, None)
+    quiet = variant(**asked | {"test_noise": 0.0}).transform(train=False)(picture, rng())
+    expected = _opencv.resize(_opencv.resize(pixels, 150, 130), 265, 230)
+    assert torch.equal(quiet, torch.from_numpy(expected).permute(2, 0, 1))
+    assert 0.5 < float((item.float() - quiet.float()).std()) < 3
+
+
+def test_what_is_enlarged_too_far_is_refused() -> None:
+    strip = make_picture(0, fake=True, size=(3000, 2))
+    with pytest.raises(OSError, match="at most 179 megapixels"):
+        variant(resize_to=512).transform(train=False)(strip, rng())
+
+
+@pytest.mark.parametrize(("reduction", "reduce"), [("mean", Tensor.mean), ("max", Tensor.max)])
+def test_ten_crops_are_judged_alone(reduction: str, reduce: Callable[[Tensor], Tensor]) -> None:
+    """Mean or max of the logits, not of the probabilities, as published."""
+    picture = make_picture(0, fake=True, size=(420, 300))
+    model = variant(ten_crop=reduction)
+    item = model.transform(train=False)(picture, rng())
+    assert item.shape == (10, 3, PATCH, PATCH)
+    whole = tiny("spai").transform(train=False)(picture, rng())
+    corners = patch_corners(300, 420, False, 4)
+    sides = (whole, whole.flip(-1))
+    crops = [side[:, y : y + PATCH, x : x + PATCH] for side in sides for y, x in corners]
+    assert torch.equal(item, torch.stack(crops))
+    with torch.inference_mode():
+        alone = torch.cat([tiny("spai")([crop]) for crop in item])
+        found = model([item, item.flip(-1)])
+    assert alone.std() > 1e-5
+    torch.testing.assert_close(found, torch.stack([reduce(alone)] * 2), rtol=1e-5, atol=1e-5)
+    with pytest.raises(OptionError, match=r"--explain: expected spai\.ten_crop=null"):
+        model.check_explain()
 
 
 def test_patches_of_a_picture() -> None:
-    assert patch_corners(448, 671, False) == [(0, 0), (0, 224), (224, 0), (224, 224)]
+    assert patch_corners(448, 671, False, 4) == [(0, 0), (0, 224), (224, 0), (224, 224)]
     five = [(0, 0), (0, 447), (223, 0), (223, 447), (112, 224)]
-    assert patch_corners(447, 671, False) == five, "halves are rounded to even"
-    assert patch_corners(224, 224, False) == 5 * [(0, 0)]
-    assert len(patch_corners(224, 896, False)) == 4
+    assert patch_corners(447, 671, False, 4) == five, "halves are rounded to even"
+    assert patch_corners(224, 224, False, 4) == 5 * [(0, 0)]
+    assert len(patch_corners(224, 896, False, 4)) == 4
+
+
+def test_the_fewest_patches_of_a_grid_are_an_option() -> None:
+    """As the published `minimum_patches`."""
+    picture = torch.zeros(3, 448, 672, dtype=torch.uint8)
+    assert [len(variant(minimum_patches=n).corners(picture)) for n in (1, 6, 7)] == [6, 6, 5]
+    assert variant(minimum_patches=1).corners(picture[:, :300, :300]) == [(0, 0)]
 
 
 @pytest.mark.parametrize("height", [224, 225, 447, 448, 600, 672])
 @pytest.mark.parametrize("width", [224, 300, 448, 500, 672, 700, 896])
 def test_the_remainder_can_be_covered(height: int, width: int) -> None:
     seen = np.zeros((height, width), bool)
-    corners = patch_corners(height, width, cover=True)
+    corners = patch_corners(height, width, cover=True, fewest=4)
     for top, left in corners:
         assert 0 <= top <= height - PATCH
         assert 0 <= left <= width - PATCH
         seen[top : top + PATCH, left : left + PATCH] = True
     assert seen.all()
-    plain = patch_corners(height, width, cover=False)
+    plain = patch_corners(height, width, cover=False, fewest=4)
     if len(plain) >= 4 and len(plain) != 5:
         assert set(plain) <= set(corners)
 
@@ -266,6 +327,93 @@ def test_stochastic_depth_stays_on_in_training() -> None:
     assert len(drawn()) == 1
 
 
+def test_the_vit_learns_where_training_starts_from_nothing() -> None:
+    """With its gradients exact, for all that is computed again."""
+    views = [pictures()[0]]
+
+    def gradients(model: Spai) -> dict[str, Tensor]:
+        model.zero_grad()
+        model.loss(views, torch.ones(1)).backward()
+        return {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+
+    model = variant(feature_batch=2)
+    assert not any(name.startswith("vit.") for name in gradients(model))
+    model.start_from_nothing()
+    found = gradients(model)
+    assert found.keys() == dict(model.named_parameters()).keys()
+    assert float(found["vit.blocks.0.attn.qkv.weight"].abs().max()) > 0
+    whole = gradients(variant(feature_batch=64, unfreeze_backbone=True))
+    for name, value in whole.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-6, msg=name)
+    frozen = variant(unfreeze_backbone=False)
+    frozen.start_from_nothing()
+    assert not any(parameter.requires_grad for parameter in frozen.vit.parameters())
+
+
+@pytest.mark.parametrize(("options", "changed"), [({}, 4), ({"views": 2}, 2)])
+def test_so_many_views(options: dict[str, int], changed: int) -> None:
+    item = variant(**options).transform(train=True)(make_picture(0, fake=True), rng())
+    assert item.shape == (3, PATCH, changed * PATCH)
+
+
+NOTHING = {
+    **{f"aug_{name}": 0.0 for name in ("flip", "flip_vertical", "rotate", "blur", "noise", "jpeg")},
+    "aug_crop_area": (1.0, 1.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "options"),
+    [
+        ("flip", {}), ("flip_vertical", {}), ("rotate", {"aug_rotate_degrees": 30.0}),
+        ("blur", {"aug_blur_kernel": (7, 7), "aug_blur_sigma": (2.0, 2.0)}),
+        ("noise", {"aug_noise_variance": (400.0, 400.0)}),
+        ("jitter", {"aug_jitter_brightness": (0.5, 0.5)}),
+        ("sharpen", {"aug_sharpen_alpha": (0.4, 0.4)}),
+        ("jpeg", {"aug_jpeg_quality": (10, 10)}), ("webp", {"aug_webp_quality": (10, 10)}),
+    ],
+)  # fmt: skip
+def test_each_step_of_the_augmentation_can_be_had_alone(
+    step: str, options: dict[str, object]
+) -> None:
+    picture = make_picture(0, fake=True, size=(PATCH, PATCH))
+    pixels = np.asarray(picture)
+    plain = ViewsTransform(SpaiOptions(**NOTHING)).view(picture, rng())
+    assert np.array_equal(np.asarray(plain), pixels), "nothing is done"
+    transform = ViewsTransform(SpaiOptions(**NOTHING | {f"aug_{step}": 1.0} | options))
+    found = np.asarray(transform.view(picture, rng()))
+    assert found.shape == pixels.shape and not np.array_equal(found, pixels)
+    exact = {
+        "flip": pixels[:, ::-1],
+        "flip_vertical": pixels[::-1],
+        "blur": _opencv.blur(pixels, 7, 2.0),
+        "jpeg": _opencv.encoded(pixels, "JPEG", 10),
+        "webp": _opencv.encoded(pixels, "WEBP", 10),
+    }
+    if step in exact:
+        assert np.array_equal(found, exact[step])
+    if step == "noise":
+        assert np.std(found[64:96] - pixels[64:96].astype(float)) == pytest.approx(20, rel=0.2)
+
+
+def test_crops_of_one_area_are_plain() -> None:
+    """Mirrored where the picture is too small."""
+    pixels = np.asarray(make_picture(0, fake=True, size=(300, 100)))
+    found = random_crop(pixels, SpaiOptions(aug_crop_area=(0.5, 0.5)), rng())
+    assert found.shape == (PATCH, PATCH, 3)
+    top = (PATCH - 100) // 2
+    assert np.array_equal(found[top + 1], found[top - 1]), "reflected about the first row"
+    left = next(x for x in range(77) if np.array_equal(found[top], pixels[0, x : x + PATCH]))
+    assert np.array_equal(found[top : top + 100], pixels[:, left : left + PATCH])
+
+
+def test_kernels_are_drawn_as_published() -> None:
+    """Even sizes become the next odd one, so that 3 px are half as frequent."""
+    drawn = [random_kernel((3, 9), rng(i)) for i in range(700)]
+    shares = {size: drawn.count(size) / 700 for size in sorted(set(drawn))}
+    assert shares == pytest.approx({3: 1 / 7, 5: 2 / 7, 7: 2 / 7, 9: 2 / 7}, abs=0.05)
+
+
 def test_training_sees_four_views() -> None:
     model = tiny("spai")
     picture = make_picture(0, fake=True, size=(400, 300))
@@ -320,17 +468,17 @@ def test_overlay_colours_patches_by_attention() -> None:
 
 def test_overlay_maps_patches_back_to_the_picture() -> None:
     """Positions are those of the shrunk or padded item."""
-    shrunk = attention_map((1000, 500), np.array([[0, 0, 1.0]]), resize_to=500)
+    shrunk = attention_map((1000, 500), np.array([[0, 0, 1.0]]), SpaiOptions(resize_to=250))
     assert shrunk.shape == (500, 800)
     assert np.isfinite(shrunk[:448, :358]).all()
     assert np.isnan(shrunk[448:]).all()
     assert np.isnan(shrunk[:, 359:]).all()
-    padded = attention_map((100, 300), np.array([[0, 0, 0.5], [76, 0, 0.3]]), resize_to=None)
+    padded = attention_map((100, 300), np.array([[0, 0, 0.5], [76, 0, 0.3]]), SpaiOptions())
     assert padded.shape == (300, 100)
     assert np.unique(padded[:76]) == pytest.approx([1.0])
     assert np.unique(padded[76:224]) == pytest.approx([0.8])
     assert np.unique(padded[224:]) == pytest.approx([0.6])
-    strip = attention_map((30_000, 2), np.array([[0, 11_200, 1.0]]), resize_to=None)
+    strip = attention_map((30_000, 2), np.array([[0, 11_200, 1.0]]), SpaiOptions())
     seen = np.flatnonzero(np.isfinite(strip[0]))
     assert seen.min() / 800 * 30_000 == pytest.approx(15_000, abs=40)
 

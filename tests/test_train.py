@@ -153,8 +153,9 @@ def test_outputs(parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert info["split"] == "as given"
 
 
-def test_the_best_epoch_is_kept_and_ties_go_to_the_later(
-    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("ties", "epoch"), [("later", 3), ("earlier", 2)])
+def test_the_best_epoch_is_kept_and_ties_go_as_asked(
+    ties: str, epoch: int, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values: Iterator[float] = iter([0.5, 0.9, 0.9, 0.7])
     states: list[Any] = []
@@ -164,12 +165,12 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_later(
         return dict.fromkeys(("val_loss", *VALIDATED), 0.6) | {"AP": next(values)}
 
     monkeypatch.setattr(Validation, "__call__", validate)
-    run(tmp_path, parts, epochs=4, select="AP")
+    run(tmp_path, parts, epochs=4, select="AP", ties=ties)
     best, card = read_weights(tmp_path / BEST)
     assert card is not None
     assert card.extra is not None
-    assert (card.extra["epoch"], card.extra["validation"]["AP"]) == (3, 0.9)
-    assert plain(best) == states[2] != states[3]
+    assert (card.extra["epoch"], card.extra["validation"]["AP"]) == (epoch, 0.9)
+    assert plain(best) == states[epoch - 1] != states[3]
 
 
 def test_the_card_holds_the_resolved_configuration(parts: Parts, tmp_path: Path) -> None:
