@@ -178,8 +178,15 @@ class Detector(nn.Module, ABC):
 
     @classmethod
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A published state dict -> one with this class's key names and sign. Here: as it is."""
+        """A published state dict -> one with this class's key names and sign. One that has them
+        already, which its keys tell, stays as it is. Here: as it is."""
         return published
+
+    @classmethod
+    def renamed(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """This class's state dict, as an earlier version of it wrote it or today's -> today's key
+        names. Here: as it is."""
+        return state
 
     @classmethod
     def publish(cls, state: dict[str, Tensor]) -> dict[str, Any]:

@@ -45,7 +45,10 @@ def _renamed(key: str, prefixes: Iterable[tuple[str, str]]) -> str | None:
 
 def own_keys(published: dict[str, Tensor]) -> dict[str, Tensor]:
     """A published file's state dict with this project's names; a key of none of them stays as it
-    is. Leaves out `fc1` of the artifact encoder, which the published network never uses."""
+    is, and so do all when they are this project's. Leaves out `fc1` of the artifact encoder, which
+    the published network never uses."""
+    if _has(published, "semantic.") or _has(published, "artifact."):
+        return dict(published)
     if _has(published, "artifact_encoder."):
         layout = ARTIFACT
     elif TOP in published:

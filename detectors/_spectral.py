@@ -20,7 +20,8 @@ SIMILARITIES = 6  # mean and deviation of three pairs of views
 
 def in_float32(x: Tensor) -> torch.autocast:
     """Autocast switched off: what is summed over many values needs more than 8 or 11 bits."""
-    return torch.autocast(x.device.type, enabled=False)
+    # The meta device, where shapes alone are computed, has none.
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
 # --- frequencies

@@ -6,6 +6,8 @@ Scoring is deterministic here: the picture's own pixels seed the positions of th
 
 from __future__ import annotations
 
+import logging
+import re
 import zlib
 from dataclasses import dataclass
 
@@ -23,7 +25,11 @@ from ._faster import fold_norms
 
 PATCH = 32
 CANDIDATES = 64
-FLIPPED = ("disc.fc.weight", "disc.fc.bias")
+# The published name of the network, and another one for ours: their logits differ in sign, and a
+# file that lost its card is told by its keys.
+THEIRS, OURS = "disc.", "network."
+FLIPPED = (f"{THEIRS}fc.weight", f"{THEIRS}fc.bias")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ class Ssp(Detector):
     def __init__(self, options: SspOptions) -> None:
         super().__init__(options)
         self.srm = Srm()
-        self.disc = resnet.ResNet(resnet.Bottleneck, list(options.layers), num_classes=1)
+        self.network = resnet.ResNet(resnet.Bottleneck, list(options.layers), num_classes=1)
         self.to(memory_format=torch.channels_last)
 
     def transform(self, train: bool) -> Transform:
@@ -175,14 +181,14 @@ class Ssp(Detector):
         return self.srm(F.interpolate(patches, size, mode="bilinear", align_corners=False))
 
     def optimise(self) -> None:
-        fold_norms(self.disc)
+        fold_norms(self.network)
 
     def forward(self, batch: Tensor) -> Tensor:
         return self._patch_logits(batch).mean(dim=1)
 
     def _patch_logits(self, batch: Tensor) -> Tensor:
         """(B, N)."""
-        return self.disc(self.residual(batch.flatten(0, 1))).view(batch.shape[:2])
+        return self.network(self.residual(batch.flatten(0, 1))).view(batch.shape[:2])
 
     def explain(self, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Per picture the logits (N,) of its patches, the simplest first."""
@@ -202,17 +208,25 @@ class Ssp(Detector):
     @classmethod
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """The published logit is that of REAL: the last layer's sign is turned around."""
-        return {k: -v if k in FLIPPED else v for k, v in published.items()}
+        if any(key in FLIPPED for key in published):
+            log.info("published SSP answers 'is it real?': the sign of its last layer is turned")
+        return cls.renamed({k: -v if k in FLIPPED else v for k, v in published.items()})
+
+    @classmethod
+    def renamed(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Earlier versions had the published names and this one's sign."""
+        return {re.sub(f"^{re.escape(THEIRS)}", OURS, key): v for key, v in state.items()}
 
     @classmethod
     def publish(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The same turn back, to a logit of REAL."""
-        return cls.convert(state)
+        theirs = {re.sub(f"^{re.escape(OURS)}", THEIRS, key): v for key, v in state.items()}
+        return {k: -v if k in FLIPPED else v for k, v in theirs.items()}
 
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """torchvision's ResNet-50 of ImageNet, without its classifier."""
-        return {f"disc.{k}": v for k, v in published.items() if not k.startswith("fc.")}
+        return {f"{OURS}{k}": v for k, v in published.items() if not k.startswith("fc.")}
 
     @classmethod
     def tiny(cls) -> SspOptions:

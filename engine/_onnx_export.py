@@ -15,6 +15,7 @@ from detectors._base import Detector, OptionError, Part, WeightsError, describe_
 from .config import ConfigError
 from .files import replace_file
 from .onnx_files import EXPORT, sibling
+from .onnx_proto import check_structure, network_digest
 from .weight_files import Card, card_metadata, sha256
 from .weights import Loaded
 
@@ -91,10 +92,12 @@ def _write(path: Path, proto: Any, card: Card, onnx: Any) -> None:
     _strip(proto.graph)
     for function in proto.functions:
         _strip(function)
-    onnx.helper.set_model_props(proto, card_metadata(card))
     if proto.ByteSize() > LARGEST:
         raise WeightsError(f"{path}: expected a network of at most 2 GB; found a larger one")
     path.write_bytes(proto.SerializeToString(deterministic=True))
+    onnx.helper.set_model_props(proto, card_metadata(card, network_digest(path)))
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    check_structure(path)  # what is written here can be read here
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:

@@ -201,10 +201,11 @@ class Trainer:
             return False
         self.state = State(**json.loads(saved["state"]))
         self.feed.bad = json.loads(saved["bad"])
-        restore_own(self.model, saved["model"])
+        renamed = type(self.model).renamed
+        restore_own(self.model, renamed(saved["model"]))
         if self.averaged:
-            restore_own(self.averaged.model, saved["averaged"])
-        self.start = saved["start"]
+            restore_own(self.averaged.model, renamed(saved["averaged"]))
+        self.start = renamed(saved["start"])
         self.stepper.restore(saved)
         restore_random_states(saved["random"][self.world.rank])
         return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +13,10 @@ from torch import Tensor, nn
 
 from detectors._base import Detector, WeightsError
 
+from . import unpickle
 from .config import Config
 from .files import naming, replace_file
-from .weight_files import FORMAT, read_pickle, write_pickle
+from .weight_files import tensors_digest, write_pickle
 
 # Settings that a resumed run may have otherwise: they change no weight.
 FREE = tuple(
@@ -59,11 +59,7 @@ def frozen_digest(model: Detector) -> str:
     """A hash of the parts that `own_state` leaves out; empty where there are none."""
     outside = tuple(type(model).external(model.options))
     frozen = {k: v for k, v in model.state_dict().items() if outside and k.startswith(outside)}
-    found = hashlib.blake2b(digest_size=16)
-    for key, value in sorted(frozen.items()):
-        content = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        found.update(key.encode() + b"\0" + memoryview(content.numpy()))
-    return found.hexdigest() if frozen else ""
+    return tensors_digest(frozen) if frozen else ""
 
 
 def restore_own(model: Detector, saved: dict[str, Tensor]) -> None:
@@ -102,7 +98,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     temporary = path.with_name(path.name + ".part")
     with naming(path):
-        write_pickle(temporary, {"format": FORMAT, **state})
+        write_pickle(temporary, {"format": unpickle.FORMAT, **state})
     if path.exists():
         path.replace(path.with_name(path.name + ".previous"))
     replace_file(temporary, path)
@@ -120,11 +116,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
         if not candidate.exists():
             continue
         try:
-            state = read_pickle(candidate)
+            unpickle.check(candidate)  # a stranger's run may be resumed, too
+            state = unpickle.load(candidate)
         except WeightsError as error:
             note = str(error)
             continue
-        if isinstance(state, dict) and state.get("format") == FORMAT:
+        if isinstance(state, dict) and state.get("format") == unpickle.FORMAT:
             if suffix == ".part":
                 candidate.replace(path)  # the run was killed just before this
             return state, note

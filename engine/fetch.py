@@ -17,13 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from detectors._base import WeightsError
 
 # As modules: weights may import this one first, and tests put other folders in place.
-from . import manifest, unpickle, weights
-from ._hub import hub_file, trouble
+from . import manifest, weights
+from ._hub import hub_file, is_other_file, trouble
 from .files import replace_file
 from .manifest import Entry, Hub
 
@@ -60,6 +58,25 @@ def fetch(name: str, force: bool = False, recheck: bool = False) -> Path:
     with _disk_errors(name), _workspace(entry) as room:
         _unpack(entry, path, room)
         return _settle(entry, room)
+
+
+def recheck(name: str) -> Path:
+    """The entry's file or folder on this machine, after a look whether it is what the manifest says
+    and undamaged: sizes and sums, and the checksums that a weight file holds itself.
+
+    Raises:
+        ConfigError: no such entry.
+        WeightsError: not there yet, another file, or damaged.
+    """
+    entry = manifest.entry_named(name)
+    path = manifest.find(name)
+    if path is None:
+        where, how = manifest.local_path(entry), manifest.how_to_get(entry)
+        raise WeightsError(f"{name}: {where}: not there yet: {how}")
+    verify(entry, path)
+    for file in [path / name for name in entry.files] if path.is_dir() else [path]:
+        _check_readable(file)
+    return path
 
 
 def place(name: str, path: Path) -> Path:
@@ -140,22 +157,13 @@ def _listed(entry: Entry, attribute: str) -> str:
 
 
 def _refuse_other_files(path: Path) -> None:
-    if other := unpickle.is_other_file(path):
+    if other := is_other_file(path):
         raise WeightsError(f"{path}: expected a weight file; found {other}")
 
 
 def _check_readable(path: Path) -> None:
     """Raises WeightsError when a file is no weights, or damaged as far as its format can tell."""
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise WeightsError(f"{path}: expected a safetensors file; found {error}") from error
-    elif zipfile.is_zipfile(path):
-        unpickle.published_state(path)
-    else:
-        weights.read_weights(path)
+    weights.read_weights(path)
 
 
 # --- the hub

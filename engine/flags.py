@@ -29,6 +29,7 @@ from .weights import (
     check_keys,
     describe_member,
     external_state,
+    is_run,
     load_backbone,
     load_exact,
     locate,
@@ -243,7 +244,7 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
         _check_variant(file, config.options)
     if args.pretrain and not args.backbone_weights:
         kind = detectors.load(name)
-        for entry in missing_parts(kind, config.options, file.converted(kind)).values():
+        for entry in missing_parts(kind, config.options, file.state).values():
             fetch(entry)
     loaded = build(name, config.options, file, backbones(args), PRECISIONS[on.precision])
     loaded.model.optimise()
@@ -335,10 +336,10 @@ class Start:
 
 
 def start_file(args: argparse.Namespace, name: str) -> WeightFile | None:
-    """The file of --weights that training goes on from; None without it, or when it is a folder,
-    which holds branches to be fused."""
+    """The file of --weights that training goes on from; None without it, or when it is a folder of
+    branches to be fused."""
     path = locate(args.weights, name) if args.weights and name != ENSEMBLE else None
-    return open_weights(path, name) if path and not path.is_dir() else None
+    return open_weights(path, name) if path and (is_run(path) or not path.is_dir()) else None
 
 
 def start_of(args: argparse.Namespace, name: str, config: Config, file: WeightFile | None) -> Start:
@@ -363,7 +364,7 @@ def check_start(name: str, config: Config, start: Start) -> None:
     weights that are there but do not fit."""
     _check_statistics(config, start)
     kind = detectors.load(name)
-    state = start.file.converted(kind) if start.file else {}
+    state = dict(start.file.state) if start.file else {}
     if kind.external(config.options):
         external_state(kind, config.options, state, start.backbones, None)
 
@@ -387,7 +388,7 @@ def model_to_train(name: str, config: Config, start: Start) -> Detector:
     kind = detectors.load(name)
     model = kind(config.options)
     outside = kind.external(config.options)
-    state = start.file.converted(kind) if start.file else {}
+    state = dict(start.file.state) if start.file else {}
     # All backbones of CO-SPY are such; a part without one passes over what the others need.
     if outside or name == "cospy":
         state |= external_state(kind, config.options, state, start.backbones, None)[0]

@@ -8,11 +8,13 @@ Each has its card in its metadata, as weight files do, and under `extra` the ent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -22,18 +24,17 @@ import detectors
 from detectors._base import Detector, OptionError, Part, Transform, WeightsError
 
 from .config import ConfigError, resolve
+from .confined import ConfinedError, Limits, confined, one_line
+from .onnx_proto import SCRIPT, check_structure, network_digest, read_metadata
 from .predict import Device
-from .unpickle import is_other_file
-from .weight_files import Card, read_card, sha256
+from .weight_files import Card, check_sum, read_card, sha256
 from .weights import Loaded, WeightFile
 
 SUFFIX = ".onnx"
-SCRIPT = "scripts/export_onnx.py"
 EXPORT = "export"
-# Numbers of fields in ModelProto and StringStringEntryProto of onnx.proto; wire types of protobuf.
-GRAPH, METADATA, KEY, VALUE = 7, 14, 1, 2
-VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
-LARGEST_ENTRY = 1 << 20
+# Of the trial of a network on one picture, beside what its weights need.
+TRIAL_MEMORY, TRIAL_SECONDS = 2 << 30, 120
+TRIAL_BYTES_PER_SECOND = 10 << 20
 
 
 def is_onnx(path: Path | str | None) -> bool:
@@ -46,75 +47,7 @@ def sibling(path: Path, part: str) -> Path:
     return path.with_name(f"{path.stem}.{part}{SUFFIX}")
 
 
-# --- what a file says of itself, read without the packages that can run it
-
-
-def _varint(stream: BinaryIO) -> int:
-    value = 0
-    for shift in range(0, 64, 7):
-        byte = stream.read(1)
-        if not byte:
-            raise ValueError("it ends too early")
-        value |= (byte[0] & 127) << shift
-        if byte[0] < 128:
-            return value
-    raise ValueError("it has a number that is too long")
-
-
-def _fields(stream: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """(number, length) of each field of a protobuf message that ends at `end`, the stream at its
-    content, which need not be read. Raises ValueError when it is no such message."""
-    while (start := stream.tell()) < end:
-        number, kind = divmod(_varint(stream), 8)
-        if kind == VARINT:
-            start = stream.tell()
-            _varint(stream)
-            length = stream.tell() - start
-        elif kind in (EIGHT_BYTES, FOUR_BYTES, LENGTH):
-            length = {EIGHT_BYTES: 8, FOUR_BYTES: 4}.get(kind) or _varint(stream)
-            start = stream.tell()
-        else:
-            raise ValueError("it is another kind of file")
-        if start + length > end:
-            raise ValueError("it ends too early")
-        stream.seek(start)
-        yield number, length
-        stream.seek(start + length)
-
-
-def _entry(stream: BinaryIO, length: int) -> tuple[str, str]:
-    if length > LARGEST_ENTRY:
-        raise ValueError("its metadata are too long")
-    end = stream.tell() + length
-    found = {number: stream.read(size).decode() for number, size in _fields(stream, end)}
-    return found.get(KEY, ""), found.get(VALUE, "")
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of an ONNX file, of which little else is read.
-
-    Raises:
-        WeightsError: no ONNX file, or one that ends too early.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path}: expected an ONNX file; found none: make it by {SCRIPT}")
-    if other := is_other_file(path):
-        raise WeightsError(f"{path}: expected an ONNX file; found {other}")
-    found, numbers = {}, set()
-    try:
-        with path.open("rb") as stream:
-            for number, length in _fields(stream, path.stat().st_size):
-                numbers.add(number)
-                if number == METADATA:
-                    key, value = _entry(stream, length)
-                    found[key] = value
-        if GRAPH not in numbers:
-            raise ValueError("it holds no network")
-    except (ValueError, OSError) as error:
-        raise WeightsError(
-            f"{path}: expected an ONNX file; it is damaged: {error}: make it again by {SCRIPT}"
-        ) from error
-    return found
+# --- what a file says of itself
 
 
 def onnx_card(path: Path) -> Card:
@@ -132,6 +65,7 @@ def onnx_card(path: Path) -> Card:
     export = (card.extra or {}).get(EXPORT)
     if not (isinstance(export, dict) and isinstance(export.get("siblings"), dict)):
         raise WeightsError(f"{path}: its card is broken (no {EXPORT}); make it again by {SCRIPT}")
+    check_sum(path, metadata, network_digest(path))
     return card
 
 
@@ -238,63 +172,104 @@ def _providers(device: torch.device) -> list[Any]:
     return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
 
 
+def _session(path: Path, providers: list[Any], threads: int) -> Any:
+    """onnxruntime's session of a file. Raises WeightsError when it cannot load it."""
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that wait busily would take the cores from processes that decode pictures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors, which come as exceptions
+    try:
+        return runtime.InferenceSession(str(path), options, providers=providers)
+    # It raises types of its own that have nothing in common.
+    except Exception as error:
+        raise WeightsError(f"onnxruntime cannot load it ({one_line(error):.200})") from error
+
+
+def _signature(session: Any) -> Any:
+    """The names of a session's inputs, with the shape of each but for the first dimension, and of
+    its outputs."""
+    inputs = [(node.name, list(node.shape[1:])) for node in session.get_inputs()]
+    return [inputs, [node.name for node in session.get_outputs()]]
+
+
+def _shapes(values: Sequence[Any]) -> list[list[int]]:
+    return [list(value.shape) for value in values]
+
+
+def _trial(path: Path, name: str, example: np.ndarray, expected: Any) -> list[list[int]]:
+    """What a network makes of an example: the shapes of its outputs. Runs in a child process."""
+    session = _session(path, ["CPUExecutionProvider"], threads=1)
+    if (found := _signature(session)) != expected:
+        raise WeightsError(f"expected a network with input and outputs {expected}; found {found}")
+    return _shapes(session.run(expected[1], {name: example}))
+
+
+def _expected(part: Part, count: int) -> list[list[int]]:
+    """The shapes of what a part, on the meta device, makes of so many examples."""
+    given = torch.empty(count, *part.example.shape[1:], dtype=part.example.dtype, device="meta")
+    with torch.inference_mode():
+        made = part.module(given)
+    return _shapes(made if isinstance(made, tuple) else (made,))
+
+
+def _check_shapes(path: Path, found: list[list[int]], expected: list[list[int]]) -> None:
+    if found != expected:
+        raise WeightsError(
+            f"{path}: expected outputs of shapes {expected}; found {found}: make it again by "
+            f"{SCRIPT}"
+        )
+
+
+def _check_network(path: Path, part: Part) -> None:
+    """Tries a part's file on one example, in a child process.
+
+    Raises:
+        WeightsError: damaged, of another structure than exports have, of another signature or
+            with other shapes than the part, or it needs more memory or time than its size explains.
+    """
+    check_structure(path)
+    example, size = part.example[:1], path.stat().st_size
+    signature = [[(part.input, list(example.shape[1:]))], list(part.outputs)]
+    limits = Limits(3 * size + TRIAL_MEMORY, TRIAL_SECONDS + size // TRIAL_BYTES_PER_SECOND)
+    try:
+        found = confined(_trial, path, part.input, example.numpy(), signature, limits=limits)
+    except ConfinedError as error:
+        raise WeightsError(f"{path}: {error}: make it again by {SCRIPT}") from error
+    _check_shapes(path, found, _expected(part, 1))
+
+
 class Network:
     """A part of a detector, computed by onnxruntime: a tensor -> a tuple of tensors.
 
     Raises:
-        WeightsError: damaged, or with other inputs and outputs than the part has.
+        WeightsError: see `_check_network`.
         ConfigError: onnxruntime is not there, or not for the device.
     """
 
     def __init__(self, path: Path, part: Part, device: torch.device) -> None:
-        runtime, providers = _runtime(), _providers(device)
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        # Threads that wait busily would take the cores from processes that decode pictures.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors, which come as exceptions
-        try:
-            self.session = runtime.InferenceSession(str(path), options, providers=providers)
-        # It raises types of its own that have nothing in common.
-        except Exception as error:
-            raise WeightsError(
-                f"{path}: onnxruntime cannot load it ({_first_line(error)}): make it again by "
-                f"{SCRIPT}"
-            ) from error
+        providers = _providers(device)
+        _check_network(path, part)
+        self.expected = cache(partial(_expected, part))
+        self.session = _session(path, providers, torch.get_num_threads())
         if self.session.get_providers()[0] != _name(providers[0]):
             raise ConfigError(
                 f"--device {device}: onnxruntime does not find its CUDA libraries: install them, "
                 "or use --device cpu"
             )
-        self._check(path, part)
-        self.input, self.outputs = part.input, part.outputs
-
-    def _check(self, path: Path, part: Part) -> None:
-        expected = (part.input, list(part.example.shape[1:])), list(part.outputs)
-        inputs = [(node.name, node.shape[1:]) for node in self.session.get_inputs()]
-        found = inputs[0] if len(inputs) == 1 else inputs, self._names()
-        if found != expected:
-            raise WeightsError(
-                f"{path}: expected a network with input and outputs {expected}; found {found}: "
-                f"make it again by {SCRIPT}"
-            )
-
-    def _names(self) -> list[str]:
-        return [node.name for node in self.session.get_outputs()]
+        self.path, self.input, self.outputs = path, part.input, part.outputs
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         values = {self.input: x.cpu().contiguous().numpy()}
         found = self.session.run(list(self.outputs), values)
+        _check_shapes(self.path, _shapes(found), self.expected(len(x)))
         return tuple(torch.from_numpy(value).to(x.device) for value in found)
 
 
 def _name(provider: Any) -> str:
     return provider if isinstance(provider, str) else provider[0]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class OnnxDetector(Detector):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import pickle
-import warnings
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,15 +20,18 @@ from torch import Tensor
 
 from detectors._base import WeightsError
 
-from . import unpickle
+from ._hub import is_other_file
+from .confined import one_line
 from .files import naming, replacing, write_file
 from .plain_data import parse_json
+from .unpickle import FORMAT, bare_prefix, to_safetensors
 
-FORMAT = "synthetic-picture-detectors/1"
 BEST = "best.safetensors"  # what training keeps
 PUBLISHED_BEST = "best_model.pth"  # and what CO-SPY's published training does
 OPEN_ANEW = 32
-Wanted = Callable[[str], bool]
+EVERYTHING = ("",)
+SUM = "sum"  # of a card: what notices a flipped bit
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,24 @@ def _digest(path: Path, _size: int, _changed: int) -> str:
     return digest.hexdigest()
 
 
-def card_metadata(card: Card) -> dict[str, str]:
-    """What a weight file says of itself, for its metadata; `read_card` reads it."""
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """A hash of a state dict: of its keys and their values, whatever their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for key, value in sorted(state.items()):
+        content = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(key.encode() + b"\0" + content.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sealed(values: Mapping[str, Any], content: str) -> str:
+    """A hash of a card's values and of the content that they are about, itself given as a hash."""
+    known = {key: value for key, value in values.items() if key != SUM}
+    return hashlib.blake2b((content + json.dumps(known)).encode(), digest_size=16).hexdigest()
+
+
+def card_metadata(card: Card, content: str) -> dict[str, str]:
+    """What a weight file says of itself, for its metadata; `read_card` reads it, and `check_sum`
+    compares it with the `content`, a hash of all else in the file."""
     values = {
         "format": FORMAT,
         "detector": card.detector,
@@ -72,6 +90,7 @@ def card_metadata(card: Card) -> dict[str, str]:
         "band": card.band,
         "extra": card.extra or {},
     }
+    values[SUM] = _sealed(values, content)
     # One entry: safetensors writes several in random order, and equal weights would get other sums.
     return {"card": json.dumps(values)}
 
@@ -82,7 +101,7 @@ def save_weights(path: Path, state: dict[str, Tensor], card: Card) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     # By way of memory: safetensors' own files are, until they are whole, of a random name that a
     # kill leaves there, and a full disk is no OSError.
-    write_file(path, save(tensors, card_metadata(card)))
+    write_file(path, save(tensors, card_metadata(card, tensors_digest(tensors))))
 
 
 def write_pickle(path: Path, content: Any) -> None:
@@ -106,15 +125,15 @@ def save_published(path: Path, content: dict[str, Any]) -> None:
         write_pickle(temporary, content)
 
 
-def _tensors(path: Path, wanted: Wanted, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The wanted tensors of a safetensors file, in its order.
+def _tensors(path: Path, prefixes: tuple[str, ...], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Those tensors of a safetensors file whose keys start with a prefix, in its order.
 
     They stay in the mapped file, except those that would be copied sooner or later: converted ones,
     and kernels of convolutions, whose layout changes. For these the file is opened anew every few
     tensors, so that what was read of it does not stay in memory beside them.
     """
     with safe_open(path, framework="pt") as file:
-        keys = [key for key in file.keys() if wanted(key)]  # noqa: SIM118
+        keys = [key for key in file.keys() if key.startswith(prefixes)]  # noqa: SIM118
         ranks = {key: len(file.get_slice(key).get_shape()) for key in keys}
         copied = [key for key in keys if dtype or ranks[key] == 4]
         state = {key: file.get_tensor(key) for key in keys if not (dtype or ranks[key] == 4)}
@@ -131,20 +150,29 @@ def cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return value.to(dtype) if dtype and value.dtype.is_floating_point else value
 
 
-def _everything(_: str) -> bool:
-    return True
+def _say(path: Path, wrappers: Sequence[str]) -> None:
+    if wrappers:
+        log.info("%s: unwrapped %s", path, ", ".join(wrappers))
 
 
 def _read_safetensors(
-    path: Path, wanted: Wanted, dtype: torch.dtype | None
+    path: Path, prefixes: tuple[str, ...], dtype: torch.dtype | None
 ) -> tuple[dict[str, Tensor], Card | None]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            wrapper = bare_prefix(list(file.keys()))
+        wanted = tuple(wrapper + prefix for prefix in prefixes)
         state = _tensors(path, wanted, dtype)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: expected a safetensors file; found {error}") from error
-    return state, read_card(path, metadata) if "card" in metadata else None
+    if "card" not in metadata:
+        _say(path, [wrapper] if wrapper else [])
+        return {key.removeprefix(wrapper): value for key, value in state.items()}, None
+    card = read_card(path, metadata)
+    if prefixes == EVERYTHING and dtype is None:  # the sum is of all tensors, as they are
+        check_sum(path, metadata, tensors_digest(state))
+    return state, card
 
 
 def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
@@ -160,68 +188,52 @@ def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
             raise ValueError(f"threshold {threshold} and band {band} are no probabilities")
         name, options = str(values["detector"]), dict(values["options"])
         return Card(name, options, threshold, band, dict(values["extra"]))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise WeightsError(f"{path}: its card is broken ({error!r}); fetch it again") from error
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+        reason = one_line(error)
+        raise WeightsError(f"{path}: its card is broken ({reason}); fetch it again") from error
 
 
-def read_pickle(path: Path) -> Any:
-    """The content of a torch.save file that holds nothing but tensors and plain values; mapped
-    into memory where the file's format allows it."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of programs, which are refused
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-    except pickle.UnpicklingError as error:
+def check_sum(path: Path, metadata: Mapping[str, str], content: str) -> None:
+    """Raises WeightsError when a file's card, one that `read_card` takes, or the `content` that it
+    was written for has changed. Files of earlier versions have no sum."""
+    values = json.loads(metadata["card"])
+    if SUM in values and values[SUM] != _sealed(values, content):
         raise WeightsError(
-            f"{path}: refused: it holds more than tensors and plain values, or is no weight file"
-        ) from error
-    # torch raises almost any type on damaged files (IndexError, struct.error, AssertionError, ...).
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: expected a weight file; it is damaged: {reason}") from error
+            f"{path}: expected the sum that its card names; found another: the file is damaged: "
+            "get it again"
+        )
 
 
-def _flat(content: Any, path: Path) -> dict[str, Tensor]:
-    """A state dict, or several by name, whose keys then start with the name."""
-    if isinstance(content, dict):
-        if all(isinstance(part, dict) for part in content.values()):
-            content = {f"{n}.{k}": v for n, part in content.items() for k, v in part.items()}
-        if all(isinstance(v, Tensor) for v in content.values()):
-            return content
-    raise WeightsError(f"{path}: expected a state dict of tensors; found {type(content).__name__}")
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = read_pickle(path)
-    except WeightsError:
-        # Published checkpoints hold optimizers and configurations as well; their objects stay out.
-        if not is_zipfile(path):
-            raise
-        return unpickle.published_state(path)
-    if isinstance(content, dict) and content.get("format") == FORMAT:
-        raise WeightsError(f"{path}: is a training checkpoint; its weights are {BEST} beside it")
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    return _flat(content, path)
+def _read_torch(
+    path: Path, prefixes: tuple[str, ...], dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    with tempfile.TemporaryDirectory(prefix="weights-") as folder:
+        safe = Path(folder, "weights.safetensors")
+        _say(path, to_safetensors(path, safe, prefixes))
+        try:
+            return _tensors(safe, prefixes, dtype)  # mapped: they outlive the file's name
+        except SafetensorError as error:
+            raise WeightsError(f"{path}: expected a state dict of tensors; {error}") from error
 
 
 def read_weights(
-    path: Path, wanted: Wanted = _everything, dtype: torch.dtype | None = None
+    path: Path, prefixes: tuple[str, ...] = EVERYTHING, dtype: torch.dtype | None = None
 ) -> tuple[dict[str, Tensor], Card | None]:
     """State dict of a .safetensors, .pth or .pt file; the card when this project wrote it.
 
     Args:
-        path: the file; a checkpoint's weights may stand below `model`, or be several by name.
-        wanted: which keys to read.
+        path: the file; a checkpoint's weights may be wrapped (see `unpickle.flat`), or several by
+            name.
+        prefixes: beginnings of the keys to read.
         dtype: what floating point numbers are converted to as they are read; None = as they are.
 
     Raises:
-        WeightsError: no such file, damaged, not a state dict, or a pickle that would run code.
+        WeightsError: no such file, damaged, not a state dict, or a pickle that names more than
+            tensors and plain values or asks for more memory or time than its size explains.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: expected a weight file; found none")
-    if other := unpickle.is_other_file(path):
+    if other := is_other_file(path):
         raise WeightsError(f"{path}: expected a weight file; found {other}")
     if path.suffix.lower() == ".onnx":
         raise WeightsError(
@@ -229,5 +241,5 @@ def read_weights(
             "test and eval alone: name the weights that it was made of"
         )
     if path.suffix == ".safetensors":
-        return _read_safetensors(path, wanted, dtype)
-    return {k: cast(v, dtype) for k, v in _read_torch(path).items() if wanted(k)}, None
+        return _read_safetensors(path, prefixes, dtype)
+    return _read_torch(path, prefixes, dtype), None

@@ -21,16 +21,13 @@ from .weight_files import BEST, PUBLISHED_BEST, Card, cast, read_weights, sha256
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A weight file as read: `card` is None when it is a published one."""
+    """A weight file as read: its tensors under the detector's own keys and with its sign, and its
+    card, None when it has none."""
 
     path: Path
     state: dict[str, Tensor]
     card: Card | None
     sha256: str
-
-    def converted(self, kind: type[Detector]) -> dict[str, Tensor]:
-        """The state dict with the detector's own key names."""
-        return dict(self.state if self.card else kind.convert(self.state))
 
 
 @dataclass(frozen=True)
@@ -161,6 +158,17 @@ def _part_file(folder: Path, part: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is a folder where a training kept its best weights."""
+    return (path / BEST).is_file()
+
+
+def _own(kind: type[Detector], state: dict[str, Tensor], card: Card | None) -> dict[str, Tensor]:
+    """A file's tensors with the detector's own keys and sign. A card says that they are; without
+    one, which it may have lost, their keys tell."""
+    return kind.renamed(state) if card else kind.convert(state)
+
+
 def read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
     """The parts of CO-SPY in a folder as one state dict, each converted. Raises WeightsError when
     one is missing."""
@@ -180,7 +188,7 @@ def read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
             raise WeightsError(f"{path}: expected weights of cospy; found those of {card.detector}")
         if card and "train_dataset" in card.options:
             variants.setdefault(str(card.options["train_dataset"]), path)
-        state |= found if card else kind.convert(found)
+        state |= _own(kind, found, card)
         digest.update(bytes.fromhex(sha256(path)))
     if len(variants) > 1:
         raise WeightsError(f"{folder}: expected one variant; found {_some(variants)}")
@@ -189,28 +197,34 @@ def read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
 
 
 def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> WeightFile:
-    """Reads a weight file for a detector, or a folder with the `parts` of CO-SPY.
+    """Reads a weight file for a detector, a folder where it was trained, or one with the `parts` of
+    CO-SPY.
 
     Raises:
         WeightsError: see `read_weights`; or the file's card names another detector.
     """
-    if path.is_dir():
+    if is_run(path):
+        path = path / BEST
+    elif path.is_dir():
         if not parts:
-            raise WeightsError(f"{path}: expected a weight file of {detector}; found a folder")
+            raise WeightsError(
+                f"{path}: expected a weight file of {detector}, or a folder with {BEST}, which "
+                "training leaves; found a folder without"
+            )
         return read_folder(path, parts)
     state, card = read_weights(path)
     if card and card.detector != detector:
         raise WeightsError(
             f"{path}: expected weights of {detector}; found those of {card.detector}"
         )
-    return WeightFile(path, state, card, sha256(path))
+    return WeightFile(path, _own(detectors.load(detector), state, card), card, sha256(path))
 
 
 def _read_backbone(
     kind: type[Detector], path: Path, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
     """What a file of frozen parts holds for a detector, under the detector's keys."""
-    state, _ = read_weights(path, lambda key: key.startswith(kind.BACKBONE_KEYS), dtype)
+    state, _ = read_weights(path, kind.BACKBONE_KEYS, dtype)
     return kind.convert_backbone(state)
 
 
@@ -285,7 +299,7 @@ def build(
     kind = detectors.load(name)
     with torch.device("meta"):
         model = kind(options)
-    state = file.converted(kind)
+    state = dict(file.state)
     external, sources = external_state(kind, options, state, backbones, dtype)
     frozen = tuple(kind.external(options))
     for key, value in state.items():

@@ -120,7 +120,7 @@ def planar(model: Any) -> Any:
 def ssp_patches(model: Ssp, patches: Tensor) -> Tensor:
     """(B, 3, 32, 32) normalised -> logits (B,). `model` is `planar`."""
     x = F.interpolate(patches, (model.options.size,) * 2, mode="bilinear", align_corners=False)
-    return model.disc(F.conv2d(x, model.srm.kernel, padding=2).clamp(-3, 3)).squeeze(1)
+    return model.network(F.conv2d(x, model.srm.kernel, padding=2).clamp(-3, 3)).squeeze(1)
 
 
 def ssp(model: Ssp, paths: list[Path]) -> Tensor:

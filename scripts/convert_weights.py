@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +40,8 @@ def parser() -> Parser:
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict of a published file. Raises WeightsError when there is none."""
     from detectors._base import WeightsError
-    from engine.unpickle import published_state
     from engine.weight_files import read_weights
 
-    if path.suffix != ".safetensors" and zipfile.is_zipfile(path):
-        return published_state(path)
     state, card = read_weights(path)
     if card is not None:
         raise WeightsError(f"{path}: expected a published file; found one of this project already")
@@ -61,21 +57,15 @@ def convert(state: dict[str, Tensor], dtype: str | None) -> dict[str, Tensor]:
     import torch
 
     from detectors._base import WeightsError
+    from engine.unpickle import separate
 
-    seen: set[int] = set()
-    converted = {}
+    converted = dict(state)
     for key, value in state.items():
-        own = value.detach().contiguous()
-        if dtype and own.is_floating_point():
-            own = own.to(getattr(torch, DTYPES[dtype]))
-            if not torch.equal(own.isfinite(), value.isfinite()):
+        if dtype and value.is_floating_point():
+            converted[key] = value.to(getattr(torch, DTYPES[dtype]))
+            if not torch.equal(converted[key].isfinite(), value.isfinite()):
                 raise WeightsError(f"{key}: expected numbers that fit {dtype}; found larger ones")
-        storage = own.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != own.nbytes:
-            own = own.clone()
-        seen.add(own.untyped_storage().data_ptr())
-        converted[key] = own
-    return converted
+    return separate(converted)
 
 
 def write(path: Path, state: dict[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
     python scripts/fetch_weights.py --list
     python scripts/fetch_weights.py cospy-progan clip-vit-l-14
     python scripts/fetch_weights.py spai --from ~/Downloads/spai.pth
+    python scripts/fetch_weights.py --verify
 
 Standard output has the path of each; everything else goes to standard error. Downloads go on where
 they broke off. HF_HOME says where the hub's cache is, HF_ENDPOINT which mirror to ask.
@@ -46,6 +47,12 @@ def parser() -> Parser:
         type=Path,
         metavar="PATH",
         help="of one NAME: a file, zip or folder brought by hand; it is checked and copied",
+    )
+    p.add_argument(
+        "--verify",
+        action="store_true",
+        help="bring nothing: compare the NAMEs, or all that is here, with the manifest's sums and "
+        "the files' own",
     )
     p.add_argument("--force", action="store_true", help="download what is here already, again")
     return p
@@ -106,6 +113,23 @@ def bring(names: list[str], force: bool, source: Path | None = None) -> int:
     return status
 
 
+def verify(names: list[str]) -> int:
+    """Looks at files that are here already, all of them without `names`, and prints where the sound
+    ones are. Returns the status."""
+    from detectors._base import WeightsError
+    from engine.fetch import recheck
+    from engine.manifest import find, read_manifest
+
+    status = 0
+    for name in names or [name for name in read_manifest() if find(name) is not None]:
+        try:
+            print(recheck(name), flush=True)
+        except WeightsError as error:
+            print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+            status = USAGE
+    return status
+
+
 def run(args: argparse.Namespace) -> int:
     """What the command line asks for. Returns the exit status."""
     from engine.config import ConfigError
@@ -117,6 +141,8 @@ def run(args: argparse.Namespace) -> int:
             return 0
         for name in args.names:
             entry_named(name)
+        if args.verify:
+            return verify(args.names)
         if args.all:
             return bring_all(args.force)
         return bring(args.names, args.force, args.source)
@@ -129,7 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command line. Returns the exit status."""
     p = parser()
     args = p.parse_args(arguments)
-    if sum((bool(args.names), args.all, args.list)) != 1:
+    if args.verify and (args.all or args.list or args.source or args.force):
+        p.error("--verify: expected it alone or with NAMEs; found another flag")
+    if not args.verify and sum((bool(args.names), args.all, args.list)) != 1:
         p.error("expected NAMEs, --all or --list, one of them")
     if args.source and len(args.names) != 1:
         p.error(f"--from: expected one NAME; found {len(args.names)}")

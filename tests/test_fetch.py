@@ -724,7 +724,7 @@ def brought_files(folder: Path) -> Iterator[tuple[Path, str, str]]:
     yield cut, "spai", "expected a weight file"
     evil = folder / "evil.pth"
     torch.save({"a": torch.ones(1), "b": Evil(folder / "canary")}, evil)
-    yield evil, "spai", "refused: it would call"
+    yield evil, "spai", "refused: it names"
     text = folder / "text.pth"
     torch.save({"a": "text"}, text)
     yield text, "spai", "expected a state dict of tensors; found str at 'a'"
@@ -817,6 +817,25 @@ def test_from(world: World, run: Run) -> None:
     assert find("spai") is not None
 
 
+def test_verify_looks_at_what_is_here(world: World, run: Run) -> None:
+    """By the manifest's sums, or, where it has none, by those within the files."""
+    vae = weight_file(world.pretrained / "vae" / "model.safetensors")
+    world.know("vae", vae)
+    spai = weight_file(world.pretrained / "spai" / "spai.pth")
+    assert run("--verify")[:2] == (0, f"{spai}\n{vae}\n")
+    for path in (vae, spai):
+        value = read_weights(path)[0]["fc.weight"].numpy().tobytes()
+        content = bytearray(path.read_bytes())
+        content[content.index(value)] ^= 1
+        path.write_bytes(content)
+    status, out, err = run("--verify")
+    assert (status, out) == (2, "")
+    assert re.search(r"vae/model.safetensors: expected sha256", err)
+    assert re.search(r"spai/spai.pth: .*damaged: Bad CRC-32", err)
+    assert run("--verify", "clip")[0] == 2
+    assert world.downloads == []
+
+
 def test_all_fetches_and_lists_the_rest(world: World, run: Run) -> None:
     weight_file(world.pretrained / "default.safetensors")
     weight_file(world.hub / "a/sd/vae/model.safetensors")
@@ -845,6 +864,7 @@ def test_all_fetches_and_lists_the_rest(world: World, run: Run) -> None:
         (["spai"], "spai: cannot be downloaded by itself: get spai.pth"),
         (["spai", "--from", "/none"], "/none: expected a file or folder; found no such file"),
         (["--lst"], "unrecognized arguments"),
+        (["--verify", "--force"], "--verify: expected it alone or with NAMEs"),
     ],
 )
 def test_errors_are_one_line(world: World, run: Run, arguments: list[str], message: str) -> None:
@@ -946,7 +966,7 @@ def test_conversions_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     out = tmp_path / "out.safetensors"
     for arguments, message in (
         ((tmp_path / "large.pth", out, "--dtype", "fp16"), "a: expected numbers that fit fp16"),
-        ((tmp_path / "evil.pth", out), "refused: it would call"),
+        ((tmp_path / "evil.pth", out), "refused: it names"),
         ((tmp_path / "list.pth", out), "expected a state dict; found list"),
         ((tmp_path / "own.safetensors", out), "found one of this project already"),
         ((tmp_path / "none.pth", out), "found none"),

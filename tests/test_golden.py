@@ -69,12 +69,13 @@ def test_ssp_label_is_turned_around_by_convert_alone() -> None:
     """Loaded as it is, the published file would call reals synthetic."""
     state = published(SSP_FILE)
     converted = ssp.Ssp.convert(state)
-    assert converted.keys() == state.keys()
-    turned = {key for key in state if not torch.equal(converted[key], state[key])}
-    assert turned == {"disc.fc.weight", "disc.fc.bias"}
+    same = ssp.Ssp.renamed(state)
+    assert converted.keys() == same.keys()
+    turned = {key for key in same if not torch.equal(converted[key], same[key])}
+    assert turned == {"network.fc.weight", "network.fc.bias"}
     model = detector("ssp", SSP_FILE)
     plain = ssp.Ssp(options("ssp")).eval()
-    load_exact(plain, state, Path(SSP_FILE))
+    load_exact(plain, same, Path(SSP_FILE))
     batch = torch.rand(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(model(batch), -plain(batch), rtol=0, atol=0)
@@ -97,7 +98,7 @@ def test_other_layouts_are_refused() -> None:
     model = ssp.Ssp(ssp.SspOptions())
     gone = next(key for key in state if key.endswith("layer1.0.conv1.weight"))
     without = {key: value for key, value in state.items() if key != gone}
-    with pytest.raises(WeightsError, match=f"missing {gone}"):
+    with pytest.raises(WeightsError, match=f"missing {gone.replace('disc.', 'network.')}"):
         load_exact(model, model.convert(without), Path(SSP_FILE))
     more = {**state, "semantic.fc.weight": torch.zeros(1)}
     with pytest.raises(WeightsError, match=r"unexpected semantic\.fc\.weight"):

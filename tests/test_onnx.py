@@ -35,11 +35,11 @@ from engine.onnx_files import (
     load_onnx,
     onnx_card,
     open_onnx,
-    read_metadata,
     runs_on_cuda,
 )
+from engine.onnx_proto import network_digest, read_metadata
 from engine.predict import Device, sigmoid
-from engine.weight_files import Card, read_weights, save_weights, sha256
+from engine.weight_files import Card, card_metadata, read_card, read_weights, save_weights, sha256
 from engine.weights import Loaded
 
 onnx = pytest.importorskip("onnx")
@@ -330,7 +330,7 @@ def test_a_network_that_onnxruntime_cannot_load(
 ) -> None:
     proto = onnx.load(made("ssp"))
     proto.graph.node[0].op_type = "Nothing"
-    onnx.save(proto, tmp_path / "x.onnx")
+    resealed(proto, tmp_path / "x.onnx")
     with pytest.raises(WeightsError, match=r"x\.onnx: onnxruntime cannot load it \(.+\): make"):
         load(tmp_path / "x.onnx")
 
@@ -341,16 +341,18 @@ def test_a_network_of_other_shape_than_its_card_says(
     proto = onnx.load(made("ssp"))
     card = onnx_card(made("ssp"))
     changed = dataclasses.replace(card, options={**card.options, "patches": 1})
-    onnx.helper.set_model_props(proto, onnx_files_metadata(changed))
-    onnx.save(proto, tmp_path / "x.onnx")
+    resealed(proto, tmp_path / "x.onnx", changed)
     with pytest.raises(WeightsError, match=r"expected a network .*\[1, 3, 32, 32\].*found .*\[2,"):
         load(tmp_path / "x.onnx")
 
 
-def onnx_files_metadata(card: Card) -> dict[str, str]:
-    from engine.weight_files import card_metadata
-
-    return card_metadata(card)
+def resealed(proto: Any, path: Path, card: Card | None = None) -> Path:
+    """A file of a changed network, or with another card, whose sum fits all the same."""
+    path.write_bytes(proto.SerializeToString())
+    card = card or read_card(path, read_metadata(path))
+    onnx.helper.set_model_props(proto, card_metadata(card, network_digest(path)))
+    path.write_bytes(proto.SerializeToString())
+    return path
 
 
 def foreign(path: Path, card: str | None = None) -> Path:
@@ -367,6 +369,72 @@ def foreign(path: Path, card: str | None = None) -> Path:
     return path
 
 
+def changed(proto: Any, how: str) -> None:
+    """Makes a network do what no export does."""
+    helper, graph = onnx.helper, proto.graph
+    last = graph.output[0].name
+    for node in graph.node:
+        node.output[:] = ["before" if name == last else name for name in node.output]
+    if how == "another shape":
+        graph.node.append(helper.make_node("Shape", ["before"], ["size"]))
+        graph.node.append(helper.make_node("Concat", ["size", "size"], ["twice"], axis=0))
+        graph.node.append(helper.make_node("Expand", ["before", "twice"], [last]))
+        graph.output[0].type.tensor_type.ClearField("shape")
+    elif how == "much memory":
+        many = onnx.numpy_helper.from_array(np.array([1 << 37], np.int64), "many")
+        graph.initializer.append(many)
+        graph.node.append(helper.make_node("ConstantOfShape", ["many"], ["zeros"]))
+        graph.node.append(helper.make_node("ReduceSum", ["zeros"], ["zero"], keepdims=0))
+        graph.node.append(helper.make_node("Add", ["before", "zero"], [last]))
+    elif how == "endless":
+        true = helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, [])
+        onward = helper.make_tensor_value_info("on", onnx.TensorProto.BOOL, [])
+        turn = helper.make_tensor_value_info("turn", onnx.TensorProto.INT64, [])
+        body = [helper.make_node("Identity", ["go"], ["on"])]
+        inner = helper.make_graph(body, "body", [turn, true], [onward])
+        graph.node.append(helper.make_node("Loop", ["", ""], [], body=inner))
+        graph.node.append(helper.make_node("Identity", ["before"], [last]))
+    elif how == "foreign":
+        graph.node.append(helper.make_node("Magic", ["before"], [last], domain="com.elsewhere"))
+    else:
+        weight = graph.initializer[0]
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value="../../etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("another shape", "expected outputs of shapes"),
+        ("much memory", "x.onnx: .*memory|alloc"),
+        ("endless", "refused: it runs a graph within the graph"),
+        ("foreign", "refused: it has an operator that is none of ONNX's own"),
+        ("elsewhere", "refused: its weights are in another file"),
+    ],
+)
+def test_what_no_export_does_is_refused(
+    made: Callable[[str], Path], tmp_path: Path, how: str, message: str
+) -> None:
+    proto = onnx.load(made("ssp"))
+    changed(proto, how)
+    with pytest.raises(WeightsError, match=message) as caught:
+        load(resealed(proto, tmp_path / "x.onnx"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(
+    made: Callable[[str], Path], tmp_path: Path
+) -> None:
+    whole = made("default").read_bytes()
+    rng, path = np.random.default_rng(0), tmp_path / "x.onnx"
+    for place in [whole.index(b'"threshold": 0.3') + 15, *rng.integers(len(whole), size=15)]:
+        content = bytearray(whole)
+        content[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content)
+        with pytest.raises(WeightsError):
+            open_onnx(path, "default")
+
+
 def test_foreign_files(made: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="expected an ONNX file of ssp; found one of default"):
         open_onnx(made("default"), "ssp")
@@ -374,7 +442,7 @@ def test_foreign_files(made: Callable[[str], Path], tmp_path: Path) -> None:
         open_onnx(foreign(tmp_path / "x.onnx"), "default")
     with pytest.raises(WeightsError, match="its card is broken"):
         open_onnx(foreign(tmp_path / "x.onnx", "{}"), "default")
-    card = onnx_files_metadata(Card("default", {}))["card"]
+    card = card_metadata(Card("default", {}), "")["card"]
     with pytest.raises(WeightsError, match="its card is broken"):
         open_onnx(foreign(tmp_path / "x.onnx", card), "default")
 
@@ -414,8 +482,7 @@ def test_the_band_of_the_card_counts(
 ) -> None:
     proto, card = onnx.load(made("ssp")), onnx_card(made("ssp"))
     wide = dataclasses.replace(card, band=(0.0, 1.0))
-    onnx.helper.set_model_props(proto, onnx_files_metadata(wide))
-    onnx.save(proto, tmp_path / "x.onnx")
+    resealed(proto, tmp_path / "x.onnx", wide)
     rows = cli("--json", "--weights", tmp_path / "x.onnx", "--input", pictures[0]).rows
     assert rows[0]["label"] == "uncertain"
 
@@ -519,6 +586,7 @@ def test_devices(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnx_files, "_check_network", lambda *_: None)
     with pytest.raises(ConfigError, match="does not find its CUDA libraries"):
         on("cuda:1")
     assert asked[0] == ("CUDAExecutionProvider", {"device_id": 1, "use_tf32": 0})
@@ -625,8 +693,7 @@ def test_options_of_the_export_reach_the_validation(
     """A weight file without a card says nothing of them: the exported one does."""
     weights, path = tmp_path / "ssp.pth", tmp_path / "ssp.onnx"
     model = model_of("ssp")
-    turned = ("disc.fc.weight", "disc.fc.bias")
-    torch.save({k: -v if k in turned else v for k, v in model.state_dict().items()}, weights)
+    torch.save(model.publish(model.state_dict()), weights)
     chosen = ("--set", "ssp.layers=[1,1,1,1]", "--set", "ssp.size=64", "--set", "ssp.patches=3")
     assert script("export", "--detector", "ssp", "--weights", weights, *chosen, path).status == 0
     assert onnx_card(path).options["patches"] == 3

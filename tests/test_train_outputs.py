@@ -23,7 +23,7 @@ from training import Killed, Parts, at_step, config_of, kill, result, run
 from datasets import Label, Record, folder
 from datasets._images import Draw, Item, PictureDataset
 from detectors._base import Detector
-from engine import _kept, metrics, train
+from engine import _kept, metrics, train, unpickle
 from engine._kept import CURVES, FINAL, HISTORY, LOG, REPORT, VALIDATED
 from engine._step import Batch, Outcome
 from engine._validation import Validation
@@ -34,7 +34,7 @@ from engine.embedded import _Own, embed
 from engine.predict import Device, score
 from engine.table import read_table
 from engine.train import Trainer
-from engine.weight_files import BEST, read_pickle, read_weights
+from engine.weight_files import BEST, read_weights
 
 CPU = Device(torch.device("cpu"))
 KEPT = {"anchor": 0.0, "ema": 0.0, "balance": None, "label_smoothing": 0.0}
@@ -155,7 +155,7 @@ def test_weights_of_epochs_and_in_the_published_layout(parts: Parts, tmp_path: P
     assert {p.name for p in tmp_path.iterdir() if p.suffix in (".pth", ".safetensors")} == names
     for one, two in ((BEST, "best_model.pth"), (FINAL, "final_model.pth")):
         state, card = read_weights(tmp_path / one)
-        published = read_pickle(tmp_path / two)
+        published = unpickle.load(tmp_path / two)
         assert published.keys() == state.keys()
         assert all(torch.equal(published[key], value) for key, value in state.items())
         assert card is not None

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import detectors
@@ -23,14 +24,16 @@ from detectors._base import Detector, WeightsError, describe_options
 from detectors.cospy import CoSpy, CoSpyOptions
 from detectors.default import Default
 from detectors.ssp import Ssp
-from engine.checkpoint import save_checkpoint
+from engine.checkpoint import own_state, save_checkpoint
 from engine.weight_files import (
     FORMAT,
     Card,
+    card_metadata,
     read_weights,
     save_published,
     save_weights,
     sha256,
+    tensors_digest,
     write_pickle,
 )
 from engine.weights import build, load_backbone, load_exact, locate, open_weights
@@ -181,7 +184,7 @@ def test_a_pickle_runs_no_code(tmp_path: Path, plain: bool) -> None:
 def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(nn.Linear(2, 1), path)
-    with pytest.raises(WeightsError, match="expected a state dict"):
+    with pytest.raises(WeightsError, match=r"it names torch\.nn\.modules\.linear\.Linear"):
         read_weights(path)
 
 
@@ -229,8 +232,6 @@ def test_card_of_another_detector(tmp_path: Path) -> None:
     "card", ["", "[]", "{}", '{"detector": "cospy", "options": 3, "threshold": "x", "band": 1}']
 )
 def test_broken_card(tmp_path: Path, card: str) -> None:
-    from safetensors.torch import save_file
-
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.zeros(1)}, path, {"format": FORMAT, "card": card})
     with pytest.raises(WeightsError, match="its card is broken"):
@@ -246,16 +247,106 @@ def test_cards_hold_probabilities(tmp_path: Path, changes: dict[str, Any]) -> No
         read_weights(path)
 
 
-def test_own_weights_are_not_converted_again(tmp_path: Path) -> None:
-    """A file of this project already has this project's sign; a published one has not."""
-    model = Ssp(Ssp.tiny())
-    own, published = tmp_path / "own.safetensors", tmp_path / "published.pth"
-    save_weights(own, model.state_dict(), Card("ssp", describe_options(model.options)))
-    torch.save(model.state_dict(), published)
-    weight = model.state_dict()["disc.fc.weight"]
-    for path, sign in ((own, 1), (published, -1)):
-        loaded = build("ssp", Ssp.tiny(), open_weights(path, "ssp"))
-        assert torch.equal(loaded.model.state_dict()["disc.fc.weight"], sign * weight)
+def seeded(name: str) -> Detector:
+    torch.manual_seed(0)
+    kind = detectors.load(name)
+    return kind(kind.tiny())
+
+
+def written(path: Path, state: dict[str, Any], card: Card | None) -> Path:
+    """A weight file of these tensors: a pickle, or safetensors with or without a card."""
+    if card:
+        save_weights(path, state, card)
+    elif path.suffix == ".safetensors":
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(
+        torch.equal(value, expected[key]) for key, value in found.items()
+    )
+
+
+@pytest.mark.parametrize("name", detectors.available())
+def test_own_weights_are_known_by_their_keys(tmp_path: Path, name: str) -> None:
+    """Whether or not they still have their card, in whatever format; so are published ones."""
+    model = seeded(name)
+    own, card = own_state(model), Card(name, {})
+    for path, known in (("a.safetensors", card), ("b.safetensors", None), ("c.pth", None)):
+        found = open_weights(written(tmp_path / path, own, known), name).state
+        assert same(found, own), path
+    whole = dict(model.state_dict())
+    torch.save(type(model).publish(whole), tmp_path / "published.pth")
+    published = open_weights(tmp_path / "published.pth", name).state
+    assert published and all(torch.equal(published[k], v) for k, v in own.items() if k in published)
+    assert same(type(model).convert(published), published)
+
+
+def test_the_sign_of_ssp_is_turned_for_published_files_alone_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = seeded("ssp")
+    weight = model.state_dict()["network.fc.weight"]
+    theirs = {k.replace("network.", "disc."): v for k, v in model.state_dict().items()}
+    earlier = Card("ssp", describe_options(model.options))
+    cases: list[tuple[str, dict[str, Tensor], Card | None, int]] = [
+        ("published.pth", theirs, None, -1),
+        ("published.safetensors", theirs, None, -1),
+        ("wrapped.pth", {"model": {f"module.{k}": v for k, v in theirs.items()}}, None, -1),
+        ("own.pth", model.state_dict(), None, 1),
+        ("own.safetensors", model.state_dict(), None, 1),
+        ("earlier.safetensors", theirs, earlier, 1),  # this project's own had the published names
+    ]
+    for name, state, card, sign in cases:
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            file = open_weights(written(tmp_path / name, state, card), "ssp")
+        loaded = build("ssp", Ssp.tiny(), file)
+        assert torch.equal(loaded.model.state_dict()["network.fc.weight"], sign * weight), name
+        said = [record for record in caplog.records if record.name == "detectors.ssp"]
+        assert len(said) == (sign < 0), name
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefixes_of_wrappers_are_taken_from_safetensors_too(tmp_path: Path, prefix: str) -> None:
+    own = seeded("ssp").state_dict()
+    path = written(tmp_path / "w.safetensors", {prefix + k: v for k, v in own.items()}, None)
+    assert same(open_weights(path, "ssp").state, dict(own))
+
+
+def test_the_folder_of_a_training_means_its_best_weights(tmp_path: Path) -> None:
+    run = saved(tmp_path / "run" / "best.safetensors").parent
+    file = open_weights(run, "cospy", ("semantic", "artifact", "fusion"))
+    assert file.path == run / "best.safetensors"
+    with pytest.raises(WeightsError, match=r"a folder with best\.safetensors"):
+        open_weights(tmp_path, "ssp")
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path) -> None:
+    """In the tensors, in the header, in the card."""
+    path = saved(tmp_path / "w.safetensors", threshold=0.25)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [whole.index(b'threshold\\": 0.25') + 17, len(whole) - 1]
+    for place in [*places, *rng.integers(8, len(whole), 40).tolist()]:
+        content = bytearray(whole)
+        content[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content)
+        with pytest.raises(WeightsError):
+            build("cospy", SMALL, open_weights(path, "cospy"))
+
+
+def test_files_of_earlier_versions_have_no_sum(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.safetensors")
+    state, card = read_weights(path)
+    assert card is not None
+    values = json.loads(card_metadata(card, tensors_digest(state))["card"])
+    del values["sum"]
+    save_file(state, path, {"card": json.dumps(values)})
+    assert read_weights(path)[1] == card
 
 
 @pytest.fixture
@@ -332,18 +423,18 @@ def test_backbone_of_ssp_is_torchvisions_resnet50(tmp_path: Path) -> None:
     state = resnet50().state_dict()
     torch.save(state, tmp_path / "resnet50.pth")
     model = Ssp(Ssp.Options())
-    head = model.disc.fc.weight.clone()
+    head = model.network.fc.weight.clone()
     load_backbone(model, tmp_path / "resnet50.pth")
     own = model.state_dict()
-    assert all(torch.equal(own[f"disc.{k}"], v) for k, v in state.items() if "fc." not in k)
-    assert torch.equal(own["disc.fc.weight"], head)
+    assert all(torch.equal(own[f"network.{k}"], v) for k, v in state.items() if "fc." not in k)
+    assert torch.equal(own["network.fc.weight"], head)
 
 
 @pytest.mark.parametrize("kind", [Default, Ssp])
 def test_backbone_with_other_keys_is_refused(tmp_path: Path, kind: type[Detector]) -> None:
     model = kind(kind.tiny())
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    root = "trunk." if kind is Default else "disc."
+    root = "trunk." if kind is Default else "network."
     inner = {k.removeprefix(root): v for k, v in before.items() if k.startswith(root)}
     stem = next(iter(inner))
     files: dict[str, tuple[dict[str, Tensor], str]] = {
@@ -353,7 +444,7 @@ def test_backbone_with_other_keys_is_refused(tmp_path: Path, kind: type[Detector
             f"unexpected {root}stage5.weight",
         ),
         "shape": ({**inner, stem: torch.zeros(1)}, "other shapes"),
-        "empty": ({}, "missing"),
+        "empty": ({}, "expected a state dict"),
     }
     for name, (state, message) in files.items():
         path = tmp_path / f"{name}.pth"
