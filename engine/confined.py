@@ -7,6 +7,7 @@ from a file in the first place.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -58,6 +59,7 @@ def one_line(error: BaseException) -> str:
 def _restrict(limits: Limits) -> None:
     """Sets the limits of this process, whose libraries fall silent: what they print about a limit
     that they met is no line of ours."""
+    faulthandler.disable()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)

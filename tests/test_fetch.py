@@ -967,7 +967,7 @@ def test_conversions_that_are_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     for arguments, message in (
         ((tmp_path / "large.pth", out, "--dtype", "fp16"), "a: expected numbers that fit fp16"),
         ((tmp_path / "evil.pth", out), "refused: it names"),
-        ((tmp_path / "list.pth", out), "expected a state dict; found list"),
+        ((tmp_path / "list.pth", out), "expected a state dict of tensors; found list"),
         ((tmp_path / "own.safetensors", out), "found one of this project already"),
         ((tmp_path / "none.pth", out), "found none"),
         ((tmp_path / "large.pth", tmp_path / "out.pth"), "ends in .safetensors"),
