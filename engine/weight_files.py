@@ -188,7 +188,7 @@ def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
             raise ValueError(f"threshold {threshold} and band {band} are no probabilities")
         name, options = str(values["detector"]), dict(values["options"])
         return Card(name, options, threshold, band, dict(values["extra"]))
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         reason = one_line(error)
         raise WeightsError(f"{path}: its card is broken ({reason}); fetch it again") from error
 
