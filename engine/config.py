@@ -231,7 +231,9 @@ def _coerce(name: str, value: Any, kind: Any) -> Any:
     fits = type(value) is not int or abs(value) <= LARGEST
     if kind in (int, bool, str) and type(value) is kind and fits:
         return value
-    wanted = f"a number up to {LARGEST}" if kind is int else getattr(kind, "__name__", str(kind))
+    wanted = {int: "an int of at most 64 bits", float: "a finite float"}.get(kind) or str(
+        getattr(kind, "__name__", kind)
+    )
     found = repr(value)
     raise ConfigError(f"{name}: expected {wanted}; found {found[:SHOWN]}")
 

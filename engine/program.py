@@ -54,8 +54,8 @@ def one_line(message: str) -> str:
 class OneLine(logging.Formatter):
     """A log record as one line without control characters."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return one_line(record.getMessage())
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
 
 
 def log_handler() -> logging.Handler:

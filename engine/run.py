@@ -23,6 +23,7 @@ from .files import clear_leftovers, write_file
 from .memo import code_digest
 from .plain_data import read_json
 from .predict import Device
+from .program import OneLine
 from .weight_files import sha256
 from .weights import Loaded, describe_member
 
@@ -123,7 +124,7 @@ def open_output(
 def log_to(path: Path) -> Iterator[None]:
     """In its context, what is logged to standard error goes to a file too."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(OneLine("%(asctime)s %(message)s"))
     logging.getLogger("engine").addHandler(handler)
     try:
         yield

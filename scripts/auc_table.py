@@ -40,7 +40,7 @@ from engine.metrics import (  # noqa: E402
     balanced_accuracy,
     threshold_logit,
 )
-from scripts._answer import answer  # noqa: E402
+from scripts._answer import answer, complain  # noqa: E402
 
 PROGRAM = "auc_table.py"
 COMMON = ("image", "class", "split")
@@ -140,7 +140,7 @@ def logits_of(found: Results, tag: str | None) -> np.ndarray:
     if not scored:
         raise LayoutError(f"{found.file}: expected scores in column {column}; found none")
     if missing := len(texts) - len(scored):
-        print(f"{PROGRAM}: {found.file.name}: {missing} pictures without a score", file=sys.stderr)
+        complain(PROGRAM, f"{found.file.name}: {missing} pictures without a score")
     return np.array(scored)
 
 

@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as main.py does, for both
 
 from engine.config import resolve  # noqa: E402
 from engine.weights import build, locate, open_weights  # noqa: E402
+from scripts._answer import answer  # noqa: E402
 from scripts._bench_base import (  # noqa: E402
     EXAMPLES,
     PHASE_TEST,
@@ -159,9 +160,8 @@ def chosen(argv: Sequence[str] | None) -> list[str]:
     return list(MEASURES) if args.all else args.measures or list(QUICK)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a Markdown table. Exit status 1 when a limit is not met."""
-    names = chosen(argv)
+def measure(names: Sequence[str]) -> int:
+    """Prints a Markdown table. Returns the exit status, 1 when a limit is not met."""
     import torch
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
@@ -174,6 +174,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 mark = "" if figure.met else " NOT MET"
                 print(f"| {figure.what} | {figure.value} | {figure.limit}{mark} |", flush=True)
     return 0 if met else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    names = chosen(argv)
+    return answer("bench.py", lambda: measure(names))
 
 
 if __name__ == "__main__":

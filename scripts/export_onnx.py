@@ -151,7 +151,9 @@ def validate(args: argparse.Namespace) -> int:
         name = visible(ours.key)
         if ours.logit is None or theirs.logit is None:
             failed += 1
-            print(f"{'-':>9}  {'-':>9}  {'error':>10}  {name}: {ours.error or theirs.error}")
+            print(
+                f"{'-':>9}  {'-':>9}  {'error':>10}  {name}: {visible(ours.error or theirs.error)}"
+            )
             continue
         expected, found = sigmoid(ours.logit), sigmoid(theirs.logit)
         differences.append(abs(expected - found))
