@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFilter
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet
 
@@ -23,8 +23,8 @@ from . import _transforms as T
 from ._base import Detector, OptionError, Transform
 from ._faster import fold_norms
 
-PATCH = 32
-CANDIDATES = 64
+PATCH, CANDIDATES = 32, 64
+SIDE = 256  # px of a picture that is taken whole, or that is too small for a patch
 # The published name of the network, and another one for ours: their logits differ in sign, and a
 # file that lost its card is told by its keys.
 THEIRS, OURS = "disc.", "network."
@@ -34,19 +34,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SspOptions:
-    """`patches`: average the logits of the N simplest patches (1 as published). `blur_prob`,
-    `jpg_prob`: augmentation in training (0 as published). `layers`, `size`: blocks per stage and
-    side in px of the upsampled patch; the published ResNet-50 has (3, 4, 6, 3) and 256."""
+    """`patches`: average the logits of the N simplest patches (1 as published). `patch_size` in px;
+    `crops`: random ones, among which the simplest are looked for (null = as many as fill 256 x 256,
+    64 of 32 px). `whole_picture`: the picture at 256 x 256, whatever its aspect, in the patch's
+    place. `blur_prob`, `jpg_prob`: augmentation in training (0 as published). `layers`, `size`:
+    blocks per stage and side in px of the upsampled patch; the published ResNet-50 has (3, 4, 6, 3)
+    and 256."""
 
     patches: int = 1
+    patch_size: int = PATCH
+    crops: int | None = None
+    whole_picture: bool = False
     blur_prob: float = 0.0
     jpg_prob: float = 0.0
     layers: tuple[int, ...] = (3, 4, 6, 3)
     size: int = 256
 
     def __post_init__(self) -> None:
-        if not 1 <= self.patches <= CANDIDATES:
-            raise OptionError(f"ssp.patches: expected 1 to {CANDIDATES}; found {self.patches}")
+        if not 2 <= self.patch_size <= SIDE:
+            raise OptionError(f"ssp.patch_size: expected 2 to {SIDE}; found {self.patch_size}")
+        if self.crops is not None and not 1 <= self.crops <= SIDE**2:
+            raise OptionError(f"ssp.crops: expected 1 to {SIDE**2}; found {self.crops}")
+        most = 1 if self.whole_picture else self.candidates
+        if not 1 <= self.patches <= most:
+            raise OptionError(f"ssp.patches: expected 1 to {most}; found {self.patches}")
         for name in ("blur_prob", "jpg_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"ssp.{name}: expected 0 to 1; found {getattr(self, name)}")
@@ -55,11 +66,18 @@ class SspOptions:
         if not PATCH <= self.size <= 4096:
             raise OptionError(f"ssp.size: expected {PATCH} to 4096; found {self.size}")
 
+    @property
+    def candidates(self) -> int:
+        """The number of crops."""
+        return (SIDE // self.patch_size) ** 2 if self.crops is None else self.crops
 
-def random_corners(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """(64, 2) top left corners (y, x) of 32 px patches, uniform with replacement."""
-    y = rng.integers(0, height - PATCH + 1, CANDIDATES)
-    x = rng.integers(0, width - PATCH + 1, CANDIDATES)
+
+def random_corners(
+    width: int, height: int, rng: np.random.Generator, side: int = PATCH, count: int = CANDIDATES
+) -> np.ndarray:
+    """(count, 2) top left corners (y, x) of patches of `side` px, uniform with replacement."""
+    y = rng.integers(0, height - side + 1, count)
+    x = rng.integers(0, width - side + 1, count)
     return np.stack([y, x], axis=1)
 
 
@@ -76,53 +94,70 @@ def texture_score(patch: np.ndarray) -> int:
     return int(sum(int(np.abs(d).sum()) for d in differences))
 
 
-def simplest(pixels: np.ndarray, corners: np.ndarray, count: int) -> list[int]:
+def simplest(pixels: np.ndarray, corners: np.ndarray, count: int, side: int = PATCH) -> list[int]:
     """Indices of the `count` corners whose patches have the least texture, simplest first; the
     earlier corner wins a tie."""
-    scores = [texture_score(pixels[y : y + PATCH, x : x + PATCH]) for y, x in corners]
+    scores = [texture_score(pixels[y : y + side, x : x + side]) for y, x in corners]
     return np.argsort(scores, kind="stable")[:count].tolist()
 
 
-def prepare(image: Image.Image) -> Image.Image:
-    """A picture narrower or lower than a patch becomes 256 x 256, bilinear."""
-    if min(image.size) < PATCH:
-        return image.resize((256, 256), Image.Resampling.BILINEAR)
-    return image
+def squashed(image: Image.Image) -> Image.Image:
+    """256 x 256, bilinear, whatever its aspect."""
+    return image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
-def chosen_corners(image: Image.Image, count: int) -> np.ndarray:
-    """(count, 2) corners (y, x) of the patches that scoring looks at, from the prepared picture."""
-    pixels = np.asarray(image)
-    rng = np.random.default_rng(zlib.crc32(pixels.tobytes()))
-    corners = random_corners(image.width, image.height, rng)
-    return corners[simplest(pixels, corners, count)]
+def prepare(image: Image.Image, side: int = PATCH) -> Image.Image:
+    """A picture narrower or lower than a patch becomes 256 x 256."""
+    return squashed(image) if min(image.size) < side else image
 
 
-def patches_to_item(image: Image.Image, corners: np.ndarray) -> Tensor:
-    """(N, 3, 32, 32), ImageNet-normalised, of the patches at `corners`."""
-    patches = [T.to_tensor(image.crop((x, y, x + PATCH, y + PATCH))) for y, x in corners.tolist()]
+def chosen_corners(
+    image: Image.Image, count: int, rng: np.random.Generator, options: SspOptions
+) -> np.ndarray:
+    """(count, 2) corners (y, x) of the simplest patches of a prepared picture."""
+    side = options.patch_size
+    corners = random_corners(image.width, image.height, rng, side, options.candidates)
+    return corners[simplest(np.asarray(image), corners, count, side)]
+
+
+def own_rng(image: Image.Image) -> np.random.Generator:
+    """A generator that a picture's own pixels seed, so that scoring chooses the same each time."""
+    return np.random.default_rng(zlib.crc32(np.asarray(image).tobytes()))
+
+
+def patches_to_item(image: Image.Image, corners: np.ndarray, side: int = PATCH) -> Tensor:
+    """(N, 3, side, side), ImageNet-normalised, of the patches at `corners`."""
+    patches = [T.to_tensor(image.crop((x, y, x + side, y + side))) for y, x in corners.tolist()]
     return T.normalise(torch.stack(patches), T.IMAGENET_MEAN, T.IMAGENET_STD)
+
+
+def blur(image: Image.Image, sigma: float) -> Image.Image:
+    """scipy's Gaussian of 8-bit values, as published: what is behind the point is cut off after
+    each of the two axes, which darkens a little."""
+    from scipy.ndimage import gaussian_filter
+
+    return Image.fromarray(gaussian_filter(np.asarray(image), sigma=(sigma, sigma, 0)))
 
 
 @dataclass(frozen=True)
 class PatchTransform:
-    """Picture -> the simplest patches. In training: optional blur (sigma U(0,1)) and JPEG
-    (quality 90-100), then the one simplest of 64 patches at random positions."""
+    """Picture -> the simplest patches, or all of it. In training: optional blur (sigma U(0,1)) and
+    JPEG (quality 90-100), then the one simplest of patches at random positions."""
 
     options: SspOptions
     train: bool
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
-        if not self.train:
-            image = prepare(image)
-            return patches_to_item(image, chosen_corners(image, self.options.patches))
-        if rng.random() < self.options.blur_prob:
-            image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1)))
-        if rng.random() < self.options.jpg_prob:
+        options, side = self.options, self.options.patch_size
+        if self.train and rng.random() < options.blur_prob:
+            image = blur(image, rng.uniform(0, 1))
+        if self.train and rng.random() < options.jpg_prob:
             image = T.jpeg(image, int(rng.integers(90, 101)))
-        image = prepare(image)
-        corners = random_corners(image.width, image.height, rng)
-        return patches_to_item(image, corners[simplest(np.asarray(image), corners, 1)])
+        if options.whole_picture:
+            return patches_to_item(squashed(image), np.zeros((1, 2), int), SIDE)
+        image = prepare(image, side)
+        count, rng = (1, rng) if self.train else (options.patches, own_rng(image))
+        return patches_to_item(image, chosen_corners(image, count, rng, options), side)
 
 
 def srm_kernels() -> Tensor:
@@ -176,7 +211,7 @@ class Ssp(Detector):
         return PatchTransform(self.options, train)
 
     def residual(self, patches: Tensor) -> Tensor:
-        """(B, 3, 32, 32) -> (B, 3, size, size): upsampled, then filtered."""
+        """(B, 3, h, w) -> (B, 3, size, size): resized, then filtered."""
         size = (self.options.size, self.options.size)
         return self.srm(F.interpolate(patches, size, mode="bilinear", align_corners=False))
 
@@ -197,12 +232,17 @@ class Ssp(Detector):
 
     def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
         """The chosen patches, outlined."""
-        image = prepare(image)
-        corners = chosen_corners(image, len(relevance)).tolist()
-        drawn = [(x, y, x + PATCH, y + PATCH) for y, x in corners]
+        side = self.options.patch_size
+        if self.options.whole_picture:
+            drawn = [(0, 0, *image.size)]
+        else:
+            image = prepare(image, side)
+            corners = chosen_corners(image, len(relevance), own_rng(image), self.options).tolist()
+            drawn = [(x, y, x + side, y + side) for y, x in corners]
         shown = ", ".join(f"{score:.2f}" for score in torch.sigmoid(relevance).tolist()[:4])
         more = ", ..." if len(relevance) > 4 else ""
         which = "the simplest patch" if len(relevance) == 1 else f"the {len(relevance)} simplest"
+        which = "the whole picture" if self.options.whole_picture else which
         return _overlay.boxes(image, drawn, f"{which}; score {shown}{more}")
 
     @classmethod

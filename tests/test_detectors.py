@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import detectors
+from detectors import _transforms as T
 from detectors import default, ssp
 from detectors._base import Detector, OptionError, describe_options
 from detectors._efficientnet import EfficientNetLite0, convert_imagenet
@@ -364,10 +365,69 @@ def test_ssp_positions_depend_on_content_only() -> None:
     same = Image.fromarray(np.array(first))
     other = np.array(first)
     other[0, 0, 0] ^= 1
-    corners = ssp.chosen_corners(first, 64)
-    assert np.array_equal(corners, ssp.chosen_corners(same, 64))
-    moved = ssp.chosen_corners(Image.fromarray(other), 64)
+
+    def corners_of(image: Image.Image) -> np.ndarray:
+        return ssp.chosen_corners(image, 64, ssp.own_rng(image), ssp.SspOptions())
+
+    corners = corners_of(first)
+    assert np.array_equal(corners, corners_of(same))
+    moved = corners_of(Image.fromarray(other))
     assert not np.array_equal(np.sort(corners, axis=0), np.sort(moved, axis=0))
+
+
+@pytest.mark.parametrize(("side", "crops", "count"), [(32, None, 64), (16, None, 256), (64, 9, 9)])
+def test_ssp_takes_so_many_crops_of_this_size(
+    side: int, crops: int | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = dataclasses.replace(tiny("ssp").options, patch_size=side, crops=crops)
+    seen: list[int] = []
+    measure = ssp.texture_score
+    monkeypatch.setattr(ssp, "texture_score", lambda p: (seen.append(len(p)), measure(p))[1])
+    picture = make_picture(0, fake=False, size=(200, 160))
+    item = ssp.Ssp(options).transform(train=False)(picture, rng(0))
+    assert (item.shape, seen) == ((2, 3, side, side), [side] * count)
+
+
+def test_ssp_can_look_at_the_whole_picture() -> None:
+    model = ssp.Ssp(dataclasses.replace(tiny("ssp").options, patches=1, whole_picture=True)).eval()
+    model.load_state_dict(tiny("ssp").state_dict())
+    picture = make_picture(0, fake=True, size=(300, 180))
+    item = model.transform(train=False)(picture, rng(0))
+    squashed = picture.resize((256, 256), Image.Resampling.BILINEAR)
+    expected = T.normalise(T.to_tensor(squashed), T.IMAGENET_MEAN, T.IMAGENET_STD)
+    assert torch.equal(item, expected[None])
+    with torch.inference_mode():
+        logits, relevance = model.explain(item[None])
+    assert model.overlay(picture, relevance[0]).size[0] >= 300
+    assert logits.shape == (1,)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"patches": 65}, {"patch_size": 1}, {"crops": 0}, {"whole_picture": True, "patches": 2}],
+)
+def test_ssp_options_say_what_they_take(options: dict[str, int]) -> None:
+    with pytest.raises(OptionError, match=r"ssp\.\w+: expected \d.* to \d+; found \d+"):
+        ssp.SspOptions(**options)
+
+
+def test_ssp_blurs_as_scipy_does_with_bytes() -> None:
+    """Which cuts off what is behind the point, after each axis."""
+    pixels = np.full((9, 9, 3), 100, np.uint8)
+    pixels[4, 4] = 200
+    kernel = np.exp(-0.5 * np.arange(-4, 5) ** 2)
+    kernel /= kernel.sum()
+    rows = np.floor(100 + 100 * kernel + 1e-9)  # of the column through the middle
+    blurred = np.asarray(ssp.blur(Image.fromarray(pixels), 1.0))
+    assert blurred[4, 4].tolist() == [int(100 + (rows[4] - 100) * kernel[4])] * 3
+    options = dataclasses.replace(tiny("ssp").options, blur_prob=1.0, patches=1, whole_picture=True)
+    picture = make_picture(0, fake=True, size=(256, 256))
+    item = ssp.Ssp(options).transform(train=True)(picture, rng(3))
+    drawn = rng(3)
+    drawn.random()
+    plain = np.asarray(ssp.blur(picture, drawn.uniform(0, 1)))
+    expected = T.normalise(T.to_tensor(Image.fromarray(plain)), T.IMAGENET_MEAN, T.IMAGENET_STD)
+    assert torch.equal(item[0], expected)
 
 
 def test_ssp_srm_filters_ignore_constant_pictures() -> None:
