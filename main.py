@@ -25,7 +25,8 @@ def run_test(args: argparse.Namespace) -> int:
     loaded, config = flags.load(args, device)
     judge = verdict.judge_of(loaded, args.threshold)
     if args.input is None:
-        return UNSCORED if verdict.ask(loaded, judge, device, config, args.json) else 0
+        workers = flags.workers(args, 1)
+        return UNSCORED if verdict.ask(loaded, judge, device, config, args.json, workers) else 0
     if args.explain:
         flags.check_apart(args.output, [Path(name) for name in args.input])
     records = verdict.collect(args.input, args.csv_root)

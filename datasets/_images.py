@@ -1,23 +1,28 @@
-"""From a record to pixels: the one place that opens pictures, and the only torch Dataset."""
+"""From a record to pixels: the one place that opens pictures, and what makes items of them.
+
+Scoring, training and thumbnails all decode here, most of them in the processes of
+engine/decoding.py. Nothing here imports torch, and nothing guesses at pixels that are not there.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch.utils.data import Dataset
+from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 
 from . import _archives
+from ._limits import Limits
+from ._pixels import pixels_only
 from ._record import Record
 
 Transform = Callable[[Image.Image, np.random.Generator], Any]
@@ -25,7 +30,23 @@ Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
 Lookup = Callable[[str], "Known | None"]
 SCORING_SEED = 0
 
-# Pillow warns from 89 megapixels on and refuses from 179 on; only the refusal is wanted.
+# What Pillow may take a file for. Its other formats are left out because no camera and no generator
+# writes them, and their decoders are the least tried; EPS would even run Ghostscript on the file.
+# An MPO is opened as the JPEG that it begins with. TGA, told by its header alone, comes last.
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM", "TGA",
+)  # fmt: skip
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns from half of its limit on; only the refusal is wanted.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # A broken EXIF block or palette does not stop a picture from being decoded.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -36,11 +57,15 @@ class UnreadablePicture(ValueError):
 
 
 @cache
-def _register_heic() -> None:
-    if importlib.util.find_spec("pillow_heif"):
-        import pillow_heif
+def register_formats() -> None:
+    """Imports all decoders, once. Each decodes on one thread: several pictures are decoded at a
+    time, and every thread would take address space, which is limited."""
+    import pi_heif
 
-        pillow_heif.register_heif_opener()
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    pi_heif.options.DECODE_THREADS = 1
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    Image.init()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -83,17 +108,42 @@ def open_picture(path: Path) -> Image.Image:
     return decode(read_bytes(Record(path.name, path)))
 
 
-def decode(content: bytes) -> Image.Image:
-    """Decodes the first frame of a picture as 8-bit RGB, turned upright by its EXIF orientation.
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF or XMP orientation says; as it is where that is broken."""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    # Pillow raises almost any type on broken metadata, which is no reason to leave pixels unscored.
+    except Exception:
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _decoded(content: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+def decode(content: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008 - frozen
+    """The first frame of a picture as 8-bit RGB, turned upright by its EXIF orientation.
+
+    Of `limits` this heeds the megapixels; `limits.held` is for a process that may end.
 
     Raises:
-        UnreadablePicture: not a picture, truncated, or so large (over 179 megapixels) that
-            decoding it could exhaust the memory.
+        UnreadablePicture: not a picture in one of FORMATS, truncated, or beyond the limits.
     """
-    _register_heic()
+    register_formats()
+    # Pillow's own test refuses more than twice this, in headers inside of a file, too.
+    Image.MAX_IMAGE_PIXELS = max(1, int(limits.megapixels * 5e5))
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            picture = _to_rgb(ImageOps.exif_transpose(image))
+        try:
+            picture = _decoded(content)
+        except (UnreadablePicture, Image.DecompressionBombError, MemoryError):
+            raise
+        except Exception:
+            if (plain := pixels_only(content)) == content:
+                raise
+            picture = _decoded(plain)
         picture.info.clear()  # encoders of degradations fail on a long comment
         return picture
     except UnreadablePicture:
@@ -101,11 +151,20 @@ def decode(content: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         raise UnreadablePicture("not a picture in any known format") from error
     except Image.DecompressionBombError as error:
-        raise UnreadablePicture("too large: over 179 megapixels") from error
+        raise UnreadablePicture(
+            f"too large: over {limits.megapixels:g} megapixels (--max_megapixels)"
+        ) from error
+    except MemoryError as error:
+        raise UnreadablePicture(out_of_memory(limits)) from error
     # Pillow's decoders raise almost any type on broken files; each becomes the picture's own error.
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise UnreadablePicture(f"cannot be decoded: {text}"[:200]) from error
+
+
+def out_of_memory(limits: Limits) -> str:
+    """What is wrong with a picture that took more memory than there was."""
+    return f"takes too much memory: over {limits.memory:g} GiB (--picture_memory), or all there is"
 
 
 def digest(content: bytes) -> str:
@@ -144,7 +203,7 @@ class Draw:
     count: int = 0
 
 
-class PictureDataset(Dataset):
+class PictureDataset:
     """Decodes, degrades and transforms records; a broken picture becomes an Item with its error.
 
     Randomness: scoring asks for an index, and all pictures are seeded alike, so that a score
@@ -160,12 +219,14 @@ class PictureDataset(Dataset):
         degradation: Degradation | None = None,
         seed: int = SCORING_SEED,
         lookup: Lookup | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self.records = records
         self.transform = transform
         self.degradation = degradation
         self.seed = seed
         self.lookup = lookup
+        self.limits = limits
 
     def __len__(self) -> int:
         return len(self.records)
@@ -177,6 +238,10 @@ class PictureDataset(Dataset):
         return np.random.default_rng((self.seed, place.epoch, zlib.crc32(key), place.count))
 
     def __getitem__(self, place: int | Draw) -> Item:
+        return self.item(place, nullcontext())
+
+    def item(self, place: int | Draw, guard: AbstractContextManager[None]) -> Item:
+        """The item of a record, all of it but the reading of its file done inside of `guard`."""
         index = place.index if isinstance(place, Draw) else place
         name = ""
         try:
@@ -185,17 +250,23 @@ class PictureDataset(Dataset):
                 name = digest(content)
                 if known := self.lookup(name):
                     return Item(index, None, "", known.width, known.height, name, known.logit)
-            image = decode(content)
+            with guard:
+                return self._processed(index, content, name, self._generator(place))
         except UnreadablePicture as error:
             return Item(index, error=str(error), digest=name)
+
+    def _processed(self, index: int, content: bytes, name: str, rng: np.random.Generator) -> Item:
+        """The item of a file's content. Raises UnreadablePicture when it cannot be decoded."""
+        image = decode(content, self.limits)
         width, height = image.size
-        rng = self._generator(place)
         try:
             if self.degradation is not None:
                 image = self.degradation(image, rng)
             value = self.transform(image, rng)
+        except MemoryError:
+            return Item(index, None, out_of_memory(self.limits), width, height, name)
         # Encoders have limits of their own: a JPEG has at most 65,500 px a side.
-        except (OSError, MemoryError) as error:
+        except (OSError, Image.DecompressionBombError) as error:
             text = " ".join(str(error).split()) or type(error).__name__
             text = f"cannot be processed: {text}"[:200]
             return Item(index, None, text, width, height, name)

@@ -8,33 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from datasets import Record
-from datasets._images import Draw, Item, PictureDataset
+from datasets._images import Item, PictureDataset
 from detectors._base import Detector
 
 from ._step import Batch
 from .config import TrainOptions
+from .decoding import Pool, Workers
 from .distributed import World
 from .embedded import Embedded, embed
-from .predict import Device, alive, as_list, end_children_at_exit, leave_signals
+from .predict import Device
 from .schedule import draws, epoch_order, shares
 
 log = logging.getLogger(__name__)
-
-
-class _Order:
-    """The batches that a loader takes next. Its workers live on from epoch to epoch."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Draw]] = []
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
 
 class Feed:
@@ -50,7 +37,7 @@ class Feed:
         records: Sequence[Record],
         options: TrainOptions,
         device: Device,
-        workers: int,
+        workers: Workers,
         world: World,
     ) -> None:
         self.model, self.records, self.options = model, records, options
@@ -58,13 +45,14 @@ class Feed:
         self.bad: dict[str, str] = {}
         self.new_bad: dict[str, str] = {}
         self.waited = 0.0
-        self._order = _Order()
-        self._loader: DataLoader | None = None
+        self._source: Pool | Embedded | None = None
 
     def _dataset(self, embed_batch: int, check: Callable[[], None]) -> PictureDataset | Embedded:
         """What training looks at."""
         transform = self.model.transform(train=self.options.augment)
-        pictures = PictureDataset(self.records, transform, seed=self.options.seed)
+        pictures = PictureDataset(
+            self.records, transform, seed=self.options.seed, limits=self.workers.limits
+        )
         if self.options.augment or not self.model.embeds:
             return pictures
         log.info("pictures do not vary: what the frozen encoder makes of them is computed once")
@@ -78,34 +66,25 @@ class Feed:
     def prepare(self, embed_batch: int, check: Callable[[], None]) -> None:
         """Starts the processes that decode, and computes what is computed once, so many pictures at
         a time with a `check` after each; in the first epoch."""
-        if self._loader is not None:
+        if self._source is not None:
             return
-        end_children_at_exit()
         dataset = self._dataset(embed_batch, check)
-        workers = 0 if isinstance(dataset, Embedded) else self.workers
-        self._loader = DataLoader(
-            dataset,
-            batch_sampler=self._order,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            collate_fn=as_list,
-            worker_init_fn=leave_signals,
-            generator=torch.Generator(),  # its own, or it would draw from training's random state
-        )
+        self._source = dataset if isinstance(dataset, Embedded) else Pool(dataset, self.workers)
 
     def close(self) -> None:
         """Ends the processes that decode."""
-        self._loader = None
+        if isinstance(self._source, Pool):
+            self._source.close()
+        self._source = None
 
     def epoch(self, number: int, steps: int, first: int) -> Iterator[list[Batch]]:
         """The `accumulate` batches of each step of an epoch, from step `first` on."""
-        assert self._loader is not None
+        assert self._source is not None
         taken = draws(epoch_order(self.records, self.options, number), number)
         own = shares(taken, self.options, steps, self.world.rank, self.world.size)
         at_once = self.options.accumulate
-        self._order.batches = own[first * at_once :]
         self.waited = 0.0
-        items = alive(self._loader)
+        items = self._source.batches(own[first * at_once :])
         for _ in range(first, steps):
             asked = time.monotonic()
             batches = [self._batch(next(items)) for _ in range(at_once)]
@@ -121,7 +100,7 @@ class Feed:
         readable = [item for item in items if item.value is not None]
         records = [self.records[item.index] for item in readable]
         values = [item.value for item in readable]
-        embedded = self._loader is not None and isinstance(self._loader.dataset, Embedded)
+        embedded = isinstance(self._source, Embedded)
         collate: Callable[[list[Any]], Any] = torch.stack if embedded else self.model.collate
         return Batch(
             collate(values) if values else None,

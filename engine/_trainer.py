@@ -50,6 +50,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .config import Config, ConfigError
+from .decoding import IN_PROCESS, Workers
 from .distributed import ALONE, World
 from .listing import listing_digest
 from .predict import Device, reuse_memory
@@ -96,7 +97,7 @@ class Trainer:
         val: Sequence[Record],
         device: torch.device,
         output: Path,
-        workers: int = 0,
+        workers: Workers = IN_PROCESS,
         tests: Mapping[str, Sequence[Record]] | None = None,
         world: World = ALONE,
         compiled: bool = False,

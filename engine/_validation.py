@@ -14,6 +14,7 @@ from . import degrade, evaluate, metrics
 from ._kept import VALIDATED
 from ._plots_training import VAL_LOSS
 from .config import Config, ConfigError
+from .decoding import Workers
 from .distributed import World
 from .embedded import Embedded, embed
 from .predict import NOT_FINITE, Device
@@ -40,7 +41,7 @@ class Validation:
         tests: Mapping[str, Sequence[Record]],
         config: Config,
         device: Device,
-        workers: int,
+        workers: Workers,
         world: World,
         heed: Callable[[], None],
     ) -> None:
@@ -92,7 +93,9 @@ class Validation:
             self._encoded = True
             score = self.config.score
             transform = model.val_transform()
-            pictures = PictureDataset(self.val, transform, self.degradation, score.seed)
+            pictures = PictureDataset(
+                self.val, transform, self.degradation, score.seed, limits=self.workers.limits
+            )
             self._embedded = embed(
                 model, pictures, self.device, score.batch_size, self.workers, True, self.world,
                 self.heed,

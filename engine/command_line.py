@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import detectors
+from datasets._limits import Limits
 from datasets._paths import visible
 
 from ._text import listed
@@ -83,6 +84,39 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         said = visible(" ".join(message.split()))
         self.exit(USAGE, f"{self.prog}: {said}; --help lists the flags\n")
+
+
+def add_decoding(group: Any) -> None:
+    """Flags that say how pictures are decoded, for `flags.workers`; scripts have them, too."""
+    limits = Limits()
+    group.add_argument(
+        "--workers",
+        type=number(int, 0, 1024),
+        metavar="N",
+        help="processes that decode pictures (one less than the cores; 1 for fewer than 64 "
+        "pictures); 0 = none but this one, which limits neither their memory nor their time",
+    )
+    group.add_argument(
+        "--max_megapixels",
+        type=number(float, 0.001, 10_000),
+        default=limits.megapixels,
+        metavar="N",
+        help="a larger picture is an error, and not decoded (%(default)g)",
+    )
+    group.add_argument(
+        "--picture_memory",
+        type=number(float, 0.125, 1024),
+        default=limits.memory,
+        metavar="GIB",
+        help="that decoding one picture may take, on Linux (%(default)g)",
+    )
+    group.add_argument(
+        "--picture_seconds",
+        type=number(float, 0.1, 86_400),
+        default=limits.seconds,
+        metavar="S",
+        help="of processor time that decoding one picture may take (%(default)g)",
+    )
 
 
 def parser() -> Parser:
@@ -331,13 +365,7 @@ def parser() -> Parser:
         choices=("fp32", "bf16", "fp16"),
         help="of the network's arithmetic (fp32; in training the recipe's)",
     )
-    how.add_argument(
-        "--workers",
-        type=number(int, 0, 1024),
-        metavar="N",
-        help="processes that decode pictures (one less than the cores; "
-        "0 for fewer than 64 pictures)",
-    )
+    add_decoding(how)
     how.add_argument("--compile", action="store_true", help="torch.compile the network")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return p

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from datasets import Record
 from datasets._images import Draw, Item, PictureDataset
 from detectors._base import Detector
 
+from .decoding import Workers, in_turn
 from .distributed import World
-from .predict import Device, in_turn, move, rounded, row_of
+from .predict import Device, move, rounded, row_of
 from .progress import Progress
 from .table import ScoreRow
 
@@ -22,7 +22,7 @@ AT_ONCE = 4096  # pictures that the trained part judges in one pass
 
 
 @dataclass(frozen=True)
-class Embedded(Dataset):
+class Embedded:
     """`values` (N, ...): what the frozen part made of the readable ones of some records, float32 on
     the CPU. `rows_of`: record's index -> its row in them. `errors`: index -> why a picture could
     not be read."""
@@ -39,6 +39,10 @@ class Embedded(Dataset):
         row = self.rows_of.get(place.index)
         value = None if row is None else self.values[row]
         return Item(place.index, value, self.errors.get(place.index, ""))
+
+    def batches(self, batches: Iterable[Sequence[Draw]]) -> Iterator[list[Item]]:
+        """The items of each batch, in order, as a Pool gives them."""
+        return ([self[place] for place in batch] for batch in batches)
 
     def rows(
         self, model: Detector, records: Sequence[Record], device: Device, degradation: str
@@ -91,7 +95,7 @@ def embed(
     dataset: PictureDataset,
     device: Device,
     batch_size: int,
-    workers: int,
+    workers: Workers,
     validation: bool,
     world: World,
     check: Callable[[], None] = lambda: None,
@@ -107,7 +111,9 @@ def embed(
     batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
     places = [i for batch in batches[world.rank :: world.size] for i in batch]
     records = [dataset.records[i] for i in places]
-    part = PictureDataset(records, dataset.transform, dataset.degradation, dataset.seed)
+    part = PictureDataset(
+        records, dataset.transform, dataset.degradation, dataset.seed, limits=dataset.limits
+    )
     turns = in_turn(part, batch_size, workers, validation) if places else iter(())
     own = _Own(len(places))
     with Progress(count, "frozen encoder", shown=world.main) as progress:

@@ -20,6 +20,7 @@ from detectors._base import Detector
 from . import degrade, report
 from ._analysis import TOO_MANY_UNREADABLE
 from .config import Config, ConfigError
+from .decoding import IN_PROCESS, Workers
 from .distributed import ALONE, World
 from .listing import listing_digest, whole_batches
 from .memo import Memo, open_memo
@@ -28,7 +29,7 @@ from .progress import Progress
 from .report import View
 from .run import RUN, begin, deciding, differing_entries, log_to, open_output, run_info, write_json
 from .table import COLUMNS, ScoreRow, TableWriter, count_pictures, read_table
-from .thumbnails import jpeg, open_record, thumbnail
+from .thumbnails import jpeg, thumbnails
 from .weights import Loaded
 
 SCORES, LOG = "scores.csv", "evaluation.log"
@@ -58,7 +59,7 @@ class Request:
     benchmark: str | None = None
     protocol: str | None = None
     cache: str | None = None
-    workers: int = 0
+    workers: Workers = IN_PROCESS
     resume: bool = False
     overwrite: bool = False
 
@@ -70,7 +71,7 @@ class Scorer:
     model: Detector
     device: Device
     config: Config
-    workers: int
+    workers: Workers
     memos: Mapping[str, Memo] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     validation: bool = False
@@ -321,16 +322,18 @@ def _run_main(
     return _write_results(request, records, rows, info, scorer.config), unreadable
 
 
-def _thumbnails(rows: Sequence[ScoreRow], records: Sequence[Record]) -> dict[str, bytes]:
+def _thumbnails(
+    rows: Sequence[ScoreRow], records: Sequence[Record], workers: Workers
+) -> dict[str, bytes]:
     """Small JPEGs of the pictures of some rows, by key; without those that have gone since."""
     wanted = {row.key for row in rows}
+    shown = [record for record in records if record.key in wanted]
     found = {}
-    for record in records:
-        if record.key in wanted:
-            try:
-                found[record.key] = jpeg(thumbnail(open_record(record), THUMBNAIL))
-            except UnreadablePicture as error:
-                log.warning("%s: no thumbnail: %s", record.key, error)
+    for record, item in zip(shown, thumbnails(shown, THUMBNAIL, workers), strict=True):
+        if item.value is None:
+            log.warning("%s: no thumbnail: %s", record.key, item.error)
+        else:
+            found[record.key] = jpeg(item.value)
     return found
 
 
@@ -344,8 +347,8 @@ def _write_results(
     """Everything that derives from the table; completes run.json. Returns the summary."""
     view, threshold = request.view, request.threshold
     analysis = report.analyse(rows, threshold, config.score.resamples, config.score.seed, view)
-    thumbnails = _thumbnails(report.worst_errors(analysis.rows, threshold), records)
-    report.write_report(request.output, rows, threshold, info, request.title, analysis, thumbnails)
+    small = _thumbnails(report.worst_errors(analysis.rows, threshold), records, request.workers)
+    report.write_report(request.output, rows, threshold, info, request.title, analysis, small)
     write_json(request.output / "result.json", report.result_json(rows, threshold, view))
     write_json(request.output / "output.json", report.output_json(rows, view))
     write_json(request.output / RUN, info)

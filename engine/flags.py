@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 import detectors
+from datasets._limits import Limits
 from detectors._base import Detector, WeightsError
 
 from . import distributed
 from .config import CONFIGS, Config, ConfigError, parse_override, read_yaml, resolve
+from .decoding import Workers
 from .fetch import fetch
 from .onnx_files import card_of, is_onnx, load_onnx, open_onnx, runs_on_cuda
 from .predict import PRECISIONS, Device, open_device
@@ -39,6 +41,7 @@ from .weights import (
 )
 
 ENSEMBLE = "ensemble"
+MANY = 64  # pictures
 COSPY_CHOICE = ("train_dataset", "mode", "branch")
 MIXING = ("feat_interp", "feat_interp_alpha", "feat_interp_ratio")
 log = logging.getLogger(__name__)
@@ -139,12 +142,14 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
     return open_device(name, precision or "fp32")
 
 
-def workers(args: argparse.Namespace, pictures: int) -> int:
-    """`--workers`, else this process's share of the cores but one; none for a few pictures."""
+def workers(args: argparse.Namespace, pictures: int) -> Workers:
+    """How pictures are decoded: by `--workers` processes, else by as many as this process has of
+    the cores but one; a few pictures by one, for starting more takes longer than they do."""
+    limits = Limits(args.max_megapixels, args.picture_memory, args.picture_seconds)
     if args.workers is not None:
-        return args.workers
+        return Workers(args.workers, limits)
     cores = (os.cpu_count() or 1) // distributed.beside()
-    return max(1, cores - 1) if pictures >= 64 else 0
+    return Workers(max(1, cores - 1) if pictures >= MANY else 1, limits)
 
 
 def check_apart(output: Path, folders: Sequence[Path]) -> None:

@@ -18,6 +18,7 @@ from detectors._base import describe_options
 from . import metrics
 from .calibrate import fit_platt
 from .config import Config, ConfigError
+from .decoding import Workers
 from .degrade import NONE
 from .evaluate import Scorer, score_table
 from .listing import listing_digest, outlook
@@ -121,7 +122,7 @@ def run(
     val: Sequence[Record],
     device: Device,
     output: Path,
-    workers: int,
+    workers: Workers,
     how: str,
     resume: bool,
     overwrite: bool,

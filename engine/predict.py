@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import math
-import multiprocessing
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from datasets import Record
-from datasets._images import SCORING_SEED, Draw, Item, Lookup, PictureDataset
+from datasets._images import SCORING_SEED, Item, Lookup, PictureDataset
 from detectors._base import Detector
 
 from .config import ConfigError
+from .decoding import IN_PROCESS, Workers, in_turn
 from .degrade import NONE, Degradation
 from .table import ScoreRow
 
@@ -45,27 +41,6 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.scored + other.scored, self.reused + other.reused)
-
-
-def _kill_children() -> None:
-    for child in multiprocessing.active_children():
-        child.kill()
-
-
-@cache
-def end_children_at_exit() -> None:
-    """At this program's end, ends the processes that decode, where an error has left some: they do
-    not heed SIGTERM, by which multiprocessing would end them and then wait for ever."""
-    atexit.register(_kill_children)
-
-
-def leave_signals(_: int) -> None:
-    """For worker processes: Ctrl-C reaches them too, but only the main process decides. When it
-    goes, their connections to it are cut, which is no news; their errors take another way."""
-    atexit.unregister(_kill_children)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    sys.excepthook = lambda *_: None
 
 
 @dataclass(frozen=True)
@@ -105,11 +80,6 @@ def open_device(name: str | None, precision: str) -> Device:
     if precision == "fp16" and device.type == "cpu":
         raise ConfigError("--precision fp16: expected a GPU; use bf16 or fp32 on the CPU")
     return Device(device, precision)
-
-
-def as_list(items: list[Item]) -> list[Item]:
-    """Collation is the detector's own; workers hand over the items as they are."""
-    return items
 
 
 def sigmoid(logit: float) -> float:
@@ -193,7 +163,7 @@ def score(
     records: Sequence[Record],
     device: Device,
     batch_size: int,
-    workers: int = 0,
+    workers: Workers = IN_PROCESS,
     degradation: Degradation | None = None,
     seed: int = SCORING_SEED,
     show: Show | None = None,
@@ -211,12 +181,12 @@ def score(
     `val_transform`, each with a seed of its own.
 
     Raises:
-        ConfigError: a worker process was killed.
+        ConfigError: a process that decodes cannot be started.
     """
     if device.device.type == "cpu":
         reuse_memory()
     transform = model.val_transform() if validation else model.transform(train=False)
-    dataset = PictureDataset(records, transform, degradation, seed, lookup=lookup)
+    dataset = PictureDataset(records, transform, degradation, seed, lookup, workers.limits)
     name = degradation.name if degradation else NONE
     for items in in_turn(dataset, batch_size, workers, validation):
         readable = [item for item in items if item.value is not None]
@@ -231,35 +201,3 @@ def score(
             tally.scored += len(readable)
             tally.reused += sum(item.known is not None for item in items)
         yield rows
-
-
-def in_turn(
-    dataset: PictureDataset, batch_size: int, workers: int, validation: bool = False
-) -> Iterator[list[Item]]:
-    """The items of all records in order, a batch at a time; with `validation` as the Draws of one
-    epoch, each with a seed of its own. Raises ConfigError when a worker process was killed."""
-    count = len(dataset)
-    end_children_at_exit()
-    loader = DataLoader(
-        dataset,
-        batch_size,
-        sampler=[Draw(i, 0) for i in range(count)] if validation else range(count),
-        num_workers=min(workers, count),
-        collate_fn=as_list,
-        worker_init_fn=leave_signals,
-        generator=torch.Generator(),  # its own, or it would draw from training's random state
-    )
-    return alive(loader)
-
-
-def alive(loader: DataLoader) -> Iterator[list[Item]]:
-    """The loader's batches. Raises ConfigError when the system killed one of its workers."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ConfigError(
-            "a process that decodes pictures was killed, for want of memory as a rule: "
-            "use fewer --workers or a smaller --batch_size"
-        ) from error

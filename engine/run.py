@@ -33,7 +33,7 @@ LOCK = ".lock"
 WAIT_SECONDS = 15.0
 log = logging.getLogger(__name__)
 LIBRARIES = (
-    "torch", "torchvision", "numpy", "scipy", "pillow", "pillow-heif", "timm", "open-clip-torch",
+    "torch", "torchvision", "numpy", "scipy", "pillow", "pi-heif", "timm", "open-clip-torch",
     "diffusers", "safetensors", "onnxruntime", "onnxruntime-gpu",
 )  # fmt: skip
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from datasets import Record
-from datasets._images import decode, read_bytes
+from datasets._images import Item, PictureDataset
+
+from .decoding import Workers, in_turn
 
 PADDING = (128, 128, 128)
 PAPER, INK, SOFT = "#ffffff", "#1b1d20", "#5b6168"
 ALARM, ALARM_PAPER = "#c0392b", "#f6dfdc"
 GAP = 10
+AT_ONCE = 8  # pictures
 FRAME = 3
 MARKED = "unreadable"
 ELLIPSIS = "…"
@@ -38,11 +42,6 @@ class Tile:
     colour: str = ""
 
 
-def open_record(record: Record) -> Image.Image:
-    """A record's picture, 8-bit RGB and upright. Raises UnreadablePicture with a short line."""
-    return decode(read_bytes(record))
-
-
 def thumbnail(image: Image.Image, size: int) -> Image.Image:
     """The whole picture, upright, in a square of `size` pixels: enlarged or reduced to fit it,
     centred on neutral grey."""
@@ -54,6 +53,23 @@ def thumbnail(image: Image.Image, size: int) -> Image.Image:
     square = Image.new("RGB", (size, size), PADDING)
     square.paste(fitted, ((size - width) // 2, (size - height) // 2))
     return square
+
+
+@dataclass(frozen=True)
+class _Thumbnail:
+    """`thumbnail` as a transform."""
+
+    size: int
+
+    def __call__(self, image: Image.Image, _: np.random.Generator) -> Image.Image:
+        return thumbnail(image, self.size)
+
+
+def thumbnails(records: Sequence[Record], size: int, workers: Workers) -> Iterator[Item]:
+    """An item for each record, in order, whose value is its thumbnail, and whose width and height
+    are the picture's own."""
+    dataset = PictureDataset(records, _Thumbnail(size), limits=workers.limits)
+    return (item for items in in_turn(dataset, AT_ONCE, workers) for item in items)
 
 
 def jpeg(image: Image.Image, quality: int = 88) -> bytes:

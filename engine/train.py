@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ._trainer import Trainer as Trainer
 from ._trainer import training_device
 from .checkpoint import differing
 from .config import Config, ConfigError
+from .decoding import Workers
 from .distributed import ALONE, World
 from .listing import outlook
 from .plain_data import read_json
@@ -63,7 +65,7 @@ def _describe(
         "split": how,
         "tests": trainer.identity["--test_csv"],
         "processes": trainer.world.size,
-        "workers": trainer.workers,
+        "workers": asdict(trainer.workers),
     }
     if resumed and path.exists():
         again = {key: info[key] for key in ("command", "git_revision", "versions", "device")}
@@ -79,7 +81,7 @@ def start(
     val: Sequence[Record],
     device: torch.device,
     output: Path,
-    workers: int,
+    workers: Workers,
     how: str,
     resume: bool,
     overwrite: bool,

@@ -21,11 +21,13 @@ import datasets
 from datasets import Record
 from datasets._csv import plain
 from datasets._images import decode, read_bytes
+from datasets._limits import Limits
 from datasets._paths import visible
 from datasets.csv_file import read_rows
 from detectors._base import Detector
 
 from .config import Config, ConfigError
+from .decoding import IN_PROCESS, Workers
 from .files import replacing
 from .listing import whole_batches
 from .predict import Device, Show, score
@@ -172,7 +174,7 @@ class Request:
     json: bool = False
     tag: str = ""
     explain: bool = False
-    workers: int = 0
+    workers: Workers = IN_PROCESS
     resume: bool = False
     overwrite: bool = False
 
@@ -184,13 +186,13 @@ def overlay_path(output: Path, record: Record) -> Path:
     return output / EXPLAIN / f"{stem}_{digest:08x}.png"
 
 
-def _overlays(model: Detector, output: Path) -> Show:
+def _overlays(model: Detector, output: Path, limits: Limits) -> Show:
     """Draws each picture's explanation into a file of its own."""
     (output / EXPLAIN).mkdir(exist_ok=True)
 
     def show(record: Record, relevance: Tensor) -> None:
         with replacing(overlay_path(output, record)) as temporary:
-            model.overlay(decode(read_bytes(record)), relevance).save(temporary, "PNG")
+            model.overlay(decode(read_bytes(record), limits), relevance).save(temporary, "PNG")
 
     return show
 
@@ -200,7 +202,7 @@ def _rows(
 ) -> Iterator[ScoreRow]:
     show = None
     if request.explain and request.output is not None:
-        show = _overlays(loaded.model, request.output)
+        show = _overlays(loaded.model, request.output, request.workers.limits)
     # Lines on a terminal are the progress; a bar among them would tear both.
     quiet = sys.stdout.isatty()
     with nullcontext() if quiet else Progress(len(records), "scoring") as progress:
@@ -312,7 +314,14 @@ def typed_path(line: str) -> str:
     return name if name != bare and _is_file(name) else bare
 
 
-def ask(loaded: Loaded, judge: Judge, device: Device, config: Config, in_json: bool) -> int:
+def ask(
+    loaded: Loaded,
+    judge: Judge,
+    device: Device,
+    config: Config,
+    in_json: bool,
+    workers: Workers = IN_PROCESS,
+) -> int:
     """Asks for one path after the other until the input ends; `in_json` answers in JSON.
     Returns how many failed."""
     failed = 0
@@ -325,8 +334,9 @@ def ask(loaded: Loaded, judge: Judge, device: Device, config: Config, in_json: b
             return failed
         if name := typed_path(line):
             [[row]] = score(
-                loaded.model, [Record(name, Path(name))], device, 1, seed=config.score.seed
-            )
+                loaded.model, [Record(name, Path(name))], device, 1, workers,
+                seed=config.score.seed,
+            )  # fmt: skip
             failed += bool(row.error)
             answer = as_json(row, judge, loaded) if in_json else None
             _print(json.dumps(answer) if answer else _spoken(row, judge, loaded))

@@ -34,8 +34,9 @@ from detectors._base import Detector  # noqa: E402
 from engine import benchmark as benchmarks  # noqa: E402
 from engine import evaluate, metrics  # noqa: E402
 from engine.config import resolve  # noqa: E402
+from engine.decoding import Workers  # noqa: E402
 from engine.memo import Memo  # noqa: E402
-from engine.predict import as_list, open_device  # noqa: E402
+from engine.predict import open_device  # noqa: E402
 from engine.weights import build, locate, open_weights  # noqa: E402
 from scripts._bench_base import REPEATS, Figure, alternate, jpeg_folder, run_once  # noqa: E402
 
@@ -197,7 +198,7 @@ def null_scores(records: list[Record], path: Path) -> Tensor:
     config = resolve("default", [("", {"score": {"batch_size": BATCH}})])
     memos = {"none": Memo(None)}
     scorer = evaluate.Scorer(
-        Null(SimpleNamespace()).eval(), open_device("cpu", "fp32"), config, 1, memos
+        Null(SimpleNamespace()).eval(), open_device("cpu", "fp32"), config, Workers(1), memos
     )
     rows = evaluate.score_table(path, records, scorer, ["none"])
     return torch.tensor([row.logit for row in rows])
@@ -205,7 +206,8 @@ def null_scores(records: list[Record], path: Path) -> Tensor:
 
 def bare_loader(records: list[Record]) -> Tensor:
     """Decodes the same pictures in one worker process, and nothing else."""
-    loader = DataLoader(PictureDataset(records, _corner), BATCH, num_workers=1, collate_fn=as_list)
+    pictures: Any = PictureDataset(records, _corner)
+    loader: DataLoader = DataLoader(pictures, BATCH, num_workers=1, collate_fn=list)
     return torch.stack([item.value for items in loader for item in items]).sum(dim=1) - 1.0
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from datasets import Record
 from datasets._images import open_picture
 from detectors._base import Detector
+from engine.decoding import Workers
 from engine.predict import PRECISIONS, Device, reuse_memory, score
 
 from . import _bench_plain as plain
@@ -150,7 +151,7 @@ def _scored(model: Detector, paths: list[Path], precision: str) -> Callable[[], 
 
     def run() -> Tensor:
         device = Device(CPU, precision)
-        found = score(model, records, device, SCORE_BATCH, SCORE_WORKERS)
+        found = score(model, records, device, SCORE_BATCH, Workers(SCORE_WORKERS))
         return torch.tensor([row.logit for rows in found for row in rows])
 
     return run

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from datasets import Label, Record
 from datasets._images import Draw, PictureDataset
@@ -21,7 +20,7 @@ from detectors._base import Detector
 from engine import _trainer
 from engine._trainer import Trainer, training_device
 from engine.config import Config
-from engine.predict import as_list, leave_signals
+from engine.decoding import Pool, Workers
 
 from ._bench_base import EXAMPLES, GB, REPEATS, Cost, Figure, run_once
 from ._bench_steps import COMPARED, PLAIN, RECIPES, Recipe, Timing
@@ -63,15 +62,10 @@ def loading_rate(model: Detector, records: list[Record], epoch: int) -> float:
     """Augmented pictures a second that one worker gives to a training loop that does nothing, from
     its first batch on."""
     draws = [Draw(index, epoch) for index in range(len(records))]
-    loader = DataLoader(
-        PictureDataset(records, model.transform(train=True)),
-        batch_sampler=[draws[i : i + LOADED_BATCH] for i in range(0, len(draws), LOADED_BATCH)],
-        num_workers=1,
-        collate_fn=as_list,
-        worker_init_fn=leave_signals,
-        generator=torch.Generator(),
+    pool = Pool(PictureDataset(records, model.transform(train=True)), Workers(1))
+    batches = pool.batches(
+        draws[first : first + LOADED_BATCH] for first in range(0, len(draws), LOADED_BATCH)
     )
-    batches = iter(loader)
     next(batches)
     start = time.monotonic()
     taken = sum(len(items) for items in batches)
@@ -100,7 +94,7 @@ def waiting(recipe: Recipe, records: list[Record], size: int, output: Path) -> f
     config = Config(found.detector, found.options, options)
     taken, device = records[: size * WAITED_STEPS], torch.device("cpu")
     output.mkdir()
-    trainer = Trainer(recipe.model(), config, taken, records[:2], device, output, workers=1)
+    trainer = Trainer(recipe.model(), config, taken, records[:2], device, output, Workers(1))
     handler, logger, level = Waits(), _trainer.log, _trainer.log.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

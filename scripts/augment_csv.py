@@ -31,14 +31,13 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, csv_file  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
-from engine.command_line import Parser  # noqa: E402
+from engine.command_line import Parser, add_decoding  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
-    from torch import Tensor
 
 PROGRAM = "augment_csv.py"
 UNREADABLE = 1
@@ -62,17 +61,14 @@ def view_name(record: Record, view: int) -> str:
     return "_".join(filter(None, (label, plain, name, str(view)))) + ".png"
 
 
-def png_view(image: Image.Image, rng: np.random.Generator) -> Tensor:
-    """The bytes of a view's file, (N,) uint8. A tensor, for that lies in shared memory: bytes go
-    through a pipe, on which a worker would wait for ever after the main process was killed."""
-    import torch
-
+def png_view(image: Image.Image, rng: np.random.Generator) -> bytes:
+    """The content of a view's file."""
     from detectors.spai import SpaiOptions, ViewsTransform
 
     buffer = io.BytesIO()
     # Four times as fast as the default, and a seventh larger.
     ViewsTransform(SpaiOptions()).view(image, rng).save(buffer, "PNG", compress_level=1)
-    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    return buffer.getvalue()
 
 
 # --- the CSV
@@ -189,39 +185,33 @@ def write_views(listing: Listing, args: argparse.Namespace) -> dict[str, str]:
     not be read, by key.
 
     Raises:
-        ConfigError: a worker process was killed.
+        ConfigError: a process that decodes cannot be started.
     """
-    import torch
-    from torch.utils.data import DataLoader
-
     from datasets._images import Draw, PictureDataset
+    from engine.decoding import Pool
     from engine.files import write_file
     from engine.flags import workers
-    from engine.predict import alive, as_list, leave_signals
     from engine.progress import Progress
 
     records = list(listing.chosen.values())
     missing = missing_views(listing, args.views, frozenset(views_in(args.output)))
-    loader: DataLoader = DataLoader(
-        PictureDataset(records, png_view, seed=args.seed),
-        BATCH,
-        sampler=[Draw(place, view) for place, view in missing],
-        num_workers=min(workers(args, len(missing)), len(missing)),
-        collate_fn=as_list,
-        worker_init_fn=leave_signals,
-        generator=torch.Generator(),
-    )
+    decoding = workers(args, len(missing))
+    pictures = PictureDataset(records, png_view, seed=args.seed, limits=decoding.limits)
+    pool = Pool(pictures, decoding)
+    draws = [Draw(place, view) for place, view in missing]
+    batches = (draws[first : first + BATCH] for first in range(0, len(draws), BATCH))
     bad: dict[str, str] = {}
     total, made = args.views * len(records), iter(missing)
     with Progress(total, "augmenting", initial=total - len(missing)) as progress:
-        for items in alive(loader):
+        for items in pool.batches(batches):
             for item, (place, view) in zip(items, islice(made, len(items)), strict=True):
                 if item.value is None:
                     bad[records[place].key] = item.error
                 else:
                     name = view_name(records[place], view)
-                    write_file(args.output / name, item.value.numpy().tobytes())
+                    write_file(args.output / name, item.value)
             progress.advance(len(items))
+    pool.close()
     return bad
 
 
@@ -252,9 +242,7 @@ def parser() -> Parser:
                    help="folder that the paths in INPUT start from (INPUT's own)")  # fmt: skip
     p.add_argument("--views", type=int, default=1, metavar="N", help="of each picture (1)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of the augmentation (0)")
-    p.add_argument("--workers", type=int, metavar="N",
-                   help="processes that augment (one less than the cores; 0 for fewer than 64 "
-                   "pictures)")  # fmt: skip
+    add_decoding(p)
     again = p.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     again.add_argument("--overwrite", action="store_true", help="replace an earlier run")
@@ -265,9 +253,8 @@ def check(p: Parser, args: argparse.Namespace) -> None:
     """Ends the program for values that no data can change."""
     if not 1 <= args.views <= MOST_VIEWS:
         p.error(f"--views: expected 1 to {MOST_VIEWS}; found {args.views}")
-    for flag, value in (("--seed", args.seed), ("--workers", args.workers or 0)):
-        if value < 0:
-            p.error(f"{flag}: expected 0 or more; found {value}")
+    if args.seed < 0:
+        p.error(f"--seed: expected 0 or more; found {args.seed}")
     if not args.split.strip():
         p.error("--split: expected a name; found none")
     if args.csv_root and not args.csv_root.is_dir():

@@ -26,11 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
-from engine.command_line import Parser, benchmarks  # noqa: E402
+from engine.command_line import Parser, add_decoding, benchmarks  # noqa: E402
 from scripts._answer import answer, names  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
 
 if TYPE_CHECKING:
+    from engine.decoding import Workers
     from engine.progress import Progress
     from engine.thumbnails import Tile
 
@@ -125,21 +126,16 @@ def drawn(records: Sequence[Record], count: int, seed: int, name: str) -> list[R
     return [records[place] for place in places]
 
 
-def tiles(records: Sequence[Record], size: int, progress: Progress) -> list[Tile]:
+def tiles(records: Sequence[Record], size: int, workers: Workers, progress: Progress) -> list[Tile]:
     """A tile of each picture; the note says its size in pixels, or why it cannot be read."""
-    from datasets._images import UnreadablePicture
-    from engine.thumbnails import Tile, open_record, thumbnail
+    from engine.thumbnails import Tile, thumbnails
 
-    made = []
-    for record in records:
-        name = PurePosixPath(record.key).name
-        try:
-            image = open_record(record)
-            made.append(Tile(thumbnail(image, size), name, f"{image.width} x {image.height}"))
-        except UnreadablePicture as error:
-            made.append(Tile(None, name, str(error)))
+    found = []
+    for record, item in zip(records, thumbnails(records, size, workers), strict=True):
+        note = item.error or f"{item.width} x {item.height}"
+        found.append(Tile(item.value, PurePosixPath(record.key).name, note))
         progress.advance(1)
-    return made
+    return found
 
 
 # --- the page
@@ -230,6 +226,7 @@ def parser() -> Parser:
     )
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice (0)")
     p.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    add_decoding(p)
     return p
 
 
@@ -261,6 +258,7 @@ def write(
 ) -> dict[str, str]:
     """Writes sheets and page, a sheet's thumbnails in memory at a time. Returns what is wrong with
     the pictures that could not be read, by key."""
+    from engine import flags
     from engine.files import replacing, write_file
     from engine.progress import Progress
     from engine.thumbnails import jpeg, sheet
@@ -277,7 +275,8 @@ def write(
         name = args.benchmark or args.data.resolve().name
         stream.writelines(head(name, groups, args.size))
         for place, (group, records) in enumerate(chosen.items()):
-            made = tiles(records, args.size, progress)
+            workers = flags.workers(args, len(records))
+            made = tiles(records, args.size, workers, progress)
             write_file(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
             shown = list(zip(records, made, strict=True))
             stream.writelines(section(place, group, len(groups[group]), files[group], shown))

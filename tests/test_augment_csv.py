@@ -338,7 +338,7 @@ def test_a_killed_run_goes_on(cli: Cli, tmp_path: Path, number: signal.Signals) 
         (("--views", "0"), "--views: expected 1 to 100; found 0"),
         (("--views", "101"), "--views: expected 1 to 100; found 101"),
         (("--seed", "-1"), "--seed: expected 0 or more; found -1"),
-        (("--workers", "-1"), "--workers: expected 0 or more; found -1"),
+        (("--workers", "-1"), "--workers: expected a whole number, 0 to 1024; found '-1'"),
         (("--split", " "), "--split: expected a name; found none"),
         (("--split", "heldout"), "expected rows of split 'heldout'; found none"),
         (("--csv_root", "/no/where"), "--csv_root: expected a folder; found /no/where"),

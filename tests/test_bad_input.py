@@ -310,18 +310,6 @@ def test_the_first_frame_of_an_animation_counts(cli: Cli, tmp_path: Path) -> Non
     assert_scored_alike(cli, tmp_path, {"gif": (gif, plain[0]), "webp": (webp, plain[0])})
 
 
-def test_heic_where_its_plug_in_is_there(cli: Cli, tmp_path: Path) -> None:
-    heif = pytest.importorskip("pillow_heif")
-    picture = make_picture(4, fake=False, size=SIZE)
-    path = tmp_path / "a.heic"
-    heif.from_pillow(picture).save(path, quality=95)
-    difference = np.asarray(open_picture(path)).astype(int) - np.asarray(picture)
-    assert abs(difference).mean() < 10
-    done = cli("--json", "--input", tmp_path)
-    assert done.status == 0
-    assert [(row["width"], row["height"]) for row in done.rows] == [SIZE]
-
-
 def test_a_picture_turned_by_exif_is_scored_upright(cli: Cli, tmp_path: Path) -> None:
     turns = Image.Transpose
     upright = {

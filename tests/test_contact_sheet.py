@@ -18,9 +18,9 @@ from PIL import Image
 from trees import write_tree
 
 from datasets import Label, Record
-from datasets._images import UnreadablePicture
 from engine import thumbnails
-from engine.thumbnails import Tile, drawable, fitted, jpeg, open_record, sheet, sheet_size
+from engine.decoding import Workers
+from engine.thumbnails import Tile, drawable, fitted, jpeg, sheet, sheet_size
 from scripts import contact_sheet
 
 RED, GREEN = (255, 0, 0), (0, 160, 0)
@@ -93,9 +93,10 @@ def test_bytes_are_a_jpeg_that_looks_the_same() -> None:
 
 def test_a_record_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     make_picture(0, fake=True).save(tmp_path / "a.png")
-    assert open_record(Record("a.png", tmp_path / "a.png")).size == (72, 64)
-    with pytest.raises(UnreadablePicture, match="no such file"):
-        open_record(Record("b.png", tmp_path / "b.png"))
+    records = [Record(name, tmp_path / name) for name in ("a.png", "b.png")]
+    there, missing = thumbnails.thumbnails(records, 32, Workers(1))
+    assert (there.width, there.height, there.value.size) == (72, 64, (32, 32))
+    assert missing.value is None and "no such file" in missing.error
 
 
 # --- captions

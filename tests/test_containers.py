@@ -19,14 +19,13 @@ from cli_runner import Cli, runner, write_weights
 from conftest import train_and_val
 from containers import png, pngs, write_lmdb, write_parquet
 from PIL import Image
-from torch.utils.data import DataLoader
 
 import datasets
 from datasets import Label, LayoutError, Record, lmdb_file, parquet_file, tar_shards, zip_file
 from datasets import _archives as archives
 from datasets._images import PictureDataset, UnreadablePicture, read_bytes
 from engine.config import DataOptions
-from engine.predict import as_list
+from engine.decoding import Workers, in_turn
 
 REAL, FAKE = Label.REAL, Label.FAKE
 TREE = [f"real/{i}.png" for i in range(6)] + [f"fake/gan/{i}.png" for i in range(6)]
@@ -202,8 +201,8 @@ def test_workers_read_one_archive_at_once(suffix: str, tmp_path: Path) -> None:
     expected = [dataset[i] for i in range(len(dataset))]
     assert len({item.value for item in expected}) == len(names)
     for _ in range(2):
-        loader = DataLoader(dataset, batch_size=5, num_workers=2, collate_fn=as_list)
-        assert [item for items in loader for item in items] == expected
+        turns = in_turn(dataset, 5, Workers(2))
+        assert [item for items in turns for item in items] == expected
     assert [dataset[i] for i in range(len(dataset))] == expected
 
 

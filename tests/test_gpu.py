@@ -16,6 +16,7 @@ from training import config_of
 import datasets
 import detectors
 from datasets import Record
+from engine.decoding import IN_PROCESS
 from engine.predict import open_device, score
 from engine.train import start
 
@@ -101,7 +102,7 @@ def test_training_runs_in_mixed_precision(
     config = config_of(precision=precision, epochs=2)
     history = start(
         Toy(config.options), config, records, records, torch.device("cuda"), tmp_path,
-        workers=0, how="test", resume=False, overwrite=False,
+        workers=IN_PROCESS, how="test", resume=False, overwrite=False,
     )  # fmt: skip
     assert len(history) == 2
     assert all(math.isfinite(row["loss"]) for row in history)

@@ -23,6 +23,7 @@ from detectors import _transforms as T
 from detectors._base import Detector
 from engine import degrade
 from engine.config import ConfigError
+from engine.decoding import Workers
 from engine.predict import DECIMALS, Device, open_device, score, sigmoid
 from engine.table import ScoreRow
 
@@ -48,7 +49,7 @@ def rows_of(
     workers: int = 0,
     degradation: degrade.Degradation | None = None,
 ) -> list[ScoreRow]:
-    found = score(model, records, CPU, batch_size, workers, degradation)
+    found = score(model, records, CPU, batch_size, Workers(workers), degradation)
     return [row for batch in found for row in batch]
 
 

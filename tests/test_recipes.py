@@ -15,6 +15,7 @@ from detectors._base import Detector
 from engine import _kept, _trainer, config, train
 from engine._kept import HISTORY
 from engine.config import CONFIGS, Config
+from engine.decoding import IN_PROCESS
 from engine.weight_files import BEST, read_weights
 
 QUICK = ("spai", "cospy_progan_semantic", "cospy_progan_artifact", "cospy_progan_fusion")
@@ -53,7 +54,7 @@ def trained(
 ) -> list[dict[str, float]]:
     settings, model = recipe(stem, **changes)
     cpu = torch.device("cpu")
-    return train.start(model, settings, *parts, cpu, output, 0, "as given", resume, False)
+    return train.start(model, settings, *parts, cpu, output, IN_PROCESS, "as given", resume, False)
 
 
 @pytest.mark.parametrize("stem", RECIPES)

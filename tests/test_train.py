@@ -28,6 +28,7 @@ from engine._step import make_optimizer, parameter_groups
 from engine._validation import Validation
 from engine.checkpoint import Averaged, read_checkpoint, save_checkpoint
 from engine.config import Config, ConfigError, TrainOptions
+from engine.decoding import IN_PROCESS
 from engine.listing import hold_out
 from engine.predict import Device, score
 from engine.run import LOCK, RUN
@@ -214,7 +215,7 @@ def test_every_detector_trains_and_its_weights_load(
     monkeypatch.setattr(Trainer, "save", lambda self: None)  # large, and tested elsewhere
     settings, model = tiny_run(name, epochs=1, batch_size=8, lr=1e-3)
     before = plain(model.state_dict())
-    train.start(model, settings, *parts, CPU, tmp_path, 0, "as given", False, False)
+    train.start(model, settings, *parts, CPU, tmp_path, IN_PROCESS, "as given", False, False)
     assert plain(model.state_dict()) != before
     file = open_weights(tmp_path / BEST, name)
     assert file.card is not None
@@ -236,7 +237,9 @@ def test_a_separable_set_is_learnt(tmp_path: Path) -> None:
     parts = hold_out(folder.records(make_tree(tmp_path / "tree", count=12)), 0.34)
     settings, model = tiny_run("cospy", ARTIFACT, epochs=5, batch_size=8, lr=3e-3)
     output = tmp_path / "run"
-    history = train.start(model, settings, *parts, CPU, output, 0, "as given", False, False)
+    history = train.start(
+        model, settings, *parts, CPU, output, IN_PROCESS, "as given", False, False
+    )
     losses = [row["loss"] for row in history]
     assert losses[-1] < 0.5 * losses[0]
     assert max(row["AUROC"] for row in history) > 0.9

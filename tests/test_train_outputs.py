@@ -29,6 +29,7 @@ from engine._step import Batch, Outcome
 from engine._validation import Validation
 from engine.checkpoint import restore_own
 from engine.config import ConfigError
+from engine.decoding import IN_PROCESS
 from engine.distributed import ALONE
 from engine.embedded import _Own, embed
 from engine.predict import Device, score
@@ -113,7 +114,7 @@ def test_unreadable_pictures_have_no_embedding(own_parts: Parts) -> None:
     own_parts[1][1].path.write_bytes(b"")
     model = FrozenToy(ToyOptions()).eval()
     pictures = PictureDataset(own_parts[1], model.val_transform())
-    found = embed(model, pictures, CPU, 3, 0, True, ALONE)
+    found = embed(model, pictures, CPU, 3, IN_PROCESS, True, ALONE)
     assert found is not None
     assert sorted(found.rows_of) == [0, *range(2, len(own_parts[1]))]
     assert found.errors == {1: "the file is empty"}
@@ -201,7 +202,8 @@ def test_tested_sets_are_measured_and_decide_nothing(parts: Parts, tmp_path: Pat
         train.seed_everything(settings.train.seed)
         model = Toy(settings.options)
         tested = train.start(
-            model, settings, *parts, CPU.device, tmp_path / "tested", 0, "as given", False, False,
+            model, settings, *parts, CPU.device, tmp_path / "tested", IN_PROCESS, "as given",
+            False, False,
             tests={"same": parts[1], "turned": turned},
         )  # fmt: skip
     for one, two in zip(alone, tested, strict=True):
@@ -266,7 +268,9 @@ def test_pictures_of_a_loss_that_is_no_number_are_named(
 def test_an_embedded_set_knows_its_size_and_no_more() -> None:
     model = FrozenToy(ToyOptions()).eval()
     records = [Record(f"{i}", Path("nowhere"), Label.REAL) for i in range(5)]
-    found = embed(model, PictureDataset(records, model.val_transform()), CPU, 2, 0, True, ALONE)
+    found = embed(
+        model, PictureDataset(records, model.val_transform()), CPU, 2, IN_PROCESS, True, ALONE
+    )
     assert found is not None
     assert (len(found), len(found.values)) == (5, 0)
     own = _Own(100)

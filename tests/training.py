@@ -19,6 +19,7 @@ from engine import _kept, _trainer, train
 from engine._kept import CHECKPOINT, HISTORY
 from engine.checkpoint import read_checkpoint
 from engine.config import Config, ScoreOptions, TrainOptions
+from engine.decoding import Workers
 from engine.distributed import ALONE, World
 from engine.train import Trainer
 from engine.weight_files import BEST, read_weights
@@ -66,7 +67,7 @@ def run(
         if not curves:
             patch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
         return train.start(
-            model, settings, *parts, cpu, output, workers, "as given", resume, overwrite,
+            model, settings, *parts, cpu, output, Workers(workers), "as given", resume, overwrite,
             tests=tests, world=world, origins=origins,
         )  # fmt: skip
 
