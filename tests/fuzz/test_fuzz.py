@@ -7,6 +7,7 @@ its folder, or when one file takes longer than LIMIT_SECONDS.
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import time
@@ -18,18 +19,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from archive_makers import make_tar, make_zip, pictures
+from conftest import ROOT, make_picture
 from mutations import mutated
+from PIL import Image
 
 import datasets
 from datasets import LayoutError, Record
+from datasets._images import PictureDataset
+from datasets._limits import Limits
 from datasets.csv_file import read_rows
 from detectors._base import WeightsError
 from engine import config
 from engine._runs import read_run
 from engine.config import ConfigError
+from engine.decoding import Workers, in_turn
 from engine.extract import ExtractError, extract
 from engine.onnx_files import card_of
 from engine.program import LONGEST, one_line
@@ -188,6 +195,49 @@ def attack(reader: Reader, folder: Path, seconds: float, seed: int) -> None:
         if count >= FEWEST and time.monotonic() > end:
             break
     assert set(folder.parent.iterdir()) == outside, "something was written outside"
+
+
+def picture_seeds() -> list[bytes]:
+    """A small picture in each format that Pillow writes, and a HEIC."""
+    seeds = [(ROOT / "tests" / "pictures" / "two_colours.heic").read_bytes()]
+    picture = make_picture(1, fake=True, size=(40, 24))
+    for kind in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "AVIF", "TGA"):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        seeds.append(buffer.getvalue())
+    return seeds
+
+
+def size_of(image: Image.Image, _: np.random.Generator) -> tuple[int, int]:
+    return image.size
+
+
+def attack_decoders(folder: Path, seed: int, count: int) -> None:
+    """Decodes mutated pictures in a worker process with limits: each has pixels or an error."""
+    tokens = [b"IHDR", b"\xff\xd8", b"Exif\0\0", b"MM\0*", b"ftypavif", b"\xff\xff\xff\xff"]
+    records = []
+    for number, content in enumerate(mutated(picture_seeds(), tokens, seed, count)):
+        path = folder / f"{number:05}.img"
+        path.write_bytes(content)
+        records.append(Record(path.name, path))
+    limits = Limits(megapixels=4, memory=0.5, seconds=5)
+    found = in_turn(PictureDataset(records, size_of, limits=limits), 16, Workers(1, limits))
+    items = [item for batch in found for item in batch]
+    assert [item.index for item in items] == list(range(count))
+    for item in items:
+        assert bool(item.error) != (item.value is not None), item
+        assert item.error.isprintable() and len(item.error) <= 300, item
+    assert any(item.value for item in items) and any(item.error for item in items)
+
+
+def test_decoders_answer_hostile_pictures(tmp_path: Path) -> None:
+    attack_decoders(tmp_path, seed=1, count=1500)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 3])
+def test_decoders_answer_hostile_pictures_for_long(seed: int, tmp_path: Path) -> None:
+    attack_decoders(tmp_path, seed, count=20_000)
 
 
 @pytest.mark.parametrize("name", READERS)
