@@ -11,14 +11,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from . import degrade, metrics
+from . import _clusters, degrade, metrics
+from ._estimates import FEWEST
+from ._estimates import estimate as with_interval
 from .benchmark import Published
-from .metrics import Cell, Metrics, Pairing
+from .metrics import Cell, Estimate, Metrics, Pairing
 from .progress import Progress
 from .table import ScoreRow
 
 POOLED = "pooled over pictures"
+CLUSTERED = "the same, over generators and sources"
 TOO_MANY_UNREADABLE = 0.01
+# Of a class, below which a cell enters no mean: there one picture would weigh as much as hundreds.
+MIN_PICTURES = 10
 Values = Mapping[str, float]
 T = TypeVar("T")
 
@@ -32,7 +37,7 @@ class View:
     `published`: figures to print beside ours. `dataset`: the name that CO-SPY's JSON files give to
     pictures that have no sources of their own. `generators`, `sources`: what the whole benchmark
     holds, in the order of its tables; empty where it is open-ended. `notes`: what a reader of the
-    numbers must know.
+    numbers must know. `min_pictures`: how many of either class a cell must have to enter a mean.
     """
 
     pairing: Pairing = field(default_factory=Pairing)
@@ -43,6 +48,13 @@ class View:
     generators: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    min_pictures: int = MIN_PICTURES
+
+    def counts(self, found: Metrics) -> bool:
+        """Whether the metrics of a cell enter the means. One of a single class has its rate, and is
+        asked for pictures of that class alone."""
+        sizes = [size for size in (found.n_real, found.n_synthetic) if size]
+        return min(sizes, default=0) >= self.min_pictures
 
 
 WHOLE = View()
@@ -52,13 +64,17 @@ WHOLE = View()
 class Average:
     """Metrics averaged over "generators" or "cells", or of all "pictures" together.
 
-    `counts`: over how many each metric's mean is; empty for pictures.
+    `counts`: over how many each metric's mean is; empty for pictures. `left_out`: how many
+    generators or cells have too few pictures to enter it. `estimates`: the values with their
+    intervals of the cluster bootstrap, where there are generators or sources enough.
     """
 
     kind: str
     values: Values
     headline: bool
     counts: Mapping[str, int] = field(default_factory=dict)
+    left_out: int = 0
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -72,6 +88,11 @@ class Average:
         if self.kind == "pictures":
             return POOLED
         return f"mean over {self.number} {self.kind[:-1] if self.number == 1 else self.kind}"
+
+    @property
+    def title(self) -> str:
+        """Its name, with how many generators or cells it leaves out."""
+        return f"{self.name}, {self.left_out} left out" if self.left_out else self.name
 
     def others(self, number: int) -> dict[str, int]:
         """The counts of the metrics whose mean is not over so many."""
@@ -93,6 +114,9 @@ class Analysis:
     `rows` are those of the degradation `base`, and so are `pooled`, `cells` and `averages`.
     `degradations` has `base` first, and is empty when the table has no other. `unreadable` maps
     (source, generator, key) to what is wrong with the picture, under whichever degradation.
+    `clustered`: the pooled metrics with intervals that resample generators and sources, so many as
+    `clusters` says; empty where these are too few. `sources_real`: each source of real pictures
+    against all synthetic ones. `hints`: what is odd about the table.
     """
 
     threshold: float
@@ -105,6 +129,15 @@ class Analysis:
     degradations: dict[str, Degraded]
     unreadable: dict[tuple[str, str, str], str]
     n_unlabelled: int
+    clustered: Mapping[str, Estimate] = field(default_factory=dict)
+    clusters: tuple[int, int] = (0, 0)
+    sources_real: Mapping[str, Metrics] = field(default_factory=dict)
+    hints: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> dict[Cell, Metrics]:
+        """The cells that enter the means."""
+        return {cell: found for cell, found in self.cells.items() if self.view.counts(found)}
 
     @property
     def headline(self) -> Average:
@@ -184,26 +217,56 @@ def _mean(kind: str, groups: Sequence[Values]) -> Average:
     )
 
 
-def averages(pooled: Metrics, cells: Mapping[Cell, Metrics], headline: str) -> list[Average]:
+def averages(pooled: Metrics, cells: Mapping[Cell, Metrics], view: View) -> list[Average]:
     """The named averages: over pictures, over generators (each one's cells averaged first) and
-    over cells; one of them, `headline`, is the one that counts.
+    over cells; one of them, `view.average`, is the one that counts.
 
-    A metric is averaged over those that have it. With one cell per generator the last two are one
-    and the same, and without cells there is none.
+    A metric is averaged over those that have it, cells of too few pictures left out. With one cell
+    per generator the last two are one and the same, and without cells there is none.
     """
-    generators = list(means(cells, 1).values())
+    counted = {cell: found for cell, found in cells.items() if view.counts(found)}
+    generators = list(means(counted, 1).values())
     plain = [
         {name: estimate.value for name, estimate in each.estimates.items()}
-        for each in (pooled, *cells.values())
+        for each in (pooled, *counted.values())
     ]
     found = [Average("pictures", plain[0], headline=False)]
-    if cells:
-        found.append(_mean("generators", generators))
-    if len(cells) > len(generators):
-        found.append(_mean("cells", plain[1:]))
+    if counted:
+        left_out = len({generator for _, generator in cells}) - len(generators)
+        found.append(replace(_mean("generators", generators), left_out=left_out))
+    if len(counted) > len(generators):
+        left_out = len(cells) - len(counted)
+        found.append(replace(_mean("cells", plain[1:]), left_out=left_out))
     kinds = [average.kind for average in found]
-    chosen = headline if headline in kinds else kinds[-1]
+    chosen = view.average if view.average in kinds else kinds[-1]
     return [replace(average, headline=average.kind == chosen) for average in found]
+
+
+def _with_intervals(
+    found: Sequence[Average],
+    cells: Mapping[Cell, Sequence[ScoreRow]],
+    crossed: bool,
+    threshold: float,
+    resamples: int,
+    seed: int,
+) -> list[Average]:
+    """The averages; those over generators or cells with their intervals of the cluster bootstrap,
+    if there are generators enough. `cells`: those that enter."""
+    if len({generator for _, generator in cells}) < FEWEST:
+        return list(found)
+    drawn = _clusters.mean_samples(cells, crossed, threshold, resamples, seed)
+    return [
+        replace(
+            average,
+            estimates={
+                name: with_interval(name, value, drawn[average.kind][name], _clusters.CONFIDENCE)
+                for name, value in average.values.items()
+            },
+        )
+        if average.kind in drawn
+        else average
+        for average in found
+    ]
 
 
 def _measure(
@@ -242,7 +305,11 @@ def analyse(
     measured = iter(_measure(sets, threshold, seed))
     pooled = {name: next(measured) for name in groups}
     values = {name: {cell: next(measured) for cell in cells[name]} for name in groups}
-    named = {name: averages(pooled[name], values[name], view.average) for name in groups}
+    named = {name: averages(pooled[name], values[name], view) for name in groups}
+    entering = {cell: cells[base][cell] for cell, m in values[base].items() if view.counts(m)}
+    crossed = len({generator for _, generator in entering}) < len(entering)
+    drawing = (threshold, resamples, seed)
+    named[base] = _with_intervals(named[base], entering, crossed, *drawing)
     headlines = {
         name: next(average for average in found if average.headline)
         for name, found in named.items()
@@ -263,6 +330,9 @@ def analyse(
         degradations={name: Degraded(pooled[name], headlines[name]) for name in groups if others},
         unreadable=unreadable,
         n_unlabelled=sum(row.label is None for row in groups[base]),
+        clustered=_clusters.intervals(groups[base], pooled[base], *drawing),
+        clusters=_clusters.numbers(groups[base]),
+        sources_real=_clusters.by_source(groups[base], *drawing),
     )
 
 

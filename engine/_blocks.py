@@ -9,10 +9,12 @@ from typing import Any
 from PIL import Image
 
 from . import degrade, metrics
-from ._analysis import POOLED, TOO_MANY_UNREADABLE, Analysis, means
+from ._analysis import CLUSTERED, POOLED, TOO_MANY_UNREADABLE, Analysis, means
 from ._document import Block, Caution, Gallery, Heading, Plot, Table
+from ._estimates import FEWEST
 from ._published import Comparable
-from ._tables import Line, counts, line, metric_name, numbers, percent
+from ._tables import Line, counts, interval, line, metric_name, numbers, percent
+from .metrics import Estimate
 from .table import ScoreRow
 from .thumbnails import Tile, sheet
 
@@ -40,36 +42,43 @@ def average_lines(analysis: Analysis) -> list[Line]:
     found = []
     for average in analysis.averages:
         published = theirs.average(average.kind) if theirs else {}
-        name = average.name + (" (headline)" if average.headline and analysis.cells else "")
+        name = average.title + (" (headline)" if average.headline and analysis.cells else "")
         if average.kind == "pictures":
             found.append(line([name], analysis.pooled, published))
+            if analysis.clustered:
+                found.append(Line([CLUSTERED], analysis.clustered))
         else:
             others = average.others(average.number)
-            found.append(Line([name], average.values, published, over=others))
+            values: dict[str, Estimate | float] = {**average.values, **average.estimates}
+            found.append(Line([name], values, published, over=others))
     return found
 
 
-def cell_lines(analysis: Analysis) -> list[Line]:
+def cell_lines(analysis: Analysis, counted: bool) -> list[Line]:
+    """The cells that enter the means, or those that do not."""
     theirs = _comparable(analysis)
     return [
         line([generator, source], found, theirs.cell((source, generator)) if theirs else {})
         for (source, generator), found in analysis.cells.items()
+        if analysis.view.counts(found) == counted
     ]
 
 
 def generator_lines(analysis: Analysis) -> list[Line]:
-    theirs, found = _comparable(analysis), means(analysis.cells, 1)
+    theirs, found = _comparable(analysis), means(analysis.counted, 1)
     return [
         Line([name], found[name], theirs.generator(name) if theirs else {})
         for name in analysis.generators
+        if name in found
     ]
 
 
 def source_lines(analysis: Analysis) -> list[Line]:
-    theirs, found = _comparable(analysis), means(analysis.cells, 0)
+    theirs, found = _comparable(analysis), means(analysis.counted, 0)
     return [
         Line([name], found[name], theirs.source(name) if theirs else {})
         for name in analysis.sources
+        if name in found
     ]
 
 
@@ -141,14 +150,15 @@ def _unreadable_share(analysis: Analysis) -> Iterator[Block]:
 def overall(analysis: Analysis) -> Iterator[Block]:
     pooled = analysis.pooled
     yield from _unreadable_share(analysis)
-    yield from (Caution(f"{note}.") for note in analysis.view.notes)
+    yield from (Caution(f"{note}.") for note in (*analysis.hints, *analysis.view.notes))
     base = analysis.base
     changed = "" if base == degrade.NONE else f" Each was first changed by {base}."
     yield (
         f"{pooled.n_real} real and {pooled.n_synthetic} synthetic pictures, and "
         f"{pooled.n_errors} that could not be scored.{changed} A picture is called synthetic above "
         f"a score of {analysis.threshold:g}. Rates are percent, with the 95 % interval of a "
-        "stratified bootstrap."
+        "stratified bootstrap; where a class has fewer than "
+        f"{FEWEST} pictures, without one."
     )
     if analysis.n_unlabelled:
         yield f"{analysis.n_unlabelled} pictures have no label and enter no metric."
@@ -171,7 +181,32 @@ def overall(analysis: Analysis) -> Iterator[Block]:
             "no percent, and the log loss is in nats."
         )
     rows = [[metric_name(name), percent(found)] for name, found in pooled.estimates.items()]
-    yield Table(["metric", POOLED], rows)
+    header = ["metric", POOLED]
+    if analysis.clustered:
+        n_generators, n_sources = analysis.clusters
+        yield (
+            "The first interval says how far other pictures of the same generators and sources "
+            "would move a number. The second one resamples generators and sources of real pictures "
+            f"({n_generators} and {n_sources}) before their pictures: it says what to expect of "
+            "others, and is the one to quote."
+            + (" So few sources say little about others." if n_sources < FEWEST else "")
+        )
+        header.append(CLUSTERED)
+        for row, name in zip(rows, pooled.estimates, strict=True):
+            row.append(interval(analysis.clustered[name]))
+    yield Table(header, rows)
+
+
+def few_note(analysis: Analysis) -> str:
+    """What was left out of the means; empty where nothing was."""
+    left_out = len(analysis.cells) - len(analysis.counted)
+    if not left_out:
+        return ""
+    what = "cells" if analysis.crossed else "generators"
+    rule = f"fewer than {analysis.view.min_pictures} real or synthetic pictures (--min_pictures)"
+    if left_out == len(analysis.cells):
+        return f"All {what} have {rule}, so that there is no mean over them."
+    return f"{left_out} of {len(analysis.cells)} {what} have {rule}, and are in no mean."
 
 
 def groups(analysis: Analysis) -> Iterator[Block]:
@@ -183,9 +218,12 @@ def groups(analysis: Analysis) -> Iterator[Block]:
     yield (
         "Pooled: every picture once. Mean over generators: each generator weighs the same, "
         "whatever its number of pictures; a generator measured on several sources is "
-        "averaged over them first. A mean leaves out where its metric is undefined, and has no "
-        "interval, for generators share real pictures."
+        "averaged over them first. A mean leaves out where its metric is undefined. Its interval "
+        "resamples generators and sources, and is missing where there are fewer than "
+        f"{FEWEST} generators."
     )
+    if note := few_note(analysis):
+        yield note
     shown = decimals(analysis)
     yield numbers(["average"], average_lines(analysis), WIDE, False, shown)
     if analysis.crossed:
@@ -201,7 +239,25 @@ def groups(analysis: Analysis) -> Iterator[Block]:
         + ("every source in turn." if analysis.view.pairing.mode == "crossed" else
            "its source, or against all real pictures where its source has none.")
     )  # fmt: skip
-    yield numbers(["generator", "source"], cell_lines(analysis), WIDE, decimals=shown)
+    heads = ["generator", "source"]
+    if lines := cell_lines(analysis, counted=True):
+        yield numbers(heads, lines, WIDE, decimals=shown)
+    if lines := cell_lines(analysis, counted=False):
+        yield f"With fewer than {analysis.view.min_pictures} pictures of a class, in no mean:"
+        yield numbers(heads, lines, WIDE, decimals=shown)
+
+
+def real_sources(analysis: Analysis) -> Iterator[Block]:
+    """Which real pictures the detector takes for synthetic ones."""
+    if not analysis.sources_real:
+        return
+    yield Heading("Sources of real pictures")
+    yield (
+        "The real pictures of each source against all synthetic ones, with intervals over pictures."
+    )
+    lines = [line([name], found, {}) for name, found in analysis.sources_real.items()]
+    wanted = (metrics.AUROC, metrics.ACCURACY_REAL)
+    yield numbers(["source"], lines, wanted)
 
 
 def sweep(analysis: Analysis) -> Iterator[Block]:

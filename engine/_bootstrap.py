@@ -89,7 +89,7 @@ class Ranking:
 
 
 class Samples(NamedTuple):
-    """R samples of a ranking's pictures, each with as many of either class as the ranking.
+    """R samples of a ranking's pictures, none without a picture of either class.
 
     `synthetic`, `real` (R, U) are how many there are at each distinct logit, whole numbers;
     `tps`, `fps` (R, U) their sums along the row.
@@ -100,6 +100,21 @@ class Samples(NamedTuple):
     real: Floats
     tps: Ints
     fps: Ints
+
+    @property
+    def n_synthetic(self) -> Ints:
+        """Number of synthetic pictures in each sample (R,); drawn clusters differ in size."""
+        return self.tps[:, -1]
+
+    @property
+    def n_real(self) -> Ints:
+        """Number of real pictures in each sample (R,)."""
+        return self.fps[:, -1]
+
+    @property
+    def sizes(self) -> Ints:
+        """Number of pictures in each sample (R,)."""
+        return self.n_synthetic + self.n_real
 
 
 def softplus(logits: Floats) -> Floats:
@@ -114,7 +129,8 @@ def rank(synthetic: Bools, logits: Floats) -> Ranking:
     return Ranking(-negated, positions[synthetic], positions[~synthetic])
 
 
-def _samples(ranking: Ranking, synthetic: Ints, real: Ints) -> Samples:
+def samples_of(ranking: Ranking, synthetic: Ints, real: Ints) -> Samples:
+    """The samples with these counts (R, U) of pictures at each distinct logit."""
     return Samples(
         ranking,
         synthetic.astype(np.float64),
@@ -128,7 +144,7 @@ def measured(ranking: Ranking) -> Samples:
     """The pictures themselves as the one sample, R = 1."""
     width = ranking.thresholds.size
     synthetic = np.bincount(ranking.fakes, minlength=width)[None]
-    return _samples(ranking, synthetic, np.bincount(ranking.reals, minlength=width)[None])
+    return samples_of(ranking, synthetic, np.bincount(ranking.reals, minlength=width)[None])
 
 
 # Each function of samples gives one metric of every sample: (R,).
@@ -145,8 +161,7 @@ def areas_roc(samples: Samples) -> Floats:
     # A real picture loses to the synthetic ones above it and half to those at its own logit.
     above_or_equal = np.einsum("ru,ru->r", samples.real, samples.tps)
     equal = np.einsum("ru,ru->r", samples.real, samples.synthetic)
-    pairs = samples.ranking.fakes.size * samples.ranking.reals.size
-    return (2 * above_or_equal - equal) / (2.0 * pairs)
+    return (2 * above_or_equal - equal) / (2.0 * samples.n_synthetic * samples.n_real)
 
 
 def average_precisions(samples: Samples) -> Floats:
@@ -154,7 +169,7 @@ def average_precisions(samples: Samples) -> Floats:
     # A sample may miss the highest logits: there 0 of 0 pictures are found, and add 0.
     called = np.maximum(samples.tps + samples.fps, 1).astype(np.float64)
     precision = np.divide(samples.tps.astype(np.float64), called, out=called)
-    return np.einsum("ru,ru->r", samples.synthetic, precision) / samples.ranking.fakes.size
+    return np.einsum("ru,ru->r", samples.synthetic, precision) / samples.n_synthetic
 
 
 def _allowed(n_real: int, fpr: float) -> int:
@@ -168,9 +183,10 @@ def _allowed(n_real: int, fpr: float) -> int:
 
 def tprs_at_fpr(samples: Samples, fpr: float) -> Floats:
     """Highest true positive rate at a false positive rate of at most `fpr`."""
-    allowed = _allowed(samples.ranking.reals.size, fpr)
-    ends = np.array([np.searchsorted(row, allowed, side="right") for row in samples.fps])
-    return _before(samples.tps, ends) / samples.ranking.fakes.size
+    ends = np.array(
+        [np.searchsorted(row, _allowed(int(row[-1]), fpr), side="right") for row in samples.fps]
+    )
+    return _before(samples.tps, ends) / samples.n_synthetic
 
 
 def _crossing(tps: Ints, fps: Ints) -> int:
@@ -185,7 +201,7 @@ def _crossing(tps: Ints, fps: Ints) -> int:
 
 def equal_error_rates(samples: Samples) -> Floats:
     """Where the linearly interpolated ROC curve crosses fpr = 1 - tpr."""
-    n_synthetic, n_real = samples.ranking.fakes.size, samples.ranking.reals.size
+    n_synthetic, n_real = samples.n_synthetic, samples.n_real
     ends = np.array([_crossing(*sums) for sums in zip(samples.tps, samples.fps, strict=True)])
     start, stop = _before(samples.fps, ends), _before(samples.fps, ends + 1)
     # fpr - fnr in whole numbers: below 0 at the start of the segment, 0 or more at its end.
@@ -199,14 +215,14 @@ def equal_error_rates(samples: Samples) -> Floats:
 def right_answers(samples: Samples, cut: int) -> tuple[Ints, Ints]:
     """Synthetic pictures found and real ones kept, the first `cut` distinct logits called fake."""
     ends = np.full(len(samples.tps), cut)
-    return _before(samples.tps, ends), samples.ranking.reals.size - _before(samples.fps, ends)
+    return _before(samples.tps, ends), samples.n_real - _before(samples.fps, ends)
 
 
 def best_accuracies(samples: Samples) -> Floats:
     """The highest accuracy at any threshold."""
     gains = (samples.tps - samples.fps)[:, : samples.ranking.reachable]
     # Where calling anything synthetic costs more than it gains, nothing is.
-    return (gains.max(axis=1, initial=0) + samples.ranking.reals.size) / samples.ranking.size
+    return (gains.max(axis=1, initial=0) + samples.n_real) / samples.sizes
 
 
 def calibration_errors(samples: Samples) -> Floats:
@@ -216,7 +232,7 @@ def calibration_errors(samples: Samples) -> Floats:
     gaps = samples.synthetic * samples.ranking.complements
     gaps -= samples.real * samples.ranking.scores
     sums = np.add.reduceat(gaps, samples.ranking.bin_starts, axis=1)
-    return np.abs(sums).sum(axis=1) / samples.ranking.size
+    return np.abs(sums).sum(axis=1) / samples.sizes
 
 
 def _sums(samples: Samples, synthetic: Floats, real: Floats) -> Floats:
@@ -229,13 +245,13 @@ def _sums(samples: Samples, synthetic: Floats, real: Floats) -> Floats:
 
 def brier_scores(samples: Samples) -> Floats:
     """Mean squared difference of score and label."""
-    return _sums(samples, *samples.ranking.squared_errors) / samples.ranking.size
+    return _sums(samples, *samples.ranking.squared_errors) / samples.sizes
 
 
 def log_losses(samples: Samples) -> Floats:
     """Mean negative log likelihood in nats; infinite where a picture's is."""
     thresholds = samples.ranking.thresholds
-    finite = _sums(samples, *samples.ranking.log_losses)
+    finite = _sums(samples, *samples.ranking.log_losses) * (samples.ranking.size / samples.sizes)
     surely_wrong = np.zeros(len(finite), dtype=bool)
     if thresholds[0] == math.inf:
         surely_wrong |= samples.real[:, 0] > 0
@@ -260,15 +276,16 @@ def draws(n_synthetic: int, n_real: int, resamples: int, seed: int) -> Iterator[
         )
 
 
-def _counts_of(positions: Ints, drawn: Ints, width: int) -> Ints:
-    """Counts (R, `width`) at each distinct logit of the drawn pictures (R, N)."""
-    found = positions[drawn]
-    found += np.arange(len(drawn))[:, None] * width
-    return np.bincount(found.reshape(-1), minlength=len(drawn) * width).reshape(-1, width)
+def counts_of(places: Ints, rows: Ints, shape: tuple[int, int]) -> Ints:
+    """Counts, of that shape (R, U), of drawn pictures by their sample and their distinct logit,
+    two arrays of one shape."""
+    flat = (places + rows * shape[1]).reshape(-1)
+    return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def drawn_samples(ranking: Ranking, drawn: tuple[Ints, Ints]) -> Samples:
     """The samples of one chunk of `draws`."""
-    width = ranking.thresholds.size
-    synthetic = _counts_of(ranking.fakes, drawn[0], width)
-    return _samples(ranking, synthetic, _counts_of(ranking.reals, drawn[1], width))
+    shape = len(drawn[0]), ranking.thresholds.size
+    rows = np.arange(shape[0])[:, None]
+    synthetic = counts_of(ranking.fakes[drawn[0]], rows, shape)
+    return samples_of(ranking, synthetic, counts_of(ranking.reals[drawn[1]], rows, shape))

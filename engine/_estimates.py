@@ -46,6 +46,8 @@ AT_THRESHOLD = (ACCURACY, BALANCED_ACCURACY, ACCURACY_REAL, ACCURACY_SYNTHETIC, 
 LOWER_IS_BETTER = frozenset({EER, ECE, BRIER, LOG_LOSS})
 # No shares of anything, and never printed as percent.
 PLAIN = frozenset({BRIER, LOG_LOSS})
+# Pictures of a class, or clusters of them, below which no interval is stated.
+FEWEST = 5
 
 
 class Estimate(NamedTuple):

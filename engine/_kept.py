@@ -19,6 +19,7 @@ from .checkpoint import own_state
 from .config import Config, TrainOptions
 from .files import write_file
 from .run import RUN
+from .trained_on import TRAINED_ON
 from .weight_files import BEST, PUBLISHED_BEST, Card, save_published, save_weights
 
 CHECKPOINT, HISTORY, BAD_FILES = "last.pt", "history.csv", "bad_files.csv"
@@ -30,7 +31,7 @@ LOG, BOARD, CURVES, REPORT = "training.log", "tensorboard", "curves.png", "valid
 OUTPUTS = (
     *(CHECKPOINT, CHECKPOINT + ".part", CHECKPOINT + ".previous"),
     *(BEST, FINAL, *PUBLISHED.values()),
-    *(HISTORY, BAD_FILES, CURVES, LOG, RUN, BOARD, REPORT),
+    *(HISTORY, BAD_FILES, CURVES, LOG, RUN, BOARD, REPORT, TRAINED_ON),
 )
 Row = Mapping[str, float]
 log = logging.getLogger(__name__)

@@ -49,8 +49,9 @@ class Comparable:
         self.own_reals = self.view.pairing.mode == "own" and not analysis.crossed
 
     def _measured(self, metric: str) -> list[Cell]:
-        """The cells that have a metric."""
-        cells = self.analysis.cells
+        """The cells that have a metric and enter the means here: one that is left out of ours must
+        not be in the published mean beside it either."""
+        cells = self.analysis.counted
         return [cell for cell, found in cells.items() if metric in found.estimates]
 
     def _all_sources(self, metric: str, generator: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import benchmark, metrics
+from ._analysis import MIN_PICTURES
 from .config import ConfigError
 from .metrics import Floats, Ints, Pairing
 from .plain_data import read_json
@@ -93,28 +94,29 @@ def read_run(folder: Path) -> Run:
     return Run(folder, folder.name, info, float(info["threshold"]), usable, len(rows) - len(usable))
 
 
-def names(infos: Sequence[dict[str, Any]], folders: Sequence[Path]) -> list[str]:
-    """Short distinct names: detectors, else files of weights, else folders, else numbers."""
+def names(folders: Sequence[Path]) -> list[str]:
+    """Short distinct names of runs: the parts of their paths between what all begin with and what
+    all end in, and numbers where that is nothing, as for one folder named twice."""
+    paths = [folder.resolve().parts for folder in folders]
+    shortest = min(map(len, paths))
 
-    def detector(place: int) -> str:
-        config = infos[place].get("config")
-        return str(config.get("detector", "")) if isinstance(config, dict) else ""
+    def in_common(ends: Sequence[Sequence[str]]) -> int:
+        """How many parts all begin with, one of the shortest path left over."""
+        same = [len(set(parts)) == 1 for parts in zip(*ends, strict=False)]
+        return min([*same, False].index(False), shortest - 1)
 
-    def weights(place: int) -> str:
-        held = infos[place].get("weights")
-        return Path(str(held.get("file", ""))).stem if isinstance(held, dict) else ""
-
-    choices: list[Callable[[int], str]] = [
-        detector,
-        weights,
-        lambda place: folders[place].resolve().name,
-        lambda place: f"{place + 1}: {folders[place].resolve().name}",
-    ]
-    for choice in choices:
-        found = [choice(place) for place in range(len(folders))]
-        if len(set(found)) == len(found) and all(found):
-            break
+    start = in_common(paths)
+    end = in_common([path[start:][::-1] for path in paths])
+    found = ["/".join(path[start : max(start + 1, len(path) - end)]) for path in paths]
+    if len(set(found)) < len(found):
+        return [f"{place}: {name}" for place, name in enumerate(found, 1)]
     return found
+
+
+def least(runs: Sequence[Run]) -> int:
+    """How many pictures a generator needs to enter the means, as the first run has it."""
+    found = runs[0].info.get("min_pictures")
+    return found if isinstance(found, int) else MIN_PICTURES
 
 
 def common(runs: Sequence[Run]) -> Common:

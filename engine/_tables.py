@@ -51,13 +51,21 @@ def percent(estimate: Estimate | float | None, decimals: int = 1) -> str:
     that is no fraction as it is: `0.345 [0.301, 0.402]`."""
     if estimate is None:
         return UNDEFINED
-    if isinstance(estimate, Estimate):
-        plain = isinstance(estimate, metrics.PlainEstimate)
-        value, low, high = (
-            f"{part:.3f}" if plain else f"{100 * part:.{decimals}f}" for part in estimate
-        )
-        return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
-    return f"{100 * estimate:.{decimals}f}"
+    if not isinstance(estimate, Estimate):
+        return f"{100 * estimate:.{decimals}f}"
+    plain = isinstance(estimate, metrics.PlainEstimate)
+    value = f"{estimate.value:.3f}" if plain else f"{100 * estimate.value:.{decimals}f}"
+    found = interval(estimate, decimals)
+    return f"{value} {found}" if found else value
+
+
+def interval(estimate: Estimate, decimals: int = 1) -> str:
+    """Its interval alone, as `percent` states it; empty where it has none."""
+    if math.isnan(estimate.low):
+        return ""
+    if isinstance(estimate, metrics.PlainEstimate):
+        return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"[{100 * estimate.low:.{decimals}f}, {100 * estimate.high:.{decimals}f}]"
 
 
 def points(difference: float, decimals: int = 1) -> str:

@@ -23,7 +23,7 @@ PHASES = {
     **dict.fromkeys(
         ("data", "benchmark", "data_root", "generators", "sources", "limit"), ("train", "eval")
     ),
-    **dict.fromkeys(("protocol", "degrade", "compare", "cache"), ("eval",)),
+    **dict.fromkeys(("protocol", "degrade", "compare", "cache", "min_pictures"), ("eval",)),
     "threshold": ("test", "eval"),
     **dict.fromkeys(("epochs", "accumulate", "save_every", "save_all", "check"), ("train",)),
     **dict.fromkeys(("val_data", "test_csv", "leak_free"), ("train",)),
@@ -312,6 +312,13 @@ def parser() -> Parser:
         type=number(float, 0, 1),
         metavar="X",
         help="score above which a picture counts as synthetic (as the weights say)",
+    )
+    out.add_argument(
+        "--min_pictures",
+        type=_number(int, 1),
+        metavar="N",
+        help="phase eval: a generator enters the means with N pictures or more, of the real ones "
+        "that it is measured against too (10)",
     )
     again = out.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with an interrupted run")

@@ -13,8 +13,9 @@ import numpy as np
 from datasets._paths import visible
 
 from . import _analysis, _blocks, metrics
+from ._analysis import View
 from ._document import Block, Caution, Heading, Table, to_html, to_markdown, to_text
-from ._runs import Common, Run, cautions, common, names, pairing, read_run
+from ._runs import Common, Run, cautions, common, least, names, pairing, read_run
 from ._tables import UNDEFINED, metric_name, percent, points
 from .config import ConfigError
 from .files import write_file
@@ -96,11 +97,13 @@ def _group(
 ) -> Group:
     """The group of labels (N,), logits (runs, N); `resamples` for the intervals of single runs."""
     runs = list(zip(logits, thresholds, strict=True))
+    resamples = metrics.resamples_for(labels, resamples)
     measured = [metrics.evaluate(labels, *run, resamples, SEED) for run in runs]
     known = [name for name in wanted if name in measured[0].estimates]
     known += [name for name in measured[0].estimates if len(measured[0].estimates) == 1]
     known = list(dict.fromkeys(known))
-    return Group(measured, [difference(labels, runs[0], run, known) for run in runs[1:]])
+    drawn = metrics.resamples_for(labels, RESAMPLES)
+    return Group(measured, [difference(labels, runs[0], run, known, drawn) for run in runs[1:]])
 
 
 def measure(runs: Sequence[Run], shared: Common) -> Comparison:
@@ -177,12 +180,15 @@ def _averages_table(found: Comparison) -> Table:
     for place in range(len(found.runs)):
         cells = {cell: group.measured[place] for cell, group in found.cells.items()}
         pooled = found.pooled[found.base].measured[place]
-        averages.append(_analysis.averages(pooled, cells, "pictures")[1:])
+        view = View(average="pictures", min_pictures=least(found.runs))
+        averages.append(_analysis.averages(pooled, cells, view)[1:])
     rows = []
     for same in zip(*averages, strict=True):
         for name in _shown(list(found.cells.values())):
+            if name not in same[0].values:
+                continue  # no cell that enters the means has it
             values = [each.values[name] for each in same]
-            row = [f"{metric_name(name)}, {same[0].name}", *map(percent, values)]
+            row = [f"{metric_name(name)}, {same[0].title}", *map(percent, values)]
             rows.append(row + [points(value - values[0]) for value in values[1:]])
     names = [run.name for run in found.runs]
     header = ["average", *names, *_differing(names)]
@@ -232,7 +238,10 @@ def _blocks_of(found: Comparison, notes: Sequence[str]) -> Iterator[Block]:
     yield _pooled_table(found)
     if found.cells:
         yield Heading("Averages")
-        yield "Means of the generators below. They have no interval, for generators share reals."
+        yield (
+            "Means of the generators below that have pictures enough (--min_pictures of the first "
+            "run). They have no interval, for generators share reals."
+        )
         yield _averages_table(found)
     for name in _shown(list(found.cells.values())):
         yield Heading(f"Generators: {metric_name(name)}")
@@ -326,7 +335,7 @@ def compare(folders: Sequence[Path], output: Path | None = None) -> str:
     if output is not None and output.exists() and not output.is_dir():
         raise ConfigError(f"--output {output}: expected a folder; found a file")
     read = [read_run(folder) for folder in folders]
-    titles = names([run.info for run in read], folders)
+    titles = names(folders)
     runs = [replace(run, name=visible(name)) for run, name in zip(read, titles, strict=True)]
     shared = common(runs)
     notes = list(cautions(runs, shared))

@@ -118,6 +118,8 @@ def evaluation(
             sources=benchmark.sources,
             notes=notes,
         )
+    if args.min_pictures is not None:
+        view = replace(view, min_pictures=args.min_pictures)
     names = [degrade.then(base, name) for name in degrade.parse_sweep(args.degrade)]
     view = replace(view, base=names[0])
     if benchmark is not None and protocol is not None:

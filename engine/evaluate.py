@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -17,11 +17,12 @@ from datasets import Record
 from datasets._images import UnreadablePicture, digest, read_bytes
 from detectors._base import Detector
 
-from . import degrade, report
+from . import degrade, report, trained_on
 from ._analysis import TOO_MANY_UNREADABLE
 from .config import Config, ConfigError
 from .decoding import IN_PROCESS, Workers
 from .distributed import ALONE, World
+from .hints import hints
 from .listing import listing_digest, whole_batches
 from .memo import Memo, open_memo
 from .predict import Device, Tally, score
@@ -33,12 +34,13 @@ from .thumbnails import jpeg, thumbnails
 from .weights import Loaded
 
 SCORES, LOG = "scores.csv", "evaluation.log"
-RESULTS = (RUN, "result.json", "output.json", LOG, *report.FILES)
+RESULTS = (RUN, "result.json", "output.json", "metrics.json", LOG, *report.FILES)
 # What a resumed run must have in common with the one it goes on with, beside what decides scores.
 SAME = ("data", "benchmark", "protocol", "degradations")
 # So many pictures that were scored before are read again, to see whether they are still the same.
 REREAD = 100
 THUMBNAIL = 192
+REASONS = 3  # why pictures could not be read that the log names
 log = logging.getLogger(__name__)
 
 
@@ -214,6 +216,14 @@ def _check_readable(rows: Sequence[ScoreRow]) -> int:
     unreadable = count_pictures(row for row in rows if row.error)
     if unreadable:
         log.warning("%d of %d pictures could not be read", unreadable, pictures)
+        reasons: dict[str, dict[str, None]] = {}
+        for row in rows:
+            if row.error:
+                reasons.setdefault(row.error, {})[row.key] = None
+        for reason, keys in list(reasons.items())[:REASONS]:
+            log.warning("%d: %s (%s)", len(keys), reason, next(iter(keys)))
+        if len(reasons) > REASONS:
+            log.warning("%d more reasons are in %s", len(reasons) - REASONS, SCORES)
     if unreadable > TOO_MANY_UNREADABLE * pictures:
         share = 100 * unreadable / pictures
         log.warning(
@@ -268,6 +278,7 @@ def run(
         "benchmark": request.benchmark,
         "protocol": request.protocol,
         "degradations": list(request.degradations),
+        "min_pictures": request.view.min_pictures,
         "processes": world.size,
     }
     same = (*deciding(config), *SAME)
@@ -288,7 +299,9 @@ def run(
             world.gather(scorer.tally)
             return "", 0
         stack.enter_context(log_to(request.output / LOG))
-        summary, unreadable = _run_main(request, records, scorer, info, world)
+        weights = [loaded.path, *(member.path for member in loaded.members)]
+        trained = trained_on.read(weights)
+        summary, unreadable = _run_main(request, records, scorer, info, world, trained)
         log.info("results are in %s", request.output)
     with (request.output / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{request.title}, threshold {request.threshold:g}\n{summary}\n")
@@ -296,9 +309,14 @@ def run(
 
 
 def _run_main(
-    request: Request, records: Sequence[Record], scorer: Scorer, info: dict[str, Any], world: World
+    request: Request,
+    records: Sequence[Record],
+    scorer: Scorer,
+    info: dict[str, Any],
+    world: World,
+    trained: Collection[str],
 ) -> tuple[str, int]:
-    """`run` in the main process, with its folder open."""
+    """`run` in the main process, with its folder open; `trained`: digests of training pictures."""
     for note in request.view.notes:
         log.info("note: %s", note)
     start = time.monotonic()
@@ -319,7 +337,7 @@ def _run_main(
     info["counts"] |= {"pictures": len(records), "unreadable": unreadable}
     if len(rows) != len(records):
         info["counts"]["rows"] = len(rows)
-    return _write_results(request, records, rows, info, scorer.config), unreadable
+    return _write_results(request, records, rows, info, scorer.config, trained), unreadable
 
 
 def _thumbnails(
@@ -343,13 +361,18 @@ def _write_results(
     rows: list[ScoreRow],
     info: dict[str, Any],
     config: Config,
+    trained: Collection[str],
 ) -> str:
     """Everything that derives from the table; completes run.json. Returns the summary."""
     view, threshold = request.view, request.threshold
     analysis = report.analyse(rows, threshold, config.score.resamples, config.score.seed, view)
+    analysis = replace(analysis, hints=hints(analysis.rows, analysis.pooled, trained))
+    for hint in analysis.hints:
+        log.warning("%s", hint)
     small = _thumbnails(report.worst_errors(analysis.rows, threshold), records, request.workers)
     report.write_report(request.output, rows, threshold, info, request.title, analysis, small)
     write_json(request.output / "result.json", report.result_json(rows, threshold, view))
     write_json(request.output / "output.json", report.output_json(rows, view))
+    write_json(request.output / "metrics.json", report.metrics_json(analysis))
     write_json(request.output / RUN, info)
     return report.summary_text(rows, threshold, analysis)

@@ -20,32 +20,34 @@ from ._cells import Cell as Cell
 from ._cells import Pairing as Pairing
 from ._cells import cells as cells
 from ._cells import labels_logits, reason_unusable
+from ._estimates import ACCURACY as ACCURACY
 from ._estimates import (
-    ACCURACY,
     ACCURACY_REAL,
-    ACCURACY_SYNTHETIC,
     AP,
     AUROC,
-    BALANCED_ACCURACY,
-    BEST_ACCURACY,
-    BRIER,
     DETECTION_RATE,
     ECE,
     EER,
-    LOG_LOSS,
+    FEWEST,
     METRICS,
-    TPR_AT_1,
-    TPR_AT_5,
     Difference,
     Estimate,
     Metrics,
     estimate,
     p_value,
 )
+from ._estimates import ACCURACY_SYNTHETIC as ACCURACY_SYNTHETIC
 from ._estimates import AT_THRESHOLD as AT_THRESHOLD
+from ._estimates import BALANCED_ACCURACY as BALANCED_ACCURACY
+from ._estimates import BEST_ACCURACY as BEST_ACCURACY
+from ._estimates import BRIER as BRIER
+from ._estimates import LOG_LOSS as LOG_LOSS
 from ._estimates import LOWER_IS_BETTER as LOWER_IS_BETTER
 from ._estimates import PLAIN as PLAIN
+from ._estimates import TPR_AT_1 as TPR_AT_1
+from ._estimates import TPR_AT_5 as TPR_AT_5
 from ._estimates import PlainEstimate as PlainEstimate
+from ._statistics import joined, statistics
 from .table import ScoreRow
 
 
@@ -258,32 +260,6 @@ def balanced_accuracy(labels: ArrayLike, logits: ArrayLike, threshold: float) ->
     ) / 2
 
 
-def _statistics(samples: Samples, cut: int) -> dict[str, Floats]:
-    """Every metric of `METRICS` for R samples; the first `cut` distinct logits count as fake."""
-    n_synthetic, n_real = samples.ranking.fakes.size, samples.ranking.reals.size
-    found, kept = _bootstrap.right_answers(samples, cut)
-    return {
-        AP: _bootstrap.average_precisions(samples),
-        AUROC: _bootstrap.areas_roc(samples),
-        ACCURACY: (found + kept) / (n_synthetic + n_real),
-        BALANCED_ACCURACY: (found / n_synthetic + kept / n_real) / 2,
-        ACCURACY_REAL: kept / n_real,
-        ACCURACY_SYNTHETIC: found / n_synthetic,
-        TPR_AT_1: _bootstrap.tprs_at_fpr(samples, 0.01),
-        TPR_AT_5: _bootstrap.tprs_at_fpr(samples, 0.05),
-        EER: _bootstrap.equal_error_rates(samples),
-        BEST_ACCURACY: _bootstrap.best_accuracies(samples),
-        ECE: _bootstrap.calibration_errors(samples),
-        BRIER: _bootstrap.brier_scores(samples),
-        LOG_LOSS: _bootstrap.log_losses(samples),
-    }
-
-
-def _joined(chunks: Iterable[dict[str, Floats]]) -> dict[str, Floats]:
-    found = list(chunks)
-    return {name: np.concatenate([[], *(chunk[name] for chunk in found)]) for name in METRICS}
-
-
 def _check_resampling(resamples: int, confidence: float) -> None:
     if resamples < 0 or not 0.0 < confidence < 1.0:
         raise ValueError(
@@ -320,9 +296,9 @@ def evaluate(
         return Metrics(n_real, n_synthetic, {name: only} if only else {})
     ranking = _bootstrap.rank(synthetic, scores)
     cut = int((ranking.thresholds > limit).sum())
-    measured = _statistics(_bootstrap.measured(ranking), cut)
-    samples = _joined(
-        _statistics(_bootstrap.drawn_samples(ranking, drawn), cut)
+    measured = statistics(_bootstrap.measured(ranking), cut)
+    samples = joined(
+        statistics(_bootstrap.drawn_samples(ranking, drawn), cut)
         for drawn in _bootstrap.draws(n_synthetic, n_real, resamples, seed)
     )
     return Metrics(
@@ -366,11 +342,11 @@ def _differences(
     cuts = [int((ranking.thresholds > limit).sum()) for ranking in ranked]
 
     def difference(samples: Iterable[Samples]) -> dict[str, Floats]:
-        first, second = map(_statistics, samples, cuts)
+        first, second = map(statistics, samples, cuts)
         return {name: _minus(first[name], second[name]) for name in METRICS}
 
     drawn = _bootstrap.draws(ranked[0].fakes.size, ranked[0].reals.size, resamples, seed)
-    return difference(map(_bootstrap.measured, ranked)), _joined(
+    return difference(map(_bootstrap.measured, ranked)), joined(
         difference([_bootstrap.drawn_samples(ranking, chunk) for ranking in ranked])
         for chunk in drawn
     )
@@ -422,10 +398,19 @@ def paired_difference(
     }
 
 
+def resamples_for(labels: Ints, resamples: int) -> int:
+    """That many resamples, or none where a class has too few pictures for an interval: the
+    percentiles of fewer than `FEWEST` say nothing, and 0.0 [0.0, 100.0] of one misleads."""
+    counts = np.bincount(labels, minlength=2)
+    return resamples if counts[counts > 0].min(initial=FEWEST) >= FEWEST else 0
+
+
 def evaluate_rows(
     rows: Sequence[ScoreRow], threshold: float, resamples: int = 1000, seed: int = 0
 ) -> Metrics:
-    """`evaluate` of the usable rows; the unusable labelled ones are counted in `n_errors`."""
-    found = evaluate(*labels_logits(rows), threshold, resamples, seed)
+    """`evaluate` of the usable rows, without intervals where a class has fewer than `FEWEST` of
+    them; the unusable labelled ones are counted in `n_errors`."""
+    labels, logits = labels_logits(rows)
+    found = evaluate(labels, logits, threshold, resamples_for(labels, resamples), seed)
     n_errors = sum(row.label is not None and bool(reason_unusable(row)) for row in rows)
     return Metrics(found.n_real, found.n_synthetic, found.estimates, n_errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,11 +15,11 @@ from ._blocks import ERRORS
 from ._document import Gallery, to_html, to_markdown, to_text
 from ._tables import Line, numbers, percent
 from .files import write_file
-from .metrics import Cell
+from .metrics import Cell, Estimate, Metrics
 from .table import ScoreRow
 
 __all__ = (
-    "FILES", "Analysis", "View", "analyse", "output_json", "percent", "result_json",
+    "FILES", "Analysis", "View", "analyse", "metrics_json", "output_json", "percent", "result_json",
     "summary_text", "worst_errors", "write_report",
 )  # fmt: skip
 FILES = ("report.md", "report.html", *_plots.CAPTIONS, ERRORS)
@@ -52,6 +53,7 @@ def write_report(
     blocks = [
         *_blocks.overall(found),
         *_blocks.groups(found),
+        *_blocks.real_sources(found),
         *_blocks.sweep(found),
         *_blocks.errors(worst, thumbnails),
         *_blocks.plots(plots, _plots.CAPTIONS),
@@ -72,19 +74,24 @@ def write_report(
 
 
 def _summary_lines(analysis: Analysis) -> list[Line]:
-    pooled, *averages = _blocks.average_lines(analysis)
-    if analysis.crossed and len(analysis.cells) > MOST_CELLS:
+    lines = _blocks.average_lines(analysis)
+    split = 2 if analysis.clustered else 1
+    pooled, averages, crossed = lines[:split], lines[split:], analysis.crossed
+    if crossed and len(analysis.cells) > MOST_CELLS:
         sources = [
             replace(each, names=[f"source {each.names[0]}"])
             for each in _blocks.source_lines(analysis)
         ]
-        return [pooled, *sources, *_blocks.generator_lines(analysis), *averages]
-    cells = [
-        replace(each, names=[f"{source}/{generator}" if analysis.crossed else generator])
-        for each in _blocks.cell_lines(analysis)
-        for generator, source in [each.names]
-    ]
-    return [pooled, *cells, *averages]
+        return [*pooled, *sources, *_blocks.generator_lines(analysis), *averages]
+    counted, few = (
+        [
+            replace(each, names=[f"{source}/{generator}{mark}" if crossed else generator + mark])
+            for each in _blocks.cell_lines(analysis, entering)
+            for generator, source in [each.names]
+        ]
+        for entering, mark in ((True, ""), (False, ", in no mean"))
+    )
+    return [*pooled, *counted, *averages, *few]
 
 
 def summary_text(
@@ -109,8 +116,7 @@ def summary_text(
             f"Lines of sources and of generators are means; report.md has all {len(found.cells)} "
             "cells."
         )
-    if note := _blocks.published_note(found):
-        parts.append(note)
+    parts += filter(None, (_blocks.few_note(found), _blocks.published_note(found)))
     if found.degradations:
         swept = _blocks.swept_lines(found, True)
         parts.append(to_text(numbers([f"{found.headline.name}, percent"], swept, _blocks.SWEPT)))
@@ -155,6 +161,57 @@ def result_json(
             "Accuracy": metrics.accuracy(labels, logits, threshold) if labels.size else None,
         }
     return dict(result)
+
+
+def _figures(values: Mapping[str, Estimate | float]) -> dict[str, list[float | None]]:
+    """Metric -> value, and the ends of its interval where it has one; None for what is infinite."""
+    found = {
+        name: [*value] if isinstance(value, Estimate) else [value, math.nan, math.nan]
+        for name, value in values.items()
+    }
+    return {
+        name: [part if math.isfinite(part) else None for part in parts]
+        for name, parts in found.items()
+    }
+
+
+def metrics_json(analysis: Analysis) -> dict[str, Any]:
+    """Every number of the report for programs: metric -> [value, low, high], fractions."""
+
+    def of(found: Metrics) -> dict[str, Any]:
+        counts = {"real": found.n_real, "synthetic": found.n_synthetic, "errors": found.n_errors}
+        return counts | {"metrics": _figures(found.estimates)}
+
+    return {
+        "threshold": analysis.threshold,
+        "degradation": analysis.base,
+        "min_pictures": analysis.view.min_pictures,
+        "pooled": of(analysis.pooled),
+        "over_generators_and_sources": {
+            "generators": analysis.clusters[0],
+            "sources": analysis.clusters[1],
+            "metrics": _figures(analysis.clustered),
+        },
+        "averages": [
+            {
+                "over": average.kind,
+                "headline": average.headline,
+                "number": average.number,
+                "left_out": average.left_out,
+                "metrics": _figures({**average.values, **average.estimates}),
+            }
+            for average in analysis.averages
+            if average.kind != "pictures"
+        ],
+        "cells": [
+            {"generator": generator, "source": source, "in_mean": analysis.view.counts(found)}
+            | of(found)
+            for (source, generator), found in analysis.cells.items()
+        ],
+        "sources": {name: of(found) for name, found in analysis.sources_real.items()},
+        "degradations": {name: of(each.pooled) for name, each in analysis.degradations.items()},
+        "hints": list(analysis.hints),
+    }
 
 
 def output_json(

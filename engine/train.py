@@ -14,7 +14,7 @@ import torch
 from datasets import Record
 from detectors._base import Detector
 
-from . import degrade
+from . import degrade, trained_on
 from ._kept import CHECKPOINT, HISTORY, LOG, REPORT, written
 from ._signals import Interrupted as Interrupted
 from ._trainer import Trainer as Trainer
@@ -122,6 +122,8 @@ def start(
             log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
         log.info("%s", outlook(train, val, how))
         history = trainer.run()
+        # Read once more, when the run is done: no step of it waits for a sum.
+        world.shared(lambda: trained_on.write(output, train))
         if config.train.report:
             trainer.report()
     return history

@@ -212,23 +212,19 @@ def test_what_differs_is_said(save: Save, tmp_path: Path, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize(
-    ("detectors", "weights", "folders", "names"),
+    ("folders", "names"),
     [
-        (["spai", "ssp"], ["w", "w"], ["x/a", "x/b"], ["spai", "ssp"]),
-        (["spai", "spai"], ["v.st", "w.st"], ["x/a", "x/b"], ["v", "w"]),
-        (["spai", "spai"], ["w", "w"], ["x/a", "x/b"], ["a", "b"]),
-        (["spai", "spai"], ["w", "w"], ["x/a", "y/a"], ["1: a", "2: a"]),
-        ([None, "spai"], ["v", "w"], ["x/a", "x/b"], ["v", "w"]),
+        (["runs/mine", "runs/other"], ["mine", "other"]),
+        (["runs/spai/eval_val", "runs/ssp/eval_val"], ["spai", "ssp"]),
+        (["x/a/v", "y/a/v", "x/b/v"], ["x/a", "y/a", "x/b"]),
+        (["runs", "runs/val"], ["runs", "runs/val"]),
+        (["x/a", "x/a"], ["1: a", "2: a"]),
     ],
 )
-def test_runs_have_short_distinct_names(
-    detectors: list[str | None], weights: list[str], folders: list[str], names: list[str]
+def test_runs_are_named_by_what_tells_their_folders_apart(
+    folders: list[str], names: list[str]
 ) -> None:
-    infos = [
-        {"config": {"detector": detector} if detector else None, "weights": {"file": file}}
-        for detector, file in zip(detectors, weights, strict=True)
-    ]
-    assert _runs.names(infos, [Path(folder) for folder in folders]) == names
+    assert _runs.names([Path(folder) for folder in folders]) == names
 
 
 def test_files_hold_their_plots_and_escape_names(save: Save, tmp_path: Path) -> None:

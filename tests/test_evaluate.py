@@ -27,7 +27,7 @@ from PIL import Image
 import main
 from datasets import Label, Record
 from detectors.default import Default
-from engine import _plots, distributed, evaluate, memo, table
+from engine import _plots, distributed, evaluate, memo, table, trained_on
 from engine import run as engine_run
 from engine.config import ConfigError
 from engine.table import ScoreRow, read_table
@@ -78,6 +78,22 @@ def command(weights: Path, data: Path, output: Path) -> list[str]:
     words = ["--phase", "eval", "--device", "cpu", "--weights", weights, "--data", data]
     words += ["--output", output, "--workers", 1, "--batch_size", 2, "--cache", "none", *FEW]
     return [str(word) for word in words]
+
+
+def test_the_log_and_the_report_tell_of_pictures_that_were_trained_on(
+    run: Cli, tree: Path, tmp_path: Path, weights: Path, pictures: list[Path]
+) -> None:
+    trained_on.write(weights.parent, [Record(path.name, path) for path in pictures[:3]])
+    twice = tree / "fake" / "twice.png"
+    shutil.copy(next((tree / "real").rglob("*.*")), twice)
+    done = run("--data", tree, "--output", tmp_path / "out", *FEW, "--min_pictures", 3)
+    said = [line for line in done.log if "trained on" in line or "real and synthetic" in line]
+    assert len(said) == 2 and "3 of 25" in said[0] and "twice.png" in said[1]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert all(f"> **Warning:** {line[:20]}" in report for line in said)
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written["hints"] == said and written["min_pictures"] == 3
+    assert info(tmp_path / "out")["min_pictures"] == 3
 
 
 # --- scores of earlier runs
@@ -196,6 +212,8 @@ def test_unreadable_pictures_are_rows_and_the_run_goes_on(
     )
     assert all((row.logit is None) == bool(row.error) for row in rows)
     assert any("2 of 24 pictures could not be read" in line for line in done.log)
+    for bad in (row for row in rows if row.error):
+        assert f"1: {bad.error} ({bad.key})" in done.log
     assert any("8.3 % of the pictures could not be read" in line for line in done.log)
     assert info(tmp_path / "out")["counts"]["unreadable"] == 2
 

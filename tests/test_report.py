@@ -253,16 +253,19 @@ def cell(value: float) -> Metrics:
 
 def test_averages_are_named_and_differ() -> None:
     cells = {("a", "x"): cell(0.2), ("b", "x"): cell(0.4), ("a", "y"): cell(0.9)}
-    found = {each.kind: each for each in averages(cell(0.5), cells, "cells")}
+    found = {
+        each.kind: each
+        for each in averages(cell(0.5), cells, View(average="cells", min_pictures=1))
+    }
     assert found["generators"].name == "mean over 2 generators"
     assert found["generators"].values["AP"] == pytest.approx(0.6)
     assert found["cells"].name == "mean over 3 cells"
     assert found["cells"].values["AP"] == pytest.approx(0.5)
     assert found["pictures"].values["AP"] == 0.5
     assert means(cells, 0) == {"a": {"AP": pytest.approx(0.55)}, "b": {"AP": 0.4}}
-    alone = averages(cell(0.2), {("a", "x"): cell(0.2)}, "generators")
+    alone = averages(cell(0.2), {("a", "x"): cell(0.2)}, View(min_pictures=1))
     assert [each.name for each in alone] == ["pooled over pictures", "mean over 1 generator"]
-    assert [each.kind for each in averages(cell(0.2), {}, "generators")] == ["pictures"]
+    assert [each.kind for each in averages(cell(0.2), {}, View())] == ["pictures"]
 
 
 @pytest.mark.parametrize("headline", ["generators", "cells", "pictures"])
@@ -398,10 +401,11 @@ def crossed_analysis(figures: Published, sources: Iterable[str] = ("coco", "flic
             cells[source, generator] = Metrics(
                 1, 1, {"AP": Estimate(value, 0.5, 1.0), "accuracy": Estimate(0.8, 0.5, 1.0)}
             )
-    empty = report.analyse([], 0.5, view=View(average="cells", published=figures))
+    view = View(average="cells", published=figures, min_pictures=1)
+    empty = report.analyse([], 0.5, view=view)
     pooled = cells["coco", "glide"]
     return dataclasses.replace(
-        empty, pooled=pooled, cells=cells, averages=averages(pooled, cells, "cells")
+        empty, pooled=pooled, cells=cells, averages=averages(pooled, cells, view)
     )
 
 
@@ -469,11 +473,12 @@ def crossed(
     """Every generator against every source, of a benchmark with coco, raise, glide and sd."""
     cells = {(source, name): measured() for source in sources for name in generators}
     view = View(
-        Pairing("crossed"), published=figures, generators=("glide", "sd"), sources=("raise", "coco")
-    )
+        Pairing("crossed"), published=figures, generators=("glide", "sd"),
+        sources=("raise", "coco"), min_pictures=1,
+    )  # fmt: skip
     empty = report.analyse([], 0.5, view=view)
     pooled = measured()
-    found = averages(pooled, cells, "generators")
+    found = averages(pooled, cells, view)
     return dataclasses.replace(empty, pooled=pooled, cells=cells, averages=found)
 
 
@@ -612,7 +617,7 @@ def test_published_figures_are_printed_with_their_difference(tmp_path: Path) -> 
 def test_the_summary_of_many_cells_has_means_instead(tmp_path: Path) -> None:
     sources = [f"s{place}" for place in range(16)]
     rows = table(sources, n=2)
-    found = report.analyse(rows, 0.5, 0)
+    found = report.analyse(rows, 0.5, 0, view=View(min_pictures=1))
     assert len(found.cells) == 32
     lines = report.summary_text(rows, 0.5, found).splitlines()
     names = [line.split("  ")[0] for line in lines[1 : lines.index("")]]
@@ -745,9 +750,9 @@ def test_the_heat_map_needs_sources_and_generators_that_cross(
 @pytest.mark.parametrize(
     ("view", "generators", "sources"),
     [
-        (View(), ["glide", "mine", "sd"], ["a", "b"]),
+        (View(min_pictures=1), ["glide", "mine", "sd"], ["a", "b"]),
         (
-            View(generators=("sd", "x", "glide"), sources=("b",)),
+            View(generators=("sd", "x", "glide"), sources=("b",), min_pictures=1),
             ["sd", "glide", "mine"],
             ["b", "a"],
         ),

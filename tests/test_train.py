@@ -34,6 +34,7 @@ from engine.predict import Device, score
 from engine.run import LOCK, RUN
 from engine.schedule import lr_at
 from engine.train import Trainer
+from engine.trained_on import TRAINED_ON
 from engine.weight_files import BEST, read_weights
 from engine.weights import build, open_weights
 
@@ -141,7 +142,18 @@ def test_outputs(parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.INFO, "engine"):
         history = run(tmp_path, parts)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [BEST, CHECKPOINT, f"{CHECKPOINT}.previous", CURVES, FINAL, HISTORY, LOCK, LOG, RUN]
+        [
+            BEST,
+            CHECKPOINT,
+            f"{CHECKPOINT}.previous",
+            CURVES,
+            FINAL,
+            HISTORY,
+            LOCK,
+            LOG,
+            RUN,
+            TRAINED_ON,
+        ]
     ), "no temporary file, no list of bad files"
     rows = [{k: float(v) for k, v in row.items()} for row in read_csv(tmp_path / HISTORY)]
     assert rows == history
