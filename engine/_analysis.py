@@ -20,7 +20,7 @@ from .progress import Progress
 from .table import ScoreRow
 
 POOLED = "pooled over pictures"
-CLUSTERED = "the same, over generators and sources"
+CLUSTERED = "interval over generators and sources"
 TOO_MANY_UNREADABLE = 0.01
 # Of a class, below which a cell enters no mean: there one picture would weigh as much as hundreds.
 MIN_PICTURES = 10

@@ -21,6 +21,7 @@ from .thumbnails import Tile, sheet
 SHOWN_ERRORS = 20
 ERRORS = "errors.png"
 SHEET_COLUMNS, SHEET_SIZE = 5, 170
+ALL_REALS = "(all)"  # instead of a source: a generator that is measured against all real pictures
 SHORT = (metrics.AP, metrics.AUROC, metrics.ACCURACY, metrics.TPR_AT_1)
 WIDE = (*SHORT, metrics.TPR_AT_5)
 SWEPT = (
@@ -46,7 +47,7 @@ def average_lines(analysis: Analysis) -> list[Line]:
         if average.kind == "pictures":
             found.append(line([name], analysis.pooled, published))
             if analysis.clustered:
-                found.append(Line([CLUSTERED], analysis.clustered))
+                found.append(Line([f"pooled, {CLUSTERED}"], analysis.clustered))
         else:
             others = average.others(average.number)
             values: dict[str, Estimate | float] = {**average.values, **average.estimates}
@@ -58,7 +59,11 @@ def cell_lines(analysis: Analysis, counted: bool) -> list[Line]:
     """The cells that enter the means, or those that do not."""
     theirs = _comparable(analysis)
     return [
-        line([generator, source], found, theirs.cell((source, generator)) if theirs else {})
+        line(
+            [generator, source or ALL_REALS],
+            found,
+            theirs.cell((source, generator)) if theirs else {},
+        )
         for (source, generator), found in analysis.cells.items()
         if analysis.view.counts(found) == counted
     ]

@@ -22,10 +22,10 @@ class Pairing:
     """Which real pictures a generator is measured against, and how many of each class.
 
     Attributes:
-        mode: `own`: the reals of the fakes' own source, or all reals of the table where that
-            source has none; a cell is (source, generator). `crossed`: the reals of every source
-            that has any, in turn, whatever the source of the fakes; a cell is (source of the
-            reals, generator).
+        mode: `own`: the reals of the fakes' own source; a cell is (source, generator). Where that
+            source has none, all reals of the table, and the cell is ("", generator). `crossed`:
+            the reals of every source that has any, in turn, whatever the source of the fakes; a
+            cell is (source of the reals, generator).
         cap: at most the first `cap` rows of each class, in the order of the table.
         balanced: as many rows of one class as of the other: the first n of each, n = min(`cap`,
             reals, fakes), which counts the unreadable ones too. A cell of one class is not cut.
@@ -79,7 +79,15 @@ def cells(rows: Iterable[ScoreRow], pairing: Pairing = OWN) -> dict[Cell, list[S
     without a label are not. A table without synthetic pictures has no cells; `crossed` without
     real ones has those of source "".
     """
-    crossed = pairing.mode == "crossed"
+    crossed, rows = pairing.mode == "crossed", list(rows)
+    with_reals = {row.source for row in rows if row.label == 0}
+
+    def pool(row: ScoreRow) -> str:
+        """The source whose reals a fake is measured against, empty for all of them: those of
+        several sources without any are one set, not many of a few pictures each."""
+        own = not crossed and (row.source in with_reals or not with_reals)
+        return row.source if own else ""
+
     reals: defaultdict[str, list[ScoreRow]] = defaultdict(list)
     fakes: defaultdict[Cell, list[ScoreRow]] = defaultdict(list)
     every_real: list[ScoreRow] = []
@@ -88,7 +96,7 @@ def cells(rows: Iterable[ScoreRow], pairing: Pairing = OWN) -> dict[Cell, list[S
             reals[row.source].append(row)
             every_real.append(row)
         elif row.label == 1:
-            fakes["" if crossed else row.source, row.generator].append(row)
+            fakes[pool(row), row.generator].append(row)
     if not crossed:
         return {
             cell: pairing.cut(reals.get(cell[0], every_real), fakes[cell]) for cell in sorted(fakes)

@@ -53,6 +53,12 @@ def unit_square(axes: Axes) -> None:
     axes.set_aspect("equal")
 
 
+def within_percent(low: float, high: float) -> tuple[float, float]:
+    """The ends of an axis of percents, near 0 and 100 at most: beyond, there is nothing to read."""
+    margin = 0.02 * min(high - low, 100)
+    return max(low, -margin), min(high, 100 + margin)
+
+
 def label(name: str) -> str:
     """A name on one line, its middle left out where it is very long."""
     shown = visible(name)

@@ -20,7 +20,8 @@ CAPTIONS = {
     "what lies beyond them",
     "calibration.png": "Calibration: how many of the pictures with about this score are synthetic; "
     "below, how many pictures that is",
-    "generators.png": "Generators, each with its 95 % interval",
+    "generators.png": "Generators, each with its 95 % interval; hollow, those of too few pictures "
+    "to enter the mean",
     "heatmap.png": "Generators by sources",
     "robustness.png": "Robustness: the headline average over the value of each degradation; "
     "dotted, the pictures without it",
@@ -86,7 +87,8 @@ def _histogram(labels: Ints, logits: Floats, threshold: float) -> bytes:
         axes.stairs(heights, edges, color=colour, linestyle=line, linewidth=1.4, label=title)
     if np.isfinite(limit):
         axes.axvline(limit, color="black", linewidth=1, label=f"threshold {threshold:g}")
-    axes.legend(frameon=False)
+    # Above the plot: inside, the line of the threshold or a bar would run through it.
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return _figure.png(figure)
 
 
@@ -99,14 +101,20 @@ def _calibration(labels: Ints, logits: Floats, pooled: Metrics) -> bytes:
     _figure.style(upper, "", "share of synthetic pictures")
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="calibrated")
     upper.plot(scores, shares, color=BLUE, marker="o", label=f"ECE {100 * error:.1f} %")
+    few = counts < metrics.FEWEST
+    if few.any():
+        hollow = {"color": BLUE, "markerfacecolor": "white", "linestyle": "none", "marker": "o"}
+        name = f"fewer than {metrics.FEWEST} pictures"
+        upper.plot(scores[few], shares[few], **hollow, label=name)
     upper.set_ylim(-0.02, 1.02)
-    upper.legend(loc="upper left", frameon=False)
-    _figure.style(lower, "score (mean of the bin)", "pictures")
-    width = 0.8 / BINS
-    lower.bar(scores, counts, width=width, color=BLUE, alpha=0.6)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize="small")
+    _figure.style(lower, "score", "pictures (log scale)")
+    # Bars where the bins are, not at the means of their scores, where neighbours would overlap.
+    starts = np.minimum((scores * BINS).astype(int), BINS - 1) / BINS
+    lower.bar(starts, counts, width=0.9 / BINS, align="edge", color=BLUE, alpha=0.6)
     lower.set_yscale("log")
     lower.set_ylim(bottom=0.7)
-    lower.set_xlim(-0.05, 1.05)
+    lower.set_xlim(-0.02, 1.02)
     return _figure.png(figure)
 
 

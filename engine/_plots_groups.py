@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,15 +47,22 @@ def by_generator(
 
 
 def dots(
-    found: Mapping[Cell, Estimate], title: str, reference: float | None, view: View = WHOLE
+    found: Mapping[Cell, Estimate],
+    title: str,
+    reference: float | None,
+    view: View = WHOLE,
+    few: Collection[Cell] = (),
+    differences: bool = False,
 ) -> bytes | None:
     """A row per generator, a dot per source in it; None with fewer than two generators.
 
-    `title` stands at the x axis, which is in percent; `reference` is a percent to mark.
+    `title` stands at the x axis, in percent, or percentage points of `differences`; `reference` is
+    a value to mark; the dots of `few` are hollow.
     """
     rows = by_generator(found, view.generators)
     if len(rows) < 2:
         return None
+    names = list(rows)
     sources = ordered((source for row in rows.values() for source in row), view.sources)
     # Sources that each have generators of their own tell nothing that the row does not.
     crossed = any(len(row) > 1 for row in rows.values())
@@ -65,19 +72,24 @@ def dots(
         shift = 0.6 * (0.5 - (place + 0.5) / len(sources)) if crossed else 0.0
         points = [(y, row[source]) for y, row in enumerate(rows.values()) if source in row]
         values = np.array([estimate for _, estimate in points]) * 100
+        heights = np.array([y + shift for y, _ in points])
         style = place if crossed else 0
-        axes.errorbar(
-            values[:, 0],
-            [y + shift for y, _ in points],
-            xerr=np.abs(values[:, 1:].T - values[:, 0]),
-            fmt=MARKERS[style % len(MARKERS)],
-            color=COLOURS[style % len(COLOURS)],
-            markersize=4.5,
-            linewidth=1.3,
-        )
-    _figure.name_rows(axes, list(rows))
+        look: dict[str, Any] = {
+            "fmt": MARKERS[style % len(MARKERS)],
+            "color": COLOURS[style % len(COLOURS)],
+            "markersize": 4.5,
+            "linewidth": 1.3,
+        }
+        hollow = np.array([(source, names[y]) in few for y, _ in points])
+        for chosen, face in ((~hollow, look["color"]), (hollow, "white")):
+            middle, ends = values[chosen, 0], values[chosen, 1:].T
+            bars = np.abs(ends - middle)
+            axes.errorbar(middle, heights[chosen], xerr=bars, markerfacecolor=face, **look)
+    _figure.name_rows(axes, names)
     if reference is not None:
         axes.axvline(reference, color=GREY, linestyle="--", linewidth=1)
+    if not differences:
+        axes.set_xlim(_figure.within_percent(*axes.get_xlim()))
     if crossed:
         _figure.source_legend(figure, sources)
     return _figure.png(figure)
@@ -89,7 +101,8 @@ def generators(analysis: Analysis) -> bytes | None:
     name = metrics.AUROC if found else metrics.DETECTION_RATE
     title = f"{metric_name(name)} (%), with its 95 % interval"
     shown = found or estimates(metrics.DETECTION_RATE, analysis.cells)
-    return dots(shown, title, 50 if found else None, analysis.view)
+    few = analysis.cells.keys() - analysis.counted.keys()
+    return dots(shown, title, 50 if found else None, analysis.view, few)
 
 
 def heat_metric(analysis: Analysis) -> str:

@@ -34,4 +34,5 @@ def roc(labels: Ints, logits: Floats, names: Sequence[str]) -> bytes:
 
 def differences(found: Mapping[Cell, Estimate], metric: str) -> bytes | None:
     """Differences of a metric per generator with their intervals; None for fewer than two."""
-    return dots(found, f"difference in {metric} (percentage points), 95 % interval", 0)
+    title = f"difference in {metric} (percentage points), 95 % interval"
+    return dots(found, title, 0, differences=True)

@@ -75,6 +75,7 @@ def _metrics(axes: Axes, history: History, sets: Sequence[str]) -> None:
         _draw(axes, history, metric, 100, colour, metric_name(metric), None)
         for place, name in enumerate(sets):
             _draw(axes, history, f"{name} {metric}", 100, colour, "", place)
+    axes.set_ylim(_figure.within_percent(*axes.get_ylim()))
 
 
 def _legend(figure: Figure, best: int, count: int, sets: Sequence[str]) -> None:

@@ -217,7 +217,7 @@ def test_reals_are_counted_too_and_all_few_have_no_mean() -> None:
 
 def test_a_published_mean_of_all_is_not_set_beside_one_of_fewer() -> None:
     cells = {"AUROC": {"": {"g0": 90.0, "g1": 80.0, "rare": 10.0}}}
-    figures = Published("P", "d", {}, cells, {}, {}, {"AUROC": {"generators": 60.0}})
+    figures = Published("P", "d", {}, (), cells, {}, {}, {"AUROC": {"generators": 60.0}})
     for least, expected in ((10, 85.0), (2, 60.0)):
         found = report.analyse(few(), 0.5, 10, view=View(published=figures, min_pictures=least))
         [line] = [x for x in report._blocks.average_lines(found) if "mean over" in x.names[0]]

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import hashlib
 import io
+import itertools
 import json
 import math
 import re
@@ -19,10 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import _figure, _plots_groups, report
+from engine import _figure, _plots, _plots_groups, metrics, report
 from engine._analysis import Analysis, averages, means
 from engine._blocks import WIDE
 from engine._plots_groups import heat_metric, heatmap
+from engine._plots_training import draw_curves
 from engine._published import Comparable
 from engine._tables import metric_name, points
 from engine.benchmark import Published
@@ -32,6 +34,7 @@ from engine.table import ScoreRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RUN: dict[str, object] = {
     "command": "main.py --phase eval",
@@ -837,3 +840,58 @@ def test_plots_survive_infinite_logits_and_odd_names(tmp_path: Path, drawn: None
     assert "generators.png" in {path.name for path in files}
     with Image.open(io.BytesIO((tmp_path / "histogram.png").read_bytes())) as picture:
         picture.load()
+
+
+# What plots look like
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are drawn, as matplotlib lays them out."""
+    kept: list[Figure] = []
+    png = _figure.png
+
+    def keep(found: Figure) -> bytes:
+        kept.append(found)
+        return png(found)
+
+    monkeypatch.setattr(_figure, "png", keep)
+    return kept
+
+
+def test_bars_do_not_overlap_and_legends_lie_beside_the_axes(figures: list[Figure]) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 300)
+    logits = rng.normal(9 * (2 * labels - 1), 5)
+    pooled = metrics.evaluate(labels, logits, 0.9, 0)
+    assert _plots._calibration(labels, logits, pooled) and _plots._histogram(labels, logits, 0.9)
+    calibration, histogram = figures
+    bars = [bar.get_bbox().intervalx for bar in calibration.axes[1].patches]
+    assert len(bars) > 5
+    assert all(right <= left for (_, right), (left, _) in itertools.pairwise(bars))
+    for figure in figures:
+        [legend] = figure.legends
+        assert not any(axes.bbox.overlaps(legend.get_window_extent()) for axes in figure.axes)
+    assert any(line.get_label() == "threshold 0.9" for line in histogram.axes[0].lines)
+
+
+def test_axes_of_percents_end_near_a_hundred(figures: list[Figure]) -> None:
+    perfect = {"loss": 0.1, "lr": 1e-3, "val_loss": 0.1, "AUROC": 1.0, "AP": 1.0, "accuracy": 0.9}
+    draw_curves([{"epoch": n, **perfect} for n in (1, 2)], 2, "T")
+    rows = [row(1, 3.0, "", name, f"{name}{i}") for name in ("a", "b") for i in range(12)]
+    assert _plots_groups.generators(report.analyse(rows, 0.5, 20))
+    training, generators = figures
+    assert training.axes[1].get_ylim()[1] < 101 and generators.axes[0].get_xlim()[1] < 101
+
+
+def test_generators_of_few_pictures_are_hollow(figures: list[Figure]) -> None:
+    rows = [*table(), *(row(1, 1.0, "coco", "rare", f"rare{i}") for i in range(2))]
+    assert _plots_groups.generators(report.analyse(rows, 0.5, 20))
+    faces = {
+        float(y): line.get_markerfacecolor()
+        for line in figures[0].axes[0].lines
+        if line.get_marker() == "o"
+        for y in line.get_ydata()
+    }
+    # The lowest row is the last by name.
+    assert faces[1.0] == "white" and faces[0.0] == faces[2.0] != "white"
