@@ -315,7 +315,7 @@ def parser() -> Parser:
     )
     out.add_argument(
         "--min_pictures",
-        type=_number(int, 1),
+        type=number(int, 1),
         metavar="N",
         help="phase eval: a generator enters the means with N pictures or more, of the real ones "
         "that it is measured against too (10)",

@@ -423,7 +423,8 @@ def test_evaluation_writes_files_that_agree(
     assert (done.status, done.err) == (0, "")
     assert any(str(output) in line for line in done.log)
     plots = {"roc.png", "pr.png", "histogram.png", "calibration.png", "generators.png"}
-    files = {"scores.csv", "result.json", "output.json", "evaluation.log", "run.json"}
+    files = {"scores.csv", "result.json", "output.json", "metrics.json", "run.json"}
+    files.add("evaluation.log")
     files |= {"report.md", "report.html", "errors.png", ".lock"} | plots
     assert {path.name for path in output.iterdir()} == files
 

@@ -515,7 +515,7 @@ def test_several_processes_give_the_scores_of_one(run: Cli, weights: Path, tmp_p
     assert (output / "scores.csv").read_bytes() == expected
     assert info(output)["processes"] == 2
     assert counts(output) == counts(alone)
-    assert first.out.read_text().count("pooled over pictures") == 1
+    assert first.out.read_text().count("percent [95 % interval]") == 1
     assert first.err.read_text().count("results are in") == 1
     assert second.out.read_text() + second.err.read_text() == ""
     # A table cut in the middle of a batch is completed by both.
