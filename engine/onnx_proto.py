@@ -103,7 +103,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def network_digest(path: Path) -> str:
     """A hash of an ONNX file but for its metadata, which may hold the hash. Raises WeightsError
     when the file is damaged."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
             for number, length in _fields(stream, path.stat().st_size):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli_runner import Cli, runner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from detectors._base import Detector, WeightsError, describe_options
 from detectors.cospy import CoSpy, CoSpyOptions
 from detectors.default import Default
 from detectors.ssp import Ssp
-from engine.checkpoint import own_state, save_checkpoint
+from engine.checkpoint import own_state, read_checkpoint, save_checkpoint
 from engine.weight_files import (
     FORMAT,
     Card,
@@ -247,6 +248,25 @@ def test_cards_hold_probabilities(tmp_path: Path, changes: dict[str, Any]) -> No
         read_weights(path)
 
 
+class Bytes:
+    """Unpickled, it is so many bytes."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (self.count,)
+
+
+@pytest.fixture
+def cli(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cli:
+    return runner(capsys, caplog, monkeypatch, "--device", "cpu")
+
+
 def seeded(name: str) -> Detector:
     torch.manual_seed(0)
     kind = detectors.load(name)
@@ -337,6 +357,43 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(WeightsError):
             build("cospy", SMALL, open_weights(path, "cospy"))
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    """And the one before it is taken."""
+    path = tmp_path / "last.pt"
+    for epoch in (1, 2):
+        save_checkpoint(path, {"epoch": epoch, "model": {"a": torch.arange(1000.0)}})
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float32(500).tobytes())] ^= 1
+    path.write_bytes(content)
+    state, note = read_checkpoint(path)
+    assert state is not None and state["epoch"] == 1
+    assert "Bad CRC-32" in note
+    path.with_name("last.pt.previous").unlink()
+    with pytest.raises(WeightsError, match=r"no whole checkpoint is left: .*--overwrite"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_that_asks_for_all_memory_is_one_line(tmp_path: Path) -> None:
+    torch.save({"format": FORMAT, "model": Bytes(1 << 36)}, tmp_path / "last.pt")
+    with pytest.raises(WeightsError, match=r"memory.*--overwrite"):
+        read_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize("name", ["bomb.pth", "flipped.pth", "flipped.safetensors"])
+def test_hostile_and_damaged_files_at_the_command_line(tmp_path: Path, cli: Cli, name: str) -> None:
+    path, state = tmp_path / name, seeded("ssp").state_dict()
+    if name == "bomb.pth":
+        torch.save({"model": state, "x": Bytes(1 << 36)}, path)
+    else:
+        written(path, state, Card("ssp", {}) if path.suffix == ".safetensors" else None)
+        content = bytearray(path.read_bytes())
+        content[content.index(state["network.fc.weight"].numpy().tobytes())] ^= 1
+        path.write_bytes(content)
+    done = cli("--detector", "ssp", "--weights", path, "--input", tmp_path)
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert str(path) in done.err
 
 
 def test_files_of_earlier_versions_have_no_sum(tmp_path: Path) -> None:
