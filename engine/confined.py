@@ -16,8 +16,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
+
+from datasets import _limits
 
 LARGEST_ANSWER = 1 << 20
 LONGEST_REASON = 300
@@ -57,8 +58,8 @@ def one_line(error: BaseException) -> str:
 
 
 def _restrict(limits: Limits) -> None:
-    """Sets the limits of this process, whose libraries fall silent: what they print about a limit
-    that they met is no line of ours."""
+    """Limits the files that this process writes, and silences its libraries: what they print about
+    a limit that they met is no line of ours."""
     faulthandler.disable()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -68,15 +69,7 @@ def _restrict(limits: Limits) -> None:
         return
     import resource
 
-    wanted = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_CPU: limits.seconds,
-        resource.RLIMIT_FSIZE: limits.written,
-    }
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        wanted[resource.RLIMIT_AS] = pages * resource.getpagesize() + limits.memory
-    for kind, most in wanted.items():
+    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, limits.written)):
         hard = resource.getrlimit(kind)[1]
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (allowed, hard))
@@ -87,7 +80,8 @@ def _child(
 ) -> None:
     try:
         _restrict(limits)
-        answer = {"result": call(*arguments)}
+        with _limits.Limits(memory=limits.memory / _limits.GIB, seconds=limits.seconds).held():
+            answer = {"result": call(*arguments)}
     except MemoryError:
         answer = {"error": limits.memory_text}
     # Libraries raise almost any type on damaged files (IndexError, struct.error, ...).
@@ -99,7 +93,7 @@ def _child(
 def _ending(exit_code: int | None, limits: Limits) -> str:
     """Why a child ended without an answer."""
     number = -(exit_code or 0)
-    if number == signal.SIGXCPU:
+    if number == _limits.TIME_IS_UP:
         return limits.time_text
     if number == signal.SIGABRT:  # how C++ ends when it cannot even raise an error
         return limits.memory_text

@@ -47,7 +47,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 from scripts import export_onnx  # noqa: E402
 
-NAMES = ("cospy", "default", "spai", "ssp")
+NAMES = ("classifier", "cospy", "default", "spai", "ssp", "ssp_baseline")
 PROGAN = CoSpyOptions(train_dataset="progan", mode="branch", size="tiny")
 CPU = Device(torch.device("cpu"))
 SIZES = ((230, 260), (672, 450), (180, 120))
