@@ -106,6 +106,16 @@ def listed_keys() -> dict[str, frozenset[str]]:
     return {name: frozenset(found) for name, found in keys.items()}
 
 
+def published_share(records: Sequence[Record]) -> dict[str, float]:
+    """Share of the published pictures of each generator and source that the records have, in
+    [0, 1], by its name."""
+    found = {record.key for record in records}
+    return {
+        name.partition("_")[2]: len(keys & found) / len(keys)
+        for name, keys in listed_keys().items()
+    }
+
+
 def _listed(root: Path, sources: Sequence[str]) -> list[Record]:
     """The published pictures that lie below `root`; what is missing of each set is logged."""
     found: list[Record] = []

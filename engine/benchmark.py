@@ -377,6 +377,36 @@ def comparable(
     return None, ()
 
 
+def of_these_pictures(
+    benchmark: Benchmark, figures: Published, found: Sequence[datasets.Record]
+) -> tuple[Published | None, tuple[str, ...]]:
+    """The figures of generators whose published pictures are among the records, where the family
+    knows which these are; and a note that names the others.
+
+    A figure of a generator is a mean over all sources, and the average one over all generators:
+    each stands only where at least `ENOUGH` of all that it rests on is there.
+    """
+    family = datasets.load(benchmark.family)
+    if not hasattr(family, "published_share"):
+        return figures, ()
+    share = family.published_share(found)
+    low = [name for name, part in share.items() if part < ENOUGH]
+    if not low:
+        return figures, ()
+    named = ", ".join(f"{name} ({share[name]:.0%})" for name in low)
+    note = (
+        f"published figures are of other pictures where fewer than 99 % of theirs are here: {named}"
+    )
+    if any(name in benchmark.sources for name in low):
+        return None, (note,)
+    generators = {
+        metric: {name: value for name, value in values.items() if name not in low}
+        for metric, values in figures.generators.items()
+    }
+    left = replace(figures, generators=generators, averages={})
+    return (left if any(generators.values()) else None), (note,)
+
+
 def records(
     benchmark: Benchmark,
     root: Path | None,

@@ -134,6 +134,9 @@ def evaluation(
             trained_on=loaded.trained_on,
         )
         published, why = benchmarks.comparable(benchmark, measurement, config.data.published)
+        if published is not None:
+            published, more = benchmarks.of_these_pictures(benchmark, published, records)
+            why = (*why, *more)
         view = replace(view, published=published, notes=(*view.notes, *why))
     return Request(
         output=args.output or _folder(args, loaded, config, what),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import datasets
-from datasets import Label, Record
+from datasets import Label, Record, spai
 from detectors.cospy import CoSpyOptions
 from detectors.spai import SpaiOptions
 from detectors.ssp import SspOptions
@@ -126,12 +126,18 @@ def test_of_several_published_figures_one_is_chosen_by_name() -> None:
         comparable("genimage", "ssp", SspOptions(), "best")
 
 
+# What SPAI's training alone heeds: published weights have been trained.
+OF_TRAINING = {"views", "unfreeze_backbone"} | {
+    key for key in asdict(SpaiOptions()) if key.startswith("aug_")
+}
+
+
 @pytest.mark.parametrize(
     ("benchmark", "options", "free"),
     [
         ("cospy_bench", COSPY, OF_A_BRANCH),
         ("aigcdetect", replace(COSPY, train_dataset="progan"), OF_A_BRANCH),
-        ("spai", SpaiOptions(), {"feature_batch"}),
+        ("spai", SpaiOptions(), OF_TRAINING | {"feature_batch"}),
         ("genimage", SspOptions(), set()),
         ("genimage", SspBaselineOptions(), set()),
     ],
@@ -295,3 +301,27 @@ def test_what_is_missing_of_mpbench_is_named() -> None:
     assert lines[0] == "SDv15-CC30K: 7 of 30,000 pictures"
     assert lines[1].startswith("9 of the 11 generators of MPBench are not there: IF-ddim-25-15K")
     assert len(lines) == 2
+
+
+def test_published_figures_ask_for_their_pictures() -> None:
+    found = benchmarks.load("spai")
+    figures = found.published["spai"]
+    keys = {name: sorted(keys) for name, keys in spai.listed_keys().items()}
+
+    def shown(**kept: int) -> tuple[benchmarks.Published | None, tuple[str, ...]]:
+        records = [
+            Record(key, Path(key), Label.FAKE)
+            for name, listed in keys.items()
+            for key in listed[: kept.get(name, len(listed))]
+        ]
+        return benchmarks.of_these_pictures(found, figures, records)
+
+    # RAISE's one truncated picture, and 1 % of any set, may be missing.
+    assert shown(real_raise=999, fake_flux=990) == (figures, ())
+    left, notes = shown(fake_flux=989)
+    assert left is not None and "flux" not in left.generators["AUROC"] and not left.averages
+    assert left.generators["AUROC"]["glide"] == 90.2 and "flux (99%)" in notes[0]
+    left, notes = shown(real_coco=0)
+    assert left is None and "coco (0%)" in notes[0]
+    other = benchmarks.load("genimage")
+    assert benchmarks.of_these_pictures(other, figures, []) == (figures, ())
