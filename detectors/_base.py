@@ -85,6 +85,12 @@ class Detector(nn.Module, ABC):
         """
         return self.transform(train=False)
 
+    @classmethod
+    def objectives(cls) -> Mapping[str, type[Detector]]:
+        """What can be learnt from unlabelled pictures, for a backbone to start from: name of the
+        objective -> the module that learns by it, with this class's options. Here: nothing."""
+        return {}
+
     def start_from_nothing(self) -> None:
         """Called before a training that starts from no file: what is frozen because a file has
         trained it may learn. Here: nothing is."""

@@ -36,6 +36,12 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "test_blur": (1, 99),
     "test_noise": (0, 255),
     "test_scale": (0.01, 16),
+    "mfm_low_pass": (0, 1),
+    "mfm_radius": (0, 999),
+    "mfm_outer": (0, 999),
+    "mfm_gamma": (0.1, 10),
+    "mfm_focal": (0, 10),
+    "mfm_patches": (1, 32),
     "aug_crop_area": (0.001, 1),
     "aug_crop_ratio": (0.1, 10),
     "aug_rotate_degrees": (0, 180),
@@ -77,6 +83,13 @@ class SpaiOptions:
     (`aug_sharpen_alpha`, `_lightness`); `aug_jpeg` (`aug_jpeg_quality`); `aug_webp`
     (`aug_webp_quality`).
 
+    Pre-training (`train.objective=mfm`): the share `mfm_low_pass` of the pictures keeps the
+    frequencies within `mfm_radius` (and from `mfm_outer` on), the others keep the rest. The loss is
+    the mean over all frequencies (`mfm_target` normal) or over those taken away (masked), to the
+    power `mfm_gamma`; with `mfm_focal`, the power of a weight that grows with the distance (0 =
+    none), by its logarithm (`mfm_focal_log`), relative to the batch's largest (`mfm_focal_batch`);
+    of `mfm_patches` x `mfm_patches` parts; of the batch's `mfm_mean_spectrum`.
+
     The rest is the size of the network: `depth`, `dim` and `heads` of the ViT, `projection` of its
     features, `context_heads` x `context_dim` of the attention."""
 
@@ -117,6 +130,16 @@ class SpaiOptions:
     aug_jpeg_quality: tuple[int, int] = (50, 100)
     aug_webp: float = 0.0
     aug_webp_quality: tuple[int, int] = (50, 100)
+    mfm_low_pass: float = 0.5
+    mfm_radius: float = 16.0
+    mfm_outer: float = 999.0
+    mfm_target: str = "normal"
+    mfm_gamma: float = 1.0
+    mfm_focal: float = 0.0
+    mfm_focal_log: bool = False
+    mfm_focal_batch: bool = False
+    mfm_patches: int = 1
+    mfm_mean_spectrum: bool = False
     depth: int = 12
     dim: int = 768
     heads: int = 12
@@ -141,6 +164,11 @@ class SpaiOptions:
         self._check("test_blur", "an odd number", self.test_blur is None or self.test_blur % 2 == 1)
         if self.ten_crop is not None:
             one_of("spai.ten_crop", self.ten_crop, ("mean", "max"))
+        one_of("spai.mfm_target", self.mfm_target, ("normal", "masked"))
+        self._check("mfm_patches", "a divisor of 224", 224 % self.mfm_patches == 0)
+        whole = self.mfm_patches == 1 and not self.mfm_mean_spectrum
+        wanted = "normal with spai.mfm_patches or spai.mfm_mean_spectrum"
+        self._check("mfm_target", wanted, whole or self.mfm_target == "normal")
         self._check("dim", f"a multiple of spai.heads ({self.heads})", self.dim % self.heads == 0)
 
     def _check(self, name: str, wanted: str, fits: bool) -> None:

@@ -68,7 +68,9 @@ def split_frequencies(x: Tensor) -> tuple[Tensor, Tensor]:
 # --- networks
 
 
-def make_vit(dim: int, depth: int, heads: int, drop_path: float) -> nn.Module:
+def make_vit(
+    dim: int, depth: int, heads: int, drop_path: float, final_norm: bool = False
+) -> nn.Module:
     """The masked-frequency ViT-B/16 without a head."""
     from timm.models.vision_transformer import VisionTransformer
 
@@ -81,7 +83,7 @@ def make_vit(dim: int, depth: int, heads: int, drop_path: float) -> nn.Module:
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
         num_classes=0,
         global_pool="",
-        final_norm=False,
+        final_norm=final_norm,
     )
 
 

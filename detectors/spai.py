@@ -19,6 +19,7 @@ from torch import Tensor
 from . import _overlay
 from ._base import Detector, OptionError, Part, Running, Transform
 from ._faster import convolve_linears
+from ._mfm import MaskedFrequencies
 from ._spai_files import MASK, UNUSED, check_mask, fold_biases, published_keys, rename
 from ._spai_options import OUTSIDE_NETWORK, SpaiOptions
 from ._spai_pictures import Corner, PictureTransform, ViewsTransform, attention_map, patch_corners
@@ -54,6 +55,10 @@ class Spai(Detector):
 
     def transform(self, train: bool) -> Transform:
         return ViewsTransform(self.options) if train else PictureTransform(self.options)
+
+    @classmethod
+    def objectives(cls) -> dict[str, type[Detector]]:
+        return {"mfm": MaskedFrequencies}
 
     def start_from_nothing(self) -> None:
         if self.options.unfreeze_backbone is None:

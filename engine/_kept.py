@@ -16,7 +16,7 @@ from detectors._base import Detector, describe_options
 from . import metrics
 from ._plots_training import VAL_LOSS, draw_curves
 from .checkpoint import own_state
-from .config import Config, TrainOptions
+from .config import DETECTION, Config, TrainOptions
 from .files import write_file
 from .run import RUN
 from .trained_on import TRAINED_ON
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def goodness(row: Row, select: str) -> float:
     """What the best row of a history has most of."""
-    return -row[VAL_LOSS] if select == "loss" else row[select]
+    return -row.get(VAL_LOSS, row["loss"]) if select == "loss" else row[select]
 
 
 def best_row(history: Sequence[dict[str, float]], options: TrainOptions) -> dict[str, float]:
@@ -88,6 +88,12 @@ def write_bad(output: Path, bad: Mapping[str, str]) -> None:
         log.warning("%d unreadable training pictures, see %s", len(bad), BAD_FILES)
 
 
+def results(config: Config) -> tuple[str, ...]:
+    """Names of the weights that a finished run has left: of a backbone, in the published layout
+    alone, those that the training of a detector starts from."""
+    return (BEST, FINAL) if config.train.objective == DETECTION else (PUBLISHED[FINAL],)
+
+
 def keep_weights(
     path: Path, model: Detector, config: Config, row: Row, trained_on: Sequence[str]
 ) -> None:
@@ -97,10 +103,10 @@ def keep_weights(
     values = {k: v for k, v in row.items() if k in (VAL_LOSS, *VALIDATED)}
     extra = {"config": config.as_dict(), "epoch": int(row["epoch"]), "validation": values}
     extra["trained_on"] = list(trained_on)
-    card = Card(config.detector, describe_options(model.options), extra=extra)
-    state = own_state(model)
-    save_weights(path, state, card)
-    if config.train.publish:
+    if config.train.objective == DETECTION:
+        card = Card(config.detector, describe_options(model.options), extra=extra)
+        save_weights(path, own_state(model), card)
+    if config.train.publish or config.train.objective != DETECTION:
         name = PUBLISHED.get(path.name, path.with_suffix(".pth").name)
         whole = {key: value.cpu() for key, value in model.state_dict().items()}
         save_published(path.with_name(name), type(model).publish(whole))

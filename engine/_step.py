@@ -49,18 +49,22 @@ class Losses(nn.Module):
         return self.model.loss(values, labels)
 
 
+POSITIONS = ("pos_embed", "cls_token")
+
+
 def decays(name: str, parameter: Tensor) -> bool:
     """Whether SPAI's recipe lets weight decay shrink a parameter: not biases, not vectors."""
     return parameter.ndim > 1 and not name.endswith("bias")
 
 
 def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
-    """Optimizer groups; the classifier (`fc`) learns at `head_lr` times the rate, and vectors
-    decay as `decay_vectors` says."""
+    """Optimizer groups; the classifier (`fc`) learns at `head_lr` times the rate, and vectors and
+    positions decay as `decay_vectors` and `decay_positions` say."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             spared = not options.decay_vectors and not decays(name, parameter)
+            spared |= not options.decay_positions and name.endswith(POSITIONS)
             scale = options.head_lr if is_head(name) else 1.0
             decay = 0.0 if spared else options.weight_decay
             groups.setdefault((scale, decay), []).append(parameter)

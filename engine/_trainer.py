@@ -55,7 +55,7 @@ from .distributed import ALONE, World
 from .listing import listing_digest
 from .predict import Device, reuse_memory
 from .progress import Progress
-from .schedule import lr_at, steps_per_epoch
+from .schedule import lr_at, scaled, steps_per_epoch
 from .weight_files import BEST, read_weights, sha256
 from .weights import Loaded
 
@@ -103,7 +103,7 @@ class Trainer:
         compiled: bool = False,
         origins: Sequence[Mapping[str, str]] = (),
     ) -> None:
-        self.options = config.train
+        self.options = scaled(config.train, world.size)
         self.config = config
         self.train, self.val = list(train), list(val)
         self.tests = dict(tests or {})
@@ -311,8 +311,9 @@ class Trainer:
         row = {"epoch": number, "loss": loss, "lr": rate, **values}
         self.state.history.append(row)
         log.info(
-            "epoch %d/%d: loss %.4f, lr %.2e, validation %s",
-            number, self.options.epochs, loss, rate, shown(values),
+            "epoch %d/%d: loss %.4f, lr %.2e%s",
+            number, self.options.epochs, loss, rate,
+            f", validation {shown(values)}" if values else "",
         )  # fmt: skip
         if board is not None:
             for name, value in row.items():
@@ -328,7 +329,7 @@ class Trainer:
     def _keep(self, judged: Detector, row: dict[str, float]) -> None:
         """Writes the weights of an epoch under the names that they deserve."""
         names = []
-        if best_row(self.state.history, self.options) is row:
+        if self.val and best_row(self.state.history, self.options) is row:
             names.append(BEST)
         # Counted from 0, as in the published programs.
         if (every := self.options.save_epochs) and self.state.epoch % every == 0:

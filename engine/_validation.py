@@ -59,12 +59,14 @@ class Validation:
 
     def __call__(self, model: Detector) -> dict[str, float]:
         """Loss, AP, AUROC, accuracy and balanced accuracy of a model on the validation pictures;
-        then the same of each test, whose name stands before.
+        then the same of each test, whose name stands before. Nothing without such pictures.
 
         Raises:
             ConfigError: a logit is no number, too many validation pictures cannot be read, or those
                 that can are of one class.
         """
+        if not self.val:
+            return {}
         rows = self._embedded_rows(model) if model.embeds else self._rows(model, self.val, True)
         values = self._measured("validation", rows, needed=True)
         for name, records in self.tests.items():

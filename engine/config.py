@@ -23,6 +23,7 @@ LARGEST = 2**63 - 1
 MOST = 10**5  # pictures in a batch, epochs, resamples: more is a slip, and no memory holds it
 SHOWN = 60  # characters of a wrong value that an error repeats
 SELECTABLE = ("AUROC", "AP", "balanced_accuracy", "accuracy", "loss")
+DETECTION = "detection"
 SCHEDULES = ("constant", "cosine", "warm_cosine", "polynomial", "step")
 
 
@@ -32,37 +33,43 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train. `schedule`: constant; cosine (per step, from lr to lr * final_lr after
-    `warmup` epochs; final_lr null = 1 / epochs); warm_cosine (the same, but the warm-up is linear
-    from lr * final_lr, and the cosine counts from step 0); polynomial (per epoch, lr * (1 - epoch /
-    epochs) ** 0.9, 1-based); step (per epoch, times 0.9 after each epoch whose 0-based index is a
-    non-zero multiple of 10). `decay_vectors`: whether weight decay also shrinks biases and other
-    vectors. `balance`: draw pictures with weights that make classes equal and generators within a
-    class count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
-    `select`: the validation metric whose best epoch is kept, or loss, whose lowest is;
-    `ties`: of epochs that are equally good the later (CO-SPY) or the earlier (SPAI, SSP). `ema`:
-    decay of averaged weights (0 = off). `anchor`: share of the start weights in the judged and kept
-    ones, the classifier apart (0 = off; WiSE-FT, Wortsman et al. 2022). `batch_size`: pictures at a
-    time in every process; an optimizer step takes `accumulate` times as many. `drop_last`: leave
-    out the smaller last step of an epoch. `augment`: whether training pictures vary; without, they
-    are seen as in scoring, and what a frozen encoder makes of them is computed once. `save_every`:
-    steps between checkpoints within an epoch (0 = epochs only). `save_epochs`: keep the weights of
-    every so many epochs, the first included (0 = of the best and the last). `publish`: write
-    weights in the published program's layout too. `max_bad`: share of unreadable training, or
-    validation, pictures above which training stops. `report`: evaluate the kept weights on the
-    validation pictures at the end. `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32
-    elsewhere."""
+    """How to train. `objective`: detection, or what a detector's backbone can learn from unlabelled
+    pictures (SPAI: mfm). `lr_per`: the pictures of a step that `lr` is meant for; it grows with the
+    step (null = it does not). `schedule`: constant; cosine (per step, from lr to lr * final_lr
+    after `warmup` epochs; final_lr null = 1 / epochs); warm_cosine (the same, but the warm-up is
+    linear from lr * final_lr, or lr * `warmup_lr`, and the cosine counts from step 0); polynomial
+    (per epoch, lr * (1 - epoch / epochs) ** 0.9, 1-based); step (per epoch, times 0.9 after each
+    epoch whose 0-based index is a non-zero multiple of 10). `decay_vectors`: whether weight decay
+    also shrinks biases and other vectors; `decay_positions`: positions and class token of a ViT.
+    `balance`: draw pictures with weights that make classes equal and generators within a class
+    count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
+    `select`: the validation metric whose best epoch is kept, or loss, whose lowest is; `ties`: of
+    epochs that are equally good the later (CO-SPY) or the earlier (SPAI, SSP). `ema`: decay of
+    averaged weights (0 = off). `anchor`: share of the start weights in the judged and kept ones,
+    the classifier apart (0 = off; WiSE-FT, Wortsman et al. 2022). `batch_size`: pictures at a time
+    in every process; an optimizer step takes `accumulate` times as many. `drop_last`: leave out the
+    smaller last step of an epoch. `augment`: whether training pictures vary; without, they are seen
+    as in scoring, and what a frozen encoder makes of them is computed once. `save_every`: steps
+    between checkpoints within an epoch (0 = epochs only). `save_epochs`: keep the weights of every
+    so many epochs, the first included (0 = of the best and the last). `publish`: write weights in
+    the published program's layout too. `max_bad`: share of unreadable training, or validation,
+    pictures above which training stops. `report`: evaluate the kept weights on the validation
+    pictures at the end. `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32 elsewhere."""
 
+    objective: str = DETECTION
     epochs: int = 10
     batch_size: int = 32
     optimizer: str = "adamw"
     lr: float = 1e-4
+    lr_per: int | None = None
     head_lr: float = 1.0
     weight_decay: float = 0.0
     decay_vectors: bool = True
+    decay_positions: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: str = "constant"
     warmup: float = 0.0
+    warmup_lr: float | None = None
     final_lr: float | None = 0.0
     clip_norm: float | None = None
     label_smoothing: float = 0.0
@@ -95,7 +102,9 @@ class TrainOptions:
             raise ConfigError(f"train.max_bad: expected 0 to 1; found {self.max_bad}")
         for name in ("epochs", "batch_size", "accumulate"):
             _counted(f"train.{name}", getattr(self, name))
-        names = ("weight_decay", "warmup", "final_lr", "save_every", "save_epochs")
+        if self.lr_per is not None:
+            _counted("train.lr_per", self.lr_per)
+        names = ("weight_decay", "warmup", "warmup_lr", "final_lr", "save_every", "save_epochs")
         for name in names:
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise ConfigError(f"train.{name}: expected 0 or more; found {getattr(self, name)}")

@@ -18,7 +18,7 @@ from datasets._limits import Limits
 from detectors._base import Detector, WeightsError
 
 from . import distributed
-from .config import CONFIGS, Config, ConfigError, parse_override, read_yaml, resolve
+from .config import CONFIGS, DETECTION, Config, ConfigError, parse_override, read_yaml, resolve
 from .decoding import Workers
 from .fetch import fetch
 from .onnx_files import card_of, is_onnx, load_onnx, open_onnx, runs_on_cuda
@@ -79,10 +79,19 @@ def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
     return {"train": train, "data": given(args, ("leak_free",))}
 
 
+def _objective(layers: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """What is learnt, as the last layer that says so has it."""
+    sections = [layer["train"] for _, layer in layers if isinstance(layer.get("train"), dict)]
+    named = [section["objective"] for section in sections if "objective" in section]
+    return str(named[-1]) if named else DETECTION
+
+
 def _own_config(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Path:
-    """The detector's YAML; CO-SPY has one for each variant and each part that is trained."""
+    """The detector's YAML; CO-SPY has one for each variant and each part that is trained, a
+    backbone's pre-training its own."""
     if name != "cospy":
-        return CONFIGS / f"{name}.yaml"
+        objective = _objective(layers)
+        return CONFIGS / (f"{name}.yaml" if objective == DETECTION else f"{name}_{objective}.yaml")
     chosen: dict[str, Any] = {}
     for _, layer in layers:
         if isinstance(layer.get(name), dict):
@@ -177,7 +186,8 @@ def train_folder(args: argparse.Namespace, name: str, config: Config) -> Path:
     """Where training puts its results without --output."""
     if name == "cospy":
         return cospy_folder(args.ckpt, config.options)
-    return Path("runs", name, "train")
+    objective = config.train.objective
+    return Path("runs", name, "train" if objective == DETECTION else objective)
 
 
 def _cospy_file(args: argparse.Namespace) -> WeightFile:
@@ -391,6 +401,8 @@ def model_to_train(name: str, config: Config, start: Start) -> Detector:
     """
     _check_statistics(config, start)
     kind = detectors.load(name)
+    if config.train.objective != DETECTION:
+        return kind.objectives()[config.train.objective](config.options)
     model = kind(config.options)
     outside = kind.external(config.options)
     state = dict(start.file.state) if start.file else {}

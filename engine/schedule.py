@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,15 @@ STEP_EVERY, STEP_FACTOR, POLYNOMIAL_POWER = 10, 0.9, 0.9
 def _cosine(high: float, low: float, progress: float) -> float:
     """From `high` at progress 0 to `low` at 1."""
     return low + (high - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def scaled(options: TrainOptions, processes: int) -> TrainOptions:
+    """The options with the learning rate that the pictures of a step have, those of all processes
+    together, where the recipe's is meant for `lr_per`."""
+    if options.lr_per is None:
+        return options
+    pictures = options.batch_size * options.accumulate * processes
+    return replace(options, lr=options.lr * pictures / options.lr_per)
 
 
 def lr_at(options: TrainOptions, step: int, steps_per_epoch: int) -> float:
@@ -38,7 +48,8 @@ def lr_at(options: TrainOptions, step: int, steps_per_epoch: int) -> float:
     low = options.lr * share
     if options.schedule == "warm_cosine":
         if step < warmup:
-            return low + (options.lr - low) * step / warmup
+            first = low if options.warmup_lr is None else options.lr * options.warmup_lr
+            return first + (options.lr - first) * step / warmup
         return _cosine(options.lr, low, step / total)
     if step < warmup:
         return options.lr * (step + 1) / (warmup + 1)

@@ -124,7 +124,7 @@ def start(
         history = trainer.run()
         # Read once more, when the run is done: no step of it waits for a sum.
         world.shared(lambda: trained_on.write(output, train))
-        if config.train.report:
+        if config.train.report and val:
             trainer.report()
     return history
 

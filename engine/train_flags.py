@@ -12,16 +12,17 @@ from types import ModuleType
 from typing import Any
 
 import datasets
+import detectors
 from datasets import LayoutError, Record
 from datasets._paths import split_named
 
 from . import benchmark as benchmarks
 from . import distributed, flags, listing
-from ._kept import FINAL, HISTORY, REPORT, VALIDATED, best_row, shown
+from ._kept import HISTORY, REPORT, VALIDATED, best_row, results, shown
 from ._plots_training import VAL_LOSS
 from .benchmark import Benchmark
 from .checkpoint import other_settings
-from .config import Config, ConfigError, DataOptions
+from .config import DETECTION, Config, ConfigError, DataOptions
 from .listing import HELD_OUT, TRAIN, VAL
 from .metrics import Pairing
 from .plain_data import read_json
@@ -42,6 +43,10 @@ OWN_SPLITS = {
     "fake2m": (TRAIN, HELD_OUT),
 }
 COSPY_FLAGS = (*flags.MIXING, "leak_free")
+NOT_OF_BACKBONES = (
+    *("benchmark", "data_root", "generators", "sources", "val_data", "test_csv"),
+    *("weights", "backbone_weights"),
+)
 NOT_OF_ENSEMBLE = (
     *("test_csv", "accumulate", "save_every", "save_all", "epochs"),
     *("weights", "batch_size", "seed", "backbone_weights", "check"),
@@ -107,6 +112,14 @@ def check(args: argparse.Namespace, name: str, config: Config) -> None:
         raise ConfigError(
             "--pretrain: expected --phase test or eval; found train, which starts from --weights"
         )
+    objectives = [DETECTION, *detectors.load(name).objectives()]
+    if (objective := config.train.objective) not in objectives:
+        raise ConfigError(
+            f"train.objective: expected one of {', '.join(objectives)}; found {objective!r}"
+        )
+    if objective != DETECTION:
+        for flag in flags.given(args, NOT_OF_BACKBONES):
+            raise ConfigError(f"--{flag}: expected train.objective={DETECTION}; found {objective}")
     if args.val_data and config.data.leak_free:
         raise ConfigError("data.leak_free, --val_data: expected one of them; found both")
     if name != "cospy":
@@ -222,12 +235,24 @@ def _check_leak_free(options: DataOptions) -> None:
         )
 
 
+def _unlabelled(args: argparse.Namespace, config: Config) -> Pictures:
+    """All pictures of --data, whatever they are of, for a backbone to learn from. Nothing is chosen
+    by validation. Raises LayoutError without any."""
+    if args.data is None:
+        raise LayoutError("--phase train: expected --data FOLDER, CSV or archive; found none")
+    found = datasets.open_path(args.data, labelled=False, csv_root=args.csv_root)
+    how = f"all of {args.data}, without labels, for train.objective={config.train.objective}"
+    return Pictures(listing.part(found, limit=args.limit), [], how, [args.data])
+
+
 def pictures(args: argparse.Namespace, config: Config) -> Pictures:
     """The pictures to train on, to choose by, and to measure on after each epoch.
 
     Raises:
         ConfigError, LayoutError: what the flags name does not exist or fit.
     """
+    if config.train.objective != DETECTION:
+        return _unlabelled(args, config)
     choice = _choice(args, config)
     data, place, options = choice.data, choice.place, choice.options
     if options.leak_free:
@@ -319,7 +344,9 @@ def finished(
         info = read_json(output / RUN)
         with (output / HISTORY).open(newline="", encoding="utf-8") as stream:
             rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
-        ended = not config.train.report or "counts" in read_json(output / REPORT / RUN)
+        ended = not (config.train.report and chosen.val) or "counts" in read_json(
+            output / REPORT / RUN
+        )
         tests = {name: listing.listing_digest(part) for name, part in chosen.tests.items()}
         same = info["listing"] == listing.listing_digest([*chosen.train, *chosen.val])
         same = same and info["tests"] == tests and not other_settings(info["config"], config)
@@ -328,12 +355,16 @@ def finished(
     except (OSError, ValueError, TypeError, KeyError):
         return None  # not one of ours, or cut off: training itself finds out
     last = rows[-1]["epoch"] if rows else 0
-    whole = all((output / name).is_file() for name in (BEST, FINAL))
+    whole = all((output / name).is_file() for name in results(config))
     return rows if same and ended and whole and last == config.train.epochs else None
 
 
 def summary(history: Sequence[dict[str, float]], config: Config, output: Path) -> str:
     """What a training came to, in a line for standard output."""
+    if config.train.objective != DETECTION:
+        [name] = results(config)
+        loss = f"{len(history)} epochs, loss {history[-1]['loss']:.4f}"
+        return f"{loss}; --backbone_weights takes {output / name}"
     best = best_row(history, config.train)
     values = shown({key: best[key] for key in (*VALIDATED, VAL_LOSS)})
     return f"best epoch {best['epoch']:.0f}: {values}; weights in {output / BEST}"
