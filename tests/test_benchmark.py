@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import datasets
+import detectors
 from datasets import Label, Record, spai
 from detectors.cospy import CoSpyOptions
 from detectors.spai import SpaiOptions
@@ -147,7 +148,7 @@ def test_published_figures_name_every_option_that_makes_the_detector(
 ) -> None:
     """All but those on which no score depends; a new option must be decided on."""
     wanted = {key: value for key, value in asdict(options).items() if key not in free}
-    name = type(options).__module__.rpartition(".")[2]
+    [name] = [n for n in detectors.available() if detectors.load(n).Options is type(options)]
     found = [f for f in benchmarks.load(benchmark).published.values() if f.detector == name]
     assert found and all(figures.options == wanted for figures in found)
 
