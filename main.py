@@ -1,6 +1,7 @@
 """Command line: train, evaluate and use detectors of AI-generated pictures.
 
-Imports nothing heavy before the arguments are parsed, so that --help answers at once.
+Imports nothing heavy before the arguments are parsed, so that --help answers at once, and no
+PyTorch before `rules` has looked at what they name.
 """
 
 from __future__ import annotations
@@ -11,10 +12,18 @@ import os
 import sys
 from pathlib import Path
 
-from engine.command_line import check_flags, parser
+if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets to this line, and no further
+    sys.stderr.write(
+        f"main.py: expected Python 3.11 or newer; found {sys.version.split()[0]}: bash "
+        "scripts/setup.sh makes .venv, whose .venv/bin/python runs main.py\n"
+    )
+    sys.exit(2)
+
+from engine.command_line import Parser, parser
 from engine.program import SIGNALLED, USAGE, answer, complain, log_handler, refuse
 
 PROGRAM, UNSCORED, GOES_ON = "main.py", 1, "--resume goes on"
+LOADING = "loading the detector; at the prompt, an empty line, q, exit or Ctrl-D ends\n"
 
 
 def run_test(args: argparse.Namespace) -> int:
@@ -108,13 +117,43 @@ def run_train(args: argparse.Namespace) -> int:
     return 0
 
 
-def run(args: argparse.Namespace) -> int:
+def check(p: Parser, args: argparse.Namespace) -> None:
+    """Looks at all that can be told of the arguments at once, and makes --input of pictures that
+    stand without a flag.
+
+    Raises:
+        ConfigError, LayoutError: what a flag names is wrong, or not there.
+    """
+    from engine import rules
+
+    name = rules.detector_named(args)
+    if said := rules.broken(args, name):
+        p.error(said)
+    args.input, args.pictures = args.pictures or args.input, []
+    rules.check_named(args, name)
+
+
+def run(p: Parser, args: argparse.Namespace) -> int:
     """Runs a phase. Returns the exit status; errors of use print one line, no traceback."""
+    from datasets import LayoutError
+    from engine.config import ConfigError
+
+    try:
+        check(p, args)
+    except (ConfigError, LayoutError) as error:
+        return refuse(PROGRAM, error, args.debug)
+    if args.phase == "test" and not args.input:
+        sys.stderr.write(LOADING)
+    return run_phase(args)
+
+
+def run_phase(args: argparse.Namespace) -> int:
+    """`run`, once PyTorch is needed."""
     import torch
 
     from datasets import LayoutError
     from detectors._base import OptionError, WeightsError
-    from engine import distributed
+    from engine import distributed, flags, rules
     from engine.config import ConfigError
     from engine.train import Interrupted
 
@@ -124,6 +163,8 @@ def run(args: argparse.Namespace) -> int:
         logging.disable(logging.NOTSET if distributed.is_main() else logging.WARNING)
         if distributed.launched() > 1 and args.phase == "test":
             raise ConfigError("--phase test: expected one process; found several")
+        if not args.compare:
+            rules.check(args, flags.detector_name(args))
         return phases[args.phase](args)
     except Interrupted as error:
         if distributed.is_main():
@@ -150,7 +191,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command line. Returns the exit status."""
     p = parser()
     args = p.parse_args(arguments)
-    check_flags(p, args)
     # PyTorch's threads shall sleep while they wait, or they take the cores from the processes that
     # decode, and from whatever else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -159,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> int:
         logging.basicConfig(level=logging.WARNING, handlers=[log_handler()])
-        return run(args)
+        return run(p, args)
 
     # Training handles signals once it has begun, and saves its state.
     begun = args.output if args.phase == "test" else args.phase == "eval" or args.resume

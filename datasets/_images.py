@@ -23,7 +23,7 @@ from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 from . import _archives
 from ._limits import Limits
 from ._pixels import pixels_only
-from ._record import Record
+from ._record import Record, is_special
 
 Transform = Callable[[Image.Image, np.random.Generator], Any]
 Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -90,7 +90,8 @@ def read_bytes(record: Record) -> bytes:
         if record.member:
             content = _archives.read(record.path, record.member)
         elif not record.path.is_file():
-            raise UnreadablePicture("is a folder" if record.path.is_dir() else "no such file")
+            special = "not a regular file" if is_special(record.path) else "no such file"
+            raise UnreadablePicture("is a folder" if record.path.is_dir() else special)
         elif record.path.stat().st_size > _archives.MAX_BYTES:
             raise UnreadablePicture("too large: over 1 GiB")
         else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from pathlib import Path
 
 from ._archives import FORMATS, LMDB_DATA
 from ._members import files_below
-from ._record import LayoutError, is_picture
+from ._record import LayoutError, is_picture, is_special
 
 TARS = {  # ending of a compressed tar -> what it is
     ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".tar.bz2": "tar.bz2", ".tbz2": "tar.bz2",
@@ -19,6 +20,7 @@ COMPRESSED_TARS = tuple(TARS)
 SHARDS = frozenset({"tar_shards", "parquet_file"})
 ARCHIVES = (*FORMATS, *COMPRESSED_TARS)
 CHOICES = f"a folder or a .csv file, or one of {', '.join(FORMATS)}"
+SHOWN = 5  # extensions that a warning counts
 log = logging.getLogger(__name__)
 
 
@@ -47,39 +49,52 @@ def _folder_kind(path: Path) -> str:
 
 
 def kind_of(path: Path) -> str | None:
-    """The family that lists what `path` is: a folder, a CSV or an archive; None for any other file
-    and for nothing. Raises LayoutError for a folder with shards of two kinds."""
+    """The family that lists what `path` is: a folder, a CSV or an archive, by its name alone where
+    there is nothing; None for any other file. Raises LayoutError for a folder with shards of two
+    kinds."""
     try:
         is_folder = path.is_dir()
     except OSError:  # a name that is too long, a folder that may not be entered
         is_folder = False
-    return _folder_kind(path) if is_folder else _file_kind(path)
+    if is_folder:
+        return _folder_kind(path)
+    return None if is_special(path) else _file_kind(path)
 
 
 def known_kind(path: Path) -> str:
     """`kind_of`. Raises LayoutError for nothing and for any other file as well."""
-    kind = kind_of(path)
+    there = os.path.lexists(path)
+    kind = kind_of(path) if there else None
     if kind is None:
-        found = "neither" if os.path.lexists(path) else "no such file or folder"
+        found = "neither" if there else "no such file or folder"
         raise LayoutError(f"{path}: expected {CHOICES}; found {found}")
     return kind
 
 
 def tell_left_out(root: Path, kind: str) -> None:
-    """Warns of archives below a folder that is listed as `kind`, which does not open them."""
+    """Warns of the files below a folder that its listing as `kind` leaves out: archives, which it
+    does not open, and how many of which other kinds."""
     own = {"tar_shards": (".tar",), "parquet_file": (".parquet",)}.get(kind, ())
-    others: list[str] = []
-    count = 0
+    archives: list[str] = []
+    others: Counter[str] = Counter()
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
-            if name[0] != "." and name != "lock.mdb" and name.lower().endswith(ARCHIVES):
-                if own and name.lower().endswith(own):
-                    continue
-                count += 1
-                others = [*others, os.path.relpath(Path(folder, name), root)][:1]
-    if count:
+            lower = name.lower()
+            if name[0] == "." or is_picture(name) or lower == "lock.mdb" or lower.endswith(own):
+                continue
+            if lower.endswith(ARCHIVES):
+                archives.append(os.path.relpath(Path(folder, name), root))
+            else:
+                others[os.path.splitext(lower)[1] or "without extension"] += 1  # noqa: PTH122 - quick
+    if archives:
         log.warning(
             "%s: %d archives beside what is listed, left out, as %r: name them one by one or "
-            "unpack them", root, count, others[0],
+            "unpack them", root, len(archives), archives[0],
         )  # fmt: skip
+    if others:
+        often = sorted(others.items(), key=lambda found: (-found[1], found[0]))
+        kinds = ", ".join(f"{count} {name}" for name, count in often[:SHOWN])
+        more = ", …" if len(others) > SHOWN else ""
+        files = "file" if others.total() == 1 else "files"
+        log.warning("%s: left out %d other %s: %s%s", root, others.total(), files, kinds, more)

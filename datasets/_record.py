@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 log = logging.getLogger(__name__)
-FORMATS = "jpg jpeg jpe jfif png webp bmp gif tif tiff ppm pgm heic heif avif"
+# The endings of what `_images` decodes.
+FORMATS = (
+    "jpg jpeg jpe jfif mpo png apng webp bmp gif tif tiff ppm pgm pbm pnm tga jp2 j2k jpf jpx "
+    "heic heics heif heifs hif avif"
+)
 SUFFIXES = frozenset("." + name for name in FORMATS.split())
 
 
@@ -41,6 +46,14 @@ class Record:
     source: str = ""
     generator: str = ""
     member: str = ""
+
+
+def is_special(path: Path) -> bool:
+    """Whether a pipe, socket or device is there: opening one may wait without end."""
+    try:
+        return not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode))
+    except (OSError, ValueError):  # nothing, or no name that a file can have
+        return False
 
 
 def is_picture(name: str) -> bool:

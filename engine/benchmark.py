@@ -145,6 +145,12 @@ def available() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def trainable() -> list[str]:
+    """Names of the benchmarks that have training pictures."""
+    every = map(load, available())
+    return [found.name for found in every if "train" in datasets.load(found.family).SPLITS]
+
+
 def _expect(where: str, content: Any, known: Sequence[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: expected keys {', '.join(known)}; found {content!r}")

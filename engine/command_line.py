@@ -1,4 +1,4 @@
-"""The flags of the command line, and which of them go together. Imports nothing heavy."""
+"""The flags of the command line; `rules` says which go together. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -71,15 +71,19 @@ class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse has it; `--set` takes several values, and no word is empty: an empty path
-        would be the current folder."""
+        """As argparse has it; `--set` takes several values, pictures may stand between flags, where
+        argparse takes those in one place only, and no word is empty: an empty path would be the
+        current folder."""
         words = list(sys.argv[1:] if args is None else args)
         for place, word in enumerate(words):
             if not word or (word.startswith("--") and word.find("=") == len(word) - 1):
                 before = (flag for flag in reversed(words[:place]) if flag.startswith("-"))
                 flag = word[:-1] or next(before, "the first word")
                 self.error(f"{flag}: expected a value; found an empty one")
-        return super().parse_known_args(_each_with_its_flag(words), namespace)
+        found, unknown = super().parse_known_args(_each_with_its_flag(words), namespace)
+        if hasattr(found, "pictures") and not any(word.startswith("-") for word in unknown):
+            found.pictures, unknown = [*found.pictures, *unknown], []
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         said = visible(" ".join(message.split()))
@@ -129,6 +133,13 @@ def parser() -> Parser:
         "itself; 130, 143 interrupted. Results go to "
         "standard output, everything else to standard error.",
         allow_abbrev=False,
+    )
+    p.add_argument(
+        "pictures",
+        nargs="*",
+        default=[],
+        metavar="PICTURE",
+        help="pictures, folders and so on to test, as for --input",
     )
     p.add_argument(
         "--phase",
@@ -376,27 +387,3 @@ def parser() -> Parser:
     how.add_argument("--compile", action="store_true", help="torch.compile the network")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return p
-
-
-def check_flags(p: Parser, args: argparse.Namespace) -> None:
-    """Ends the program when a flag was given that would have no effect."""
-    for name, phases in PHASES.items():
-        if args.phase not in phases and getattr(args, name) != p.get_default(name):
-            p.error(f"--{name}: expected --phase {' or '.join(phases)}; found {args.phase}")
-    if args.pretrain and args.weights:
-        p.error("--pretrain, --weights: expected one of them; found both")
-    if args.detector not in (None, "cospy", "ensemble"):
-        for name in ("train_dataset", "mode", "branch", "pretrain", "ckpt"):
-            if getattr(args, name) != p.get_default(name):
-                p.error(f"--{name}: expected --detector cospy; found {args.detector}")
-    if args.compare:
-        for name, value in vars(args).items():
-            if name not in ("phase", "compare", "output", "debug") and value != p.get_default(name):
-                p.error(f"--{name}: expected without --compare; found both")
-    if args.data and args.benchmark:
-        p.error("--data, --benchmark: expected one of them; found both")
-    if args.phase == "test":
-        if args.output and not args.input:
-            p.error("--output: expected --input too; the prompt writes no files")
-        if (args.resume or args.overwrite or args.explain) and not args.output:
-            p.error("--resume, --overwrite, --explain: expected --output too; found none")

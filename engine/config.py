@@ -296,7 +296,31 @@ def _merge(base: dict[str, Any], layer: dict[str, Any], where: str) -> dict[str,
     return merged
 
 
-def resolve(detector: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Config:
+COMMON = {"train": TrainOptions, "data": DataOptions, "score": ScoreOptions}
+Layers = Sequence[tuple[str, dict[str, Any]]]
+
+
+def _layered(layers: Layers, names: Sequence[str]) -> dict[str, Any]:
+    """Sections of keys, later layers over earlier ones; `names`: detectors that may have one."""
+    merged: dict[str, Any] = {}
+    for where, layer in layers:
+        merged = _merge(merged, layer, where)
+    known = [*names, *COMMON]
+    for section in merged:
+        if section not in (*known, "detector"):
+            raise ConfigError(f"unknown section {section!r}; known: {', '.join(known)}")
+    return merged
+
+
+def check_sections(layers: Layers, names: Sequence[str]) -> None:
+    """Raises ConfigError as `resolve` does, except for the options of the detectors of these names,
+    whose modules it leaves alone."""
+    merged = _layered(layers, names)
+    for section, kind in COMMON.items():
+        _build(kind, section, merged.get(section, {}))
+
+
+def resolve(detector: str, layers: Layers) -> Config:
     """Builds the configuration of a detector from layers of (where from, nested dict), later ones
     win. Sections: the detector's name, train, data, score.
 
@@ -304,22 +328,11 @@ def resolve(detector: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Conf
         ConfigError: unknown section or key, a value of another type or out of range.
     """
     kind = detectors.load(detector).Options
-    merged: dict[str, Any] = {}
-    for where, layer in layers:
-        merged = _merge(merged, layer, where)
+    merged = _layered(layers, [detector])
     named = merged.pop("detector", detector)
     if named != detector:
         raise ConfigError(
             f"the configuration is for detector {named!r}; found --detector {detector}"
         )
-    known = [detector, "train", "data", "score"]
-    for section in merged:
-        if section not in known:
-            raise ConfigError(f"unknown section {section!r}; known: {', '.join(known)}")
-    return Config(
-        detector,
-        _build(kind, detector, merged.get(detector, {})),
-        _build(TrainOptions, "train", merged.get("train", {})),
-        _build(DataOptions, "data", merged.get("data", {})),
-        _build(ScoreOptions, "score", merged.get("score", {})),
-    )
+    common = [_build(of, section, merged.get(section, {})) for section, of in COMMON.items()]
+    return Config(detector, _build(kind, detector, merged.get(detector, {})), *common)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import LayoutError, Record
+from datasets import Record
 
 from . import benchmark as benchmarks
 from . import degrade, flags, listing
@@ -23,24 +23,13 @@ from .weights import Loaded
 OF_COSPY = {"sd-v1_4": "cospy_bench", "progan": "aigcdetect"}
 
 
-def _benchmark(args: argparse.Namespace, name: str, options: Any) -> Benchmark | None:
+def _benchmark(args: argparse.Namespace, options: Any) -> Benchmark | None:
     """The benchmark that is meant; None when --data names the pictures."""
     if args.data is not None:
-        for flag in ("data_root", "protocol"):
-            if getattr(args, flag) is not None:
-                raise ConfigError(f"--{flag}: expected --benchmark too; found --data")
         return None
-    if args.csv_root is not None:
-        raise ConfigError("--csv_root: expected --data FILE.csv too; found none")
     if args.benchmark is not None:
         return benchmarks.load(args.benchmark)
-    if name == "cospy":
-        return benchmarks.load(OF_COSPY[options.train_dataset])
-    known = ", ".join(benchmarks.available())
-    raise LayoutError(
-        "--phase eval: expected --data FOLDER or CSV, or --benchmark NAME; found neither; "
-        f"benchmarks: {known}"
-    )
+    return benchmarks.load(OF_COSPY[options.train_dataset])  # which alone has a usual one
 
 
 def _data_records(args: argparse.Namespace, config: Config) -> list[Record]:
@@ -94,7 +83,7 @@ def evaluation(
     Raises:
         ConfigError, LayoutError: what the flags name does not exist or fit.
     """
-    benchmark = _benchmark(args, loaded.name, config.options)
+    benchmark = _benchmark(args, config.options)
     threshold = loaded.threshold if args.threshold is None else args.threshold
     if benchmark is None:
         records, base = _data_records(args, config), degrade.NONE

@@ -17,7 +17,7 @@ import detectors
 from datasets._limits import Limits
 from detectors._base import Detector, WeightsError
 
-from . import distributed
+from . import distributed, rules
 from .config import CONFIGS, DETECTION, Config, ConfigError, parse_override, read_yaml, resolve
 from .decoding import Workers
 from .fetch import fetch
@@ -48,13 +48,10 @@ log = logging.getLogger(__name__)
 
 
 def detector_name(args: argparse.Namespace) -> str:
-    """`--detector`, else cospy when one of its own flags is given, else that of the card of
-    `--weights`, else default."""
-    if args.detector:
-        return args.detector
-    if args.train_dataset or args.mode or args.branch or args.pretrain:
-        return "cospy"
-    card = card_of(Path(args.weights)) if args.weights else None
+    """That of `rules.detector_named`, else of the card of `--weights`, else default."""
+    if named := rules.detector_named(args):
+        return named
+    card = card_of(Path(args.weights))
     return card.detector if card else "default"
 
 
@@ -128,10 +125,8 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
     """`--device` or `--gpu`, which falls back to the CPU with a warning; None means fp32.
 
     Raises:
-        ConfigError: no such device, or both flags.
+        ConfigError: no such device.
     """
-    if args.gpu is not None and args.device:
-        raise ConfigError("--gpu and --device: expected one of them; found both")
     name, count = args.device, torch.cuda.device_count()
     numbered = args.gpu if args.gpu is not None and args.gpu < count else None
     if distributed.launched() > 1 and (numbered is not None or str(name).startswith("cuda:")):

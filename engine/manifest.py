@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from datasets._record import is_special
+
 from .config import ROOT, ConfigError, read_yaml
 
 PRETRAINED = ROOT / "pretrained"
@@ -256,6 +258,29 @@ def trained_on(path: Path) -> tuple[str, ...]:
     for any other file."""
     entries = read_manifest().values()
     return next((entry.trained_on for entry in entries if local_path(entry) == path), ())
+
+
+def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
+    """The file or folder that a flag means: a path, or a name of the manifest; without `weights`
+    the manifest's entry named like the detector.
+
+    Raises:
+        ConfigError: neither a path nor a known name, a known file that is not there yet, or a pipe.
+    """
+    if weights and Path(weights).exists():
+        if is_special(Path(weights)):
+            raise ConfigError(f"{flag} {weights}: expected a file or folder; found no regular file")
+        return Path(weights)
+    entries = read_manifest()
+    name = weights or detector
+    if name not in entries:
+        known = ", ".join(sorted(entries))
+        raise ConfigError(f"{flag}: expected a file or one of {known}; found {name!r}")
+    path = find(name)
+    if path is None:
+        there = f"{local_path(entries[name])}: not there yet"
+        raise ConfigError(f"{there}: {how_to_get(entries[name])}; or name a file by {flag}")
+    return path
 
 
 def how_to_get(entry: Entry) -> str:

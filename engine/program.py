@@ -120,6 +120,20 @@ def _place(error: BaseException) -> str:
     return "an unknown line"
 
 
+def _not_installed(error: ModuleNotFoundError) -> str:
+    """What to do about a package that this Python lacks; '' for a module of this project."""
+    package = str(error.name).partition(".")[0]
+    if any((ROOT / name).exists() for name in (package, f"{package}.py")):
+        return ""
+    python = ROOT / ".venv" / "bin" / "python"
+    way = (
+        "bash scripts/setup.sh installs what it takes into .venv, whose .venv/bin/python runs this"
+    )
+    if python.exists() and Path(sys.prefix) != ROOT / ".venv":
+        way = f"use {python}, or bash scripts/setup.sh if that lacks it too"
+    return f"expected the package {package}; {sys.executable} has none: {way}"
+
+
 def _drop_output() -> None:
     """Forgets what standard output could not take: the interpreter would try again as it ends."""
     try:
@@ -141,6 +155,8 @@ def _ended(
         return INTERRUPTED
     if isinstance(error, (OSError, *expected)):
         return refuse(program, error, debug, on)
+    if isinstance(error, ModuleNotFoundError) and (missing := _not_installed(error)):
+        return refuse(program, missing, debug)
     if isinstance(error, MemoryError):
         return refuse(program, f"out of memory: {error or 'an allocation was refused'}", debug)
     if debug:

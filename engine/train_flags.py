@@ -42,14 +42,9 @@ OWN_SPLITS = {
     "genimage": (TRAIN, HELD_OUT),
     "fake2m": (TRAIN, HELD_OUT),
 }
-COSPY_FLAGS = (*flags.MIXING, "leak_free")
 NOT_OF_BACKBONES = (
     *("benchmark", "data_root", "generators", "sources", "val_data", "test_csv"),
     *("weights", "backbone_weights"),
-)
-NOT_OF_ENSEMBLE = (
-    *("test_csv", "accumulate", "save_every", "save_all", "epochs"),
-    *("weights", "batch_size", "seed", "backbone_weights", "check"),
 )
 SELECTS_ON_TRAINING = (
     "the fusion's epoch is chosen by the pictures that it is trained on, as published: its "
@@ -100,18 +95,8 @@ class _Family:
 
 def check(args: argparse.Namespace, name: str, config: Config) -> None:
     """Raises ConfigError for flags that would have no effect on this detector's training."""
-    if name != "cospy":
-        for flag in flags.given(args, COSPY_FLAGS):
-            raise ConfigError(f"--{flag}: expected --detector cospy; found {name}")
-    if name == flags.ENSEMBLE:
-        for flag in flags.given(args, NOT_OF_ENSEMBLE):
-            raise ConfigError(f"--{flag}: expected another detector; found {name}")
-        if (count := distributed.launched()) > 1:
-            raise ConfigError(f"--detector {name}: expected one process in training; found {count}")
-    elif args.pretrain:
-        raise ConfigError(
-            "--pretrain: expected --phase test or eval; found train, which starts from --weights"
-        )
+    if name == flags.ENSEMBLE and (count := distributed.launched()) > 1:
+        raise ConfigError(f"--detector {name}: expected one process in training; found {count}")
     objectives = [DETECTION, *detectors.load(name).objectives()]
     if (objective := config.train.objective) not in objectives:
         raise ConfigError(
@@ -136,30 +121,12 @@ def check(args: argparse.Namespace, name: str, config: Config) -> None:
         )
 
 
-def _trainable() -> list[str]:
-    """Names of the benchmarks that have training pictures."""
-    every = map(benchmarks.load, benchmarks.available())
-    return [b.name for b in every if TRAIN in datasets.load(b.family).SPLITS]
-
-
 def _family(args: argparse.Namespace, config: Config) -> tuple[_Family, list[str]]:
-    """The benchmark that is trained on, and the generators that are wanted.
-
-    Raises:
-        LayoutError: none was named, or it has no training pictures.
-    """
+    """The benchmark that is trained on, and the generators that are wanted."""
     name, root, generators = args.benchmark, args.data_root, args.generators
     if name is None and config.detector == "cospy":
         name, place, usual = OF_COSPY[config.options.train_dataset]
         root, generators = root or place, generators or usual
-    known = ", ".join(_trainable())
-    if name is None:
-        raise LayoutError(
-            "--phase train: expected --data FOLDER or CSV, or --benchmark NAME; found neither; "
-            f"benchmarks with training pictures: {known}"
-        )
-    if name not in _trainable():
-        raise LayoutError(f"--benchmark: expected one to train on: {known}; found {name}")
     benchmark = benchmarks.load(name)
     found = _Family(benchmark, root or benchmark.root, config.data.parts, args.sources)
     return found, generators
@@ -201,28 +168,15 @@ def _choice(args: argparse.Namespace, config: Config) -> _Choice:
         ConfigError: flags that contradict one another.
         LayoutError: no such data.
     """
-    _check_csv_root(args)
     if args.data is None:
         family, generators = _family(args, config)
         options = _own_splits(family, config.data)
         return _Choice(family, family.root, options, generators, ())
-    if args.data_root is not None:
-        raise ConfigError("--data_root: expected --benchmark too; found --data")
     if config.data.parts:
         given = ", ".join(config.data.parts)
         raise ConfigError(f"--set data.{given}: expected --benchmark too; found --data")
     data = datasets.contents(args.data, args.csv_root)
     return _Choice(data, args.data, config.data, args.generators, args.sources)
-
-
-def _check_csv_root(args: argparse.Namespace) -> None:
-    """Raises ConfigError for --csv_root without a CSV, and LayoutError for data of no kind."""
-    places = [path for path in (args.data, args.val_data, *args.test_csv) if path]
-    if args.csv_root and "csv_file" not in map(datasets.known_kind, places):
-        found = ", ".join(map(str, places)) or "none"
-        raise ConfigError(
-            f"--csv_root: expected a CSV as --data, --val_data or --test_csv; found {found}"
-        )
 
 
 def _check_leak_free(options: DataOptions) -> None:

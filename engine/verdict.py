@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import re
 import sys
 import zlib
@@ -30,7 +31,8 @@ from .config import Config, ConfigError
 from .decoding import IN_PROCESS, Workers
 from .files import replacing
 from .listing import whole_batches
-from .predict import Device, Show, score
+from .metrics import threshold_logit
+from .predict import Device, Show, score, sigmoid
 from .progress import Progress
 from .run import RUN, begin, deciding, open_output, run_info, write_json
 from .table import ScoreRow, TableWriter
@@ -39,6 +41,7 @@ from .weights import Loaded
 PREDICTIONS, EXPLAIN = "predictions.csv", "explain"
 COLUMNS = ("path", "score", "logit", "label", "error")
 SPOKEN = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
+LEAVE = ("", "q", "quit", "exit")
 PROMPT = "Please enter the image filepath for scanning: "
 STDIN = "-"
 log = logging.getLogger(__name__)
@@ -46,8 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Judge:
-    """Turns scores into words. `band` holds the probabilities called "uncertain", ends included;
-    a threshold that the user chose has no band."""
+    """Turns scores into words. `band` holds the probabilities called "uncertain", ends included."""
 
     threshold: float
     band: tuple[float, float] | None
@@ -62,10 +64,32 @@ class Judge:
 
 
 def judge_of(loaded: Loaded, threshold: float | None) -> Judge:
-    """The weights' own threshold and band, or the user's threshold."""
-    if threshold is None:
+    """The weights' own threshold and band, or the user's threshold with the band moved along: its
+    ends stay as far from the threshold, in the logit. A verdict near the threshold is no surer
+    because the threshold is elsewhere. At 0 and 1 there is nothing on the other side, and no band.
+    """
+    if threshold is None or threshold == loaded.threshold:
         return Judge(loaded.threshold, loaded.band)
-    return Judge(threshold, None)
+    if loaded.band is None:
+        return Judge(threshold, None)
+    if threshold in (0, 1):
+        log.warning("--threshold %g: nothing is called uncertain", threshold)
+        return Judge(threshold, None)
+    shift = threshold_logit(threshold) - threshold_logit(loaded.threshold)
+    low, high = (sigmoid(threshold_logit(end) + shift) for end in loaded.band)
+    log.info(
+        "--threshold %g: the band that is called uncertain moves along, to %.2f to %.2f",
+        threshold, low, high,
+    )  # fmt: skip
+    return Judge(threshold, (low, high))
+
+
+def _listed(stdin: TextIO) -> list[str]:
+    """The paths on standard input: as they are between NULs (`find -print0`), which no path holds;
+    otherwise one a line, each as `typed_path` has it."""
+    text = os.fsdecode(stdin.buffer.read()) if hasattr(stdin, "buffer") else stdin.read()
+    names = text.split("\0") if "\0" in text else map(typed_path, text.split("\n"))
+    return [name for name in names if name]
 
 
 def collect(
@@ -84,8 +108,7 @@ def collect(
     for name in inputs:
         path = Path(name)
         if name == STDIN:
-            lines = (line.rstrip("\r\n") for line in stdin or sys.stdin)
-            found += [Record(line, Path(line)) for line in lines if line]
+            found += [Record(line, Path(line)) for line in _listed(stdin or sys.stdin)]
         elif kind := datasets.kind_of(path):
             # The pictures that a CSV names may be in an archive themselves.
             archive = csv_root if csv_root and kind == "csv_file" else path
@@ -107,6 +130,7 @@ def as_json(row: ScoreRow, judge: Judge, loaded: Loaded) -> dict[str, Any]:
         "logit": row.logit,
         "label": judge.label(row.score),
         "threshold": judge.threshold,
+        "band": judge.band,
         "detector": loaded.name,
         "weights": loaded.path.name,
         "width": row.width,
@@ -322,24 +346,24 @@ def ask(
     in_json: bool,
     workers: Workers = IN_PROCESS,
 ) -> int:
-    """Asks for one path after the other until the input ends; `in_json` answers in JSON.
-    Returns how many failed."""
+    """Asks for one path after the other until a word of LEAVE or the end of the input; `in_json`
+    answers in JSON. Returns how many failed."""
     failed = 0
     while True:
         sys.stderr.write(PROMPT)
         sys.stderr.flush()
         line = sys.stdin.readline()
-        if not line:
-            sys.stderr.write("\n")
+        name = typed_path(line)
+        if name.lower() in LEAVE and not _is_file(name):
+            sys.stderr.write("" if line else "\n")  # after Ctrl-D the cursor is behind the prompt
             return failed
-        if name := typed_path(line):
-            [[row]] = score(
-                loaded.model, [Record(name, Path(name))], device, 1, workers,
-                seed=config.score.seed,
-            )  # fmt: skip
-            failed += bool(row.error)
-            answer = as_json(row, judge, loaded) if in_json else None
-            _print(json.dumps(answer) if answer else _spoken(row, judge, loaded))
+        [[row]] = score(
+            loaded.model, [Record(name, Path(name))], device, 1, workers,
+            seed=config.score.seed,
+        )  # fmt: skip
+        failed += bool(row.error)
+        answer = as_json(row, judge, loaded) if in_json else None
+        _print(json.dumps(answer) if answer else _spoken(row, judge, loaded))
 
 
 def _spoken(row: ScoreRow, judge: Judge, loaded: Loaded) -> str:

@@ -16,6 +16,7 @@ import detectors
 from detectors._base import Detector, WeightsError, describe_options
 
 from . import manifest
+from .config import ConfigError
 from .weight_files import BEST, PUBLISHED_BEST, Card, cast, read_weights, sha256
 
 
@@ -125,21 +126,13 @@ def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
     Raises:
         WeightsError: neither a path nor a known name, or a known file that is not there yet.
     """
+    try:
+        path = manifest.locate(weights, detector, flag)
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
     if weights and Path(weights).exists():
-        return Path(weights)
-    entries = manifest.read_manifest()
-    name = weights or detector
-    if name not in entries:
-        raise WeightsError(
-            f"{flag}: expected a file or one of {', '.join(sorted(entries))}; found {name!r}"
-        )
-    path = manifest.find(name)
-    if path is None:
-        how = manifest.how_to_get(entries[name])
-        raise WeightsError(
-            f"{manifest.local_path(entries[name])}: not there yet: {how}; or name a file by {flag}"
-        )
-    sums = {copy.sha256 for copy in entries[name].copies}
+        return path
+    sums = {copy.sha256 for copy in manifest.entry_named(weights or detector).copies}
     if path.is_file() and None not in sums and sha256(path) not in sums:
         raise WeightsError(f"{path}: its sha256 is not the manifest's: fetch the file again")
     return path

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine import command_line  # noqa: E402
+from engine import command_line, rules  # noqa: E402
 from engine.command_line import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
@@ -175,7 +175,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     p, theirs = parser(), command_line.parser()
     args = p.parse_args(arguments, theirs.parse_args([]))
     theirs.prog = PROGRAM
-    command_line.check_flags(theirs, args)
+    if said := rules.broken(args, rules.detector_named(args)):
+        theirs.error(said)
     if args.file.suffix.lower() != ".onnx":
         p.error(f"expected a file name that ends in .onnx; found {args.file}")
     if args.command == "validate" and not args.tolerance >= 0:

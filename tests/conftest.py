@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+EXAMPLE = ROOT / "data" / "examples" / "real" / "coffee.png"
 GENERATORS = ("gan", "diffusion")
 
 

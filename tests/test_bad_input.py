@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_runner import Cli, runner, write_weights
-from conftest import make_picture
+from conftest import EXAMPLE, make_picture
 from PIL import Image
 
 from datasets._images import UnreadablePicture, open_picture
@@ -144,9 +144,9 @@ def test_the_error_says_what_is_wrong(
 ) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
-    done = cli("--input", tmp_path / name)
+    done = cli("--input", tmp_path / name, EXAMPLE)
     assert done.status == 1
-    [line] = done.out.splitlines()
+    line, _ = done.out.splitlines()
     assert line.split()[:2] == ["-", "error"]
     assert str(tmp_path / name) in line
     assert reason in line

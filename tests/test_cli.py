@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_runner import Cli, runner, write_weights
-from conftest import ROOT, make_picture
+from conftest import EXAMPLE, ROOT, make_picture
 from sklearn.metrics import average_precision_score
 
 from detectors.cospy import CoSpyOptions
@@ -126,7 +126,7 @@ def test_wrong_flags_are_one_line(bare: Cli, arguments: str, said: str) -> None:
     [
         ("--set default.crpo=64", r"default\.crpo.*default\.crop.*default\.views"),
         ("--set default.views=1 default.crpo=64", r"default\.crpo.*default\.crop.*default\.views"),
-        ("--set nobody.x=1", "nobody.*default, train, data, score"),
+        ("--set nobody.x=1", "nobody.*default.*train, data, score"),
         ("--set views=1", "section.key=value.*'views=1'"),
         ("--set default.views=many", "default.views.*int.*'many'"),
         ("--set default.views=2", "1 or 5.*2"),
@@ -140,7 +140,7 @@ def test_wrong_flags_are_one_line(bare: Cli, arguments: str, said: str) -> None:
     ],
 )
 def test_wrong_values_are_one_line(cli: Cli, arguments: str, said: str) -> None:
-    assert re.search(said, cli("--input", "x.png", *arguments.split()).complaint)
+    assert re.search(said, cli("--input", EXAMPLE, *arguments.split()).complaint)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_wrong_values_are_one_line(cli: Cli, arguments: str, said: str) -> None:
 def test_a_wrong_configuration_is_named(cli: Cli, tmp_path: Path, content: str, said: str) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(content)
-    assert re.search(said, cli("--input", "x.png", "--config", file).complaint)
+    assert re.search(said, cli("--input", EXAMPLE, "--config", file).complaint)
 
 
 @pytest.mark.parametrize("phase", ["train", "eval"])
@@ -180,27 +180,27 @@ def test_missing_weights_say_what_to_do(
     bare: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
-    shipped = bare("--input", "x.png").complaint
+    shipped = bare("--input", EXAMPLE).complaint
     assert "default.safetensors" in shipped
     assert "--weights" in shipped
-    assert "--weights" in bare("--input", "x.png", "--detector", "ssp").complaint
-    named = bare("--input", "x.png", "--weights", "nowhere.safetensors").complaint
+    assert "--weights" in bare("--input", EXAMPLE, "--detector", "ssp").complaint
+    named = bare("--input", EXAMPLE, "--weights", "nowhere.safetensors").complaint
     assert "nowhere.safetensors" in named
     own = ("--train_dataset", "progan", "--mode", "branch", "--ckpt", tmp_path / "ckpt")
-    trained = bare("--input", "x.png", *own).complaint
+    trained = bare("--input", EXAMPLE, *own).complaint
     assert str(tmp_path / "ckpt" / "progan" / "artifact") in trained
     assert "--phase train" in trained
 
 
 def test_wrong_weights_are_refused(bare: Cli, cospy: Path, tmp_path: Path) -> None:
-    said = bare("--input", "x.png", "--weights", cospy, "--detector", "default").complaint
+    said = bare("--input", EXAMPLE, "--weights", cospy, "--detector", "default").complaint
     assert re.search("default.*cospy", said)
     text = tmp_path / "text.safetensors"
     text.write_text("no weights")
-    assert str(text) in bare("--input", "x.png", "--weights", text).complaint
+    assert str(text) in bare("--input", EXAMPLE, "--weights", text).complaint
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(cospy.read_bytes()[:-100])
-    assert str(cut) in bare("--input", "x.png", "--weights", cut, "--detector", "cospy").complaint
+    assert str(cut) in bare("--input", EXAMPLE, "--weights", cut, "--detector", "cospy").complaint
 
 
 def test_weights_with_a_card_know_their_variant(
@@ -213,7 +213,7 @@ def test_weights_with_a_card_know_their_variant(
 
 
 def test_debug_shows_the_traceback(bare: Cli) -> None:
-    done = bare("--input", "x.png", "--weights", "nowhere.safetensors", "--debug")
+    done = bare("--input", EXAMPLE, "--weights", "nowhere.safetensors", "--debug")
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("Traceback")
     assert done.err.splitlines()[-1].startswith("main.py: ")
@@ -244,10 +244,10 @@ def test_json_keeps_the_contract(cli: Cli, tree: Path, pictures: list[Path]) -> 
     assert done.status == 1
     assert done.err == ""
     assert [row["path"] for row in done.rows] == [*map(str, pictures), str(missing)]
-    keys = ("path", "score", "logit", "label", "threshold", "detector", "weights")
+    keys = ("path", "score", "logit", "label", "threshold", "band", "detector", "weights")
     for row in done.rows:
         assert tuple(row) == (*keys, "width", "height", "error")
-        assert (row["threshold"], row["detector"]) == (0.5, "default")
+        assert (row["threshold"], row["band"], row["detector"]) == (0.5, list(BAND), "default")
         assert row["weights"] == "tiny.safetensors"
     *good, bad = done.rows
     for row in good:
@@ -287,14 +287,6 @@ def test_a_terminal_without_the_letters_gets_escapes(
     first, second = terminal.getvalue().decode("ascii").splitlines()
     assert first.endswith(f"{odd.parent}/\\xfc\\u2603.png")
     assert second.endswith(str(pictures[1]))
-
-
-@pytest.mark.parametrize("threshold", [0.2, 0.5, 1])
-def test_a_threshold_of_ones_own_has_no_band(cli: Cli, tree: Path, threshold: float) -> None:
-    rows = cli("--json", "--input", tree, "--threshold", threshold).rows
-    assert {row["threshold"] for row in rows} == {threshold}
-    assert [row["label"] for row in rows] == [label(row["score"], threshold, None) for row in rows]
-    assert any(BAND[0] <= row["score"] <= BAND[1] for row in rows)
 
 
 def test_pictures_folders_tables_and_standard_input_mix(
@@ -376,7 +368,7 @@ def test_prompt_as_published(bare: Cli, cospy: Path, tree: Path, pictures: list[
     shutil.copy(pictures[0], spaced)
     rows = bare(*flags, "--json", "--input", *pictures[:8], spaced).rows
     lines = [f"{path}\n" for path in pictures[:8]]
-    lines[2] = f"\n  '{pictures[2]}' \r\n"  # an empty line, and a file dropped on a terminal
+    lines[2] = f"  '{pictures[2]}' \r\n"  # a file dropped on a terminal
     typed = "".join(lines) + str(spaced)  # without a newline at the end
     done = bare(*flags, stdin=typed.encode())
     assert done.status == 0
@@ -388,7 +380,15 @@ def test_prompt_as_published(bare: Cli, cospy: Path, tree: Path, pictures: list[
         assert float(match[1]) == pytest.approx(row["score"], abs=0.002)
         assert match[2] == words[row["label"]]
     assert len({line.split(" - ")[1] for line in shown}) == 2
-    assert done.err == PROMPT * 11 + "\n"
+    loading, prompts = done.err.split("\n", 1)
+    assert loading.startswith("loading") and "Ctrl-D" in loading
+    assert prompts == PROMPT * 10 + "\n"
+
+
+@pytest.mark.parametrize("word", ["", "q", "Exit", " quit "])
+def test_the_prompt_is_left_by_a_word(cli: Cli, pictures: list[Path], word: str) -> None:
+    done = cli(stdin=f"{pictures[0]}\n{word}\n{pictures[1]}\n".encode())
+    assert (done.status, len(done.out.splitlines()), done.err.count(PROMPT)) == (0, 1, 2)
 
 
 def test_prompt_with_a_bad_path_and_in_json(cli: Cli, pictures: list[Path]) -> None:
@@ -583,7 +583,7 @@ def test_an_earlier_run_is_neither_mixed_nor_lost(
     others |= (
         {"degradations": ("--degrade", "jpeg:90"), "data": ("--generators", "diffusion")}
         if phase == "eval"
-        else {"threshold": ("--threshold", 0.1), "band": ("--threshold", 0.5)}
+        else {"threshold": ("--threshold", 0.1), "band": ("--threshold", 0.2)}
     )
     for name, flags in others.items():
         complaint = cli(*use, "--output", output, "--resume", *flags).complaint

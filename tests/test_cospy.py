@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import Cli, runner
-from conftest import make_picture
+from conftest import EXAMPLE, make_picture
 from models import backbone_files, randomise
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -364,7 +364,16 @@ def test_weights_of_the_other_variant_are_refused(bare: Cli, tmp_path: Path) -> 
     (tmp_path / "artifact").mkdir()
     weights = tmp_path / "artifact" / "best.safetensors"
     save_weights(weights, own, Card("cospy", describe_options(model.options)))
-    ask = ("--train_dataset", "progan", "--mode", "branch", "--branch", "artifact", "--input", "x")
+    ask = (
+        "--train_dataset",
+        "progan",
+        "--mode",
+        "branch",
+        "--branch",
+        "artifact",
+        "--input",
+        EXAMPLE,
+    )
     for given in (weights, tmp_path):
         said = bare(*ask, "--weights", given).complaint
         assert "train_dataset sd-v1_4; found --train_dataset progan" in said
@@ -424,7 +433,7 @@ def test_published_weights_that_cannot_be_downloaded(
     bare: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
-    said = bare("--train_dataset", "progan", "--pretrain", "--input", "x.png").complaint
+    said = bare("--train_dataset", "progan", "--pretrain", "--input", EXAMPLE).complaint
     assert "cospy-progan" in said
     assert "--from PATH" in said
 

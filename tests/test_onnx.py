@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import Cli, runner
-from conftest import make_picture
+from conftest import EXAMPLE, make_picture
 from golden_rule import GOLDEN, INPUTS, published
 from models import Toy, randomise, tiny
 from PIL import Image
@@ -498,7 +498,7 @@ def test_the_card_names_the_detector(
         asked = ("--train_dataset", "progan", "--mode", "branch", "--weights", weights)
         assert cli(*asked, "--input", pictures[0]).status == (0 if name == "cospy" else 2)
     weights = made("ssp").with_suffix(suffix)
-    said = cli("--detector", "default", "--weights", weights, "--input", "x").complaint
+    said = cli("--detector", "default", "--weights", weights, "--input", EXAMPLE).complaint
     assert "of default; found" in said
     assert "of ssp" in said
 
@@ -541,12 +541,12 @@ def test_spai_is_explained_and_the_others_say_why_not(
 def test_what_an_onnx_file_cannot_do_is_one_line(
     made: Callable[[str], Path], cli: Cli, arguments: str, said: str
 ) -> None:
-    line = cli("--weights", made("ssp"), "--input", "x.png", *arguments.split()).complaint
+    line = cli("--weights", made("ssp"), "--input", EXAMPLE, *arguments.split()).complaint
     assert re.search(said, line), line
 
 
 def test_a_file_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
-    said = cli("--weights", tmp_path / "x.onnx", "--input", "x.png").complaint
+    said = cli("--weights", tmp_path / "x.onnx", "--input", EXAMPLE).complaint
     assert "expected a file or one of" in said
 
 
@@ -554,7 +554,7 @@ def test_onnxruntime_is_asked_for(
     made: Callable[[str], Path], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    said = cli("--weights", made("ssp"), "--input", "x.png").complaint
+    said = cli("--weights", made("ssp"), "--input", EXAMPLE).complaint
     assert "pip install onnxruntime" in said
     assert "`export`" in said
 

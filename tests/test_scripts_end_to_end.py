@@ -31,7 +31,10 @@ ELSEWHERE = {
     "fetch_data.py": "test_fetch_data.py",
     "fetch_weights.py": "test_fetch.py",
     "make_csv.py": "test_make_csv.py",
-    **dict.fromkeys(("test_ssp.sh", "train_spai.sh", "train_ssp.sh"), "test_scripts_sh.py"),
+    "ssp_table.py": "test_ssp_table.py",
+    **dict.fromkeys(
+        ("test_ssp.sh", "train_fake2m.sh", "train_spai.sh", "train_ssp.sh"), "test_scripts_sh.py"
+    ),
 }
 FAKES = {"train": ("known",), "val": ("new", "newer")}
 

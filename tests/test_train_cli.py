@@ -210,7 +210,7 @@ def test_leak_free_halves_share_nothing(tmp_path: Path) -> None:
         ("--data {root} --detector ssp --set data.leak_free=true", "leak_free: .*train and val"),
         (
             "--data {root} --train_dataset progan --leak_free --val_data {root}",
-            "leak_free, --val_data: expected one",
+            "--val_data: expected without --leak_free",
         ),
         ("--data {root} --train_dataset progan --branch semantic", "--branch: .*found fusion"),
         ("--data {root} --detector ensemble --weights x", "--weights: .*found ensemble"),
