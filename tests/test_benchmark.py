@@ -129,7 +129,7 @@ def test_of_several_published_figures_one_is_chosen_by_name() -> None:
 
 # What SPAI's training alone heeds: published weights have been trained.
 OF_TRAINING = {"views", "unfreeze_backbone"} | {
-    key for key in asdict(SpaiOptions()) if key.startswith("aug_")
+    key for key in asdict(SpaiOptions()) if key.startswith(("aug_", "mfm_"))
 }
 
 
