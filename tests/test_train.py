@@ -247,7 +247,7 @@ def test_every_detector_trains_and_its_weights_load(
 
 def test_a_separable_set_is_learnt(tmp_path: Path) -> None:
     parts = hold_out(folder.records(make_tree(tmp_path / "tree", count=12)), 0.34)
-    settings, model = tiny_run("cospy", ARTIFACT, epochs=5, batch_size=8, lr=3e-3)
+    settings, model = tiny_run("cospy", ARTIFACT, epochs=10, batch_size=8, lr=3e-3)
     output = tmp_path / "run"
     history = train.start(
         model, settings, *parts, CPU, output, IN_PROCESS, "as given", False, False
