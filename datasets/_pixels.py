@@ -13,6 +13,12 @@ JPEG = b"\xff\xd8\xff"
 # Of a JPEG's application segments and comments, Adobe's alone says how pixels are stored.
 JPEG_METADATA = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
 JPEG_SCAN = 0xDA
+TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # and the order of a file's bytes
+# Names, dates, orientation, resolution, and blocks of EXIF, GPS, IPTC, XMP, Photoshop and ICC.
+TIFF_METADATA = {
+    269, 270, 271, 272, 274, 282, 283, 285, 286, 287, 296, 305, 306, 315, 316, 700, 33432, 33723,
+    34377, 34665, 34675, 34853, 37724,
+}  # fmt: skip
 ANCILLARY = 0x20  # the bit of a PNG chunk's first letter: decoders may pass over it
 
 
@@ -23,9 +29,13 @@ def pixels_only(content: bytes) -> bytes:
         return _png(content)
     if content.startswith(JPEG):
         return _jpeg(content)
+    if content[:4] in TIFF:
+        return _tiff(content, TIFF[content[:4]])
     if content[4:8] == b"ftyp":
-        # An item of AVIF or HEIF whose type is not known is passed over; its type is in the index.
-        return content.replace(b"Exif\0", b"skip\0")
+        # An item of AVIF or HEIF whose type is not known is passed over. Types are in the index,
+        # which lies before the items' content.
+        index, _, _ = content.partition(b"mdat")
+        return index.replace(b"Exif", b"skip") + content[len(index) :]
     return content
 
 
@@ -54,3 +64,16 @@ def _jpeg(content: bytes) -> bytes:
             kept.append(content[start : start + 2 + size])
         start += 2 + size
     return b"".join([*kept, content[start:]])
+
+
+def _tiff(content: bytes, order: str) -> bytes:
+    """The first directory without entries of metadata; what they point to stays where it is."""
+    start = int.from_bytes(content[4:8], "little" if order == "<" else "big")
+    if start + 2 > len(content):
+        return content
+    (count,) = struct.unpack_from(f"{order}H", content, start)
+    end = start + 2 + 12 * count
+    entries = [content[at : at + 12] for at in range(start + 2, min(end, len(content) - 11), 12)]
+    kept = [e for e in entries if struct.unpack_from(f"{order}H", e)[0] not in TIFF_METADATA]
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + content[end : end + 4]
+    return content[:start] + directory + content[start + len(directory) :]

@@ -7,7 +7,9 @@ left: its processes share one pipe, which a process that is killed while it writ
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
+import os
 import pickle
 import signal
 import socket
@@ -86,11 +88,20 @@ def _failure(error: Exception) -> Exception:
     return error
 
 
+def _fall_silent() -> None:
+    """Sends what decoders print to nowhere: it is of strangers' making, and unasked for."""
+    faulthandler.disable()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+
+
 def _work(
     dataset: PictureDataset, limits: Limits, own: socket.socket, theirs: socket.socket
 ) -> None:
     """What a process does: answers batches of places by an item each, until nobody asks."""
     theirs.close()
+    _fall_silent()
     # Ctrl-C and a batch system's SIGTERM reach it too, but only the main process decides.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -225,6 +225,30 @@ def test_text_and_profiles_of_any_size_do_not_matter(chunks: list[bytes]) -> Non
     assert decode(with_chunks(encoded(picture, "PNG"), *chunks)).tobytes() == picture.tobytes()
 
 
+def test_broken_metadata_of_a_tiff_does_not_matter() -> None:
+    picture = make_picture(1, fake=True, size=SIZE)
+    known = {269: "name", 270: "text", 271: "maker", 305: "program", 700: b"xmp", 34675: b"icc"}
+    exif = Image.Exif()
+    exif.update(known | {274: 1})
+    for compression in (None, "tiff_lzw"):
+        tiff = encoded(picture, "TIFF", exif=exif, compression=compression)
+        start = struct.unpack_from("<I", tiff, 4)[0] + 2
+        for tag in (*known, 274):
+            at = tiff.index(struct.pack("<H", tag), start)
+            for kind, count, value in ((2, 9, 1 << 31), (5, 1 << 31, 8), (12, 1, 9), (99, 0, 0)):
+                entry = struct.pack("<HHII", tag, kind, count, value)
+                found = decode(tiff[:at] + entry + tiff[at + 12 :])
+                assert found.tobytes() == picture.tobytes(), (tag, kind)
+
+
+def test_broken_exif_of_an_avif_does_not_matter() -> None:
+    """Its decoder refuses the file, not its pixels."""
+    avif = encoded(make_picture(1, fake=True, size=SIZE), "AVIF", exif=exif(b"\0\x03" + bytes(8)))
+    broken = avif.replace(b"MM\0*\0\0\0\x08", b"no TIFF.")
+    assert broken != avif
+    assert decode(broken).tobytes() == decode(avif).tobytes()
+
+
 def test_broken_segments_of_a_jpeg_do_not_matter() -> None:
     jpeg = encoded(make_picture(1, fake=True, size=SIZE), "JPEG")
     for kind in (0xE1, 0xE2, 0xED):
