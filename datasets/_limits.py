@@ -12,11 +12,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 GIB = 1 << 30
 TIME_IS_UP = getattr(signal, "SIGPROF", None)  # Windows has none, nor the timer that sends it
-STATM = Path("/proc/self/statm")
+STATM, STATM_BYTES = "/proc/self/statm", 200
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,8 @@ def _memory(size: int) -> Iterator[None]:
 
     # Address space is all that Linux limits. What is mapped already, as a large LMDB or the
     # memory of a GPU, does not count against the picture.
-    there = int(STATM.read_text().split()[0]) * resource.getpagesize()
+    with open(STATM, "rb", 0) as stream:  # noqa: PTH123 - per picture, and five times as fast
+        there = int(stream.read(STATM_BYTES).split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     lowest = min(limit for limit in (there + size, soft, hard) if limit != resource.RLIM_INFINITY)
     resource.setrlimit(resource.RLIMIT_AS, (lowest, hard))

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import util
 from multiprocessing.context import BaseContext
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, BinaryIO
 
@@ -36,7 +36,11 @@ from .config import ConfigError
 
 Place = int | Draw
 Batch = Sequence[Place]
+Task = tuple[Batch, Future[list[Item]]]
 AHEAD = 2  # batches in work or waiting for the network, per process
+# Pictures of a batch that is sent while its process is busy with another: more might not fit into
+# the connection, and both sides would wait for each other.
+MOST_AHEAD = 256
 READY = "ready"
 LAST_SECONDS = 0.5  # for a process that nobody asks any more
 # A fork shares the list of pictures, which may be of millions; only on Linux is it safe.
@@ -156,11 +160,14 @@ class _Process:
             for _ in range(count):
                 yield pickle.load(self._answers)  # noqa: S301 - from a process of our own
 
-    def answers(self, batch: Batch) -> Iterator[Item | Exception]:
-        """The answers to a batch, as long as the process lives."""
+    def ask(self, batch: Batch) -> None:
+        """Sends a batch; what comes of it, `answers` tells."""
         with suppress(OSError):
             self._socket.sendall(pickle.dumps(batch))
-        return self._received(len(batch))
+
+    def answers(self, count: int) -> Iterator[Item | Exception]:
+        """The next answers, as long as the process lives."""
+        return self._received(count)
 
     @property
     def alive(self) -> bool:
@@ -201,19 +208,39 @@ class _Worker:
     def __init__(self, dataset: PictureDataset, limits: Limits, tasks: SimpleQueue[Any]) -> None:
         self._dataset, self._limits, self._tasks = dataset, limits, tasks
         self._process: _Process | None = None
+        self._following: Task | None = None
+        self._asked_ahead = False  # whether the process knows of the following batch already
         self._closed = False
         self._changing = Lock()
 
     def run(self) -> None:
         """Until the queue has None."""
-        while task := self._tasks.get():
+        while task := self._following or self._taken(wait=True):
+            self._following = None
             batch, future = task
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(self._items(batch))
-                except Exception as error:
-                    future.set_exception(error)
+            try:
+                future.set_result(self._items(batch))
+            except Exception as error:
+                future.set_exception(error)
         self._end()
+
+    def _taken(self, wait: bool) -> Task | None:
+        """The next batch that is still wanted; without `wait`, if there is one."""
+        with suppress(Empty):
+            while task := self._tasks.get(wait):
+                batch, future = task
+                if future.set_running_or_notify_cancel():
+                    return batch, future
+            self._tasks.put(None)  # whoever asks again finds the end, too
+        return None
+
+    def _ask_ahead(self, process: _Process) -> None:
+        """Has the next batch wait in the connection, so that the process need not wait for it."""
+        if self._following is None:
+            self._following = self._taken(wait=False)
+        if self._following is not None and len(self._following[0]) <= MOST_AHEAD:
+            process.ask(self._following[0])
+            self._asked_ahead = True
 
     def close(self) -> None:
         """Ends the process, even in the middle of a picture; from the main thread."""
@@ -236,17 +263,23 @@ class _Worker:
     def _end(self) -> int:
         with self._changing:
             status = self._process.end() if self._process is not None else 0
-            self._process = None
+            self._process, self._asked_ahead = None, False
             return status
 
     def _items(self, batch: Batch) -> list[Item]:
         items: list[Item] = []
         while len(items) < len(batch):
-            for answer in self._running().answers(batch[len(items) :]):
+            process = self._running()
+            if not self._asked_ahead:
+                process.ask(batch[len(items) :])
+            self._asked_ahead = False
+            for answer in process.answers(len(batch) - len(items)):
                 if isinstance(answer, Exception):
                     self._end()  # it would go on with the batch
                     raise answer
                 items.append(answer)
+                if not self._asked_ahead:
+                    self._ask_ahead(process)
             if len(items) < len(batch):
                 # The first picture without an answer is the one that it died of.
                 place = batch[len(items)]
