@@ -135,7 +135,7 @@ def decode(content: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B
     """
     register_formats()
     # Pillow's own test refuses more than twice this, in headers inside of a file, too.
-    Image.MAX_IMAGE_PIXELS = max(1, int(limits.megapixels * 5e5))
+    usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(1, int(limits.megapixels * 5e5))
     try:
         try:
             picture = _decoded(content)
@@ -161,6 +161,8 @@ def decode(content: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise UnreadablePicture(f"cannot be decoded: {text}"[:200]) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = usual  # for degradations, which have a limit of their own
 
 
 def out_of_memory(limits: Limits) -> str:
