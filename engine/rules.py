@@ -108,8 +108,8 @@ RULES = (
             and not (a.data or a.benchmark or a.compare)
             and name not in (None, COSPY)
         ),
-        "expected --data FOLDER or CSV, or --benchmark NAME, one of "
-        f"{', '.join(benchmarks())}; found neither",
+        "expected --data FOLDER or CSV, or --benchmark NAME; found neither; "
+        f"benchmarks: {', '.join(benchmarks())}",
     ),
     Rule(
         ("output",),

@@ -543,17 +543,17 @@ def test_each_of_several_processes_says_its_own_error(
     weights: Path, tmp_path: Path, case: str
 ) -> None:
     data = make_tree(tmp_path / "data", count=2)
-    words, complaint, shared = {
-        "data": (command(weights, tmp_path / "no", tmp_path / "out"), "expected a folder or", True),
-        "output": (command(weights, data, weights), "expected a folder; found a file", False),
-        "phase": (["--phase", "test", "--input", str(data)], "expected one process", True),
+    words, complaint = {
+        "data": (command(weights, tmp_path / "no", tmp_path / "out"), "expected a folder or"),
+        "output": (command(weights, data, weights), "expected a folder; found a file"),
+        "phase": (["--phase", "test", "--input", str(data)], "expected one process"),
     }[case]
     first, second = together(tmp_path, words)
     assert (first.wait(), second.wait()) == (2, 2)
     (line,) = first.err.read_text().splitlines()
     assert line.startswith("main.py: ") and complaint in line
     others = second.err.read_text().splitlines()
-    assert [line.replace("process 1: ", "") for line in others] == ([line] if shared else [])
+    assert [line.replace("process 1: ", "") for line in others] == [line]
     assert first.out.read_text() + second.out.read_text() == ""
 
 

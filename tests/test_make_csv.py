@@ -205,7 +205,7 @@ def test_files_are_replaced_only_when_asked(cli: Cli, tmp_path: Path) -> None:
         (("--output", "set.csv", "--val_fraction", "nan"), "--val_fraction: expected"),
         (("--output", "set.csv", "--seed", "1"), "--seed: expected --val_fraction"),
         (("--output", "set.csv", "--label", "real", "--generator", "x"), "--generator"),
-        (("--output", "set.csv", "--split", ""), "--split: expected a printable name"),
+        (("--output", "set.csv", "--split", ""), "--split: expected a value"),
         (("--output", "set.csv", "--generator", "a\nb"), "--generator: expected a printable"),
         (("--output", "set.csv", "--relative_to", "nowhere"), "--relative_to: expected a folder"),
         ((), "--output"),

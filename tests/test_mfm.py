@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import Cli, runner
-from conftest import make_picture
+from conftest import EXAMPLE, make_picture
 from golden_rule import GOLDEN, fill, golden
 from torch import Tensor
 from training import Killed, at_step, kill, plain
@@ -197,7 +197,7 @@ def test_ten_steps_a_resume_and_a_backbone(cli: Cli, words: list[object], tmp_pa
             ["--set", "train.objective=mae"],
             "train.objective: expected one of detection, mfm; found",
         ),
-        (["--backbone_weights", "mfm-vit-b"], "--backbone_weights: expected train.objective="),
+        (["--backbone_weights", EXAMPLE], "--backbone_weights: expected train.objective="),
         (["--val_data", "."], "--val_data: expected train.objective=detection; found mfm"),
     ],
 )
