@@ -72,7 +72,7 @@ def run_eval(args: argparse.Namespace) -> int:
 
 def run_train(args: argparse.Namespace) -> int:
     """Phase train. Returns the exit status."""
-    from engine import distributed, flags, fuse, listing, train, train_flags
+    from engine import distributed, flags, fuse, listing, schedule, train, train_flags
 
     name = flags.detector_name(args)
     file = flags.start_file(args, name)
@@ -92,9 +92,11 @@ def run_train(args: argparse.Namespace) -> int:
         print(fuse.run(members, config, *parts, device, output, workers, found.how, *again))
         return 0
     start = flags.start_of(args, name, config, file)
+    config = flags.adapted(config, start)
     world.shared(lambda: train.check(config, device.device, output, *again))
     found = train_flags.pictures(args, config)
     flags.check_apart(output, found.places)
+    schedule.check_learns(config.train, found.train, world.size)
     if args.check:
         flags.check_start(name, config, start)
         if world.main:

@@ -117,7 +117,7 @@ class Feed:
 
     def too_many_bad(self) -> bool:
         """Whether more are unreadable, in all processes together, than the recipe allows."""
-        most = self.options.max_bad * len(self.records)
+        most = self.options.most_bad(len(self.records))
         [new] = self.world.total([len(self.new_bad)])
         if len(self.bad) + new <= most:
             return False

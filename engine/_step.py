@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detectors._base import Detector
 
 from .checkpoint import is_head
-from .config import TrainOptions
+from .config import ConfigError, TrainOptions
 from .distributed import World
 from .predict import Device, move
 
@@ -72,10 +72,17 @@ def parameter_groups(model: nn.Module, options: TrainOptions) -> list[dict[str, 
 
 
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """Adam (L2 penalty) or AdamW (decoupled weight decay), as the recipe says."""
+    """Adam (L2 penalty) or AdamW (decoupled weight decay), as the recipe says.
+
+    Raises:
+        ConfigError: all of the model is frozen.
+    """
+    groups = parameter_groups(model, options)
+    if not groups:
+        raise ConfigError("expected parameters that training may change; found all of them frozen")
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
     return kind(
-        parameter_groups(model, options),
+        groups,
         lr=options.lr,
         betas=options.betas,
         weight_decay=options.weight_decay,

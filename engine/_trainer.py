@@ -251,8 +251,9 @@ class Trainer:
         raise ConfigError(
             f"{len(bad)} of {len(self.train)} training pictures "
             f"({100 * len(bad) / len(self.train):.1f} %) could not be read, "
-            f"{self.output / BAD_FILES} names them: expected at most {100 * self.options.max_bad:g}"
-            " %; repair them, or allow more by --set train.max_bad=SHARE"
+            f"{self.output / BAD_FILES} names them: expected at most "
+            f"{self.options.most_bad(len(self.train))}; repair them, or allow more by --set "
+            "train.max_bad=SHARE"
         )
 
     def _train_epoch(self) -> None:

@@ -81,11 +81,11 @@ class Validation:
         self._check_share(missing, "are not there")
 
     def _check_share(self, bad: Sequence[str], what: str) -> None:
-        share = self.config.train.max_bad
-        if len(bad) > share * len(self.val):
+        most = self.config.train.most_bad(len(self.val))
+        if len(bad) > most:
             raise ConfigError(
                 f"{len(bad)} of {len(self.val)} validation pictures, such as {bad[0]}, {what}: "
-                f"expected at most {100 * share:g} %; repair them, or allow more by --set "
+                f"expected at most {most}; repair them, or allow more by --set "
                 "train.max_bad=SHARE"
             )
 

@@ -22,6 +22,7 @@ MAX_SEED = 2**63 - 10_000  # torch's, with room for the numbers of processes
 LARGEST = 2**63 - 1
 MOST = 10**5  # pictures in a batch, epochs, resamples: more is a slip, and no memory holds it
 SHOWN = 60  # characters of a wrong value that an error repeats
+FEW_BAD = 3  # unreadable pictures that are no reason to stop, however small the set
 SELECTABLE = ("AUROC", "AP", "balanced_accuracy", "accuracy", "loss")
 DETECTION = "detection"
 SCHEDULES = ("constant", "cosine", "warm_cosine", "polynomial", "step")
@@ -53,8 +54,9 @@ class TrainOptions:
     between checkpoints within an epoch (0 = epochs only). `save_epochs`: keep the weights of every
     so many epochs, the first included (0 = of the best and the last). `publish`: write weights in
     the published program's layout too. `max_bad`: share of unreadable training, or validation,
-    pictures above which training stops. `report`: evaluate the kept weights on the validation
-    pictures at the end. `precision`: fp32, bf16, fp16, or null: mixed on CUDA, fp32 elsewhere."""
+    pictures above which training stops; unless it is 0, three are always allowed. `report`:
+    evaluate the kept weights on the validation pictures at the end. `precision`: fp32, bf16, fp16,
+    or null: mixed on CUDA, fp32 elsewhere."""
 
     objective: str = DETECTION
     epochs: int = 10
@@ -123,6 +125,11 @@ class TrainOptions:
                 raise ConfigError(
                     f"train.{name}: expected 0 to below 1; found {getattr(self, name)}"
                 )
+
+    def most_bad(self, pictures: int) -> int:
+        """How many of so many pictures may be unreadable. One bad file among fewer than a hundred
+        would stop a first try at the usual 1 %, and says nothing of the rest."""
+        return max(FEW_BAD, int(self.max_bad * pictures)) if self.max_bad else 0
 
 
 VAL_GENERATORS = ("trained", "all")

@@ -372,19 +372,22 @@ def start_of(args: argparse.Namespace, name: str, config: Config, file: WeightFi
 def check_start(name: str, config: Config, start: Start) -> None:
     """Looks whether all is there that `model_to_train` needs, and raises what that does, except for
     weights that are there but do not fit."""
-    _check_statistics(config, start)
     kind = detectors.load(name)
     state = dict(start.file.state) if start.file else {}
     if kind.external(config.options):
         external_state(kind, config.options, state, start.backbones, None)
 
 
-def _check_statistics(config: Config, start: Start) -> None:
-    if config.train.freeze_batchnorm and not (start.backbones or start.file):
-        raise ConfigError(
-            "train.freeze_batchnorm: expected --backbone_weights or --weights to start from; found "
-            "neither: give one, or --set train.freeze_batchnorm=false"
-        )
+def adapted(config: Config, start: Start) -> Config:
+    """The configuration of a training with what it starts from: frozen batch norms need statistics
+    that a fresh network has not, and so they learn theirs there."""
+    if not config.train.freeze_batchnorm or start.backbones or start.file:
+        return config
+    log.warning(
+        "train.freeze_batchnorm: false here, for without --weights and --backbone_weights the "
+        "network starts afresh and has no statistics to keep"
+    )
+    return replace(config, train=replace(config.train, freeze_batchnorm=False))
 
 
 def model_to_train(name: str, config: Config, start: Start) -> Detector:
@@ -392,9 +395,7 @@ def model_to_train(name: str, config: Config, start: Start) -> Detector:
 
     Raises:
         WeightsError: these do not fit.
-        ConfigError: frozen batch norm statistics, but nothing that has any.
     """
-    _check_statistics(config, start)
     kind = detectors.load(name)
     if config.train.objective != DETECTION:
         return kind.objectives()[config.train.objective](config.options)

@@ -97,6 +97,26 @@ def steps_per_epoch(records: Sequence[Record], options: TrainOptions, processes:
     return max(1, whole + (rest > 0 and not options.drop_last))
 
 
+def check_learns(options: TrainOptions, records: Sequence[Record], processes: int = 1) -> None:
+    """Raises ConfigError for a recipe whose learning rate is 0 in every step: its weights would
+    stay as they start. SSP's published schedule ends at 0, and so has nothing for one epoch."""
+
+    steps = steps_per_epoch(records, options, processes)
+
+    def learns(epochs: int) -> bool:
+        recipe = replace(options, epochs=epochs)
+        return any(lr_at(recipe, step, steps) for step in range(epochs * steps))
+
+    if not learns(options.epochs):
+        least = next((n for n in range(1, 100) if learns(n)), None)
+        more = f"--epochs {least} or more, or " if least else ""
+        raise ConfigError(
+            f"train.schedule {options.schedule}: expected a learning rate above 0 in some step; "
+            f"found 0 in all of --epochs {options.epochs}: give {more}--set "
+            "train.schedule=constant"
+        )
+
+
 def draws(order: Sequence[int], epoch: int) -> list[Draw]:
     """An epoch's pictures in its order, each with how often it came before."""
     seen: Counter[int] = Counter()

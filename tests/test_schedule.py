@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from conftest import ROOT
 from datasets import Label, Record
 from detectors.spai import Spai, SpaiOptions
 from engine._step import make_optimizer
-from engine.config import CONFIGS, TrainOptions, read_yaml, resolve
-from engine.schedule import epoch_order, lr_at, steps_per_epoch
+from engine.config import CONFIGS, ConfigError, TrainOptions, read_yaml, resolve
+from engine.schedule import check_learns, epoch_order, lr_at, steps_per_epoch
 
 STEPS = 7
 
@@ -108,6 +109,20 @@ def test_ssps_recipe_is_the_published_one() -> None:
         "accuracy",
         False,
     )
+
+
+def test_a_recipe_that_would_not_learn_is_refused() -> None:
+    ssp = resolve("ssp", [("", read_yaml(CONFIGS / "ssp.yaml"))]).train
+    with pytest.raises(ConfigError, match="--epochs 1: give --epochs 2"):
+        check_learns(replace(ssp, epochs=1), RECORDS)
+    check_learns(replace(ssp, epochs=2), RECORDS)
+    # All of it warm-up that starts from 0, in one step.
+    warming = TrainOptions(epochs=1, schedule="warm_cosine", warmup=5.0, batch_size=len(RECORDS))
+    with pytest.raises(ConfigError, match="--epochs 2 or more"):
+        check_learns(warming, RECORDS)
+    check_learns(replace(warming, batch_size=10), RECORDS)
+    with pytest.raises(ConfigError, match="all of them frozen"):
+        make_optimizer(torch.nn.Linear(2, 1).requires_grad_(False), TrainOptions())
 
 
 def test_constant_schedule() -> None:

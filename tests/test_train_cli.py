@@ -404,6 +404,19 @@ def test_a_finished_run_is_not_done_again(
     assert (tmp_path / "run" / "validation" / "report.md").exists()
 
 
+def test_without_weights_the_default_detector_starts_afresh(
+    cli: Cli, tree: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    done = cli(*SMALL, "--detector", "default", "--data", tree, "--epochs", 1, "--output", output)
+    assert done.status == 0, done.err
+    state, _ = read_weights(output / "best.safetensors")
+    means = [v for k, v in state.items() if k.endswith("running_mean")]
+    assert all(mean.abs().sum() > 0 for mean in means), "batch norms that learn"
+    told = json.loads((output / "run.json").read_text())["config"]["train"]
+    assert told["freeze_batchnorm"] is False
+
+
 def test_a_check_trains_nothing_and_misses_what_training_would(
     cli: Cli, start: tuple[object, ...], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,7 +432,10 @@ def test_a_check_trains_nothing_and_misses_what_training_would(
     use = ("--data", tree, "--check")
     assert "holds an earlier run" in cli(*start, *use, "--output", output).complaint
     assert "found no" in cli(*start, "--data", tmp_path / "none", "--check").complaint
-    assert "freeze_batchnorm" in cli(*SMALL, *use, "--detector", "default").complaint
+    fresh = cli(*SMALL, *use, "--detector", "default")
+    assert fresh.status == 0 and "train.freeze_batchnorm: false" in fresh.log[0]
+    idle = cli(*use, "--detector", "ssp", "--epochs", 1)
+    assert "--epochs 2 or more" in idle.complaint
     semantic = (*COSPY, "branch", "--branch", "semantic")
     assert "clip-vit-l-14, which these weights" in cli(*semantic, *use).complaint
     assert "semantic_weights.pth" in cli(*FUSION, *use, "--ckpt", tmp_path / "ckpt").complaint

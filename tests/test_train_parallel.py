@@ -273,11 +273,20 @@ def test_an_epoch_takes_each_picture_once(
 
 
 def test_too_many_unreadable_pictures_stop(own_parts: Parts, tmp_path: Path) -> None:
-    own_parts[0][5].path.write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"1 of 17 training pictures \(5\.9 %\) could not be"):
-        run(tmp_path / "run", own_parts, balance=None, batch_size=1, max_bad=0.05)
-    assert own_parts[0][5].key in (tmp_path / "run" / BAD_FILES).read_text()
-    run(tmp_path / "more", own_parts, balance=None, batch_size=1, max_bad=0.06)
+    def spoil(first: int, last: int) -> None:
+        for record in own_parts[0][first:last]:
+            record.path.write_bytes(b"")
+
+    once = {"balance": None, "batch_size": 1, "epochs": 1}
+    spoil(3, 6)
+    run(tmp_path / "three", own_parts, **once)  # far above 1 % of 17, and yet allowed
+    with pytest.raises(ConfigError, match=r"training pictures .* expected at most 0;"):
+        run(tmp_path / "none", own_parts, **once, max_bad=0)
+    spoil(6, 7)
+    with pytest.raises(ConfigError, match=r"4 of 17 training pictures .* expected at most 3;"):
+        run(tmp_path / "four", own_parts, **once, max_bad=0.2)
+    assert own_parts[0][5].key in (tmp_path / "four" / BAD_FILES).read_text()
+    run(tmp_path / "more", own_parts, **once, max_bad=0.24)
 
 
 def test_the_checkpoint_names_its_processes(parts: Parts, tmp_path: Path) -> None:
