@@ -28,9 +28,11 @@ LOADING = "loading the detector; at the prompt, an empty line, q, exit or Ctrl-D
 
 def run_test(args: argparse.Namespace) -> int:
     """Phase test. Returns the exit status."""
-    from engine import flags, verdict
+    from engine import distributed, flags, threads, verdict
 
     device = flags.device(args, args.precision)
+    resumed = args.output if args.resume else None
+    threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
     loaded, config = flags.load(args, device)
     judge = verdict.judge_of(loaded, args.threshold)
     if args.input is None:
@@ -50,7 +52,7 @@ def run_test(args: argparse.Namespace) -> int:
 
 def run_eval(args: argparse.Namespace) -> int:
     """Phase eval. Returns the exit status."""
-    from engine import distributed, eval_flags, evaluate, flags
+    from engine import distributed, eval_flags, evaluate, flags, threads
 
     if args.compare:
         from engine import compare
@@ -61,6 +63,8 @@ def run_eval(args: argparse.Namespace) -> int:
 
     device = flags.device(args, args.precision)
     world = distributed.join(device.device)
+    resumed = args.output if args.resume else None
+    threads.set_threads(args.threads, device.device, world, resumed)
     loaded, config = flags.load(args, device)
     request, records = eval_flags.evaluation(args, loaded, config)
     flags.check_apart(request.output, [args.data] if args.data else [])
@@ -72,7 +76,7 @@ def run_eval(args: argparse.Namespace) -> int:
 
 def run_train(args: argparse.Namespace) -> int:
     """Phase train. Returns the exit status."""
-    from engine import distributed, flags, fuse, listing, schedule, train, train_flags
+    from engine import distributed, flags, fuse, listing, schedule, threads, train, train_flags
 
     name = flags.detector_name(args)
     file = flags.start_file(args, name)
@@ -82,6 +86,7 @@ def run_train(args: argparse.Namespace) -> int:
     device = flags.device(args, args.precision if name == flags.ENSEMBLE else None)
     world = distributed.join(device.device)
     output = args.output or flags.train_folder(args, name, config)
+    threads.set_threads(args.threads, device.device, world, output if args.resume else None)
     again = (args.resume, args.overwrite)
     if name == flags.ENSEMBLE:
         found = train_flags.pictures(args, config)

@@ -1,4 +1,4 @@
-"""Several detectors as one: their logits, calibrated, averaged; or fused by a fitted layer."""
+"""Several detectors as one: their calibrated probabilities averaged, or fused by a fitted layer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import available, load
 from ._base import Detector, OptionError, Transform, one_of
+from ._fusion import Fusion
 
 NAME = "ensemble"
 
@@ -20,8 +21,8 @@ NAME = "ensemble"
 @dataclass(frozen=True)
 class EnsembleOptions:
     """`members`: names of detectors. `weights`: a file, folder or name of the manifest for each, in
-    the same order; empty: each one's own. `fusion`: what training fits, a calibration of each
-    member whose calibrated logits are then averaged, or all weights together."""
+    the same order; empty: each one's own. `fusion`: what training fits: `average`, a calibration of
+    each member, whose probabilities are then averaged; `fitted`, also a weight for each."""
 
     members: tuple[str, ...] = ("cospy", "spai", "ssp")
     weights: tuple[str, ...] = ()
@@ -54,8 +55,8 @@ class EachTransform:
 
 
 class Ensemble(Detector):
-    """`fc` holds the weight of each member's logit: calibration and average, or fusion, are both
-    linear. It starts as the plain average."""
+    """The members, and what makes one logit of theirs. It starts as the average of their
+    probabilities as they are."""
 
     title = "Ensemble"
     Options = EnsembleOptions
@@ -65,9 +66,7 @@ class Ensemble(Detector):
         super().__init__(options)
         built = members or [(kind := load(name))(kind.Options()) for name in options.members]
         self.members = nn.ModuleList(built)
-        self.fc = nn.Linear(len(built), 1)
-        nn.init.constant_(self.fc.weight, 1 / len(built))
-        nn.init.zeros_(self.fc.bias)
+        self.fusion = Fusion(len(built), options.fusion)
 
     def transform(self, train: bool) -> Transform:
         return EachTransform(tuple(member.transform(train) for member in self._all()))
@@ -86,7 +85,7 @@ class Ensemble(Detector):
         return torch.stack([each.float() for each in logits], dim=1)
 
     def forward(self, batch: list[Any]) -> Tensor:
-        return self.fc(self.member_logits(batch)).squeeze(1)
+        return self.fusion(self.member_logits(batch))
 
     @classmethod
     def tiny(cls) -> EnsembleOptions:

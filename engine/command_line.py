@@ -166,7 +166,8 @@ def parser() -> Parser:
         "--weights",
         metavar="PATH|NAME",
         help="a weight file, a folder with the three files of CO-SPY, or a name of "
-        "pretrained/manifest.yaml",
+        "pretrained/manifest.yaml; to train CO-SPY's fusion, also A,B: what its branches' "
+        "trainings left in --output",
     )
     what.add_argument(
         "--backbone_weights",
@@ -384,6 +385,13 @@ def parser() -> Parser:
         help="of the network's arithmetic (fp32; in training the recipe's)",
     )
     add_decoding(how)
+    how.add_argument(
+        "--threads",
+        type=number(int, 1, 1024),
+        metavar="N",
+        help="threads that compute on the CPU (those of OMP_NUM_THREADS, else all cores that this "
+        "process may use; with --resume those that the run began with)",
+    )
     how.add_argument("--compile", action="store_true", help="torch.compile the network")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return p

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -121,21 +120,8 @@ class World:
 ALONE = World()
 
 
-def cores() -> int:
-    """The processor cores that this process may use; two threads of one core count once."""
-    try:
-        numbers = os.sched_getaffinity(0)
-        siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-        return len({Path(siblings.format(number)).read_text() for number in numbers})
-    except (AttributeError, OSError):  # elsewhere than on Linux
-        return os.cpu_count() or 1
-
-
 def join(device: torch.device) -> World:
     """Meets the other processes: over gloo on the CPU, and over nccl between CUDA devices.
-
-    On the CPU each process then computes with as many threads as one alone would, for the last
-    digits of a logit depend on their number; torchrun says one where nobody says how many.
 
     Raises:
         ConfigError: the environment does not say where they meet.
@@ -147,9 +133,6 @@ def join(device: torch.device) -> World:
             f"RANK and WORLD_SIZE are set, as by torchrun; expected {' and '.join(missing)} too: "
             "start by torchrun, or unset them"
         )
-    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    if device.type == "cpu" and by_torchrun and os.environ.get("OMP_NUM_THREADS") == "1":
-        torch.set_num_threads(cores())
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not distributed.is_initialized():

@@ -206,6 +206,8 @@ def _conditions(info: dict[str, Any], config: Config, degradation: str) -> dict[
         "precision": info["precision"],
         "compiled": info["compiled"],
         "device": info["device"],
+        # The last digits depend on it, and a run shall give what it gives without kept scores.
+        "threads": info["threads"] if info["device"] == "cpu" else None,
         "versions": info["versions"],
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from .decoding import Workers
 from .fetch import fetch
 from .onnx_files import card_of, is_onnx, load_onnx, open_onnx, runs_on_cuda
 from .predict import PRECISIONS, Device, open_device
+from .threads import usable
 from .weight_files import BEST, PUBLISHED_BEST, sha256
 from .weights import (
     Loaded,
@@ -147,13 +147,13 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
 
 
 def workers(args: argparse.Namespace, pictures: int) -> Workers:
-    """How pictures are decoded: by `--workers` processes, else by as many as this process has of
-    the cores but one; a few pictures by one, for starting more takes longer than they do."""
+    """How pictures are decoded: by `--workers` processes, else by as many as this process may
+    use processors, but one; a few pictures by one, for starting more takes longer than they do."""
     limits = Limits(args.max_megapixels, args.picture_memory, args.picture_seconds)
     if args.workers is not None:
         return Workers(args.workers, limits)
-    cores = (os.cpu_count() or 1) // distributed.beside()
-    return Workers(max(1, cores - 1) if pictures >= MANY else 1, limits)
+    share = usable() // distributed.beside()
+    return Workers(max(1, share - 1) if pictures >= MANY else 1, limits)
 
 
 def check_apart(output: Path, folders: Sequence[Path]) -> None:
@@ -201,7 +201,7 @@ def _cospy_file(args: argparse.Namespace) -> WeightFile:
             return open_weights(folder.parent, "cospy", parts)
         raise WeightsError(
             f"{trained}: not there yet: --phase train makes it; --pretrain takes the published "
-            "weights; or name a file or folder by --weights"
+            "weights; or name a file or folder by --weights, such as the --output of its training"
         )
     return open_weights(trained, "cospy")
 
@@ -304,10 +304,16 @@ def _check_members(path: Path, members: Sequence[Loaded], fitted: Any) -> None:
 
 
 def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
-    """The ensemble: fitted, by --weights; else the plain average of its members."""
+    """The ensemble: fitted, by --weights; else the average of its members' probabilities."""
     kind: Any = detectors.load(ENSEMBLE)
     file = open_weights(locate(args.weights, ENSEMBLE), ENSEMBLE) if args.weights else None
     config = resolve_config(args, ENSEMBLE, file)
+    fitted = file is not None and file.card is not None
+    if config.options.fusion == "fitted" and not fitted:
+        raise ConfigError(
+            "ensemble.fusion=fitted: expected --weights of a fitted ensemble; found none: "
+            "--phase train --detector ensemble makes them"
+        )
     members = [loaded for loaded, _ in load_members(args, config.options, on)]
     model = kind(config.options, [member.model for member in members]).eval()
     model.to(on.device)
@@ -316,15 +322,15 @@ def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config
     digest = hashlib.sha256("".join(sums).encode()).hexdigest()
     if file is None or file.card is None:
         log.warning(
-            "the members' logits are averaged as they are; --phase train --detector ensemble "
-            "calibrates them on a labelled set"
+            "the members' probabilities are averaged as they are; --phase train --detector "
+            "ensemble calibrates them on a labelled set"
         )
         path = Path("+".join(member.path.name for member in members))
         return Loaded(model, ENSEMBLE, path, digest, 0.5, None, external, members), config
     _check_members(file.path, members, (file.card.extra or {}).get("members", []))
-    check_keys(file.state, model.fc.state_dict(prefix="fc."), file.path)
-    model.fc.load_state_dict({k.removeprefix("fc."): v for k, v in file.state.items()})
-    model.fc.to(on.device)
+    check_keys(file.state, model.fusion.state_dict(prefix="fusion."), file.path)
+    model.fusion.load_state_dict({k.removeprefix("fusion."): v for k, v in file.state.items()})
+    model.fusion.to(on.device)
     card, digest = file.card, hashlib.sha256((digest + file.sha256).encode()).hexdigest()
     threshold, band = card.threshold, card.band
     return Loaded(model, ENSEMBLE, file.path, digest, threshold, band, external, members), config
@@ -345,10 +351,18 @@ class Start:
         return [{"file": str(path), "sha256": digest} for path, digest in found]
 
 
+def _places(args: argparse.Namespace) -> list[str]:
+    """What --weights names: a file or folder, or several of them between commas."""
+    if not args.weights or Path(args.weights).exists():
+        return [args.weights] if args.weights else []
+    return [place for place in args.weights.split(",") if place]
+
+
 def start_file(args: argparse.Namespace, name: str) -> WeightFile | None:
-    """The file of --weights that training goes on from; None without it, or when it is a folder of
-    branches to be fused."""
-    path = locate(args.weights, name) if args.weights and name != ENSEMBLE else None
+    """The file of --weights that training goes on from; None without it, or when it names folders
+    of branches to be fused."""
+    one = len(_places(args)) == 1 and name != ENSEMBLE
+    path = locate(args.weights, name) if one else None
     return open_weights(path, name) if path and (is_run(path) or not path.is_dir()) else None
 
 
@@ -360,8 +374,8 @@ def start_of(args: argparse.Namespace, name: str, config: Config, file: WeightFi
     """
     if name == "cospy" and config.options.mode == "fusion" and file is None:
         trained = cospy_folder(args.ckpt, config.options).parent
-        folder = locate(args.weights, name) if args.weights else trained
-        file = read_folder(folder, ("semantic", "artifact"))
+        places = [locate(each, name) for each in _places(args)] or [trained]
+        file = read_folder(places[0], ("semantic", "artifact"), *places[1:])
     elif args.weights and file is None:
         raise WeightsError(f"{args.weights}: expected a weight file of {name}; found a folder")
     if name == "cospy" and file is not None:

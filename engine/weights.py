@@ -162,19 +162,31 @@ def _own(kind: type[Detector], state: dict[str, Tensor], card: Card | None) -> d
     return kind.renamed(state) if card else kind.convert(state)
 
 
-def read_folder(folder: Path, parts: Sequence[str]) -> WeightFile:
-    """The parts of CO-SPY in a folder as one state dict, each converted. Raises WeightsError when
-    one is missing."""
+def _trained_part(place: Path, part: str) -> Path | None:
+    """The weights that the training of a CO-SPY part left in a folder, or such a file, as their
+    card says; None where they are of something else."""
+    path = place / BEST if place.is_dir() else place
+    card = read_weights(path)[1] if path.is_file() else None
+    of = card.options if card and card.detector == "cospy" else {}
+    return path if of.get("branch" if of.get("mode") == "branch" else "mode") == part else None
+
+
+def read_folder(folder: Path, parts: Sequence[str], *others: Path) -> WeightFile:
+    """The parts of CO-SPY as one state dict, each converted, out of a folder of several parts, or
+    what the trainings of single ones left. Raises WeightsError when one is missing."""
     state: dict[str, Tensor] = {}
     digest = hashlib.sha256()
     variants: dict[str, Path] = {}  # which the cards name
     kind = detectors.load("cospy")
     for part in parts:
-        path = _part_file(folder, part)
+        places = (folder, *others)
+        paths = (_part_file(place, part) or _trained_part(place, part) for place in places)
+        path = next((path for path in paths if path), None)
         if path is None:
             raise WeightsError(
-                f"{folder}: expected {part}_weights.pth, {part}/{BEST} or {part}/{PUBLISHED_BEST} "
-                "in it; found none of them"
+                f"{', '.join(map(str, places))}: expected {part}_weights.pth, {part}/{BEST} or "
+                f"{part}/{PUBLISHED_BEST} in it; found none of them: name the --output of each "
+                "part's training by --weights FOLDER,FOLDER"
             )
         found, card = read_weights(path)
         if card and card.detector != "cospy":

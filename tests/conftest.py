@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 # Before torch is imported, here or in a subprocess: tests are many and their tensors small.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "passive"  # as main.py has it; busy threads would slow other tests
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 EXAMPLE = ROOT / "data" / "examples" / "real" / "coffee.png"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from cli_runner import Cli, runner, write_weights
 from conftest import make_picture
 from models import tiny
+from scipy.special import expit
 
 from detectors._base import OptionError
+from detectors._fusion import CLIP, Fusion
 from detectors.ensemble import Ensemble, EnsembleOptions
 from engine import fuse
 
@@ -48,6 +51,11 @@ def labelled(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.stack([good, poor], axis=1)
 
 
+def grouped(labels: np.ndarray) -> list[str]:
+    """Four generators and four sources."""
+    return [f"{label} {number % 4}" for number, label in enumerate(labels)]
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(OptionError, match=r"ensemble\.members.*cospy, default, spai, ssp"):
         EnsembleOptions(members=("cospy", "nobody"))
@@ -71,44 +79,90 @@ def test_it_starts_as_the_average_of_its_members() -> None:
         assert logits.shape == (2, 3)
         for column, part, own in zip(logits.T, parts, batch, strict=True):
             torch.testing.assert_close(column, part(own))
-        torch.testing.assert_close(model(batch), logits.mean(dim=1), rtol=1e-5, atol=1e-5)
+        mean = logits.double().sigmoid().clamp(CLIP, 1 - CLIP).mean(dim=1)
+        expected = mean.logit().float()
+        torch.testing.assert_close(model(batch), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_average_is_the_mean_of_calibrated_logits() -> None:
+def test_one_saturated_member_does_not_decide() -> None:
+    sure, doubtful = 80.0, -2.0
+    logits = torch.tensor([[sure, doubtful, doubtful], [-sure, 0.5, 3.0], [sure, sure, sure]])
+    found = Fusion(3, "average")(logits).detach()
+    assert (found > 0).tolist() == [False, True, True]
+    assert found[2] == pytest.approx(math.log(999), abs=1e-4)
+
+
+def test_average_is_the_mean_of_calibrated_probabilities() -> None:
     labels, logits = labelled()
-    found = fuse.fit(labels, logits, "average")
-    singles = [fuse.fit(labels, logits[:, [k]], "average") for k in range(2)]
-    calibrated = np.stack([f(logits[:, [k]]) for k, f in enumerate(singles)], axis=1)
-    np.testing.assert_allclose(found(logits), calibrated.mean(axis=1))
+    groups = grouped(labels)
+    found = fuse.fit(labels, logits, groups, "average")
+    singles = [fuse.fit(labels, logits[:, [k]], groups, "average") for k in range(2)]
+    calibrated = [expit(fuse.fused(f, logits[:, [k]])) for k, f in enumerate(singles)]
+    mean = expit(fuse.fused(found, logits))
+    np.testing.assert_allclose(mean, np.mean(calibrated, axis=0), atol=1e-5)
     # On its wide scale the good member would drown the other; calibrated they are comparable.
-    assert found.weight[0] < 0.2 * found.weight[1]
+    assert found.slope[0] < 0.2 * found.slope[1]
 
 
 def test_fusion_leans_on_the_better_member() -> None:
     labels, logits = labelled()
-    fitted, averaged = (fuse.fit(labels, logits, kind) for kind in ("fitted", "average"))
-    shares = [abs(f.weight * logits.std(axis=0)) for f in (fitted, averaged)]
-    assert shares[0][0] / shares[0][1] > shares[1][0] / shares[1][1]
-    right = ((fitted(logits) > 0) == (labels == 1)).mean()
+    fitted = fuse.fit(labels, logits, grouped(labels), "fitted")
+    assert fitted.fc is not None
+    spread = fitted.calibrated(torch.from_numpy(logits).float()).std(dim=0)
+    shares = (fitted.fc.weight[0].abs() * spread).tolist()
+    assert shares[0] > 2 * shares[1]
+    right = ((fuse.fused(fitted, logits) > 0) == (labels == 1)).mean()
     assert right >= ((logits[:, 0] > 5) == (labels == 1)).mean() - 0.01
 
 
 def test_a_member_that_is_upside_down_cannot_be_averaged() -> None:
     labels, logits = labelled()
     with pytest.raises(ValueError, match="higher logits on synthetic"):
-        fuse.fit(labels, -logits, "average")
+        fuse.fit(labels, -logits, grouped(labels), "average")
+    turned = fuse.fit(labels, -logits, grouped(labels), "fitted")
+    assert ((fuse.fused(turned, -logits) > 0) == (labels == 1)).mean() > 0.8
+
+
+def test_folds_leave_out_whole_generators() -> None:
+    labels = np.array([0] * 30 + [1] * 50)
+    groups = ["camera"] * 30 + [f"generator {i % 7}" for i in range(50)]
+    found = fuse.folds(labels, groups)
+    assert set(found) == set(range(5))
+    for name in set(groups[30:]):
+        assert len({f for f, group in zip(found, groups, strict=True) if group == name}) == 1
+    for fold in range(5):
+        assert set(labels[found == fold]) == {0, 1}, "one source of reals is divided by pictures"
+    with pytest.raises(ValueError, match="two pictures of each class"):
+        fuse.folds(labels[29:], groups[29:])
+
+
+def test_cross_fitting_does_not_see_the_generator_that_it_judges() -> None:
+    """A member that knows generators by heart: what it says of one left out is worth nothing."""
+    labels = np.array([0] * 200 + [1] * 200)
+    groups = [f"{label} {i % 4}" for i, label in enumerate(labels)]
+    rng = np.random.default_rng(0)
+    logits = 4 * (labels[:, None] - 0.5) + rng.normal(0, 1, (400, 1))
+    logits[np.array(groups) == "1 3"] = -5.0
+    found = fuse.cross_fitted(labels, logits, groups, "average")
+    again = np.array(groups) == "1 3"
+    rest = fuse.fit(labels[~again], logits[~again], grouped(labels[~again]), "average")
+    assert (found[again] < 0).all()
+    assert found[again][0] == pytest.approx(fuse.fused(rest, logits[again])[0], abs=0.5)
 
 
 def test_plain_average_on_the_command_line(bare: Cli, members: tuple[str, ...], tree: Path) -> None:
     done = bare(*members, "--input", tree / "real", "--json")
     assert (done.status, len(done.rows)) == (0, 12)
-    assert any("averaged as they are" in line for line in done.log)
+    assert any("probabilities are averaged as they are" in line for line in done.log)
     assert done.rows[0]["weights"] == "a.safetensors+b.safetensors"
+    unfitted = bare(*members, "--set", "ensemble.fusion=fitted", "--input", tree / "real")
+    assert "ensemble.fusion=fitted: expected --weights" in unfitted.complaint
     logits = []
     for name, path in zip(("default", "ssp"), members[3].split("'")[1::2], strict=True):
         alone = bare("--detector", name, "--weights", path, "--input", tree / "real", "--json")
         logits.append([row["logit"] for row in alone.rows])
-    expected = np.mean(logits, axis=0)
+    mean = expit(np.array(logits)).clip(CLIP, 1 - CLIP).mean(axis=0)
+    expected = np.log(mean / (1 - mean))
     assert [row["logit"] for row in done.rows] == pytest.approx(expected, abs=1e-4)
 
 
@@ -129,6 +183,8 @@ def test_training_fits_and_the_file_remembers_its_members(
         return
     assert done.status == 0, done.err
     assert "| Ensemble |" in done.out
+    honest = json.loads((output / "run.json").read_text())["cross_fitted"]
+    assert (honest is None) != ("generators left out in fitting" in done.out)
     tables = [output / "scores_0_default.csv", output / "scores_1_ssp.csv"]
     assert all(len(list(csv.DictReader(t.open()))) == 24 for t in tables)
     again = bare(*command, "--resume")

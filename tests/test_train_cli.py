@@ -496,6 +496,32 @@ def test_what_the_published_program_trained_is_read(
     assert not torch.equal(after["fc.weight"], before)
 
 
+def test_branches_trained_elsewhere_are_fused(
+    cli: Cli, published: Path, tree: Path, tmp_path: Path
+) -> None:
+    backbone = ("--backbone_weights", tmp_path / "clip-vit-l-14.safetensors")
+    use = ("--set", "cospy.size=tiny", "train.report=false", "--workers", 0, "--batch_size", 4)
+    use += ("--data", tree, "--limit", 4, "--epochs", 1, *backbone, "--ckpt", tmp_path / "empty")
+    places = [tmp_path / part for part in ("semantic run", "artifact run")]
+    for place in places:
+        branch = place.name.split()[0]
+        done = cli(*COSPY, "branch", "--branch", branch, *use, "--output", place)
+        assert done.status == 0, done.err
+    alone = (*COSPY, "branch", "--branch", "artifact", "--weights", places[1])
+    scored = cli("--phase", "test", *alone, *use[:2], "--input", tree / "real", "--json")
+    assert (scored.status, len(scored.rows)) == (0, 12), scored.err
+    assert "--output" in cli(*FUSION, *use, "--output", tmp_path / "none").complaint
+    half = cli(*FUSION, *use, "--weights", f"{places[1]},{places[1]}").complaint
+    assert "semantic/best.safetensors" in half and "--weights FOLDER,FOLDER" in half
+    together = tmp_path / "fusion run"
+    both = ",".join(map(str, reversed(places)))
+    done = cli(*FUSION, *use, "--weights", both, "--output", together)
+    assert done.status == 0, done.err
+    fused = read_weights(together / "best.safetensors")[0]
+    for place, key in zip(places, ("semantic.fc.weight", "artifact.fc.weight"), strict=True):
+        assert torch.equal(fused[key], read_weights(place / "best.safetensors")[0][key])
+
+
 def test_a_part_that_is_nowhere_is_named(cli: Cli, published: Path, tree: Path) -> None:
     (published / "progan" / "semantic" / "best_model.pth").unlink()
     given = (*FUSION, "--ckpt", published, "--data", tree, "--set", "cospy.size=tiny")
