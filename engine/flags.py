@@ -20,6 +20,7 @@ from . import distributed, rules
 from .config import CONFIGS, DETECTION, Config, ConfigError, parse_override, read_yaml, resolve
 from .decoding import Workers
 from .fetch import fetch
+from .manifest import several
 from .onnx_files import card_of, is_onnx, load_onnx, open_onnx, runs_on_cuda
 from .predict import PRECISIONS, Device, open_device
 from .threads import usable
@@ -351,17 +352,10 @@ class Start:
         return [{"file": str(path), "sha256": digest} for path, digest in found]
 
 
-def _places(args: argparse.Namespace) -> list[str]:
-    """What --weights names: a file or folder, or several of them between commas."""
-    if not args.weights or Path(args.weights).exists():
-        return [args.weights] if args.weights else []
-    return [place for place in args.weights.split(",") if place]
-
-
 def start_file(args: argparse.Namespace, name: str) -> WeightFile | None:
     """The file of --weights that training goes on from; None without it, or when it names folders
     of branches to be fused."""
-    one = len(_places(args)) == 1 and name != ENSEMBLE
+    one = len(several(args.weights)) == 1 and name != ENSEMBLE
     path = locate(args.weights, name) if one else None
     return open_weights(path, name) if path and (is_run(path) or not path.is_dir()) else None
 
@@ -374,7 +368,7 @@ def start_of(args: argparse.Namespace, name: str, config: Config, file: WeightFi
     """
     if name == "cospy" and config.options.mode == "fusion" and file is None:
         trained = cospy_folder(args.ckpt, config.options).parent
-        places = [locate(each, name) for each in _places(args)] or [trained]
+        places = [locate(each, name) for each in several(args.weights)] or [trained]
         file = read_folder(places[0], ("semantic", "artifact"), *places[1:])
     elif args.weights and file is None:
         raise WeightsError(f"{args.weights}: expected a weight file of {name}; found a folder")

@@ -260,6 +260,13 @@ def trained_on(path: Path) -> tuple[str, ...]:
     return next((entry.trained_on for entry in entries if local_path(entry) == path), ())
 
 
+def several(weights: str | None) -> list[str]:
+    """What --weights names: a file, folder or name, or several of them between commas."""
+    if not weights or Path(weights).exists():
+        return [weights] if weights else []
+    return [place for place in weights.split(",") if place]
+
+
 def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
     """The file or folder that a flag means: a path, or a name of the manifest; without `weights`
     the manifest's entry named like the detector.

@@ -172,7 +172,10 @@ def check_named(args: argparse.Namespace, name: str | None) -> None:
         return
     _check_values(args, name)
     if args.weights or not (args.phase == "train" or name in (COSPY, ENSEMBLE)):
-        manifest.locate(args.weights, name or "default")
+        # Training alone takes several: the branches that a fusion starts from.
+        several = manifest.several(args.weights) if args.phase == "train" else []
+        for weights in several or [args.weights]:
+            manifest.locate(weights, name or "default")
     for path in args.backbone_weights:
         manifest.locate(str(path), "", "--backbone_weights")
     if args.output and args.output.exists() and not args.output.is_dir():
