@@ -41,7 +41,7 @@ os._exit(1)
 OUTSIDE = {
     "datasets/__init__.py", "datasets/_archives.py", "datasets/_record.py", "engine/__init__.py",
     "engine/_hub.py", "engine/config.py", "engine/files.py", "engine/manifest.py",
-    "engine/table.py",
+    "engine/plain_data.py", "engine/table.py",
 }  # fmt: skip
 SCORING = ("engine/predict.py", "engine/weights.py", "engine/onnx_files.py")
 
@@ -221,7 +221,7 @@ def test_a_run_goes_on_without_its_cache(
     first = ("--phase", "eval", "--device", "cpu", "--weights", weights, "--data", tree)
     evaluate = runner(capsys, caplog, monkeypatch, *first, "--output", tmp_path / "out")
     refused = evaluate("--cache", "").complaint
-    assert "--cache: expected a folder or none; found ''" in refused
+    assert "--cache: expected a value" in refused
     few = ("--degrade", "flip", "--limit", 2, "--set", "score.resamples=20")
     done = evaluate("--cache", too_long(tmp_path), *few, "--overwrite")
     assert done.status == 0
