@@ -11,16 +11,19 @@ import hashlib
 import json
 import logging
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+
+from . import _public
 
 TRIES = 5  # in a row without a byte of progress
 FIRST_TRIES = 2  # of a host that never answered: without a network the user learns it in seconds
@@ -161,26 +164,38 @@ def _persist(
     url: str,
     ask: Callable[[httpx.Client, _Attempts], T],
     size: Callable[[], int] = lambda: 0,
+    public: bool = False,
 ) -> T:
     """The value of `ask`, after some tries where the network fails it.
 
-    `size`: how many bytes are there already, by which progress shows. Raises DownloadError.
+    `size`: how many bytes are there already, by which progress shows. `public`: connect to hosts
+    of the public internet alone. Raises DownloadError.
     """
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"{url}: expected an address that starts with http:// or https://")
     attempts = _Attempts(url)
     try:
-        client = httpx.Client(headers=HEADERS, timeout=TIMEOUT)
+        client = httpx.Client(verify=_certificates(), headers=HEADERS, timeout=TIMEOUT)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise DownloadError(f"expected a usable proxy in the environment; {error}") from error
+    if public:
+        client.event_hooks = {"request": [_public.watch]}
     with client:
         while True:
             try:
                 return ask(client, attempts)
             except httpx.InvalidURL as error:
                 raise DownloadError(f"{url}: expected an address; {error}") from error
+            except _public.PrivateError as error:
+                raise DownloadError(f"{url}: refused: {error}") from error
             except (httpx.HTTPError, _BrokenError, _StatusError) as error:
                 attempts.failed(error, size())
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The authorities that are trusted, read once: a list may name a million pictures."""
+    return httpx.create_ssl_context()
 
 
 @contextmanager
@@ -224,19 +239,36 @@ def _chunks(answer: httpx.Response, meter: Meter) -> Iterator[bytes]:
         raise _BrokenError(f"the connection ended after {meter.size} bytes ({error})") from error
 
 
+def get_bytes(
+    url: str, limit: int, headers: Mapping[str, str] | None = None, public: bool = False
+) -> tuple[bytes, str | None]:
+    """The content of a small file, and the address of the page that follows it, if one is named.
+
+    Args:
+        limit: the most bytes that it may have.
+        public: refuse hosts that are none of the public internet, also where redirects lead there.
+
+    Raises:
+        DownloadError: no answer, or too large.
+    """
+
+    def ask(client: httpx.Client, attempts: _Attempts) -> tuple[bytes, str | None]:
+        with _answer(client, attempts, headers or {}) as answer:
+            if (stated := _length(answer) or 0) > limit:
+                raise DownloadError(f"{url}: expected {limit} bytes at most; found {stated}")
+            content = b"".join(_chunks(answer, Meter(url, limit)))
+            return content, answer.links.get("next", {}).get("url")
+
+    return _persist(url, ask, public=public)
+
+
 def get_json(url: str, headers: Mapping[str, str] | None = None) -> tuple[Any, str | None]:
     """What a service answers, as JSON, and the address of the next page of it.
 
     Raises:
         DownloadError: no answer, over MAX_JSON bytes, or something else than JSON.
     """
-
-    def ask(client: httpx.Client, attempts: _Attempts) -> tuple[bytes, str | None]:
-        with _answer(client, attempts, headers or {}) as answer:
-            content = b"".join(_chunks(answer, Meter(url, MAX_JSON)))
-            return content, answer.links.get("next", {}).get("url")
-
-    content, following = _persist(url, ask)
+    content, following = get_bytes(url, MAX_JSON, headers)
     try:
         return json.loads(content), following
     except (ValueError, RecursionError) as error:

@@ -30,7 +30,7 @@ from .run import RUN
 from .weight_files import BEST
 
 # What each variant of CO-SPY is trained on, without --data and --benchmark: the benchmark, where it
-# lies if not in its own place, and which of its generators.
+# lies if not in its own place (where `fetch_data.py sd-v1_4` puts it), and which of its generators.
 OF_COSPY: dict[str, tuple[str, Path | None, list[str]]] = {
     "sd-v1_4": ("drct2m", Path("data/train/sd-v1_4"), ["stable-diffusion-v1-4"]),
     "progan": ("cnndet", None, []),
@@ -126,7 +126,10 @@ def _family(args: argparse.Namespace, config: Config) -> tuple[_Family, list[str
     name, root, generators = args.benchmark, args.data_root, args.generators
     if name is None and config.detector == "cospy":
         name, place, usual = OF_COSPY[config.options.train_dataset]
-        root, generators = root or place, generators or usual
+        whole = benchmarks.load(name).root
+        # Who has all of DRCT-2M need not fetch a part of it again.
+        root = root or (whole if place and whole.is_dir() and not place.is_dir() else place)
+        generators = generators or usual
     benchmark = benchmarks.load(name)
     found = _Family(benchmark, root or benchmark.root, config.data.parts, args.sources)
     return found, generators

@@ -4,6 +4,7 @@
     python scripts/fetch_data.py cospy_bench --list
     python scripts/fetch_data.py cospy_bench --generators real,runwayml@stable-diffusion-v1-5
     python scripts/fetch_data.py genimage --extract ~/Downloads/imagenet_ai_0508_adm.zip
+    python scripts/fetch_data.py --urls lexica.txt --output data/in_the_wild/Lexica
 
 Standard output has the folders, everything else goes to standard error. Downloads and unpacking go
 on where they stopped. HF_ENDPOINT says which mirror of the hub to ask, HF_HOME where its cache and
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.command_line import Parser  # noqa: E402
+from engine.command_line import Parser, number  # noqa: E402
 from scripts._answer import USAGE, answer, names  # noqa: E402
 
 if TYPE_CHECKING:
@@ -71,10 +72,74 @@ def parser() -> Parser:
     )
     p.add_argument("--keep_archives", action="store_true", help="do not delete what was downloaded")
     p.add_argument(
-        "--max_size", type=size, metavar="SIZE", help="most that an archive may unpack to: 500GB"
+        "--max_size",
+        type=size,
+        metavar="SIZE",
+        help="most that an archive may unpack to (500GB), or a picture of --urls may have (20M)",
     )
     p.add_argument("--dry_run", action="store_true", help="say what would be done, and do nothing")
+    add_list(p)
     return p
+
+
+def add_list(p: Parser) -> None:
+    """The flags of lists of addresses."""
+    group = p.add_argument_group("pictures by a list of their addresses")
+    group.add_argument(
+        "--urls",
+        metavar="LIST",
+        help="a file or its address: an address a line, or a caption, a tab and an address, or a "
+        ".csv; DIR/addresses.csv gets what became of each",
+    )
+    group.add_argument("--output", type=Path, metavar="DIR", help="where the pictures go")
+    group.add_argument(
+        "--limit", type=number(int, 1), metavar="N", help="only the first N lines of the list"
+    )
+    group.add_argument(
+        "--pace",
+        type=number(float, 0, 3600),
+        default=0.5,
+        metavar="SECONDS",
+        help="pause between two pictures of a host (%(default)s)",
+    )
+    group.add_argument("--retry", action="store_true", help="ask for dead ones again, too")
+    group.add_argument(
+        "--private", action="store_true", help="also hosts of private networks, as your own"
+    )
+
+
+def check_usage(p: Parser, args: argparse.Namespace) -> None:
+    """Ends the program over flags that do not go together."""
+    given = {name for name, value in vars(args).items() if value != p.get_default(name)}
+    of_list = {"urls", "output", "limit", "pace", "retry", "private"}
+    if args.urls:
+        if others := sorted(given - of_list - {"max_size"}):
+            p.error(f"--urls: expected without {', '.join(others)}")
+        if args.output is None:
+            p.error("--urls: expected --output DIR, too")
+    elif alone := sorted(given & of_list):
+        p.error(f"--{alone[0]}: expected --urls LIST, too")
+    elif args.family is None and given != {"list"}:
+        p.error("expected FAMILY, or --list alone")
+    elif args.list and (args.extract or args.dry_run):
+        p.error("--list: expected without --extract and --dry_run")
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Brings the pictures of a list of addresses. Returns the exit status."""
+    from engine.addresses import AWAY, DEAD, HERE, TABLE, Manners, bring_all, read_list
+    from engine.fetch_data import locked
+
+    manners = Manners(args.pace, args.private, args.max_size or Manners.max_size)
+    addresses = read_list(args.urls, args.limit)
+    with locked(args.output):
+        found = bring_all(addresses, args.output, manners, args.retry)
+    print(args.output)
+    say(
+        f"{len(addresses)} addresses: {found[HERE]} pictures, {found[DEAD]} dead, {found[AWAY]} of "
+        f"hosts that are away: {args.output / TABLE} names each"
+    )
+    return status(found[DEAD] + found[AWAY], 0, found[HERE] > 0)
 
 
 def families() -> list[str]:
@@ -132,7 +197,7 @@ def find(
     return choose(family, items, choice, all_known=not failures), len(failures)
 
 
-def bring_all(
+def bring_items(
     items: list[Item], root: Path, record: Record, choice: Choice, args: argparse.Namespace
 ) -> int:
     """Brings one item after the other, prints their folders. Returns how many failed.
@@ -222,7 +287,7 @@ def run_family(args: argparse.Namespace) -> int:
     if todo:
         check_space(todo, record, args.keep_archives)
         with locked(root):
-            failed = bring_all(todo, root, Record.read(root), choice, args)
+            failed = bring_items(todo, root, Record.read(root), choice, args)
     for item in items:
         if item not in todo:
             print(shown(root / item.into))
@@ -236,6 +301,8 @@ def run(args: argparse.Namespace) -> int:
     from engine.fetch_data import DownloadError, ExtractError, FetchError
 
     try:
+        if args.urls:
+            return run_list(args)
         if args.family is None:
             print("\n".join(families()))
             return 0
@@ -249,10 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command line. Returns the exit status."""
     p = parser()
     args = p.parse_args(arguments)
-    if args.family is None and vars(args) != vars(p.parse_args(["--list"])):
-        p.error("expected FAMILY, or --list alone")
-    if args.list and (args.extract or args.dry_run):
-        p.error("--list: expected without --extract and --dry_run")
+    check_usage(p, args)
     # File names are any bytes, and a terminal may lack the letters.
     for output in (sys.stdout, sys.stderr):
         if isinstance(output, io.TextIOWrapper):

@@ -20,7 +20,8 @@ from conftest import ROOT
 from huggingface_hub import constants
 from web_site import Site, hub, modelscope, services, sha, site, zenodo
 
-from engine import _target, benchmark, progress, sources
+from datasets import drct2m
+from engine import _target, benchmark, progress, sources, train_flags
 from engine import fetch_data as fetch_data_engine
 from engine._items import _item
 from engine.config import ConfigError
@@ -46,7 +47,7 @@ __all__ = ["services", "site"]  # fixtures
 
 NAMES = {
     "cospy_bench", "aigcdetect", "cnndet", "drct2m", "genimage", "fake2m", "mpbench", "spai",
-    "ldm", "in_the_wild", "flickr30k", "synthbuster",
+    "ldm", "in_the_wild", "flickr30k", "synthbuster", "sd-v1_4", "aesthetic",
 }  # fmt: skip
 
 
@@ -76,6 +77,9 @@ def test_the_sources_are_valid() -> None:
         ("mpbench", "ImageData/val/Midjourneyv5-5K.tar.gz",
          "ImageData/val/Midjourneyv5-5K", "Midjourneyv5-5K"),
         ("mpbench", "MetaData/val/cogview2-22K.csv", "MetaData/val", ""),
+        ("mpbench", "ImageData/val/SDXL-CC15K/SDXL-15K.tar.gz",
+         "ImageData/val/SDXL-CC15K/SDXL-15K", "SDXL-CC15K"),
+        ("aesthetic", "AestheticQuality.zip", "AestheticQuality", ""),
         ("fake2m", "ImageData/val/cogview2-22K/cogview2-22K.tar.gz", None, None),
         ("cospy_bench", "README.md", None, None),
     ],
@@ -771,6 +775,31 @@ def test_each_generator_that_is_listed_can_be_had(
             if not by_hand:
                 states = rows_of(run(name, "--list", "--generators", spelled, "--root", root))
                 assert {row["there"] for row in states} == {"yes"}, spelled
+
+
+def test_what_cospy_trains_on(
+    services: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """One generator of DRCT-2M's, and laid out as the trainer reads it."""
+    assert family_named("sd-v1_4").root == ROOT / str(train_flags.OF_COSPY["sd-v1_4"][1])
+    years = ("train2017", "val2017")
+    fakes, reals = "images/stable-diffusion-v1-4.zip", "mscoco2017.zip"
+    made = [
+        make_zip(tmp_path / "f.zip", {f"stable-diffusion-v1-4/{y}/1.png": b"f" for y in years}),
+        make_zip(tmp_path / "r.zip", {f"mscoco2017/{y}/1.jpg": b"r" for y in years}),
+    ]
+    others = {f"images/{name}.zip": b"" for name in ("sdxl-turbo", "sd-turbo")}
+    modelscope(services, "BokingChen/DRCT-2M", {fakes: made[0].read_bytes(), **others})
+    hub(services, "ruojiruoli/Co-Spy-Misc", {reals: made[1].read_bytes()})
+    root = tmp_path / "root"
+    done = script(capsys, "fetch_data.py: ", fetch_data.main)("sd-v1_4", "--root", root)
+    assert done.status == 0, done
+    assert not any("turbo" in path for path in services.requests())
+    for split, year in zip(("train", "val"), years, strict=True):
+        assert [(r.key, r.label) for r in drct2m.records(root, split)] == [
+            (f"mscoco2017/{year}/1.jpg", 0), (f"stable-diffusion-v1-4/{year}/1.png", 1),
+        ]  # fmt: skip
 
 
 # --- by hand

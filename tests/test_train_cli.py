@@ -169,6 +169,20 @@ def test_the_log_says_what_is_not_unseen(tmp_path: Path, caplog: pytest.LogCaptu
     assert said(*genimage, "--detector", "ssp") == ""
 
 
+def test_cospy_finds_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In all of DRCT-2M, unless the one generator is where it is looked for first."""
+    monkeypatch.chdir(tmp_path)
+    words = ("--train_dataset", "sd-v1_4", "--mode", "end2end")
+    whole = write_tree("drct2m", tmp_path, 3)
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    whole.root.rename(tmp_path / "data" / "DRCT-2M")
+    found, _ = chosen(*words)
+    assert found.places == [Path("data/DRCT-2M")]
+    assert Counter(r.generator for r in found.train) == {"": 3, "stable-diffusion-v1-4": 3}
+    (tmp_path / "data" / "DRCT-2M").rename(tmp_path / "data" / "train" / "sd-v1_4")
+    assert chosen(*words)[0].places == [Path("data/train/sd-v1_4")]
+
+
 def test_leak_free_halves_share_nothing(tmp_path: Path) -> None:
     tree, given = benchmark(tmp_path, "cnndet", count=6)
     found, config = chosen(*given, *FUSION, "--leak_free")
