@@ -35,7 +35,7 @@ from .table import TableWriter
 TABLE = "addresses.csv"
 COLUMNS = ("url", "image", "caption", "state", "error")
 HERE, DEAD, AWAY = "here", "dead", "away"  # away: the host could not be reached, and may be later
-MAX_LIST, MAX_PICTURE = 1 << 30, 20 << 20  # bytes
+MAX_LIST, MAX_PICTURE = 10**9, 20 * 10**6  # bytes
 HOSTS = 32  # asked side by side
 REASONS = 5  # why addresses are dead that the log names
 CONNECT = (httpx.ConnectError, httpx.ConnectTimeout)

@@ -24,6 +24,7 @@ PHASES = {
         ("data", "benchmark", "data_root", "generators", "sources", "limit"), ("train", "eval")
     ),
     **dict.fromkeys(("protocol", "degrade", "compare", "cache", "min_pictures"), ("eval",)),
+    "group_by": ("eval",),
     "threshold": ("test", "eval"),
     **dict.fromkeys(("epochs", "accumulate", "save_every", "save_all", "check"), ("train",)),
     **dict.fromkeys(("val_data", "test_csv", "leak_free"), ("train",)),
@@ -324,6 +325,13 @@ def parser() -> Parser:
         type=number(float, 0, 1),
         metavar="X",
         help="score above which a picture counts as synthetic (as the weights say)",
+    )
+    out.add_argument(
+        "--group_by",
+        type=listed,
+        default=[],
+        metavar="A,B",
+        help="phase eval: divide each generator by what JSON beside its pictures says, as by steps",
     )
     out.add_argument(
         "--min_pictures",

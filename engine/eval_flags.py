@@ -12,7 +12,7 @@ import datasets
 from datasets import Record
 
 from . import benchmark as benchmarks
-from . import degrade, flags, listing
+from . import degrade, flags, listing, metadata
 from .benchmark import Benchmark, Measurement, Protocol
 from .config import Config, ConfigError
 from .evaluate import Request
@@ -127,6 +127,11 @@ def evaluation(
             published, more = benchmarks.of_these_pictures(benchmark, published, records)
             why = (*why, *more)
         view = replace(view, published=published, notes=(*view.notes, *why))
+    known = metadata.beside(records)
+    if args.group_by:
+        records = metadata.grouped(records, known, args.group_by)
+        note = f"generators are divided by {', '.join(args.group_by)}: published figures, which are"
+        view = replace(view, published=None, notes=(*view.notes, f"{note} of all, are not shown"))
     return Request(
         output=args.output or _folder(args, loaded, config, what),
         title=title if view.base == degrade.NONE else f"{title}, under {view.base}",
@@ -135,6 +140,7 @@ def evaluation(
         view=view,
         benchmark=benchmark.name if benchmark else None,
         protocol=protocol,
+        metadata=known,
         cache=args.cache,
         workers=flags.workers(args, len(records)),
         resume=args.resume,

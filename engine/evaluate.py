@@ -25,6 +25,8 @@ from .distributed import ALONE, World
 from .hints import hints
 from .listing import listing_digest, whole_batches
 from .memo import Memo, open_memo
+from .metadata import TABLE, Values
+from .metadata import write as write_metadata
 from .predict import Device, Tally, score
 from .progress import Progress
 from .report import View
@@ -34,7 +36,7 @@ from .thumbnails import jpeg, thumbnails
 from .weights import Loaded
 
 SCORES, LOG = "scores.csv", "evaluation.log"
-RESULTS = (RUN, "result.json", "output.json", "metrics.json", LOG, *report.FILES)
+RESULTS = (RUN, "result.json", "output.json", "metrics.json", TABLE, LOG, *report.FILES)
 # What a resumed run must have in common with the one it goes on with, beside what decides scores.
 SAME = ("data", "benchmark", "protocol", "degradations")
 # So many pictures that were scored before are read again, to see whether they are still the same.
@@ -49,8 +51,8 @@ class Request:
     """What phase eval is asked to do, besides the detector and the pictures.
 
     `degradations`: canonical names, the first one that of the main tables, `view.base`.
-    `benchmark`, `protocol`: their names, where the pictures are those of a benchmark. `cache`: as
-    open_memo has it.
+    `benchmark`, `protocol`: their names, where the pictures are those of a benchmark. `metadata`:
+    what is known of pictures, by their keys. `cache`: as open_memo has it.
     """
 
     output: Path
@@ -60,6 +62,7 @@ class Request:
     view: View = field(default_factory=View)
     benchmark: str | None = None
     protocol: str | None = None
+    metadata: Mapping[str, Values] = field(default_factory=dict)
     cache: str | None = None
     workers: Workers = IN_PROCESS
     resume: bool = False
@@ -321,6 +324,8 @@ def _run_main(
     """`run` in the main process, with its folder open; `trained`: digests of training pictures."""
     for note in request.view.notes:
         log.info("note: %s", note)
+    if request.metadata:
+        write_metadata(request.output, request.metadata)
     start = time.monotonic()
     rows = score_table(
         request.output / SCORES, records, scorer, request.degradations, request.resume, world

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import multiprocessing
@@ -649,6 +650,39 @@ def test_a_benchmark_scores_each_picture_once(run: Cli, tmp_path: Path) -> None:
     }
     assert {cell["size"] for row in result.values() for cell in row.values()} == {6}
     assert (info(output)["benchmark"], info(output)["protocol"]) == ("cospy_bench", "published")
+
+
+def test_what_json_says_is_kept_and_divides_the_report(run: Cli, tmp_path: Path) -> None:
+    root, output = bench_tree(tmp_path / "bench"), tmp_path / "out"
+    fakes, folder = root / "synthetic" / "cc3m", "synthetic/cc3m"
+    for index, steps in enumerate((20, 50, 20)):
+        said = {"caption": f"=cat {index}", "params": {"guidance": 7.5, "steps": steps}, "x": [1]}
+        (fakes / "org@a" / f"{index}.json").write_text(json.dumps(said))
+    lines = [{"file": "images/1.png", "params": {"steps": 4}}, {"file": "none.png"}]
+    (fakes / "org@b" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (fakes / "org@c" / "0.json").write_text("{")
+    (root / "real_image_examples" / "CC3M" / "0.png.json").write_text('{"caption": "a dog"}')
+    flags = ("--benchmark", "cospy_bench", "--data_root", root, "--sources", "cc3m")
+    done = run(*flags, "--output", output, *FEW)
+    assert done.status == 0 and any("1 JSON files" in line for line in done.log), done
+    with (output / "metadata.csv").open(newline="", encoding="utf-8") as stream:
+        rows = {row["key"]: row for row in csv.DictReader(stream)}
+    assert list(rows[f"{folder}/org@a/0.png"].values())[1:] == ["'=cat 0", "", "7.5", "20"]
+    assert rows[f"{folder}/org@b/1.png"]["params.steps"] == "4" and len(rows) == 5
+    assert rows["real_image_examples/CC3M/0.png"]["caption"] == "a dog"
+    plain = json.loads((output / "result.json").read_text())["cc3m"]
+    assert set(plain) == {"org@a", "org@b", "org@c"}
+
+    more = ("--group_by", "params.steps", "--generators", "org@a,org@b", "--overwrite")
+    assert run(*flags, "--output", output, *FEW, *more).status == 0
+    cells = json.loads((output / "result.json").read_text())["cc3m"]
+    assert {name: cell["size"] for name, cell in cells.items()} == {
+        "org@a [params.steps=20]": 4, "org@a [params.steps=50]": 2,
+        "org@b [params.steps=4]": 2, "org@b [params.steps=?]": 4,
+    }  # fmt: skip
+    assert "org@a [params.steps=50]" in (output / "report.md").read_text(encoding="utf-8")
+    done = run(*flags, "--output", output, *FEW, "--group_by", "steps", "--overwrite")
+    assert "caption, file, params.guidance, params.steps; found steps" in done.complaint
 
 
 def test_the_matched_protocol_makes_formats_and_sizes_alike(run: Cli, tmp_path: Path) -> None:
