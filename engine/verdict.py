@@ -32,7 +32,7 @@ from .decoding import IN_PROCESS, Workers
 from .files import replacing
 from .listing import whole_batches
 from .metrics import threshold_logit
-from .predict import Device, Show, score, sigmoid
+from .predict import DECIMALS, Device, Show, score, sigmoid
 from .progress import Progress
 from .run import RUN, begin, deciding, open_output, run_info, write_json
 from .table import ScoreRow, TableWriter
@@ -76,7 +76,7 @@ def judge_of(loaded: Loaded, threshold: float | None) -> Judge:
         log.warning("--threshold %g: nothing is called uncertain", threshold)
         return Judge(threshold, None)
     shift = threshold_logit(threshold) - threshold_logit(loaded.threshold)
-    low, high = (sigmoid(threshold_logit(end) + shift) for end in loaded.band)
+    low, high = (round(sigmoid(threshold_logit(end) + shift), DECIMALS) for end in loaded.band)
     log.info(
         "--threshold %g: the band that is called uncertain moves along, to %.2f to %.2f",
         threshold, low, high,
