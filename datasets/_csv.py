@@ -42,7 +42,8 @@ def _columns(file: Path, header: list[str]) -> list[str]:
     """The names of the columns, without blanks around them. Raises LayoutError for one that is
     there twice: which of the two counts would be a guess."""
     names = [plain(name.strip()) for name in header]
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+    folded = [name.casefold() for name in names]
+    if twice := [name for name in dict.fromkeys(names) if folded.count(name.casefold()) > 1]:
         raise LayoutError(
             f"{file}: expected each column once; found {', '.join(map(repr, twice))} several times"
         )
@@ -50,13 +51,13 @@ def _columns(file: Path, header: list[str]) -> list[str]:
 
 
 def _swallowed(columns: list[str], values: list[str]) -> bool:
-    """Whether an open quote took the rows below into a field: each of the row's lines would be a
-    row, with its own picture."""
-    if not any("\n" in value for value in values):
-        return False
-    lines = [line.split(",") for line in ",".join(values).split("\n")]
+    """Whether an open quote took a row below into a field: the first of its lines and another one
+    would each be a row, with a picture of its own."""
     place = columns.index(IMAGE) if IMAGE in columns else 0
-    return all(len(cells) >= len(columns) and is_picture(cells[place].strip()) for cells in lines)
+    least = max(place + 1, min(2, len(columns)))
+    lines = [line.split(",") for line in ",".join(values).splitlines()]
+    rows = [len(cells) >= least and is_picture(cells[place].strip()) for cells in lines]
+    return rows[:1] == [True] and any(rows[1:])
 
 
 def _rows(file: Path, stream: Iterable[str]) -> Iterator[tuple[int, list[str]]]:

@@ -6,12 +6,14 @@ Nothing is decompressed here. Standard library only.
 
 from __future__ import annotations
 
+import re
 import struct
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 # Of a JPEG's application segments and comments, Adobe's alone says how pixels are stored.
-JPEG_METADATA = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
+ADOBE, ADOBE_SIZE = 0xEE, 14  # decoders pass over a shorter one
+JPEG_METADATA = {*range(0xE0, 0xF0), 0xFE} - {ADOBE}
 JPEG_SCAN = 0xDA
 TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # and the order of a file's bytes
 # Names, dates, orientation, resolution, and blocks of EXIF, GPS, IPTC, XMP, Photoshop and ICC.
@@ -19,6 +21,8 @@ TIFF_METADATA = {
     269, 270, 271, 272, 274, 282, 283, 285, 286, 287, 296, 305, 306, 315, 316, 700, 33432, 33723,
     34377, 34665, 34675, 34853, 37724,
 }  # fmt: skip
+# The entry of an Exif item in the index of AVIF and HEIF, versions 2 and 3, up to the item's type.
+EXIF_ITEM = re.compile(rb"(infe[\x02\x03].{7}(?:..)?)Exif", re.DOTALL)
 ANCILLARY = 0x20  # the bit of a PNG chunk's first letter: decoders may pass over it
 
 
@@ -32,10 +36,8 @@ def pixels_only(content: bytes) -> bytes:
     if content[:4] in TIFF:
         return _tiff(content, TIFF[content[:4]])
     if content[4:8] == b"ftyp":
-        # An item of AVIF or HEIF whose type is not known is passed over. Types are in the index,
-        # which lies before the items' content.
-        index, _, _ = content.partition(b"mdat")
-        return index.replace(b"Exif", b"skip") + content[len(index) :]
+        # An item of AVIF or HEIF whose type is not known is passed over.
+        return EXIF_ITEM.sub(rb"\1skip", content)
     return content
 
 
@@ -60,7 +62,7 @@ def _jpeg(content: bytes) -> bytes:
         if kind == 0xFF:  # a byte that fills
             start += 1
             continue
-        if kind not in JPEG_METADATA:
+        if kind not in JPEG_METADATA and (kind != ADOBE or size >= ADOBE_SIZE):
             kept.append(content[start : start + 2 + size])
         start += 2 + size
     return b"".join([*kept, content[start:]])

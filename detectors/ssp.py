@@ -20,7 +20,7 @@ from torchvision.models import resnet
 
 from . import _overlay
 from . import _transforms as T
-from ._base import Detector, OptionError, Transform
+from ._base import Detector, OptionError, Transform, WeightsError
 from ._faster import fold_norms
 
 PATCH, CANDIDATES = 32, 64
@@ -247,9 +247,16 @@ class Ssp(Detector):
 
     @classmethod
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The published logit is that of REAL: the last layer's sign is turned around."""
+        """The published logit is that of REAL: the last layer's sign is turned around.
+
+        Raises WeightsError for keys of both layouts, whose sign would be a guess.
+        """
+        if {THEIRS, OURS} <= {f"{key.split('.')[0]}." for key in published}:
+            raise WeightsError(
+                f"SSP's weights: expected keys that begin with {OURS} or with {THEIRS}; found both"
+            )
         if any(key in FLIPPED for key in published):
-            log.info("published SSP answers 'is it real?': the sign of its last layer is turned")
+            log.warning("published SSP answers 'is it real?': the sign of its last layer is turned")
         return cls.renamed({k: -v if k in FLIPPED else v for k, v in published.items()})
 
     @classmethod

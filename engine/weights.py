@@ -130,9 +130,14 @@ def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
         path = manifest.locate(weights, detector, flag)
     except ConfigError as error:
         raise WeightsError(str(error)) from error
-    if weights and Path(weights).exists():
-        return path
-    sums = {copy.sha256 for copy in manifest.entry_named(weights or detector).copies}
+    # Also by its path: the file that ships is named so as often as not.
+    known = {
+        manifest.local_path(entry).resolve(): entry for entry in manifest.read_manifest().values()
+    }
+    entry = known.get(path.resolve())
+    if entry is None and not (weights and Path(weights).exists()):
+        entry = manifest.entry_named(weights or detector)
+    sums = {copy.sha256 for copy in entry.copies} if entry else {None}
     if path.is_file() and None not in sums and sha256(path) not in sums:
         raise WeightsError(f"{path}: its sha256 is not the manifest's: fetch the file again")
     return path

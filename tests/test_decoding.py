@@ -257,6 +257,8 @@ def test_broken_segments_of_a_jpeg_do_not_matter() -> None:
             segment = struct.pack(">BBH", 0xFF, kind, len(content) + 2) + content
             found = decode(jpeg[:2] + segment + jpeg[2:])
             assert found.tobytes() == decode(jpeg).tobytes(), (kind, start)
+    short = b"\xff\xee\x00\x07Adobe"
+    assert decode(jpeg[:2] + short + jpeg[2:]).tobytes() == decode(jpeg).tobytes()
 
 
 # --- limits

@@ -322,12 +322,14 @@ def test_the_sign_of_ssp_is_turned_for_published_files_alone_and_said_once(
     ]
     for name, state, card, sign in cases:
         caplog.clear()
-        with caplog.at_level("INFO"):
-            file = open_weights(written(tmp_path / name, state, card), "ssp")
+        file = open_weights(written(tmp_path / name, state, card), "ssp")
         loaded = build("ssp", Ssp.tiny(), file)
         assert torch.equal(loaded.model.state_dict()["network.fc.weight"], sign * weight), name
         said = [record for record in caplog.records if record.name == "detectors.ssp"]
         assert len(said) == (sign < 0), name
+    both = {**theirs, **model.state_dict()}
+    with pytest.raises(WeightsError, match="found both"):
+        open_weights(written(tmp_path / "both.pth", both, None), "ssp")
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
@@ -437,8 +439,9 @@ def test_name_whose_file_is_not_there(manifest: Path) -> None:
 
 
 def test_name_whose_file_has_another_digest(manifest: Path) -> None:
-    with pytest.raises(WeightsError, match="sha256 is not the manifest's"):
-        locate("ssp", "default")
+    for name in ("ssp", str(manifest / "ssp.pth")):
+        with pytest.raises(WeightsError, match="sha256 is not the manifest's"):
+            locate(name, "default")
     text = (manifest / "manifest.yaml").read_text(encoding="utf-8")
     text = text.replace("0" * 64, sha256(manifest / "ssp.pth"))
     (manifest / "manifest.yaml").write_text(text, encoding="utf-8")
