@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,12 @@ def beside(records: Iterable[Record]) -> dict[str, Values]:
             broken.append(f"{path}: {error}")
             return None
 
-    files = (record for record in records if not record.member)
-    for folder, group in groupby(files, key=lambda record: record.path.parent):
-        if not (names := _json_files(folder)):
-            continue
-        pictures = list(group)
+    folders: dict[Path, list[Record]] = {}  # each is listed once, in whatever order pictures come
+    for record in records:
+        if not record.member:
+            folders.setdefault(record.path.parent, []).append(record)
+    for folder, pictures in folders.items():
+        names = _json_files(folder)
         own = {r.key: n for r in pictures for n in _own(r.path) if n in names}
         rest = sorted(names.difference(own.values()))
         shared = (read(folder / rest[0], _by_picture) if len(rest) == 1 else None) or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from cli_runner import Cli, Done, script
 from conftest import make_picture
 from web_site import Site, left, site
 
+from engine import addresses
 from engine.addresses import Address, read_list, suffix_of
 from scripts import fetch_data
 
@@ -116,6 +118,28 @@ def test_pauses_between_pictures_of_a_host(run: Cli, site: Site) -> None:
     start = time.monotonic()
     assert run("0 1 2", "--pace", 0.3).status == 0
     assert time.monotonic() - start >= 0.6
+
+
+def test_a_list_by_its_address(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.files |= {"/0": picture(0, "png"), "/list.txt": f"{site.url}/0\n".encode()}
+    run = script(capsys, "fetch_data.py: ", fetch_data.main)
+    done = run("--urls", f"{site.url}/list.txt", "--output", tmp_path / "out", "--private")
+    assert done.status == 0 and site.requests() == ["/list.txt", "/0"]
+
+
+def test_a_full_disk_ends_it_and_kills_no_address(
+    run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x.png")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(addresses, "write_file", full)
+        assert "No space left" in run("0 1").complaint
+    assert rows(tmp_path / "out") == {}
+    assert run("0 1").status == 0
 
 
 def test_lists(tmp_path: Path) -> None:

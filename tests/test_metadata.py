@@ -37,6 +37,20 @@ def test_other_json_says_nothing(tmp_path: Path, content: str) -> None:
     assert said(tmp_path, content) == {}
 
 
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CSV may name pictures of two folders in turn."""
+    listed: list[object] = []
+    scan = metadata._json_files
+    monkeypatch.setattr(metadata, "_json_files", lambda path: listed.append(path) or scan(path))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "all.json").write_text('{"1.png": {"steps": 9}, "x/2.png": {"s": 1}}')
+    paths = [tmp_path / folder / f"{n}.png" for n in range(3) for folder in ("a", "b")]
+    found = beside([Record(path.as_posix(), path) for path in paths])
+    assert sorted(map(dict, found.values()), key=str) == [{"s": "1"}] * 2 + [{"steps": "9"}] * 2
+    assert len(listed) == 2
+
+
 def test_names_and_groups_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "MOST_NAMES", 2)
     monkeypatch.setattr(metadata, "MOST_GROUPS", 2)
