@@ -30,15 +30,32 @@ def autoencoder(tiny: bool) -> Any:
     )
     for module in vae.modules():
         if isinstance(module, nn.GroupNorm):
-            module.register_forward_pre_hook(_contiguous)
+            module.__class__ = _SteadyNorm
     return vae
 
 
-def _contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What a group norm shall see on the CPU. There PyTorch sums channels-last tensors up thread by
-    thread in single precision: with two threads a picture's reconstruction is 1e-4 off, which the
-    artifact branch multiplies by 14."""
-    return tuple(x.contiguous() if x.device.type == "cpu" else x for x in inputs)
+class _SteadyNorm(nn.GroupNorm):
+    """A group norm whose sums depend little on the number of threads.
+
+    On the CPU PyTorch sums channels-last tensors up thread by thread in single precision: between
+    one thread and two a reconstruction then differs by up to 1e-4, which the artifact branch
+    multiplies by 14. This takes 7 % more of the autoencoder's time, contiguous tensors 25 %.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim == 4
+        if not plain or torch.compiler.is_compiling():
+            return super().forward(x)
+        centred = x - self._means(x)
+        scale = self.weight[:, None, None] * (self._means(centred.square()) + self.eps).rsqrt()
+        return torch.addcmul(self.bias[:, None, None], centred, scale)
+
+    def _means(self, x: Tensor) -> Tensor:
+        """Mean of each channel's group, (B, C, 1, 1)."""
+        means = x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
+        size = self.num_channels // self.num_groups
+        grouped = means.view(len(x), self.num_groups, size).mean(dim=2)
+        return grouped.repeat_interleave(size, dim=1)[:, :, None, None]
 
 
 def reconstruct(vae: Any, x: Tensor) -> Tensor:
