@@ -654,15 +654,6 @@ TRAIN = ("--phase", "train", "--detector", "default", "--set", "default.crop=32"
          "--batch_size", 4, "--workers", 0)  # fmt: skip
 
 
-def test_frozen_statistics_need_weights_to_start_from(
-    bare: Cli, tree: Path, tmp_path: Path
-) -> None:
-    done = bare(*TRAIN, "--data", tree, "--output", tmp_path / "run")
-    assert done.status == 2
-    assert "expected --backbone_weights or --weights" in done.err
-    assert not (tmp_path / "run").exists()
-
-
 def test_training_starts_from_weights_and_ends_with_its_own(
     bare: Cli, weights: Path, tree: Path, tmp_path: Path
 ) -> None:

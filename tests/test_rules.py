@@ -189,8 +189,8 @@ def test_the_band_moves_with_the_threshold(cli: Cli, tree: Path, threshold: floa
     def odds(p: float) -> float:
         return p / (1 - p)
 
-    assert odds(low) / odds(threshold) == pytest.approx(odds(0.3), rel=1e-6)
-    assert odds(high) / odds(threshold) == pytest.approx(odds(0.6), rel=1e-6)
+    assert odds(low) / odds(threshold) == pytest.approx(odds(0.3), rel=1e-4)  # six decimals
+    assert odds(high) / odds(threshold) == pytest.approx(odds(0.6), rel=1e-4)
     for row in rows:
         inside = low <= row["score"] <= high
         verdict = "synthetic" if row["score"] > threshold else "real"
