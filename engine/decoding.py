@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from multiprocessing import util
 from multiprocessing.context import BaseContext
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread
 from typing import Any, BinaryIO
 
 import torch
@@ -43,6 +43,7 @@ AHEAD = 2  # batches in work or waiting for the network, per process
 MOST_AHEAD = 256
 READY = "ready"
 LAST_SECONDS = 0.5  # for a process that nobody asks any more
+MOST_PATIENCE = 5.0  # seconds, with the thread of a process that has been killed
 # A fork shares the list of pictures, which may be of millions; only on Linux is it safe.
 CONTEXT: BaseContext = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 # Held while a process is started or waited for: a process that is forked meanwhile would inherit
@@ -288,10 +289,14 @@ class _Worker:
         return items
 
 
-def _finish(workers: Sequence[_Worker], tasks: SimpleQueue[Any]) -> None:
+def _finish(workers: Sequence[_Worker], threads: Sequence[Thread], tasks: SimpleQueue[Any]) -> None:
     for worker in workers:
         worker.close()
         tasks.put(None)
+    # A thread that is inside of PyTorch when the interpreter goes down aborts the program.
+    for thread in threads:
+        if thread is not current_thread():  # the garbage collector may call from anywhere
+            thread.join(MOST_PATIENCE)
 
 
 class Pool:
@@ -302,14 +307,15 @@ class Pool:
         self._tasks: SimpleQueue[Any] = SimpleQueue()
         if workers.count:
             register_formats()  # before the fork, once for all of them
-        threads = [_Worker(dataset, workers.limits, self._tasks) for _ in range(workers.count)]
-        self._ahead = AHEAD * len(threads)
-        for worker in threads:  # which start their processes when there is work for them
-            # A daemon, or a program that ends by an error would wait for all that was asked for.
-            Thread(target=worker.run, daemon=True).start()
+        crew = [_Worker(dataset, workers.limits, self._tasks) for _ in range(workers.count)]
+        self._ahead = AHEAD * len(crew)
+        # Daemons, or a program that ends by an error would wait for all that was asked for.
+        threads = [Thread(target=worker.run, daemon=True) for worker in crew]
+        for thread in threads:  # which start their processes when there is work for them
+            thread.start()
         # Also when the pool is forgotten, and at the program's end, before multiprocessing waits
         # for processes that do not heed its SIGTERM.
-        self.close = util.Finalize(self, _finish, (threads, self._tasks), exitpriority=10)
+        self.close = util.Finalize(self, _finish, (crew, threads, self._tasks), exitpriority=10)
 
     def batches(self, batches: Iterable[Batch]) -> Iterator[list[Item]]:
         """The items of each batch, in order, of which the next few are in work meanwhile.

@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -413,12 +414,13 @@ def test_processes_live_from_epoch_to_epoch_and_end_with_their_pool(tmp_path: Pa
 
 
 def test_processes_end_when_nobody_asks_for_the_rest(tmp_path: Path) -> None:
-    before = children()
+    before, threads = children(), threading.active_count()
     dataset = PictureDataset(records_in(tmp_path, 40), mean)
     turns = in_turn(dataset, 2, Workers(2))
     next(turns)
     assert children() - before
     del turns
+    assert threading.active_count() == threads  # one that is left aborts the interpreter's end
     assert gone(children() - before)
 
 
