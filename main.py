@@ -19,6 +19,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets to this lin
     )
     sys.exit(2)
 
+from datasets._limits import UPRIGHT
 from engine.command_line import Parser, parser
 from engine.program import SIGNALLED, USAGE, answer, complain, log_handler, refuse
 
@@ -36,15 +37,16 @@ def run_test(args: argparse.Namespace) -> int:
     loaded, config = flags.load(args, device)
     judge = verdict.judge_of(loaded, args.threshold)
     if args.input is None:
-        workers = flags.workers(args, 1)
+        workers = flags.workers(args, 1, flags.decoding(config, UPRIGHT))
         return UNSCORED if verdict.ask(loaded, judge, device, config, args.json, workers) else 0
     if args.explain:
         flags.check_apart(args.output, [Path(name) for name in args.input])
     records = verdict.collect(args.input, args.csv_root)
+    workers = flags.workers(args, len(records), flags.decoding(config, UPRIGHT))
     request = verdict.Request(
         inputs=args.input, csv_root=args.csv_root, output=args.output, json=args.json,
         tag=args.tag or loaded.name, explain=args.explain,
-        workers=flags.workers(args, len(records)), resume=args.resume, overwrite=args.overwrite,
+        workers=workers, resume=args.resume, overwrite=args.overwrite,
     )  # fmt: skip
     failed = verdict.run(request, records, loaded, judge, device, config)
     return UNSCORED if failed else 0
@@ -92,7 +94,8 @@ def run_train(args: argparse.Namespace) -> int:
         found = train_flags.pictures(args, config)
         flags.check_apart(output, found.places)
         members = flags.load_members(args, config.options, device)
-        workers = flags.workers(args, len(found.train))
+        decoding = flags.decoding(config, config.data.train_decoding)
+        workers = flags.workers(args, len(found.train), decoding)
         parts = (found.train, found.val)
         print(fuse.run(members, config, *parts, device, output, workers, found.how, *again))
         return 0
@@ -114,7 +117,8 @@ def run_train(args: argparse.Namespace) -> int:
     if history is None:
         train.seed_everything(config.train.seed)
         model = flags.model_to_train(name, config, start)
-        workers = flags.workers(args, len(found.train))
+        decoding = flags.decoding(config, config.data.train_decoding)
+        workers = flags.workers(args, len(found.train), decoding)
         history = train.start(
             model, config, found.train, found.val, device.device, output, workers, found.how,
             *again, found.tests, world, args.compile, origins,

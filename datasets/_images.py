@@ -21,7 +21,7 @@ import numpy as np
 from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 
 from . import _archives
-from ._limits import Limits
+from ._limits import PUBLISHED, UPRIGHT, Limits
 from ._pixels import pixels_only
 from ._record import Record, is_special
 
@@ -119,14 +119,18 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _decoded(content: bytes) -> Image.Image:
+def _decoded(content: bytes, decoding: str) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
-        return _to_rgb(_upright(image))
+        return image.convert("RGB") if decoding == PUBLISHED else _to_rgb(_upright(image))
 
 
-def decode(content: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008 - frozen
-    """The first frame of a picture as 8-bit RGB, turned upright by its EXIF orientation.
+def decode(
+    content: bytes,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    decoding: str = UPRIGHT,
+) -> Image.Image:
+    """The first frame of a picture as 8-bit RGB, in one of DECODINGS.
 
     Of `limits` this heeds the megapixels; `limits.held` is for a process that may end.
 
@@ -138,13 +142,13 @@ def decode(content: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B
     usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max(1, int(limits.megapixels * 5e5))
     try:
         try:
-            picture = _decoded(content)
+            picture = _decoded(content, decoding)
         except (UnreadablePicture, Image.DecompressionBombError, MemoryError):
             raise
         except Exception:
             if (plain := pixels_only(content)) == content:
                 raise
-            picture = _decoded(plain)
+            picture = _decoded(plain, decoding)
         picture.info.clear()  # encoders of degradations fail on a long comment
         return picture
     except UnreadablePicture:
@@ -223,6 +227,7 @@ class PictureDataset:
         seed: int = SCORING_SEED,
         lookup: Lookup | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        decoding: str = UPRIGHT,
     ) -> None:
         self.records = records
         self.transform = transform
@@ -230,6 +235,7 @@ class PictureDataset:
         self.seed = seed
         self.lookup = lookup
         self.limits = limits
+        self.decoding = decoding
 
     def __len__(self) -> int:
         return len(self.records)
@@ -260,7 +266,7 @@ class PictureDataset:
 
     def _processed(self, index: int, content: bytes, name: str, rng: np.random.Generator) -> Item:
         """The item of a file's content. Raises UnreadablePicture when it cannot be decoded."""
-        image = decode(content, self.limits)
+        image = decode(content, self.limits, self.decoding)
         width, height = image.size
         try:
             if self.degradation is not None:

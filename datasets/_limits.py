@@ -1,4 +1,4 @@
-"""What the decoding of one picture may take, and how a process is held to it.
+"""How one picture is decoded: by which of two ways, and what it may take of a process.
 
 Decoders are C code that no exception and no Python signal handler interrupts, so a picture that
 goes beyond a limit ends the process that decodes it: engine/decoding.py has processes for that.
@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+# `upright`: turned as EXIF says, 16 bit scaled to 8. `published`: as the published programs do it,
+# by Pillow's convert("RGB") alone, which leaves pictures as they lie, and clips 16 bit at 255.
+UPRIGHT, PUBLISHED = DECODINGS = ("upright", "published")
 GIB = 1 << 30
 TIME_IS_UP = getattr(signal, "SIGPROF", None)  # Windows has none, nor the timer that sends it
 STATM, STATM_BYTES = "/proc/self/statm", 200

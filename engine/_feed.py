@@ -50,8 +50,9 @@ class Feed:
     def _dataset(self, embed_batch: int, check: Callable[[], None]) -> PictureDataset | Embedded:
         """What training looks at."""
         transform = self.model.transform(train=self.options.augment)
+        limits, decoding = self.workers.limits, self.workers.decoding
         pictures = PictureDataset(
-            self.records, transform, seed=self.options.seed, limits=self.workers.limits
+            self.records, transform, seed=self.options.seed, limits=limits, decoding=decoding
         )
         if self.options.augment or not self.model.embeds:
             return pictures

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from datasets._limits import UPRIGHT
+
 from . import benchmark, metrics
 from ._analysis import MIN_PICTURES
 from .config import ConfigError
@@ -18,7 +20,8 @@ from .table import ScoreRow, read_table
 
 SCORES, INFO = "scores.csv", "run.json"
 # What makes a difference between runs hard to put down to the detector alone.
-CONDITIONS = ("benchmark", "protocol", "degradations")
+CONDITIONS = ("benchmark", "protocol", "degradations", "decoding")
+ONCE_ALL = {"decoding": UPRIGHT}  # of runs from before there was a choice
 Key = tuple[str, str]  # of a picture, and its degradation
 
 
@@ -153,7 +156,7 @@ def common(runs: Sequence[Run]) -> Common:
 def cautions(runs: Sequence[Run], shared: Common) -> Iterator[str]:
     """What a reader of the comparison has to know: other conditions, other pictures."""
     for name in CONDITIONS:
-        values = [run.info.get(name) for run in runs]
+        values = [run.info.get(name, ONCE_ALL.get(name)) for run in runs]
         if any(value != values[0] for value in values):
             said = (
                 f"{run.name} {', '.join(value) if isinstance(value, list) else value or 'none'}"

@@ -96,8 +96,9 @@ class Validation:
             score = self.config.score
             transform = model.val_transform()
             pictures = PictureDataset(
-                self.val, transform, self.degradation, score.seed, limits=self.workers.limits
-            )
+                self.val, transform, self.degradation, score.seed, None, self.workers.limits,
+                self.workers.decoding,
+            )  # fmt: skip
             self._embedded = embed(
                 model, pictures, self.device, score.batch_size, self.workers, True, self.world,
                 self.heed,

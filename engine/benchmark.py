@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets._limits import DECODINGS, UPRIGHT
 
 from . import degrade, metrics
 from .config import CONFIGS, ConfigError, read_yaml
@@ -24,11 +25,12 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a benchmark is measured: the degradation of every picture, which comes before the
-    detector's own transform, and which pictures make a cell."""
+    """How a benchmark is measured: how its pictures are decoded, one of DECODINGS, and degraded,
+    which comes before the detector's own transform, and which of them make a cell."""
 
     degradation: str
     pairing: Pairing
+    decoding: str
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Measurement:
 
     `base`: the degradation of its main tables; `split` None = the benchmark's own; `limit`: the
     most pictures of each generator and source, None = all; `trained_on`: the generators that the
-    weights learnt from, sorted, empty where nothing says so.
+    weights learnt from, sorted, empty where nothing says so; `decoding`: one of DECODINGS.
     """
 
     detector: str
@@ -117,6 +119,7 @@ class Measurement:
     split: str | None = None
     limit: int | None = None
     trained_on: tuple[str, ...] = ()
+    decoding: str = PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def _require(where: str, given: Mapping[str, Any], keys: Sequence[str]) -> None:
 
 
 def _protocol(where: str, content: Any) -> Protocol:
-    given = _expect(where, content, ("degradation", "pairing", "cap", "balanced"))
+    given = _expect(where, content, ("degradation", "pairing", "cap", "balanced", "decoding"))
     name = given.get("degradation", degrade.NONE)
     chain = degrade.parse(name)
     try:
@@ -187,7 +190,11 @@ def _protocol(where: str, content: Any) -> Protocol:
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
-    return Protocol(chain.name if chain else degrade.NONE, pairing)
+    decoding = given.get("decoding", UPRIGHT)
+    if decoding not in DECODINGS:
+        known = ", ".join(DECODINGS)
+        raise ConfigError(f"{where}.decoding: expected one of {known}; found {decoding!r}")
+    return Protocol(chain.name if chain else degrade.NONE, pairing, decoding)
 
 
 def _percent(where: str, content: Any) -> None:
@@ -327,6 +334,8 @@ def _differences(benchmark: Benchmark, figures: Published, run: Measurement) -> 
         yield f"they are of the protocol {PUBLISHED}, these of {run.protocol}"
     elif run.base != benchmark.protocols[PUBLISHED].degradation:
         yield f"the pictures here are degraded by {run.base}"
+    elif run.decoding != (usual := benchmark.protocols[PUBLISHED].decoding):
+        yield f"they are of data.decoding={usual}, these of {run.decoding}"
     if run.split not in (None, benchmark.split):
         whole = f"the split {benchmark.split}" if benchmark.split else "all splits"
         yield f"they are of {whole}, these of {run.split}"

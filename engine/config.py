@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import detectors
+from datasets._limits import DECODINGS, UPRIGHT
 
 from . import plain_data
 
@@ -145,7 +146,10 @@ class DataOptions:
     `coco`, `lsun`: where those real pictures of a benchmark lie, if not below its root; `reals`:
     real pictures for a benchmark that has none, as NAME=PATH,NAME=PATH. `published`: the published
     figures to compare with, where those of several fit. `val_generators`: whether validation takes
-    the generators that --generators names (trained), or all of the data's (all)."""
+    the generators that --generators names (trained), or all of the data's (all). `decoding`: how
+    pictures are decoded, upright (turned as EXIF says, 16 bit scaled to 8) or published (neither,
+    as the published programs do); null = in training as the recipe's `train_decoding` says, on a
+    benchmark as its protocol does, and upright elsewhere."""
 
     split: str | None = None
     train_split: str | None = None
@@ -159,15 +163,16 @@ class DataOptions:
     reals: str | None = None
     published: str | None = None
     val_generators: str = "trained"
+    decoding: str | None = None
+    train_decoding: str = UPRIGHT
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1:
             raise ConfigError(f"data.val_fraction: expected 0 to 1; found {self.val_fraction}")
-        if self.val_generators not in VAL_GENERATORS:
-            raise ConfigError(
-                f"data.val_generators: expected one of {', '.join(VAL_GENERATORS)}; found "
-                f"{self.val_generators!r}"
-            )
+        _choice("data.val_generators", self.val_generators, VAL_GENERATORS)
+        if self.decoding is not None:
+            _choice("data.decoding", self.decoding, DECODINGS)
+        _choice("data.train_decoding", self.train_decoding, DECODINGS)
 
     @property
     def parts(self) -> dict[str, str]:
@@ -325,6 +330,19 @@ def check_sections(layers: Layers, names: Sequence[str]) -> None:
     merged = _layered(layers, names)
     for section, kind in COMMON.items():
         _build(kind, section, merged.get(section, {}))
+
+
+def data_options(sets: Sequence[str]) -> DataOptions:
+    """The options of the data as words of --set name them, for a program without a detector.
+
+    Raises:
+        ConfigError: another section, an unknown key, a value of another type or out of range.
+    """
+    merged = _layered([("--set", parse_override(text)) for text in sets], [])
+    if others := [section for section in merged if section != "data"]:
+        raise ConfigError(f"--set: expected data.KEY=VALUE; found the section {others[0]!r}")
+    found: DataOptions = _build(DataOptions, "data", merged.get("data", {}))
+    return found
 
 
 def resolve(detector: str, layers: Layers) -> Config:

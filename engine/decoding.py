@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from datasets._images import Draw, Item, PictureDataset, register_formats
-from datasets._limits import TIME_IS_UP, Limits
+from datasets._limits import TIME_IS_UP, UPRIGHT, Limits
 
 from .config import ConfigError
 
@@ -54,10 +54,11 @@ _starting = Lock()
 @dataclass(frozen=True)
 class Workers:
     """How pictures are decoded: `count` processes, 0 = in this one, where `limits` on memory and
-    time do not hold."""
+    time do not hold; `decoding`: one of DECODINGS."""
 
     count: int = 0
     limits: Limits = field(default_factory=Limits)
+    decoding: str = UPRIGHT
 
 
 IN_PROCESS = Workers()

@@ -112,8 +112,9 @@ def embed(
     places = [i for batch in batches[world.rank :: world.size] for i in batch]
     records = [dataset.records[i] for i in places]
     part = PictureDataset(
-        records, dataset.transform, dataset.degradation, dataset.seed, limits=dataset.limits
-    )
+        records, dataset.transform, dataset.degradation, dataset.seed, None, dataset.limits,
+        dataset.decoding,
+    )  # fmt: skip
     turns = in_turn(part, batch_size, workers, validation) if places else iter(())
     own = _Own(len(places))
     with Progress(count, "frozen encoder", shown=world.main) as progress:

@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 from datasets import Record
+from datasets._limits import UPRIGHT
 
 from . import benchmark as benchmarks
 from . import degrade, flags, listing, metadata
@@ -90,11 +91,12 @@ def evaluation(
         data = args.data.resolve()  # which has a name even for "."
         title = f"{loaded.model.title} on {data.name}"
         what = data.name if data.is_dir() else data.stem
-        protocol, view = None, View()
+        protocol, view, decoding = None, View(), config.data.decoding or UPRIGHT
     else:
         protocol = args.protocol or benchmarks.PUBLISHED
         how = benchmarks.protocol(benchmark, protocol)
         records, base = _benchmark_records(args, config, benchmark, how), how.degradation
+        decoding = config.data.decoding or how.decoding
         suffix = "" if protocol == benchmarks.PUBLISHED else f"_{protocol}"
         what = benchmark.name + suffix
         title = f"{loaded.model.title} on {benchmark.title}, protocol {protocol}"
@@ -110,7 +112,7 @@ def evaluation(
     if args.min_pictures is not None:
         view = replace(view, min_pictures=args.min_pictures)
     names = [degrade.then(base, name) for name in degrade.parse_sweep(args.degrade)]
-    view = replace(view, base=names[0])
+    view = replace(view, base=names[0], notes=(*view.notes, *flags.decoded_otherwise(decoding)))
     if benchmark is not None and protocol is not None:
         measurement = Measurement(
             detector=loaded.name,
@@ -121,6 +123,7 @@ def evaluation(
             split=config.data.split,
             limit=args.limit,
             trained_on=loaded.trained_on,
+            decoding=decoding,
         )
         published, why = benchmarks.comparable(benchmark, measurement, config.data.published)
         if published is not None:
@@ -142,7 +145,7 @@ def evaluation(
         protocol=protocol,
         metadata=known,
         cache=args.cache,
-        workers=flags.workers(args, len(records)),
+        workers=flags.workers(args, len(records), decoding),
         resume=args.resume,
         overwrite=args.overwrite,
     ), records

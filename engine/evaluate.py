@@ -206,6 +206,7 @@ def _conditions(info: dict[str, Any], config: Config, degradation: str) -> dict[
         "detector": config.as_dict()[config.detector],
         "seed": config.score.seed,
         "degradation": degradation,
+        "decoding": info["decoding"],
         "precision": info["precision"],
         "compiled": info["compiled"],
         "device": info["device"],
@@ -283,6 +284,7 @@ def run(
         "benchmark": request.benchmark,
         "protocol": request.protocol,
         "degradations": list(request.degradations),
+        "decoding": request.workers.decoding,
         "min_pictures": request.view.min_pictures,
         "processes": world.size,
     }

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import detectors
-from datasets._limits import Limits
+from datasets._limits import PUBLISHED, UPRIGHT, Limits
 from detectors._base import Detector, WeightsError
 
 from . import distributed, rules
@@ -147,14 +147,33 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
     return open_device(name, precision or "fp32")
 
 
-def workers(args: argparse.Namespace, pictures: int) -> Workers:
+def decoding(config: Config, usual: str) -> str:
+    """How pictures are decoded: as data.decoding says, else as is `usual`; a line says when they
+    are not as viewers show them."""
+    chosen = config.data.decoding or usual
+    for line in decoded_otherwise(chosen):
+        log.info("%s", line)
+    return chosen
+
+
+def decoded_otherwise(decoding: str) -> list[str]:
+    """A line for whoever reads results of pictures that are not decoded as a viewer shows them."""
+    if decoding != PUBLISHED:
+        return []
+    return [
+        "pictures are decoded as the published programs do, not turned by EXIF, 16 bit clipped: "
+        f"data.decoding={PUBLISHED}; {UPRIGHT} is how viewers show them"
+    ]
+
+
+def workers(args: argparse.Namespace, pictures: int, decoding: str = UPRIGHT) -> Workers:
     """How pictures are decoded: by `--workers` processes, else by as many as this process may
     use processors, but one; a few pictures by one, for starting more takes longer than they do."""
     limits = Limits(args.max_megapixels, args.picture_memory, args.picture_seconds)
     if args.workers is not None:
-        return Workers(args.workers, limits)
+        return Workers(args.workers, limits, decoding)
     share = usable() // distributed.beside()
-    return Workers(max(1, share - 1) if pictures >= MANY else 1, limits)
+    return Workers(max(1, share - 1) if pictures >= MANY else 1, limits, decoding)
 
 
 def check_apart(output: Path, folders: Sequence[Path]) -> None:

@@ -186,7 +186,8 @@ def score(
     if device.device.type == "cpu":
         reuse_memory()
     transform = model.val_transform() if validation else model.transform(train=False)
-    dataset = PictureDataset(records, transform, degradation, seed, lookup, workers.limits)
+    decoded = (workers.limits, workers.decoding)
+    dataset = PictureDataset(records, transform, degradation, seed, lookup, *decoded)
     name = degradation.name if degradation else NONE
     for items in in_turn(dataset, batch_size, workers, validation):
         readable = [item for item in items if item.value is not None]

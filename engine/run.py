@@ -191,7 +191,7 @@ def deciding(config: Config) -> tuple[str, ...]:
     """The entries of run.json, as dotted names, that decide the score of a picture."""
     score = ("config.score.batch_size", "config.score.seed")
     return (
-        *("weights", "precision", "device", "threads", "compiled", "versions", "code"),
+        *("weights", "precision", "device", "threads", "compiled", "versions", "code", "decoding"),
         *("config.detector", f"config.{config.detector}", *score),
     )
 

@@ -68,7 +68,8 @@ class _Thumbnail:
 def thumbnails(records: Sequence[Record], size: int, workers: Workers) -> Iterator[Item]:
     """An item for each record, in order, whose value is its thumbnail, and whose width and height
     are the picture's own."""
-    dataset = PictureDataset(records, _Thumbnail(size), limits=workers.limits)
+    drawn = _Thumbnail(size)
+    dataset = PictureDataset(records, drawn, limits=workers.limits, decoding=workers.decoding)
     return (item for items in in_turn(dataset, AT_ONCE, workers) for item in items)
 
 

@@ -65,6 +65,7 @@ def _describe(
         "split": how,
         "tests": trainer.identity["--test_csv"],
         "processes": trainer.world.size,
+        "decoding": trainer.workers.decoding,
         "workers": asdict(trainer.workers),
     }
     if resumed and path.exists():

@@ -22,7 +22,6 @@ import datasets
 from datasets import Record
 from datasets._csv import plain
 from datasets._images import decode, read_bytes
-from datasets._limits import Limits
 from datasets._paths import visible
 from datasets.csv_file import read_rows
 from detectors._base import Detector
@@ -210,13 +209,14 @@ def overlay_path(output: Path, record: Record) -> Path:
     return output / EXPLAIN / f"{stem}_{digest:08x}.png"
 
 
-def _overlays(model: Detector, output: Path, limits: Limits) -> Show:
+def _overlays(model: Detector, output: Path, workers: Workers) -> Show:
     """Draws each picture's explanation into a file of its own."""
     (output / EXPLAIN).mkdir(exist_ok=True)
 
     def show(record: Record, relevance: Tensor) -> None:
+        image = decode(read_bytes(record), workers.limits, workers.decoding)
         with replacing(overlay_path(output, record)) as temporary:
-            model.overlay(decode(read_bytes(record), limits), relevance).save(temporary, "PNG")
+            model.overlay(image, relevance).save(temporary, "PNG")
 
     return show
 
@@ -226,7 +226,7 @@ def _rows(
 ) -> Iterator[ScoreRow]:
     show = None
     if request.explain and request.output is not None:
-        show = _overlays(loaded.model, request.output, request.workers.limits)
+        show = _overlays(loaded.model, request.output, request.workers)
     # Lines on a terminal are the progress; a bar among them would tear both.
     quiet = sys.stdout.isatty()
     with nullcontext() if quiet else Progress(len(records), "scoring") as progress:
@@ -275,6 +275,7 @@ def _run_into(
     with open_output(output, owned, request.resume, request.overwrite):
         info = run_info(config, device, loaded)
         info |= {"threshold": judge.threshold, "band": list(judge.band) if judge.band else None}
+        info["decoding"] = request.workers.decoding
         same = (*deciding(config), "threshold", "band")
         begin(output, info, request.resume, same, PREDICTIONS)
         with TableWriter(output / PREDICTIONS, COLUMNS, ["path"], request.resume) as table:

@@ -4,8 +4,9 @@
     python scripts/contact_sheet.py --data set.csv --output runs/sheets --count 100 --seed 1
 
 A sheet shows pictures from all over its part of the set, in the order of their names: the seed says
-which. DIR gets a JPEG per sheet, and index.html, which has all thumbnails in it and needs no other
-file. Standard output has the path of the page, everything else goes to standard error.
+which. They are upright; --set data.decoding=published shows what detectors see on a benchmark. DIR
+gets a JPEG per sheet, and index.html, which has all thumbnails in it and needs no other file.
+Standard output has the path of the page, everything else goes to standard error.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from scripts._answer import answer, names  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
 
 if TYPE_CHECKING:
+    from engine.config import DataOptions
     from engine.decoding import Workers
     from engine.progress import Progress
     from engine.thumbnails import Tile
@@ -225,6 +227,10 @@ def parser() -> Parser:
         "--size", type=int, default=160, metavar="N", help="of a thumbnail, pixels (160)"
     )
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice (0)")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="data.KEY=VALUE",
+        help="an option of the data, as main.py has it: decoding=published, mscoco=DIR, split=NAME",
+    )  # fmt: skip
     p.add_argument("--overwrite", action="store_true", help="replace files that are there")
     add_decoding(p)
     return p
@@ -254,7 +260,10 @@ def check(p: Parser, args: argparse.Namespace) -> None:
 
 
 def write(
-    args: argparse.Namespace, groups: Mapping[Group, Sequence[Record]], files: Mapping[Group, str]
+    args: argparse.Namespace,
+    groups: Mapping[Group, Sequence[Record]],
+    files: Mapping[Group, str],
+    decoding: str,
 ) -> dict[str, str]:
     """Writes sheets and page, a sheet's thumbnails in memory at a time. Returns what is wrong with
     the pictures that could not be read, by key."""
@@ -275,7 +284,7 @@ def write(
         name = args.benchmark or args.data.resolve().name
         stream.writelines(head(name, groups, args.size))
         for place, (group, records) in enumerate(chosen.items()):
-            workers = flags.workers(args, len(records))
+            workers = flags.workers(args, len(records), decoding)
             made = tiles(records, args.size, workers, progress)
             write_file(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
             shown = list(zip(records, made, strict=True))
@@ -285,28 +294,32 @@ def write(
     return unreadable
 
 
-def records_of(args: argparse.Namespace) -> list[Record]:
+def records_of(args: argparse.Namespace, options: DataOptions) -> list[Record]:
     """The pictures that the command line names."""
     if args.data is not None:
-        return open_path(args.data, labelled=False, csv_root=args.csv_root)
+        return open_path(args.data, options.split, labelled=False, csv_root=args.csv_root)
     from engine import benchmark as benchmarks
 
     chosen = benchmarks.load(args.benchmark)
-    return benchmarks.records(chosen, args.data_root, None, {}, args.sources)
+    parts = options.parts
+    return benchmarks.records(chosen, args.data_root, options.split, parts, args.sources)
 
 
 def run(args: argparse.Namespace) -> int:
     """Draws what the command line asks for. Returns the exit status."""
+    from datasets._limits import UPRIGHT
     from datasets._paths import visible
+    from engine.config import data_options
 
-    groups = grouped(records_of(args))
+    options = data_options(args.set)
+    groups = grouped(records_of(args, options))
     files = file_names(list(groups))
     there = [name for name in (PAGE, *files.values()) if (args.output / name).exists()]
     if there and not args.overwrite:
         raise LayoutError(
             f"{args.output}: {some(there)}: already there: use --overwrite or another --output"
         )
-    unreadable = write(args, groups, files)
+    unreadable = write(args, groups, files, options.decoding or UPRIGHT)
     print(args.output / PAGE)
     if unreadable:
         names = some(f"{visible(key)} ({reason})" for key, reason in unreadable.items())
@@ -319,7 +332,9 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)
-    return answer(PROGRAM, lambda: run(args), (LayoutError, OSError))
+    from engine.config import ConfigError
+
+    return answer(PROGRAM, lambda: run(args), (LayoutError, ConfigError, OSError))
 
 
 if __name__ == "__main__":

@@ -83,10 +83,10 @@ def when_decoding(
     """Does `action` in the middle of decoding the pictures of these numbers."""
     plain = _images._decoded
 
-    def decoded(content: bytes) -> Image.Image:
+    def decoded(content: bytes, decoding: str) -> Image.Image:
         if any(b"number %03d" % number in content for number in numbers):
             action()
-        return plain(content)
+        return plain(content, decoding)
 
     monkeypatch.setattr(_images, "_decoded", decoded)
 

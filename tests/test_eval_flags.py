@@ -45,7 +45,8 @@ def ask(tmp_path: Path) -> Ask:
 
 def said(request: Request) -> list[str]:
     """The notes about published figures."""
-    return [note for note in request.view.notes if "published" in note]
+    notes = [note for note in request.view.notes if "published" in note]
+    return [note for note in notes if not note.startswith("pictures are decoded")]
 
 
 def published(request: Request) -> Any:
@@ -82,9 +83,28 @@ def test_figures_stand_beside_the_same_measurement(
 
 
 @pytest.mark.parametrize(
+    ("words", "decoding"),
+    [
+        ((), "published"),
+        (("--protocol", "matched"), "upright"),
+        (("--set", "data.decoding=upright"), "upright"),
+        (("--protocol", "matched", "--set", "data.decoding=published"), "published"),
+    ],
+)
+def test_a_protocol_says_how_pictures_are_decoded(
+    ask: Ask, words: tuple[str, ...], decoding: str
+) -> None:
+    request = ask("genimage", "ssp", *words)
+    assert request.workers.decoding == decoding
+    told = [note for note in request.view.notes if "data.decoding=published; upright is" in note]
+    assert len(told) == (decoding == "published")
+
+
+@pytest.mark.parametrize(
     ("words", "reason"),
     [
         (("--limit", "1"), "--limit 1 leaves pictures out"),
+        (("--set", "data.decoding=upright"), "of data.decoding=published, these of upright"),
         (("--set", "data.split=train"), "they are of the split val, these of train"),
         (("--set", "ssp.patches=8"), "they are of ssp.patches 1, these of 8"),
         (("--set", "ssp.layers=[1,1,1,1]"), "ssp.layers (3, 4, 6, 3), these of (1, 1, 1, 1)"),

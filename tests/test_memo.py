@@ -293,7 +293,7 @@ def test_cards_of_one_name_give_the_same_scores(monkeypatch: pytest.MonkeyPatch)
 
 
 SCORED = {"weights": {"sha256": "1"}, "precision": "fp32", "compiled": False, "device": "cpu"}
-SCORED |= {"threads": 1}
+SCORED |= {"threads": 1, "decoding": "upright"}
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ SCORED |= {"threads": 1}
     [
         {"weights": {"sha256": "2"}}, {"precision": "bf16"}, {"compiled": True}, {"device": "cuda"},
         {"versions": {"torch": "2"}}, {"degradation": "flip"}, {"set": "score.seed=1"},
-        {"set": "default.views=1"}, {"threads": 2},
+        {"set": "default.views=1"}, {"threads": 2}, {"decoding": "published"},
     ],
     ids=str,
 )  # fmt: skip
