@@ -5,12 +5,29 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from datasets._paths import visible
+
+LONGEST, LONGEST_REASON = 2000, 300  # characters of a message, and of why something failed
+
 
 def size_text(size: int | None) -> str:
     """Bytes for people, as the hub shows them: 935 MB."""
     if size is None:
         return "-"
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def one_line(message: str, longest: int = LONGEST) -> str:
+    """A message without line breaks and control characters; of a very long one, which quotes a
+    hostile name, the middle is left out: its end says what to do."""
+    text = visible(" ".join(message.split()))
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"
+
+
+def reason(error: BaseException) -> str:
+    """An error's text, short and printable: names in it come from a file, and may be anything."""
+    return one_line(str(error), LONGEST_REASON) or type(error).__name__
 
 
 def listed(text: str) -> list[str]:

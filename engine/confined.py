@@ -20,8 +20,9 @@ from typing import Any
 
 from datasets import _limits
 
+from ._text import reason
+
 LARGEST_ANSWER = 1 << 20
-LONGEST_REASON = 300
 # By the clock, for each second of the processor that is allowed: other programs run, too.
 PATIENCE = 4
 # A fork starts in milliseconds, where a new interpreter would import torch again. Other systems'
@@ -49,12 +50,6 @@ class Limits:
     @property
     def time_text(self) -> str:
         return f"it takes over {self.seconds} s"
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text, short and printable: names in it come from a file, and may be anything."""
-    text = " ".join(str(error)[: 4 * LONGEST_REASON].split()) or type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in text[:LONGEST_REASON])
 
 
 def _restrict(limits: Limits) -> None:
@@ -86,7 +81,7 @@ def _child(
         answer = {"error": limits.memory_text}
     # Libraries raise almost any type on damaged files (IndexError, struct.error, ...).
     except Exception as error:
-        answer = {"error": one_line(error)}
+        answer = {"error": reason(error)}
     channel.send_bytes(json.dumps(answer).encode())
 
 

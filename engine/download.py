@@ -101,7 +101,7 @@ class Meter:
         self.size += more
         if self.size > self.limit:
             raise DownloadError(
-                f"{self.name}: expected {self.limit} bytes; more came: try again later"
+                f"{self.name}: expected at most {self.limit} bytes; more came: try again later"
             )
         passed = time.monotonic() - self._since
         if passed < WINDOW:
@@ -408,6 +408,10 @@ def _get_rest(remote: Remote, part: _Part, client: httpx.Client, attempts: _Atte
         raise _BrokenError("the file changed meanwhile, starting over") from error
     if total is not None and part.size < total:
         raise _BrokenError(f"the connection ended after {part.size} of {total} bytes")
+    # Where nothing says how large it is, an answer of nothing (204, or a proxy's) looks complete.
+    if not part.size and remote.size is None and not remote.checksum:
+        found = f"{answer.status_code} {answer.reason_phrase} without a byte"
+        raise DownloadError(f"{remote.name}: expected a file; found {found}: try again later")
 
 
 def _total(remote: Remote, part: _Part, answer: httpx.Response) -> int | None:

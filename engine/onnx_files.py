@@ -23,8 +23,9 @@ from torch import Tensor
 import detectors
 from detectors._base import Detector, OptionError, Part, Transform, WeightsError
 
+from ._text import reason
 from .config import ConfigError, resolve
-from .confined import ConfinedError, Limits, confined, one_line
+from .confined import ConfinedError, Limits, confined
 from .onnx_proto import SCRIPT, check_structure, network_digest, read_metadata
 from .predict import Device
 from .weight_files import Card, check_sum, read_card, sha256
@@ -185,7 +186,7 @@ def _session(path: Path, providers: list[Any], threads: int) -> Any:
         return runtime.InferenceSession(str(path), options, providers=providers)
     # It raises types of its own that have nothing in common.
     except Exception as error:
-        raise WeightsError(f"onnxruntime cannot load it ({one_line(error):.200})") from error
+        raise WeightsError(f"onnxruntime cannot load it ({reason(error):.200})") from error
 
 
 def _signature(session: Any) -> Any:

@@ -21,9 +21,10 @@ from typing import Any, TextIO
 
 from datasets._paths import visible
 
+from ._text import one_line
+
 USAGE, INTERNAL, SIGNALLED = 2, 70, 128  # 70 is EX_SOFTWARE of sysexits.h
 INTERRUPTED = SIGNALLED + signal.SIGINT
-LONGEST = 2000  # characters of a message
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -41,14 +42,6 @@ class CleanStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def one_line(message: str) -> str:
-    """A message without line breaks and control characters; of a very long one, which quotes a
-    hostile name, the middle is left out: its end says what to do."""
-    text = visible(" ".join(message.split()))
-    half = LONGEST // 2
-    return text if len(text) <= LONGEST else f"{text[:half]} … {text[-half:]}"
 
 
 class OneLine(logging.Formatter):

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from detectors._base import WeightsError
 
-from .confined import ConfinedError, Limits, confined, one_line
+from ._text import reason
+from .confined import ConfinedError, Limits, confined
 
 FORMAT = "synthetic-picture-detectors/1"  # of what this project writes
 ALLOWANCE = 192 << 20  # bytes of memory beyond what a file's own tensors need
@@ -179,7 +180,7 @@ def load(path: Path) -> Any:
         ) from error
     # torch raises almost any type on damaged files (IndexError, struct.error, AssertionError, ...).
     except Exception as error:
-        raise WeightsError(f"expected a weight file; it is damaged: {one_line(error)}") from error
+        raise WeightsError(f"expected a weight file; it is damaged: {reason(error)}") from error
 
 
 def _rewrite(path: Path, target: Path, prefixes: tuple[str, ...]) -> list[str]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from detectors._base import WeightsError
 
 from ._hub import is_other_file
-from .confined import one_line
+from ._text import reason
 from .files import naming, replacing, write_file
 from .plain_data import parse_json
 from .unpickle import FORMAT, bare_prefix, to_safetensors
@@ -190,8 +190,8 @@ def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
         name, options = str(values["detector"]), dict(values["options"])
         return Card(name, options, threshold, band, dict(values["extra"]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        reason = one_line(error)
-        raise WeightsError(f"{path}: its card is broken ({reason}); fetch it again") from error
+        text = f"{path}: its card is broken ({reason(error)}); fetch it again"
+        raise WeightsError(text) from error
 
 
 def check_sum(path: Path, metadata: Mapping[str, str], content: str) -> None:

@@ -31,14 +31,32 @@ __all__ = ["services", "site"]  # fixtures
 # --- downloads
 
 
-@pytest.mark.parametrize("checked", [True, False])
-@pytest.mark.parametrize("content", [CONTENT, b""], ids=["bytes", "empty"])
+@pytest.mark.parametrize(
+    ("content", "checked"),
+    [
+        pytest.param(CONTENT, True, id="bytes"),
+        pytest.param(CONTENT, False, id="bytes without a sum"),
+        pytest.param(b"", True, id="empty"),
+    ],
+)
 def test_a_download(site: Site, tmp_path: Path, checked: bool, content: bytes) -> None:
     seen: list[int] = []
     target = tmp_path / "deep" / "x.bin"
     assert download(remote(site, content, checked), target, seen.append) == sha(content)
     assert target.read_bytes() == content and sum(seen) == len(content)
     assert left(tmp_path) == {"deep/x.bin"}
+
+
+@pytest.mark.parametrize("code", [204, 200])
+@pytest.mark.parametrize("lengths", [True, False])
+def test_nothing_is_no_file_where_nobody_says_how_large_it_is(
+    site: Site, tmp_path: Path, code: int, lengths: bool
+) -> None:
+    listed = remote(site, b"", checked=False)
+    site.codes, site.lengths = [code] if code != 200 else [], lengths
+    with pytest.raises(DownloadError, match=rf"x.bin: expected a file; found {code} "):
+        download(listed, tmp_path / "x.bin")
+    assert left(tmp_path) == set() and len(site.asked) == 1
 
 
 def test_md5_where_the_service_states_that(site: Site, tmp_path: Path) -> None:
@@ -192,7 +210,7 @@ def test_never_more_on_disk_than_the_known_size(
         assert download(listed, tmp_path / "x.bin", watch) == sha(CONTENT)
     else:
         limit = 320_000 if known == "size" else 400_000
-        with pytest.raises(DownloadError, match=f"expected {limit} bytes; more came"):
+        with pytest.raises(DownloadError, match=f"expected at most {limit} bytes; more came"):
             download(listed, tmp_path / "x.bin", watch)
         assert most <= limit and len(site.asked) == 1
     assert most > 100_000
@@ -484,5 +502,5 @@ def test_json_after_a_pause(site: Site) -> None:
 def test_json_without_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloading, "MAX_JSON", 1 << 20)
     site.files["/x"], site.more, site.lengths = b"[", b" " * 10_000, False
-    with pytest.raises(DownloadError, match="expected 1048576 bytes; more came"):
+    with pytest.raises(DownloadError, match="expected at most 1048576 bytes; more came"):
         get_json(f"{site.url}/x")

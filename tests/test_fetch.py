@@ -470,7 +470,7 @@ def test_never_more_bytes_than_the_manifest_says(
     else:
         services.more = bytes(10_000)
     size = file.stat().st_size
-    with pytest.raises(WeightsError, match=f"vae: .*expected {size} bytes; more came"):
+    with pytest.raises(WeightsError, match=f"vae: .*expected at most {size} bytes; more came"):
         fetch("vae")
     written = sum(path.stat().st_size for path in world.cache.rglob("*.incomplete"))
     assert written <= size
