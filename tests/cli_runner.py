@@ -115,3 +115,33 @@ def write_weights(
         last.bias.copy_((last.bias - logits.mean()) / (logits.std() / 2))
     save_weights(path, model.state_dict(), Card(name, describe_options(model.options), 0.5, band))
     return path
+
+
+# --- fixtures: a module that imports one has it
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small detector's weights; a module may have others by a fixture of this name."""
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture
+def plain_cli(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cli:
+    """main.py on the CPU."""
+    return runner(capsys, caplog, monkeypatch, "--device", "cpu")
+
+
+@pytest.fixture
+def cli(
+    weights: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cli:
+    """main.py on the CPU with the module's `weights`."""
+    return runner(capsys, caplog, monkeypatch, "--device", "cpu", "--weights", weights)

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_runner import Cli, runner, write_weights
+from cli_runner import Cli, cli, weights
 from conftest import EXAMPLE, make_picture
 from PIL import Image
 
 from datasets._images import UnreadablePicture, open_picture
+
+__all__ = ["cli", "weights"]  # fixtures
 
 SIZE = (90, 70)
 NAMES = (
@@ -34,21 +36,6 @@ NAMES = (
     b"\x1b[31mred.png",
     b"not utf-8 \xff\xfe.png",
 )
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture
-def cli(
-    weights: Path,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu", "--weights", weights)
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:

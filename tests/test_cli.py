@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_runner import Cli, runner, write_weights
+from cli_runner import Cli, cli, runner, write_weights
 from conftest import EXAMPLE, ROOT, make_picture
 from sklearn.metrics import average_precision_score
 
 from detectors.cospy import CoSpyOptions
+
+__all__ = ["cli"]  # a fixture
 
 COMMAND = [sys.executable, str(ROOT / "main.py"), "--device", "cpu"]
 PROMPT = "Please enter the image filepath for scanning: "
@@ -49,17 +51,6 @@ def bare(
 ) -> Cli:
     """main.py without --weights."""
     return runner(capsys, caplog, monkeypatch, "--device", "cpu")
-
-
-@pytest.fixture
-def cli(
-    weights: Path,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    """main.py with the small detector's weights."""
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu", "--weights", weights)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from archive_makers import make_tar, make_zip
-from cli_runner import Cli, runner, write_weights
+from cli_runner import Cli, cli, weights
 from conftest import train_and_val
 from containers import png, pngs, write_lmdb, write_parquet
 from PIL import Image
@@ -26,6 +26,8 @@ from datasets import _archives as archives
 from datasets._images import PictureDataset, UnreadablePicture, read_bytes
 from engine.config import DataOptions
 from engine.decoding import Workers, in_turn
+
+__all__ = ["cli", "weights"]  # fixtures
 
 REAL, FAKE = Label.REAL, Label.FAKE
 TREE = [f"real/{i}.png" for i in range(6)] + [f"fake/gan/{i}.png" for i in range(6)]
@@ -775,21 +777,6 @@ def test_a_missing_package_is_named(
 
 
 # --- the command line
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture
-def cli(
-    weights: Path,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu", "--weights", weights)
 
 
 def test_pictures_in_an_archive_score_as_they_do_outside(

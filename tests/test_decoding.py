@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from cli_runner import Cli, runner, write_weights
+from cli_runner import Cli, cli, weights
 from conftest import ROOT, make_picture
 from PIL import Image
 from training import Parts, run
@@ -28,24 +28,11 @@ from datasets._images import Draw, Item, PictureDataset, UnreadablePicture, deco
 from datasets._limits import Limits
 from engine.decoding import Pool, Workers, in_turn
 
+__all__ = ["cli", "weights"]  # fixtures
+
 HEIC = ROOT / "tests" / "pictures" / "two_colours.heic"
 SIZE = (48, 32)
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture
-def cli(
-    weights: Path,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu", "--weights", weights)
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
@@ -357,7 +344,9 @@ def test_training_counts_a_killed_process_as_a_bad_file(
     bad = parts[0][3].path.read_bytes()
     decoded = _images._decoded
     monkeypatch.setattr(
-        _images, "_decoded", lambda content: die() if content == bad else decoded(content)
+        _images,
+        "_decoded",
+        lambda content, way: die() if content == bad else decoded(content, way),
     )
     run(tmp_path, parts, workers=2, max_bad=0.5)
     lines = (tmp_path / "bad_files.csv").read_text().splitlines()

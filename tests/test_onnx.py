@@ -16,7 +16,8 @@ import cli_runner
 import numpy as np
 import pytest
 import torch
-from cli_runner import Cli, runner
+from cli_runner import Cli
+from cli_runner import plain_cli as cli
 from conftest import EXAMPLE, make_picture
 from golden_rule import GOLDEN, INPUTS, published
 from models import Toy, randomise, tiny
@@ -46,6 +47,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 from scripts import export_onnx  # noqa: E402
+
+__all__ = ["cli"]  # a fixture
 
 NAMES = ("classifier", "cospy", "default", "spai", "ssp", "ssp_baseline")
 PROGAN = CoSpyOptions(train_dataset="progan", mode="branch", size="tiny")
@@ -98,15 +101,6 @@ def spai(made: Callable[[str], Path], tmp_path: Path) -> Path:
     for name in ("spai.onnx", "spai.aggregator.onnx"):
         shutil.copy(made("spai").parent / name, tmp_path / name)
     return tmp_path / "spai.onnx"
-
-
-@pytest.fixture
-def cli(
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu")
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_runner import Cli, runner, script, write_weights
+from cli_runner import Cli, script, weights, write_weights
+from cli_runner import plain_cli as cli
 from conftest import ROOT, make_picture, make_tree
 from PIL import Image
 
@@ -17,6 +18,8 @@ from datasets._limits import DECODINGS, PUBLISHED, UPRIGHT
 from engine import command_line, flags
 from engine.compare import compare
 from scripts import contact_sheet
+
+__all__ = ["cli", "weights"]  # fixtures
 
 CLIPPED = "data.decoding=published"
 SIZE = (48, 32)
@@ -46,20 +49,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     red.save(folder / "clear.png")
     Image.fromarray(np.asarray(picture.convert("L")).astype(np.float32)).save(folder / "real.tif")
     return folder
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture
-def cli(
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu")
 
 
 def plain(path: Path) -> Image.Image:

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runner import Cli, runner, write_weights
+from cli_runner import Cli, cli, write_weights
 from conftest import ROOT, make_tree
 
 from detectors.default import DefaultOptions
+
+__all__ = ["cli"]  # a fixture
 
 # Words of a command line, and what the one line of its answer names.
 MISTAKES = [
@@ -97,16 +99,6 @@ def test_a_python_without_the_packages_says_what_sets_it_up(tmp_path: Path) -> N
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     return write_weights(path, options=DefaultOptions(crop=48, views=1), band=(0.3, 0.6))
-
-
-@pytest.fixture
-def cli(
-    weights: Path,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu", "--weights", weights)
 
 
 def test_pictures_need_no_flag(cli: Cli, pictures: list[Path]) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import joblib
 import pytest
 import torch
-from cli_runner import Cli, runner, write_weights
+from cli_runner import Cli, write_weights
+from cli_runner import plain_cli as cli
 from conftest import make_tree
 from models import tiny
 from training import at_step, terminate
@@ -22,6 +23,8 @@ from engine import flags, threads
 from engine._trainer import Trainer
 from engine.command_line import parser
 from engine.predict import open_device, score
+
+__all__ = ["cli"]  # a fixture
 
 CPU = torch.device("cpu")
 # Two threads for tiny tensors wait for one another most of the time.
@@ -39,15 +42,6 @@ def restored() -> Iterator[None]:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return make_tree(tmp_path / "tree", count=4)
-
-
-@pytest.fixture
-def cli(
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu")
 
 
 @pytest.mark.parametrize("name", detectors.available())

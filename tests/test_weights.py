@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli_runner import Cli, runner
+from cli_runner import Cli
+from cli_runner import plain_cli as cli
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -38,6 +39,8 @@ from engine.weight_files import (
     write_pickle,
 )
 from engine.weights import build, load_backbone, load_exact, locate, open_weights
+
+__all__ = ["cli"]  # a fixture
 
 FILE = Path("weights.pth")
 SMALL = CoSpyOptions(train_dataset="progan", mode="branch", size="tiny")
@@ -256,15 +259,6 @@ class Bytes:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return bytearray, (self.count,)
-
-
-@pytest.fixture
-def cli(
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu")
 
 
 def seeded(name: str) -> Detector:
