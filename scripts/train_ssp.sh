@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# SSP as published, on one or more subsets of GenImage.
+# SSP, on one or more subsets of GenImage.
 set -euo pipefail
 program=train_ssp.sh
 usage='bash scripts/train_ssp.sh --subset NAME[,NAME] [--detector NAME] [--backbone_weights FILE]
@@ -8,9 +8,10 @@ usage='bash scripts/train_ssp.sh --subset NAME[,NAME] [--detector NAME] [--backb
 
        bash scripts/train_ssp.sh all [FLAGS]
 
-Trains SSP as published: 30 epochs, the epoch of the best validation accuracy is kept. "all" trains
-on each of the eight subsets, one after the other, and measures each on all eight; it passes over
-what is finished, and goes on where it was interrupted. scripts/ssp_table.py makes a table of that.
+Trains SSP: 30 epochs, the epoch of the best validation accuracy is kept; as published, and with
+--published also by the pictures that choose the epoch. "all" trains on each of the eight subsets,
+one after the other, and measures each on all eight; it passes over what is finished, and goes on
+where it was interrupted. scripts/ssp_table.py makes a table of that.
 
   --subset NAMES           of GenImage, below data/GenImage or -- --data_root DIR: adm, biggan,
                            glide, midjourney, sdv4, sdv5, vqdm, wukong
