@@ -14,7 +14,7 @@ import numpy as np
 from . import _clusters, degrade, metrics
 from ._estimates import FEWEST
 from ._estimates import estimate as with_interval
-from .benchmark import Published
+from .benchmark_file import Facts, Published, Reported
 from .metrics import Cell, Estimate, Metrics, Pairing
 from .progress import Progress
 from .table import ScoreRow
@@ -38,6 +38,7 @@ class View:
     pictures that have no sources of their own. `generators`, `sources`: what the whole benchmark
     holds, in the order of its tables; empty where it is open-ended. `notes`: what a reader of the
     numbers must know. `min_pictures`: how many of either class a cell must have to enter a mean.
+    `facts`: what is known of the benchmark's pictures. `reported`: figures to name, not to compare.
     """
 
     pairing: Pairing = field(default_factory=Pairing)
@@ -49,6 +50,8 @@ class View:
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     min_pictures: int = MIN_PICTURES
+    facts: Facts = field(default_factory=Facts)
+    reported: tuple[Reported, ...] = ()
 
     def counts(self, found: Metrics) -> bool:
         """Whether the metrics of a cell enter the means. One of a single class has its rate, and is

@@ -12,13 +12,15 @@ from . import degrade, metrics
 from ._analysis import CLUSTERED, POOLED, TOO_MANY_UNREADABLE, Analysis, means
 from ._document import Block, Caution, Gallery, Heading, Plot, Table
 from ._estimates import FEWEST
-from ._published import Comparable
+from ._published import NOTHING, OTHER_PICTURES, Beside, Comparable
 from ._tables import Line, counts, interval, line, metric_name, numbers, percent
-from .metrics import Estimate
+from .benchmark import as_stated
+from .metrics import Cell, Estimate
 from .table import ScoreRow
 from .thumbnails import Tile, sheet
 
 SHOWN_ERRORS = 20
+SHOWN_COUNTS = 5  # cells of other numbers of pictures that are named
 ERRORS = "errors.png"
 SHEET_COLUMNS, SHEET_SIZE = 5, 170
 ALL_REALS = "(all)"  # instead of a source: a generator that is measured against all real pictures
@@ -38,33 +40,40 @@ def _comparable(analysis: Analysis) -> Comparable | None:
     return Comparable(published, analysis) if published else None
 
 
-def average_lines(analysis: Analysis) -> list[Line]:
+def cells_beside(analysis: Analysis) -> dict[Cell, Beside]:
+    """The published figures that stand beside each cell."""
     theirs = _comparable(analysis)
+    return {cell: theirs.cell(cell) if theirs else NOTHING for cell in analysis.cells}
+
+
+def average_beside(analysis: Analysis, kind: str) -> Beside:
+    """Those beside the mean over "generators", "cells" or "pictures"."""
+    theirs = _comparable(analysis)
+    return theirs.mean("averages", kind) if theirs else NOTHING
+
+
+def average_lines(analysis: Analysis) -> list[Line]:
     found = []
     for average in analysis.averages:
-        published = theirs.average(average.kind) if theirs else {}
+        beside = average_beside(analysis, average.kind)
         name = average.title + (" (headline)" if average.headline and analysis.cells else "")
         if average.kind == "pictures":
-            found.append(line([name], analysis.pooled, published))
+            found.append(line([name], analysis.pooled, beside))
             if analysis.clustered:
                 found.append(Line([f"pooled, {CLUSTERED}"], analysis.clustered))
         else:
             others = average.others(average.number)
             values: dict[str, Estimate | float] = {**average.values, **average.estimates}
-            found.append(Line([name], values, published, over=others))
+            found.append(Line([name], values, beside, over=others))
     return found
 
 
 def cell_lines(analysis: Analysis, counted: bool) -> list[Line]:
     """The cells that enter the means, or those that do not."""
-    theirs = _comparable(analysis)
+    beside = cells_beside(analysis)
     return [
-        line(
-            [generator, source or ALL_REALS],
-            found,
-            theirs.cell((source, generator)) if theirs else {},
-        )
-        for (source, generator), found in analysis.cells.items()
+        line([cell[1], cell[0] or ALL_REALS], found, beside[cell])
+        for cell, found in analysis.cells.items()
         if analysis.view.counts(found) == counted
     ]
 
@@ -72,7 +81,7 @@ def cell_lines(analysis: Analysis, counted: bool) -> list[Line]:
 def generator_lines(analysis: Analysis) -> list[Line]:
     theirs, found = _comparable(analysis), means(analysis.counted, 1)
     return [
-        Line([name], found[name], theirs.generator(name) if theirs else {})
+        Line([name], found[name], theirs.mean("generators", name) if theirs else NOTHING)
         for name in analysis.generators
         if name in found
     ]
@@ -81,7 +90,7 @@ def generator_lines(analysis: Analysis) -> list[Line]:
 def source_lines(analysis: Analysis) -> list[Line]:
     theirs, found = _comparable(analysis), means(analysis.counted, 0)
     return [
-        Line([name], found[name], theirs.source(name) if theirs else {})
+        Line([name], found[name], theirs.mean("sources", name) if theirs else NOTHING)
         for name in analysis.sources
         if name in found
     ]
@@ -107,30 +116,52 @@ def swept_lines(analysis: Analysis, counted: bool) -> list[Line]:
     ]
 
 
-def published_note(analysis: Analysis) -> str:
-    """Whose the published figures are, and what their means are of; empty without any."""
-    published = analysis.view.published
-    if published is None:
-        return ""
-    found = Comparable(published, analysis).origins
+def published_notes(analysis: Analysis) -> Iterator[str]:
+    """Whose the published figures are, what their means are of, and which of them are of other
+    pictures; then the figures that are compared with nothing here. Nothing without any."""
+    if theirs := _comparable(analysis):
+        yield " ".join(_published_note(theirs))
+    for each in analysis.view.reported:
+        figures = "; ".join(f"{name} {value:g}" for name, value in each.figures.items())
+        yield f"Reported, and compared with nothing here: {each.title}, in percent: {figures}."
+
+
+def _published_note(theirs: Comparable) -> Iterator[str]:
+    found = theirs.origins
+    yield f"Published: {theirs.published.title}."
     if not (found.cells or found.printed or found.taken):
-        return f"Published: {published.title}. None of its figures is of what was measured here."
-    said = [f"Published: {published.title}."]
-    if found.printed and found.taken:
-        said.append(
+        yield "None of its figures is of what was measured here."
+    elif found.printed and found.taken:
+        yield (
             "Its means are as printed where they are of what was measured here; the others are "
             "taken here, of its figures for the same cells."
         )
     elif found.printed:
-        said.append("Its means are as printed.")
+        yield "Its means are as printed."
     elif found.taken:
-        said.append("Its means are taken here, of its figures for the same cells.")
-    if found.left_out:
-        said.append(
-            "Its means of other generators or sources than were measured here are left out."
-        )
-    said.append("A difference is ours minus the published figure, in percentage points.")
-    return " ".join(said)
+        yield "Its means are taken here, of its figures for the same cells."
+    if found.reported:
+        yield f"Figures of other pictures stand under “{OTHER_PICTURES}”, and are not compared."
+    if counts := list(_other_counts(theirs)):
+        more = f" and {len(counts) - SHOWN_COUNTS} more" if len(counts) > SHOWN_COUNTS else ""
+        yield f"Measured on other numbers than theirs: {'; '.join(counts[:SHOWN_COUNTS])}{more}."
+    if found.cells or found.printed or found.taken:
+        yield "A difference is ours minus the published figure, in percentage points."
+
+
+def _other_counts(theirs: Comparable) -> Iterator[str]:
+    """The cells whose numbers of pictures are not those of their published figures."""
+    for cell, found in theirs.analysis.cells.items():
+        stated = theirs.view.facts.stated(*cell)
+        pairs = [
+            f"{here:,} of {there:,} {kind}"
+            for kind, here, there in zip(
+                ("real", "synthetic"), (found.n_real, found.n_synthetic), stated, strict=True
+            )
+            if there is not None and not as_stated(here, there)
+        ]
+        if pairs:
+            yield f"{'/'.join(dict.fromkeys(filter(None, cell)))} {' and '.join(pairs)}"
 
 
 # Blocks of the report
@@ -218,8 +249,7 @@ def groups(analysis: Analysis) -> Iterator[Block]:
     if not analysis.cells:
         return
     yield Heading("Averages")
-    if note := published_note(analysis):
-        yield note
+    yield from published_notes(analysis)
     yield (
         "Pooled: every picture once. Mean over generators: each generator weighs the same, "
         "whatever its number of pictures; a generator measured on several sources is "
@@ -260,7 +290,7 @@ def real_sources(analysis: Analysis) -> Iterator[Block]:
     yield (
         "The real pictures of each source against all synthetic ones, with intervals over pictures."
     )
-    lines = [line([name], found, {}) for name, found in analysis.sources_real.items()]
+    lines = [line([name], found) for name, found in analysis.sources_real.items()]
     wanted = (metrics.AUROC, metrics.ACCURACY_REAL)
     yield numbers(["source"], lines, wanted)
 
@@ -271,7 +301,7 @@ def sweep(analysis: Analysis) -> Iterator[Block]:
     yield Heading("Degradations")
     of = "undegraded pictures" if analysis.base == degrade.NONE else analysis.base
     yield f"The tables above are of {of} alone. Pooled over the pictures of each degradation:"
-    lines = [line([name], each.pooled, {}) for name, each in analysis.degradations.items()]
+    lines = [line([name], each.pooled) for name, each in analysis.degradations.items()]
     yield numbers(["degradation"], lines, SWEPT)
     if analysis.headline.kind != "pictures":
         yield f"The {analysis.headline.name} (headline) under each:"

@@ -1,29 +1,43 @@
-"""Published figures beside measured ones: which of them say something about the same pictures."""
+"""Published figures beside measured ones: only those of the same pictures are compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from ._analysis import Analysis
-from .benchmark import Published
+from .benchmark import as_stated
+from .benchmark_file import Published
 from .metrics import Cell
 
-Figures = dict[str, float]  # metric -> percent
+Figures = Mapping[str, float]  # metric -> percent
+OTHER_PICTURES = "reported, other pictures"  # the column of figures that are not compared
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside a line of measured numbers: the figures `published` of the same pictures,
+    and those `reported` of others, with which nothing is compared. A metric is in one at most."""
+
+    published: Figures = field(default_factory=dict)
+    reported: Figures = field(default_factory=dict)
+
+
+NOTHING = Beside()
 
 
 @dataclass(frozen=True)
 class Origins:
     """What the published figures beside an analysis are.
 
-    `cells`: some are of single cells. Of the means, some are as `printed`, some `taken` here of the
-    figures of the same cells, and some are `left_out`, for they are of other cells.
+    `cells`: some are of single cells. Of the means, some are as `printed`, and some `taken` here of
+    the figures of the same cells. `reported`: some are of other pictures.
     """
 
     cells: bool
     printed: bool
     taken: bool
-    left_out: bool
+    reported: bool
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -38,7 +52,8 @@ class Comparable:
 
     A mean that was published counts only where it is of just the generators and sources that have
     its metric here; otherwise, and where none was published, the mean of the published figures of
-    the same cells takes its place.
+    the same cells takes its place. A figure is compared where every cell that it is of has as many
+    pictures here as is stated of it, and no generator or source is among the figures' `others`.
     """
 
     def __init__(self, published: Published, analysis: Analysis) -> None:
@@ -53,6 +68,14 @@ class Comparable:
         not be in the published mean beside it either."""
         cells = self.analysis.counted
         return [cell for cell, found in cells.items() if metric in found.estimates]
+
+    def same_pictures(self, cell: Cell) -> bool:
+        """Whether a cell was measured on the pictures of its published figures, as far as is
+        known."""
+        found, stated = self.analysis.cells[cell], self.view.facts.stated(*cell)
+        return self.published.others.isdisjoint(cell) and all(
+            map(as_stated, (found.n_real, found.n_synthetic), stated)
+        )
 
     def _all_sources(self, metric: str, generator: str) -> bool:
         """Whether a generator was measured against just the sources of its published mean."""
@@ -80,16 +103,20 @@ class Comparable:
             and all(self._all_sources(metric, name) for name in found)
         )
 
+    def _mean_as_printed(self, table: str, metric: str, name: str) -> float | None:
+        """A mean as it was published, whatever was measured here."""
+        value: float | None = getattr(self.published, table).get(metric, {}).get(name)
+        return value
+
     def _printed(self, table: str, metric: str, name: str) -> float | None:
         """A mean as it was published, where it is of just what was measured."""
-        value: float | None = getattr(self.published, table).get(metric, {}).get(name)
         if table == "generators":
             whole = self._all_sources(metric, name)
         elif table == "sources":
             whole = self._all_generators(metric, name)
         else:
             whole = self._everything(metric)
-        return value if whole else None
+        return self._mean_as_printed(table, metric, name) if whole else None
 
     def _taken(self, table: str, metric: str, name: str) -> float | None:
         """A mean of the published figures of the same cells."""
@@ -99,9 +126,14 @@ class Comparable:
             return _mean(self._any("generators", metric, generator) for generator in generators)
         if table == "averages" and name == "pictures":
             return None
-        if table != "averages":
-            cells = [cell for cell in cells if cell[table == "generators"] == name]
-        return _mean(self._cell(metric, cell) for cell in cells)
+        return _mean(self._cell(metric, cell) for cell in self._cells_of(table, metric, name))
+
+    def _cells_of(self, table: str, metric: str, name: str) -> list[Cell]:
+        """The cells that a mean is over."""
+        cells = self._measured(metric)
+        if table == "averages":
+            return cells
+        return [cell for cell in cells if cell[table == "generators"] == name]
 
     def _any(self, table: str, metric: str, name: str) -> float | None:
         found = self._printed(table, metric, name)
@@ -114,24 +146,33 @@ class Comparable:
             return self.published.generators.get(metric, {}).get(generator)
         return found
 
-    def _known(self, found: Iterable[tuple[str, float | None]]) -> Figures:
-        return {metric: value for metric, value in found if value is not None}
+    def _beside(self, figure: Callable[[str], tuple[float | None, bool]]) -> Beside:
+        """The figures of all metrics, each with whether it is of the same pictures."""
+        published: dict[str, float] = {}
+        reported: dict[str, float] = {}
+        for metric in self.published.metrics:
+            value, same = figure(metric)
+            if value is not None:
+                (published if same else reported)[metric] = value
+        return Beside(published, reported)
 
-    def cell(self, cell: Cell) -> Figures:
+    def cell(self, cell: Cell) -> Beside:
         """The figures of a (source, generator)."""
-        return self._known((name, self._cell(name, cell)) for name in self.published.metrics)
+        same = self.same_pictures(cell)
+        return self._beside(lambda metric: (self._cell(metric, cell), same))
 
-    def generator(self, name: str) -> Figures:
-        """Those of a generator, the mean over its sources."""
-        return self._known((m, self._any("generators", m, name)) for m in self.published.metrics)
+    def mean(self, table: str, name: str) -> Beside:
+        """The figures of a mean: of one of the "generators" over its sources, of one of the
+        "sources" over its generators, or of one of the "averages" over "generators", "cells" or
+        "pictures"."""
 
-    def source(self, name: str) -> Figures:
-        """Those of a source, the mean over its generators."""
-        return self._known((m, self._any("sources", m, name)) for m in self.published.metrics)
+        def figure(metric: str) -> tuple[float | None, bool]:
+            value = self._any(table, metric, name)
+            if value is None:
+                return self._mean_as_printed(table, metric, name), False
+            return value, all(map(self.same_pictures, self._cells_of(table, metric, name)))
 
-    def average(self, kind: str) -> Figures:
-        """Those of a mean over "generators", "cells" or "pictures"."""
-        return self._known((m, self._any("averages", m, kind)) for m in self.published.metrics)
+        return self._beside(figure)
 
     def _means(self) -> Iterator[tuple[str, str]]:
         """The means of the analysis: the table that one was published in, and its name there."""
@@ -144,14 +185,13 @@ class Comparable:
     @property
     def origins(self) -> Origins:
         """Where the figures that stand beside the analysis are from."""
-        printed = taken = left_out = False
-        for metric in self.published.metrics:
-            for table, name in self._means():
-                if self._printed(table, metric, name) is not None:
-                    printed = True
-                elif self._taken(table, metric, name) is not None:
-                    taken = True
-                elif name in getattr(self.published, table).get(metric, {}):
-                    left_out = True
-        cells = any(self.cell(cell) for cell in self.analysis.cells)
-        return Origins(cells, printed, taken, left_out)
+        cells = [self.cell(cell) for cell in self.analysis.cells]
+        printed = taken = False
+        reported = any(found.reported for found in cells)
+        for table, name in self._means():
+            found = self.mean(table, name)
+            reported = reported or bool(found.reported)
+            for metric in found.published:
+                as_printed = self._printed(table, metric, name) is not None
+                printed, taken = printed or as_printed, taken or not as_printed
+        return Origins(any(found.published for found in cells), printed, taken, reported)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from . import metrics
 from ._document import Table
+from ._published import NOTHING, OTHER_PICTURES, Beside
 from .metrics import Estimate, Metrics
 
 UNDEFINED = "–"
@@ -25,20 +26,20 @@ COUNTS = ("real", "synthetic", "errors")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: its names, its metrics, the figures published for it in percent, how
+    """One line of a table: its names, its metrics, the figures of others that stand beside it, how
     many pictures it is about, where that can be said, and over how many the mean of a metric is,
     where that is another number than is said beside it."""
 
     names: Sequence[str]
     values: Mapping[str, Estimate | float]
-    published: Mapping[str, float] = field(default_factory=dict)
+    beside: Beside = NOTHING
     counts: tuple[int, int, int] | None = None
     over: Mapping[str, int] = field(default_factory=dict)
 
 
-def line(names: Sequence[str], found: Metrics, published: Mapping[str, float]) -> Line:
+def line(names: Sequence[str], found: Metrics, beside: Beside = NOTHING) -> Line:
     """The line of a set of pictures."""
-    return Line(names, found.estimates, published, counts(found))
+    return Line(names, found.estimates, beside, counts(found))
 
 
 def counts(found: Metrics) -> tuple[int, int, int]:
@@ -87,18 +88,33 @@ def columns(lines: Iterable[Line], wanted: Sequence[str]) -> list[str]:
     return found + [name for name in ONE_CLASS if name in rates and name not in found]
 
 
-def _metric(each: Line, name: str, decimals: int | None) -> list[str]:
-    """What a line says about a metric: its value; with so many `decimals` also what was published,
-    and the difference."""
+def _difference(value: Estimate | float | None, theirs: float | None, decimals: int) -> str:
+    """Ours minus the published figure, in percentage points."""
+    if value is None or theirs is None:
+        return UNDEFINED
+    plain = value.value if isinstance(value, Estimate) else value
+    return points(plain - theirs / 100, decimals)
+
+
+def _metric(
+    each: Line, name: str, decimals: int | None, compared: bool, reported: bool
+) -> list[str]:
+    """What a line says about a metric: its value; if any line is `compared`, what was published and
+    the difference; if any has figures `reported` of other pictures, these. `decimals`: of figures,
+    None where the table has none."""
     value = each.values.get(name)
     over = f" (over {each.over[name]})" if name in each.over else ""
     if decimals is None:
         return [percent(value) + over]
-    ours, theirs = percent(value, decimals) + over, each.published.get(name)
-    if value is None or theirs is None:
-        return [ours, UNDEFINED if theirs is None else f"{theirs:.{decimals}f}", UNDEFINED]
-    plain = value.value if isinstance(value, Estimate) else value
-    return [ours, f"{theirs:.{decimals}f}", points(plain - theirs / 100, decimals)]
+
+    def shown(figure: float | None) -> str:
+        return UNDEFINED if figure is None else f"{figure:.{decimals}f}"
+
+    cells = [percent(value, decimals) + over]
+    if compared:
+        theirs = each.beside.published.get(name)
+        cells += [shown(theirs), _difference(value, theirs, decimals)]
+    return [*cells, *([shown(each.beside.reported.get(name))] if reported else [])]
 
 
 def numbers(
@@ -109,23 +125,25 @@ def numbers(
     decimals: Mapping[str, int] = {},
 ) -> Table:
     """A table of the wanted metrics, each followed by what was published and the difference where
-    any line has it. `heads` stand over the lines' names, `counted` adds numbers of pictures.
-    `decimals`: how many the figures of a metric were published with."""
+    any line has it, and by what was reported of other pictures. `heads` stand over the lines'
+    names, `counted` adds numbers of pictures. `decimals`: how many the figures of a metric were
+    published with."""
     shown = columns(lines, wanted)
-    compared = {
-        name: decimals.get(name, 1)
-        for name in shown
-        if any(name in each.published for each in lines)
-    }
+    compared = {name for name in shown if any(name in each.beside.published for each in lines)}
+    reported = {name for name in shown if any(name in each.beside.reported for each in lines)}
     header = [*heads, *(COUNTS if counted else ())]
     for name in shown:
         header += [metric_name(name), *(("published", "difference") if name in compared else ())]
+        header += [OTHER_PICTURES] if name in reported else []
     rows = []
     for each in lines:
         row = list(each.names)
         if counted:
             row += [""] * len(COUNTS) if each.counts is None else map(str, each.counts)
         for name in shown:
-            row += _metric(each, name, compared.get(name))
+            of_others = name in compared, name in reported
+            row += _metric(
+                each, name, decimals.get(name, 1) if any(of_others) else None, *of_others
+            )
         rows.append(row)
     return Table(header, rows, names=len(heads))

@@ -1,105 +1,24 @@
-"""What a benchmark consists of, and what was published on it: configs/benchmarks/*.yaml."""
+"""What a benchmark consists of, and which of its published figures belong beside a run's."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets._limits import DECODINGS, UPRIGHT
 
-from . import degrade, metrics
-from .config import CONFIGS, ConfigError, read_yaml
-from .metrics import METRICS, Pairing
+from . import metrics
+from .benchmark_file import Benchmark, Note, Protocol, Published, read
+from .config import CONFIGS, ConfigError
+from .metrics import Pairing
 
 FOLDER = CONFIGS / "benchmarks"
 PUBLISHED = "published"  # the protocol that published figures were measured by
-AVERAGES = ("generators", "cells", "pictures")
 THRESHOLD = 0.5  # of published accuracies
 ENOUGH = 0.99  # share of the stated pictures from which on a part counts as whole
-Values = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a benchmark is measured: how its pictures are decoded, one of DECODINGS, and degraded,
-    which comes before the detector's own transform, and which of them make a cell."""
-
-    degradation: str
-    pairing: Pairing
-    decoding: str
-
-
-@dataclass(frozen=True)
-class Published:
-    """Figures that somebody published, in percent, by metric.
-
-    `options`: those of the detector that make it the published one; `trained_on`: the generators
-    that it learnt from, empty where the figures are of one training only; `cells`: metric ->
-    source -> generator; `generators`: metric -> generator, where the benchmark has no sources or
-    the mean over them was published; `sources`: metric -> source, means over its generators;
-    `averages`: metric -> one of `AVERAGES`.
-    """
-
-    title: str
-    detector: str
-    options: Mapping[str, Any]
-    trained_on: tuple[str, ...]
-    cells: Mapping[str, Mapping[str, Values]]
-    generators: Mapping[str, Values]
-    sources: Mapping[str, Values]
-    averages: Mapping[str, Values]
-
-    @property
-    def metrics(self) -> list[str]:
-        """Names of the metrics that were published, in the order of `METRICS`."""
-        given = {*self.cells, *self.generators, *self.sources, *self.averages}
-        return [name for name in METRICS if name in given]
-
-    def decimals(self, metric: str) -> int:
-        """How many decimals the figures of a metric have: 2, or 1 where none has a second."""
-        tables = (self.cells, self.generators, self.sources, self.averages)
-        figures = [value for table in tables for value in _leaves(table.get(metric, {}))]
-        return 1 if all(round(value, 1) == value for value in figures) else 2
-
-    def without(self, names: Sequence[str]) -> Published:
-        """The figures of all other metrics."""
-
-        def rest(table: Mapping[str, Any]) -> dict[str, Any]:
-            return {metric: values for metric, values in table.items() if metric not in names}
-
-        return replace(
-            self,
-            cells=rest(self.cells),
-            generators=rest(self.generators),
-            sources=rest(self.sources),
-            averages=rest(self.averages),
-        )
-
-
-@dataclass(frozen=True)
-class Note:
-    """What a reader of this detector's results on a benchmark must know; `sources`: only where
-    one of them was measured, empty for always."""
-
-    detector: str
-    text: str
-    options: Mapping[str, Any]
-    sources: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the page of a data set states of one of its folders: number of `pictures`, rounded;
-    `resolution` in px of their sides, `kind` of generator and `licence`, '' = not stated."""
-
-    pictures: int
-    resolution: str
-    kind: str
-    licence: str
 
 
 @dataclass(frozen=True)
@@ -122,27 +41,6 @@ class Measurement:
     decoding: str = PUBLISHED
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """One benchmark. `average`: the mean that its papers report; `dataset`: the name that CO-SPY's
-    JSON files give it where it has no sources of its own; `generators`, `sources`: what the whole
-    benchmark holds, empty where it is open-ended; `parts`: facts of its folders, by their names."""
-
-    name: str
-    title: str
-    family: str
-    root: Path
-    split: str | None
-    average: str
-    dataset: str
-    generators: tuple[str, ...]
-    sources: tuple[str, ...]
-    protocols: Mapping[str, Protocol]
-    published: Mapping[str, Published]
-    notes: tuple[Note, ...]
-    parts: Mapping[str, Facts]
-
-
 def available() -> list[str]:
     """Names of the benchmarks, sorted: the files of configs/benchmarks/."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -154,142 +52,11 @@ def trainable() -> list[str]:
     return [found.name for found in every if "train" in datasets.load(found.family).SPLITS]
 
 
-def _expect(where: str, content: Any, known: Sequence[str]) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: expected keys {', '.join(known)}; found {content!r}")
-    if unknown := [key for key in content if key not in known]:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
-    return content
-
-
-def _leaves(content: Any) -> Iterator[Any]:
-    """What nested mappings hold."""
-    if isinstance(content, Mapping):
-        for inner in content.values():
-            yield from _leaves(inner)
-    else:
-        yield content
-
-
-def _require(where: str, given: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Raises ConfigError when one of the keys is not there."""
-    for key in keys:
-        if key not in given:
-            raise ConfigError(
-                f"{where}: expected the key {key}; found {', '.join(given) or 'none'}"
-            )
-
-
-def _protocol(where: str, content: Any) -> Protocol:
-    given = _expect(where, content, ("degradation", "pairing", "cap", "balanced", "decoding"))
-    name = given.get("degradation", degrade.NONE)
-    chain = degrade.parse(name)
-    try:
-        pairing = Pairing(
-            given.get("pairing", "own"), given.get("cap"), given.get("balanced", False)
-        )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {error}") from error
-    decoding = given.get("decoding", UPRIGHT)
-    if decoding not in DECODINGS:
-        known = ", ".join(DECODINGS)
-        raise ConfigError(f"{where}.decoding: expected one of {known}; found {decoding!r}")
-    return Protocol(chain.name if chain else degrade.NONE, pairing, decoding)
-
-
-def _percent(where: str, content: Any) -> None:
-    """Raises ConfigError unless the leaves of nested mappings are percents."""
-    if isinstance(content, dict):
-        for key, inner in content.items():
-            _percent(f"{where}.{key}", inner)
-    elif isinstance(content, bool) or not isinstance(content, (int, float)):
-        raise ConfigError(f"{where}: expected a number of percent; found {content!r}")
-    elif not 0 <= content <= 100:
-        raise ConfigError(f"{where}: expected 0 to 100 percent; found {content!r}")
-
-
-def _options(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a detector, as its `Options` hold them."""
-    options = given.get("options", {})
-    if not isinstance(options, dict):
-        raise ConfigError(f"{where}.options: expected keys of a detector; found {options!r}")
-    return {k: tuple(value) if isinstance(value, list) else value for k, value in options.items()}
-
-
-def _note(where: str, content: Any, known: Sequence[str]) -> Note:
-    given = _expect(where, content, [field.name for field in fields(Note)])
-    _require(where, given, ("detector", "text"))
-    sources = given.get("sources", [])
-    if not isinstance(sources, list) or any(source not in known for source in sources):
-        choices = ", ".join(known) or "none"
-        raise ConfigError(f"{where}.sources: expected a list of some of {choices}; found {sources}")
-    return Note(given["detector"], given["text"], _options(where, given), tuple(sources))
-
-
-def _facts(where: str, content: Any) -> Facts:
-    given = _expect(where, content, [field.name for field in fields(Facts)])
-    pictures = given.get("pictures")
-    if type(pictures) is not int or pictures < 1:
-        raise ConfigError(f"{where}.pictures: expected 1 or more; found {pictures!r}")
-    return Facts(pictures, *(str(given.get(k, "")) for k in ("resolution", "kind", "licence")))
-
-
-def _published(where: str, content: Any) -> Published:
-    names = [field.name for field in fields(Published)]
-    given = _expect(where, content, names)
-    _require(where, given, ("title", "detector"))
-    tables = {name: given.get(name, {}) for name in ("cells", "generators", "sources", "averages")}
-    for name, table in tables.items():
-        _expect(f"{where}.{name}", table, METRICS)
-        _percent(f"{where}.{name}", table)
-    for metric, values in tables["averages"].items():
-        _expect(f"{where}.averages.{metric}", values, AVERAGES)
-    trained_on = given.get("trained_on", [])
-    if not isinstance(trained_on, list) or not all(isinstance(name, str) for name in trained_on):
-        raise ConfigError(f"{where}.trained_on: expected a list of generators; found {trained_on}")
-    options, learnt = _options(where, given), tuple(sorted(trained_on))
-    return Published(given["title"], given["detector"], options, learnt, **tables)
-
-
 def load(name: str) -> Benchmark:
     """The benchmark of that name. Raises ConfigError when there is none or its file is wrong."""
     if name not in available():
         raise ConfigError(f"--benchmark: expected one of {', '.join(available())}; found {name!r}")
-    path = FOLDER / f"{name}.yaml"
-    known = [field.name for field in fields(Benchmark) if field.name != "name"]
-    given = _expect(str(path), read_yaml(path), known)
-    _require(str(path), given, ("title", "family", "root", "protocols"))
-    average = given.get("average", "generators")
-    if average not in AVERAGES:
-        raise ConfigError(f"{path}: average: expected one of {AVERAGES}; found {average!r}")
-    protocols = {
-        key: _protocol(f"{path}: protocols.{key}", value)
-        for key, value in given["protocols"].items()
-    }
-    published = {
-        key: _published(f"{path}: published.{key}", value)
-        for key, value in given.get("published", {}).items()
-    }
-    sources = tuple(given.get("sources", ()))
-    notes = tuple(_note(f"{path}: notes", value, sources) for value in given.get("notes", ()))
-    return Benchmark(
-        name=name,
-        title=given["title"],
-        family=given["family"],
-        root=Path(given["root"]),
-        split=given.get("split"),
-        average=average,
-        dataset=given.get("dataset", given["title"]),
-        generators=tuple(given.get("generators", ())),
-        sources=sources,
-        protocols=protocols,
-        published=published,
-        notes=notes,
-        parts={
-            key: _facts(f"{path}: parts.{key}", value)
-            for key, value in given.get("parts", {}).items()
-        },
-    )
+    return read(FOLDER / f"{name}.yaml")
 
 
 def protocol(benchmark: Benchmark, name: str) -> Protocol:
@@ -320,8 +87,8 @@ def notes(
     )
 
 
-def _differences(benchmark: Benchmark, figures: Published, run: Measurement) -> Iterator[str]:
-    """What sets published figures apart from those of a run."""
+def _of_detector(figures: Published, run: Measurement) -> Iterator[str]:
+    """What sets the detector of published figures apart from that of a run."""
     if figures.detector != run.detector:
         yield f"they are of {figures.detector}, these of {run.detector}"
     else:
@@ -330,6 +97,10 @@ def _differences(benchmark: Benchmark, figures: Published, run: Measurement) -> 
         if figures.trained_on and run.trained_on not in ((), figures.trained_on):
             learnt, here = ", ".join(figures.trained_on), ", ".join(run.trained_on)
             yield f"they are of a training on {learnt}, these of one on {here}"
+
+
+def _of_pictures(benchmark: Benchmark, run: Measurement) -> Iterator[str]:
+    """What sets the pictures of a run apart from those of the published figures."""
     if run.protocol != PUBLISHED:
         yield f"they are of the protocol {PUBLISHED}, these of {run.protocol}"
     elif run.base != benchmark.protocols[PUBLISHED].degradation:
@@ -355,11 +126,23 @@ def _at_threshold(figures: Published, threshold: float) -> tuple[Published | Non
     return (left if left.metrics else None), (note,)
 
 
+def _shown(
+    benchmark: Benchmark, name: str, run: Measurement
+) -> tuple[Published | None, tuple[str, ...]]:
+    """Figures of the run's detector; as those of other pictures, with a note that says why, where
+    its split, protocol or limit is another than theirs."""
+    figures, notes = _at_threshold(benchmark.published[name], run.threshold)
+    if figures is None or not (reasons := list(_of_pictures(benchmark, run))):
+        return figures, notes
+    why = f"the published figures {name} are of other pictures: {'; '.join(reasons)}"
+    return replace(figures, others=frozenset(benchmark.generators)), (*notes, why)
+
+
 def comparable(
     benchmark: Benchmark, run: Measurement, chosen: str | None = None
 ) -> tuple[Published | None, tuple[str, ...]]:
-    """The figures that were published for the run's detector, measured as the run measures; and
-    notes that say which ones are not shown, and why.
+    """The figures that were published for the run's detector; and notes that say which ones are not
+    shown, or are of other pictures, and why.
 
     `chosen` names one where several fit, as those of detectors that differ in their training set.
     None when nothing fits, or several do and none was chosen.
@@ -376,15 +159,16 @@ def comparable(
                   and f.detector == run.detector]  # fmt: skip
         chosen = learnt[0] if len(learnt) == 1 else None
     asked = {
-        name: list(_differences(benchmark, figures, run))
+        name: list(_of_detector(figures, run))
         for name, figures in benchmark.published.items()
         if (figures.detector == run.detector if chosen is None else name == chosen)
     }
     fitting = [name for name, reasons in asked.items() if not reasons]
     if len(fitting) == 1:
-        return _at_threshold(benchmark.published[fitting[0]], run.threshold)
+        return _shown(benchmark, fitting[0], run)
     if len(asked) == 1:
         [(name, reasons)] = asked.items()
+        reasons += _of_pictures(benchmark, run)
         return None, (f"the published figures {name} are not shown: {'; '.join(reasons)}",)
     if fitting:
         names = ", ".join(fitting)
@@ -394,13 +178,9 @@ def comparable(
 
 def of_these_pictures(
     benchmark: Benchmark, figures: Published, found: Sequence[datasets.Record]
-) -> tuple[Published | None, tuple[str, ...]]:
-    """The figures of generators whose published pictures are among the records, where the family
-    knows which these are; and a note that names the others.
-
-    A figure of a generator is a mean over all sources, and the average one over all generators:
-    each stands only where at least `ENOUGH` of all that it rests on is there.
-    """
+) -> tuple[Published, tuple[str, ...]]:
+    """The figures, with the generators and sources of which other pictures are among the records
+    than were published, where the family knows which these are; and a note that names them."""
     family = datasets.load(benchmark.family)
     if not hasattr(family, "published_share"):
         return figures, ()
@@ -412,14 +192,13 @@ def of_these_pictures(
     note = (
         f"published figures are of other pictures where fewer than 99 % of theirs are here: {named}"
     )
-    if any(name in benchmark.sources for name in low):
-        return None, (note,)
-    generators = {
-        metric: {name: value for name, value in values.items() if name not in low}
-        for metric, values in figures.generators.items()
-    }
-    left = replace(figures, generators=generators, averages={})
-    return (left if any(generators.values()) else None), (note,)
+    return replace(figures, others=figures.others.union(low)), (note,)
+
+
+def as_stated(found: int, stated: int | None) -> bool:
+    """Whether so many pictures are as many as is stated, of which a hundredth may be missing or
+    too many: some files of the published sets are broken. True where nothing is stated."""
+    return stated is None or abs(found - stated) <= (1 - ENOUGH) * stated
 
 
 def records(
@@ -492,20 +271,29 @@ def missing(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]
 
 
 def _too_few(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]:
-    """A line for each folder that has fewer pictures than its page states; not of one that has
-    none, whose generators are missing."""
-    counts = Counter(name for r in found for name in set(r.key.split("/")) & set(benchmark.parts))
-    return [
-        f"{name}: {counts[name]:,} of {facts.pictures:,} pictures"
-        for name, facts in benchmark.parts.items()
+    """A line with the folders, generators and sources that have fewer pictures than is stated; not
+    those that have none, which are missing altogether."""
+    parts = benchmark.facts.parts
+    counts: Counter[str] = Counter()
+    for record in found:
+        names = {record.generator, record.source, *record.key.split("/")} & parts.keys()
+        kind = "synthetic" if record.generator else "real"
+        counts.update(name for name in names if getattr(parts[name], kind))
+    low = [
+        f"{name} {counts[name]:,} of {stated:,}"
+        for name, part in parts.items()
         # Pages state round numbers.
-        if 0 < counts[name] < ENOUGH * facts.pictures
+        if 0 < counts[name] < ENOUGH * (stated := (part.real or 0) + (part.synthetic or 0))
     ]
+    return [f"fewer pictures are here than is stated: {_few(low)}"] if low else []
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _absent(whole: str, benchmark: Benchmark, names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     return (
-        f"{len(names)} of the {whole} of {benchmark.title} are not there: {shown}; its averages "
-        "are over those that are"
+        f"{len(names)} of the {whole} of {benchmark.title} are not there: {_few(names)}; its "
+        "averages are over those that are"
     )

@@ -14,7 +14,8 @@ from datasets._limits import UPRIGHT
 
 from . import benchmark as benchmarks
 from . import degrade, flags, listing, metadata
-from .benchmark import Benchmark, Measurement, Protocol
+from .benchmark import Measurement
+from .benchmark_file import Benchmark, Protocol
 from .config import Config, ConfigError
 from .evaluate import Request
 from .report import View
@@ -108,6 +109,8 @@ def evaluation(
             generators=benchmark.generators,
             sources=benchmark.sources,
             notes=notes,
+            facts=benchmark.facts,
+            reported=benchmark.reported,
         )
     if args.min_pictures is not None:
         view = replace(view, min_pictures=args.min_pictures)

@@ -380,7 +380,7 @@ def _write_results(
         log.warning("%s", hint)
     small = _thumbnails(report.worst_errors(analysis.rows, threshold), records, request.workers)
     report.write_report(request.output, rows, threshold, info, request.title, analysis, small)
-    write_json(request.output / "result.json", report.result_json(rows, threshold, view))
+    write_json(request.output / "result.json", report.result_json(rows, threshold, view, analysis))
     write_json(request.output / "output.json", report.output_json(rows, view))
     write_json(request.output / "metrics.json", report.metrics_json(analysis))
     write_json(request.output / RUN, info)

@@ -13,6 +13,7 @@ from . import _blocks, _plots, metrics
 from ._analysis import WHOLE, Analysis, View, analyse, by_degradation, worst_errors
 from ._blocks import ERRORS
 from ._document import Gallery, to_html, to_markdown, to_text
+from ._published import OTHER_PICTURES, Beside
 from ._tables import Line, numbers, percent
 from .files import write_file
 from .metrics import Cell, Estimate, Metrics
@@ -107,7 +108,8 @@ def summary_text(
     published = found.view.published
     lines = _summary_lines(found)
     compared = [name for name in published.metrics if published] if published else []
-    if not any(name in each.published for each in lines for name in compared):
+    beside = [{**each.beside.published, **each.beside.reported} for each in lines]
+    if not any(name in figures for figures in beside for name in compared):
         compared = []
     wanted, decimals = compared or _blocks.SHORT, _blocks.decimals(found)
     parts = [to_text(numbers(["percent [95 % interval]"], lines, wanted, decimals=decimals))]
@@ -116,7 +118,7 @@ def summary_text(
             f"Lines of sources and of generators are means; report.md has all {len(found.cells)} "
             "cells."
         )
-    parts += filter(None, (_blocks.few_note(found), _blocks.published_note(found)))
+    parts += filter(None, (_blocks.few_note(found), *_blocks.published_notes(found)))
     if found.degradations:
         swept = _blocks.swept_lines(found, True)
         parts.append(to_text(numbers([f"{found.headline.name}, percent"], swept, _blocks.SWEPT)))
@@ -144,14 +146,15 @@ def _published_cells(rows: Sequence[ScoreRow], view: View) -> dict[Cell, list[Sc
 
 
 def result_json(
-    rows: Sequence[ScoreRow], threshold: float, view: View = WHOLE
-) -> dict[str, dict[str, dict[str, float | None]]]:
-    """CO-SPY's result.json: source -> generator -> size, AP and Accuracy, as fractions.
+    rows: Sequence[ScoreRow], threshold: float, view: View = WHOLE, analysis: Analysis | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """CO-SPY's result.json: source -> generator -> size, AP and Accuracy, as fractions; of the
+    cells of an `analysis` of the same rows also what stands beside them, by metric.
 
     `size` counts the cell's pictures that have a score, real and synthetic. AP is None where a
     class is missing, Accuracy where there is no score.
     """
-    result: defaultdict[str, dict[str, dict[str, float | None]]] = defaultdict(dict)
+    result: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for (source, generator), members in _published_cells(rows, view).items():
         labels, logits = metrics.labels_logits(members)
         both = 0 < labels.sum() < labels.size
@@ -160,7 +163,20 @@ def result_json(
             "AP": metrics.average_precision(labels, logits) if both else None,
             "Accuracy": metrics.accuracy(labels, logits, threshold) if labels.size else None,
         }
+    for (source, generator), beside in _blocks.cells_beside(analysis).items() if analysis else ():
+        result[source if source in result else view.dataset][generator] |= _beside(beside)
     return dict(result)
+
+
+def _beside(beside: Beside) -> dict[str, dict[str, float]]:
+    """Figures of others as fractions: metric -> value, under `published` where they are of the same
+    pictures. Empty without any."""
+    tables = {"published": beside.published, OTHER_PICTURES: beside.reported}
+    return {
+        name: {metric: round(value / 100, 6) for metric, value in figures.items()}
+        for name, figures in tables.items()
+        if figures
+    }
 
 
 def _figures(values: Mapping[str, Estimate | float]) -> dict[str, list[float | None]]:
@@ -182,11 +198,12 @@ def metrics_json(analysis: Analysis) -> dict[str, Any]:
         counts = {"real": found.n_real, "synthetic": found.n_synthetic, "errors": found.n_errors}
         return counts | {"metrics": _figures(found.estimates)}
 
+    beside = _blocks.cells_beside(analysis)
     return {
         "threshold": analysis.threshold,
         "degradation": analysis.base,
         "min_pictures": analysis.view.min_pictures,
-        "pooled": of(analysis.pooled),
+        "pooled": of(analysis.pooled) | _beside(_blocks.average_beside(analysis, "pictures")),
         "over_generators_and_sources": {
             "generators": analysis.clusters[0],
             "sources": analysis.clusters[1],
@@ -200,12 +217,14 @@ def metrics_json(analysis: Analysis) -> dict[str, Any]:
                 "left_out": average.left_out,
                 "metrics": _figures({**average.values, **average.estimates}),
             }
+            | _beside(_blocks.average_beside(analysis, average.kind))
             for average in analysis.averages
             if average.kind != "pictures"
         ],
         "cells": [
             {"generator": generator, "source": source, "in_mean": analysis.view.counts(found)}
             | of(found)
+            | _beside(beside[source, generator])
             for (source, generator), found in analysis.cells.items()
         ],
         "sources": {name: of(found) for name, found in analysis.sources_real.items()},

@@ -20,7 +20,7 @@ from . import benchmark as benchmarks
 from . import distributed, flags, listing
 from ._kept import HISTORY, REPORT, VALIDATED, best_row, results, shown
 from ._plots_training import VAL_LOSS
-from .benchmark import Benchmark
+from .benchmark_file import Benchmark
 from .checkpoint import other_settings
 from .config import DETECTION, Config, ConfigError, DataOptions
 from .listing import HELD_OUT, TRAIN, VAL

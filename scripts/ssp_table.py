@@ -4,9 +4,10 @@
     python scripts/ssp_table.py runs/ssp/*/genimage runs/ssp_baseline/*/genimage --output runs/table
 
 Each RUN is the folder of an evaluation of `ssp` or `ssp_baseline` on GenImage; its run.json says on
-which subset the weights were trained. Accuracies are in percent, averages weighted by pictures, as
-published. Printed is the Markdown table; --output has table.md, table.csv (with the published
-figure beside each accuracy) and table.png. Nothing is scored here.
+which subset the weights were trained. Accuracies are in percent; as published, SSP's averages weigh
+every picture alike, its baseline's every subset. Printed is the Markdown table; --output has
+table.md, table.png and table.csv, with the published figure beside each accuracy, which stands in a
+column of its own where a run had other pictures. Nothing is scored here.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets import LayoutError  # noqa: E402
+from datasets._limits import UPRIGHT  # noqa: E402
 from engine import benchmark as benchmarks  # noqa: E402
+from engine._published import OTHER_PICTURES  # noqa: E402
 from engine._runs import read_run  # noqa: E402
-from engine.benchmark import PUBLISHED, THRESHOLD, Benchmark  # noqa: E402
+from engine.benchmark import PUBLISHED, THRESHOLD, as_stated  # noqa: E402
+from engine.benchmark_file import Benchmark  # noqa: E402
 from engine.command_line import Parser  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.files import write_file  # noqa: E402
@@ -41,21 +49,40 @@ Table = dict[tuple[str, str], dict[str, float]]
 
 @dataclass(frozen=True)
 class Results:
-    """What a run measured: accuracy in percent and number of pictures by test subset."""
+    """What a run measured: by test subset the accuracy in percent and the number of pictures.
+    `others`: the subsets, and AVERAGE, of which the published figures are of other pictures."""
 
     detector: str
     trained_on: str
     accuracy: Mapping[str, float]
     pictures: Mapping[str, int]
+    others: frozenset[str]
 
     def row(self) -> dict[str, float]:
-        """Accuracies, and their average over all pictures."""
-        whole = sum(self.pictures.values())
-        right = sum(self.accuracy[name] * count for name, count in self.pictures.items())
-        return {**self.accuracy, AVERAGE: right / whole}
+        """Accuracies, and their average as that of the detector was published."""
+        weights = self.pictures if self.detector == "ssp" else dict.fromkeys(self.accuracy, 1)
+        right = sum(self.accuracy[name] * weight for name, weight in weights.items())
+        return {**self.accuracy, AVERAGE: right / sum(weights.values())}
 
 
-def read_results(folder: Path, subsets: Sequence[str]) -> Results:
+def _others(
+    scored: Mapping[str, NDArray[np.int64]], info: Mapping[str, Any], found: Benchmark
+) -> set[str]:
+    """The subsets of which other pictures were scored, by the labels (N,) of these."""
+    split = info["config"].get("data", {}).get("split")
+    asked = info["degradations"][0], info.get("decoding", UPRIGHT)  # which earlier runs do not name
+    protocol = found.protocols[PUBLISHED]
+    changed = asked != (protocol.degradation, protocol.decoding)
+    names = set(scored) if changed or split not in (None, found.split) else set()
+    for name, labels in scored.items():
+        synthetic = int(labels.sum())
+        counts = labels.size - synthetic, synthetic
+        if not all(map(as_stated, counts, found.facts.stated(name, name))):
+            names.add(name)
+    return names | ({AVERAGE} if names else set())
+
+
+def read_results(folder: Path, benchmark: Benchmark) -> Results:
     """The results of an evaluation, accuracies at the published threshold.
 
     Raises:
@@ -63,7 +90,7 @@ def read_results(folder: Path, subsets: Sequence[str]) -> Results:
         LayoutError: it is one of other detectors, pictures or protocol, or of weights of which
             nothing says that they were trained on one subset.
     """
-    run = read_run(folder)
+    run, subsets = read_run(folder), benchmark.generators
     info = run.info
     detector, trained = info.get("config", {}).get("detector"), info.get("trained_on", [])
     asked = info.get("benchmark"), info.get("protocol")
@@ -85,19 +112,22 @@ def read_results(folder: Path, subsets: Sequence[str]) -> Results:
         raise LayoutError(f"{folder}: expected results on all subsets; no {', '.join(missing)}")
     found = {name: labels_logits(by_subset[name]) for name in subsets}
     right = {name: 100 * accuracy(*both, THRESHOLD) for name, both in found.items()}
-    return Results(detector, trained[0], right, {name: len(by_subset[name]) for name in subsets})
+    labels = {name: both[0] for name, both in found.items()}
+    counts = {name: len(by_subset[name]) for name in subsets}
+    others = frozenset(_others(labels, info, benchmark))
+    return Results(detector, trained[0], right, counts, others)
 
 
-def measured(folders: Sequence[Path], subsets: Sequence[str]) -> Table:
-    """The rows of all runs. Raises LayoutError where two are of one detector and subset."""
-    table: Table = {}
+def measured(folders: Sequence[Path], benchmark: Benchmark) -> list[Results]:
+    """What all runs measured. Raises LayoutError where two are of one detector and subset."""
+    found: dict[tuple[str, str], Results] = {}
     for folder in folders:
-        results = read_results(folder, subsets)
+        results = read_results(folder, benchmark)
         key = results.detector, results.trained_on
-        if key in table:
+        if key in found:
             raise LayoutError(f"{folder}: expected one run of {key[0]} on {key[1]}; found two")
-        table[key] = results.row()
-    return table
+        found[key] = results
+    return list(found.values())
 
 
 def reported(benchmark: Benchmark) -> Table:
@@ -105,7 +135,7 @@ def reported(benchmark: Benchmark) -> Table:
     return {
         (figures.detector, figures.trained_on[0]): {
             **figures.generators[ACCURACY],
-            AVERAGE: figures.averages[ACCURACY]["pictures"],
+            AVERAGE: next(iter(figures.averages[ACCURACY].values())),
         }
         for figures in benchmark.published.values()
     }
@@ -126,15 +156,18 @@ def markdown(title: str, table: Table, subsets: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def as_csv(table: Table, published: Table) -> str:
-    """A line per accuracy, in percent, with the published one."""
+def as_csv(runs: Sequence[Results], published: Table) -> str:
+    """A line per accuracy, in percent, with the published one: `reported` where it is of the same
+    pictures, in the last column where it is of others."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["detector", "trained_on", "tested_on", "accuracy", "reported"])
-    for (detector, trained), row in table.items():
-        for tested, value in row.items():
-            known = published.get((detector, trained), {}).get(tested)
-            writer.writerow([detector, trained, tested, round(value, 4), known])
+    head = ["detector", "trained_on", "tested_on", "accuracy", "reported", OTHER_PICTURES]
+    writer.writerow(head)
+    for run in runs:
+        for tested, value in run.row().items():
+            known = published.get((run.detector, run.trained_on), {}).get(tested)
+            figures = [None, known] if tested in run.others else [known, None]
+            writer.writerow([run.detector, run.trained_on, tested, round(value, 4), *figures])
     return stream.getvalue()
 
 
@@ -182,7 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> int:
         benchmark = benchmarks.load("genimage")
         subsets = benchmark.generators
-        table, published = measured(args.runs, subsets), reported(benchmark)
+        runs, published = measured(args.runs, benchmark), reported(benchmark)
+        table: Table = {(run.detector, run.trained_on): run.row() for run in runs}
         text = "\n\n".join(
             [
                 markdown("trained on: baseline / SSP, %", table, subsets),
@@ -192,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.output:
             args.output.mkdir(parents=True, exist_ok=True)
             write_file(args.output / "table.md", text + "\n")
-            write_file(args.output / "table.csv", as_csv(table, published))
+            write_file(args.output / "table.csv", as_csv(runs, published))
             write_file(args.output / "table.png", heat_map(table, subsets))
         print(text)
         return 0

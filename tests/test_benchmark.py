@@ -18,12 +18,17 @@ from detectors.spai import SpaiOptions
 from detectors.ssp import SspOptions
 from detectors.ssp_baseline import SspBaselineOptions
 from engine import benchmark as benchmarks
+from engine import benchmark_file
+from engine.benchmark_file import Published
 from engine.config import ConfigError
 from engine.metrics import Pairing
 
 COSPY = CoSpyOptions()
 # Options of CO-SPY that the fusion does not ask for.
 OF_A_BRANCH = {"branch", "feat_interp", "feat_interp_alpha", "feat_interp_ratio"}
+
+
+FACTS = {"source": "a page", "not_known": list(benchmark_file.ASPECTS)}
 
 
 @pytest.fixture
@@ -38,6 +43,7 @@ def write(folder: Path, **changes: object) -> None:
         "family": "folder",
         "root": "data/mine",
         "protocols": {"published": {}},
+        "facts": FACTS,
     }
     (folder / "mine.yaml").write_text(yaml.safe_dump(content | changes))
 
@@ -56,6 +62,16 @@ def test_every_benchmark_has_a_family_and_both_protocols(name: str) -> None:
         of_cells = {g for t in figures.cells.values() for row in t.values() for g in row}
         of_generators = {g for table in figures.generators.values() for g in table}
         assert of_cells | of_generators == set(found.generators)
+    # Each aspect is told, with who says so, or named as one that nobody states.
+    facts = found.facts
+    assert facts.source and all(
+        bool(getattr(facts, name)) != (name in facts.not_known) for name in benchmark_file.ASPECTS
+    )
+    cells = [(s, g) for s in found.sources or found.generators for g in found.generators]
+    cells = [(s, g) for s, g in cells if found.protocols["published"].pairing.mode == "crossed"
+             or s == g or found.average == "cells"]  # fmt: skip
+    if found.published:
+        assert all(None not in facts.stated(*cell) for cell in cells)
 
 
 def test_the_benchmarks_are_those_of_the_command_line() -> None:
@@ -100,10 +116,50 @@ def test_published_spai_mean_is_that_of_its_generators() -> None:
 def test_published_ssp_figures() -> None:
     published = benchmarks.load("genimage").published
     assert len(published) == 16
-    assert published["ssp_baseline-biggan"].averages["accuracy"] == {"pictures": 58.6}
+    assert published["ssp_baseline-biggan"].averages["accuracy"] == {"generators": 58.6}
     figures = published["ssp-sdv4"]
     assert figures.generators["accuracy"]["biggan"] == 81.3
     assert figures.averages["accuracy"] == {"pictures": 93.5}
+
+
+def test_published_numbers_agree_with_the_numbers_of_pictures() -> None:
+    """SSP's averages weigh its accuracies by them; CO-SPY's are whole numbers of pictures."""
+    found = benchmarks.load("genimage")
+    sizes = {name: sum(n or 0 for n in found.facts.stated(name, name)) for name in found.generators}
+    for figures in found.published.values():
+        [(kind, average)] = figures.averages["accuracy"].items()
+        assert kind == ("pictures" if figures.detector == "ssp" else "generators")
+        weights = sizes if kind == "pictures" else dict.fromkeys(sizes, 1)
+        accuracy = figures.generators["accuracy"]
+        mean = sum(accuracy[name] * weights[name] for name in sizes) / sum(weights.values())
+        assert mean == pytest.approx(average, abs=0.1)
+    found = benchmarks.load("aigcdetect")
+    for name, value in found.published["cospy-progan"].generators["accuracy"].items():
+        size = sum(n or 0 for n in found.facts.stated(name, name))
+        assert round(100 * round(value * size / 100) / size, 2) == value, name
+    found = benchmarks.load("cospy_bench")
+    for source, row in found.published["cospy-sd-v1_4"].cells["accuracy"].items():
+        for name, value in row.items():
+            size = sum(n or 0 for n in found.facts.stated(source, name))
+            assert abs(100 * round(value * size / 100) / size - value) < 0.0251, (source, name)
+
+
+def test_figures_that_are_compared_with_nothing_are_kept_with_their_paper() -> None:
+    (people,) = benchmarks.load("mpbench").reported
+    assert "2304.13023" in people.title and 38.7 in people.figures.values()
+    study, combined = benchmarks.load("spai").reported
+    assert (study.figures["meme"], combined.figures["screenshot"]) == (81.2, 91.2)
+
+
+@pytest.mark.parametrize(
+    ("found", "stated", "same"),
+    [(1000, 1000, True), (990, 1000, True), (989, 1000, False), (1010, 1000, True),
+     (1011, 1000, False), (7, None, True), (0, 5, False)],
+)  # fmt: skip
+def test_a_hundredth_of_the_pictures_may_be_missing(
+    found: int, stated: int | None, same: bool
+) -> None:
+    assert benchmarks.as_stated(found, stated) == same
 
 
 def comparable(name: str, detector: str, options: object, chosen: str | None = None) -> str | None:
@@ -195,6 +251,13 @@ def test_co_spy_on_coco_comes_with_a_warning() -> None:
             {"published": {"x": {"title": "t", "detector": "d", "options": [1]}}},
             r"published.x.options: expected keys of a detector; found \[1\]",
         ),
+        ({"facts": {"not_known": []}}, "facts: expected the key source"),
+        ({"facts": {"source": "p"}}, "facts.pictures: expected a text, or pictures in not_known"),
+        ({"facts": FACTS | {"counts": "5"}}, "facts.counts: .*counts in not_known; found '5'"),
+        ({"facts": FACTS | {"not_known": ["colour"]}}, r"not_known: expected .*\['colour'\]"),
+        ({"facts": FACTS | {"parts": {"a": {"real": 0}}}}, "facts.parts.a.real: expected 1 or"),
+        ({"facts": FACTS | {"cell": {"fake": 2}}}, "facts.cell: unknown key 'fake'"),
+        ({"reported": [{"title": "t", "figures": {"a": 101}}]}, "reported.figures.a: expected 0"),
         ({"notes": [{"detector": "d"}]}, "notes: expected the key text; found detector"),
         (
             {"sources": ["a"], "notes": [{"detector": "d", "text": "t", "sources": ["b"]}]},
@@ -212,7 +275,7 @@ def test_a_wrong_file_is_named(folder: Path, changes: dict[str, object], message
         benchmarks.load("mine")
 
 
-@pytest.mark.parametrize("key", ["title", "family", "root", "protocols"])
+@pytest.mark.parametrize("key", ["title", "family", "root", "protocols", "facts"])
 def test_a_missing_key_is_named(folder: Path, key: str) -> None:
     write(folder)
     content = yaml.safe_load((folder / "mine.yaml").read_text())
@@ -261,8 +324,9 @@ def test_only_the_pictures_that_a_cell_takes_are_needed() -> None:
 def test_what_is_missing_of_a_benchmark_is_said() -> None:
     found = benchmarks.load("spai")
     lines = benchmarks.missing(found, group("coco", "", 1) + group("", "dalle2", 1))
-    assert lines[0].startswith("12 of the 13 generators of SPAI's evaluation are not there: glide")
-    assert lines[1].startswith("4 of the 5 sources") and "fodb" in lines[1]
+    assert lines[0].endswith("dalle2 1 of 1,000, coco 1 of 1,000")
+    assert lines[1].startswith("12 of the 13 generators of SPAI's evaluation are not there: glide")
+    assert lines[2].startswith("4 of the 5 sources") and "fodb" in lines[2]
 
 
 def test_a_missing_cell_is_said() -> None:
@@ -299,7 +363,7 @@ def test_what_is_missing_of_mpbench_is_named() -> None:
 
     records = [*listed("Midjourneyv5-5K", 4999), *listed("SDv15-CC30K/SDv15-dpmsolver-25-15K", 7)]
     lines = benchmarks.missing(found, records)
-    assert lines[0] == "SDv15-CC30K: 7 of 30,000 pictures"
+    assert lines[0] == "fewer pictures are here than is stated: SDv15-CC30K 7 of 30,000"
     assert lines[1].startswith("9 of the 11 generators of MPBench are not there: IF-ddim-25-15K")
     assert len(lines) == 2
 
@@ -309,7 +373,7 @@ def test_published_figures_ask_for_their_pictures() -> None:
     figures = found.published["spai"]
     keys = {name: sorted(keys) for name, keys in spai.listed_keys().items()}
 
-    def shown(**kept: int) -> tuple[benchmarks.Published | None, tuple[str, ...]]:
+    def shown(**kept: int) -> tuple[Published, tuple[str, ...]]:
         records = [
             Record(key, Path(key), Label.FAKE)
             for name, listed in keys.items()
@@ -320,9 +384,8 @@ def test_published_figures_ask_for_their_pictures() -> None:
     # RAISE's one truncated picture, and 1 % of any set, may be missing.
     assert shown(real_raise=999, fake_flux=990) == (figures, ())
     left, notes = shown(fake_flux=989)
-    assert left is not None and "flux" not in left.generators["AUROC"] and not left.averages
-    assert left.generators["AUROC"]["glide"] == 90.2 and "flux (99%)" in notes[0]
+    assert left.others == {"flux"} and "flux (99%)" in notes[0]
     left, notes = shown(real_coco=0)
-    assert left is None and "coco (0%)" in notes[0]
+    assert left.others == {"coco"} and "coco (0%)" in notes[0]
     other = benchmarks.load("genimage")
     assert benchmarks.of_these_pictures(other, figures, []) == (figures, ())

@@ -13,7 +13,7 @@ import sklearn.metrics as reference
 
 from engine import _bootstrap, _clusters, metrics, report
 from engine._blocks import few_note
-from engine.benchmark import Published
+from engine.benchmark_file import Published
 from engine.report import View
 from engine.table import ScoreRow
 
@@ -221,7 +221,7 @@ def test_a_published_mean_of_all_is_not_set_beside_one_of_fewer() -> None:
     for least, expected in ((10, 85.0), (2, 60.0)):
         found = report.analyse(few(), 0.5, 10, view=View(published=figures, min_pictures=least))
         [line] = [x for x in report._blocks.average_lines(found) if "mean over" in x.names[0]]
-        assert line.published == {"AUROC": expected}
+        assert line.beside.published == {"AUROC": expected}
 
 
 @pytest.mark.parametrize(("n", "stated"), [(1, False), (4, False), (5, True)])

@@ -80,6 +80,7 @@ def test_figures_stand_beside_the_same_measurement(
 ) -> None:
     request = ask(benchmark, name, *words)
     assert published(request).metrics and said(request) == []
+    assert not published(request).others and request.view.facts.source
 
 
 @pytest.mark.parametrize(
@@ -103,20 +104,15 @@ def test_a_protocol_says_how_pictures_are_decoded(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("--limit", "1"), "--limit 1 leaves pictures out"),
-        (("--set", "data.decoding=upright"), "of data.decoding=published, these of upright"),
-        (("--set", "data.split=train"), "they are of the split val, these of train"),
         (("--set", "ssp.patches=8"), "they are of ssp.patches 1, these of 8"),
         (("--set", "ssp.layers=[1,1,1,1]"), "ssp.layers (3, 4, 6, 3), these of (1, 1, 1, 1)"),
-        (("--protocol", "matched"), "they are of the protocol published, these of matched"),
-        (("--degrade", "blur:1"), "the pictures here are degraded by blur:1"),
         (
             ("--limit", "1", "--set", "ssp.patches=8"),
             "ssp.patches 1, these of 8; --limit 1 leaves pictures out",
         ),
     ],
 )
-def test_figures_of_another_measurement_are_not_shown(
+def test_figures_of_another_detector_are_not_shown(
     ask: Ask, words: tuple[str, ...], reason: str
 ) -> None:
     request = ask(*SSP, *words)
@@ -128,10 +124,29 @@ def test_figures_of_another_measurement_are_not_shown(
 @pytest.mark.parametrize(
     ("benchmark", "name", "words", "reason"),
     [
-        ("cospy_bench", "cospy", ("--limit", "1"), "cospy-sd-v1_4 are not shown: --limit 1"),
+        (*SSP[:2], (*SSP[2:], "--limit", "1"), "--limit 1 leaves pictures out"),
+        (*SSP[:2], (*SSP[2:], "data.decoding=upright"), "of data.decoding=published, these of up"),
+        (*SSP[:2], (*SSP[2:], "data.split=train"), "they are of the split val, these of train"),
+        (*SSP[:2], (*SSP[2:], "--protocol", "matched"), "of the protocol published, these of mat"),
+        (*SSP[:2], (*SSP[2:], "--degrade", "blur:1"), "the pictures here are degraded by blur:1"),
+        ("cospy_bench", "cospy", ("--limit", "1"), "cospy-sd-v1_4 are of other pictures: --limit"),
+        ("spai", "spai", ("--set", "data.split=test"), "of all splits, these of test"),
+    ],
+)
+def test_figures_of_other_pictures_are_reported(
+    ask: Ask, benchmark: str, name: str, words: tuple[str, ...], reason: str
+) -> None:
+    request = ask(benchmark, name, *words)
+    assert published(request).others >= set(request.view.generators)
+    note = said(request)[0]
+    assert note.startswith("the published figures ") and reason in note
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "name", "words", "reason"),
+    [
         ("cospy_bench", "cospy", ("--mode", "branch"), "cospy.mode fusion, these of branch"),
         ("spai", "spai", ("--set", "spai.resize_to=512"), "resize_to None, these of 512"),
-        ("spai", "spai", ("--set", "data.split=test"), "of all splits, these of test"),
     ],
 )
 def test_the_only_figures_of_a_detector_are_missed(

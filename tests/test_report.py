@@ -12,7 +12,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,9 @@ from engine._analysis import Analysis, averages, means
 from engine._blocks import WIDE
 from engine._plots_groups import heat_metric, heatmap
 from engine._plots_training import draw_curves
-from engine._published import Comparable
+from engine._published import OTHER_PICTURES, Beside, Comparable
 from engine._tables import metric_name, points
-from engine.benchmark import Published
+from engine.benchmark_file import Facts, Part, Published, Reported
 from engine.metrics import Cell, Estimate, Metrics, Pairing
 from engine.report import View
 from engine.table import ScoreRow
@@ -423,13 +423,18 @@ FIGURES = published(
 )
 
 
+def mean(theirs: Comparable, kind: str, name: str) -> Mapping[str, float]:
+    """The figures of a mean that are of the same pictures."""
+    return theirs.mean(kind, name).published
+
+
 def test_published_figures_stand_beside_ours() -> None:
     found = Comparable(FIGURES, crossed_analysis(FIGURES))
-    assert found.cell(("flickr", "sd_v1_4")) == {"AP": 80.0}
-    assert found.source("coco") == {"AP": 92.6}
-    assert found.generator("glide") == {"AP": 90.0}
-    assert found.average("cells") == {"AP": 87.5} == found.average("generators")
-    assert found.average("pictures") == {}
+    assert found.cell(("flickr", "sd_v1_4")) == Beside({"AP": 80.0})
+    assert mean(found, "sources", "coco") == {"AP": 92.6}
+    assert mean(found, "generators", "glide") == {"AP": 90.0}
+    assert mean(found, "averages", "cells") == {"AP": 87.5} == mean(found, "averages", "generators")
+    assert mean(found, "averages", "pictures") == {}
 
 
 def test_a_part_is_not_compared_with_the_mean_of_the_whole() -> None:
@@ -439,11 +444,11 @@ def test_a_part_is_not_compared_with_the_mean_of_the_whole() -> None:
         averages={"AP": {"cells": 65.0, "pictures": 66.0}},
     )
     found = Comparable(figures, crossed_analysis(figures, ["coco"]))
-    assert found.source("coco") == {"AP": 92.5}
-    assert found.average("cells") == {"AP": 92.5}
-    assert found.average("pictures") == {}
+    assert mean(found, "sources", "coco") == {"AP": 92.5}
+    assert mean(found, "averages", "cells") == {"AP": 92.5}
+    assert mean(found, "averages", "pictures") == {}
     # Nor is a mean of ours, where one of its cells has no figure.
-    assert Comparable(figures, crossed_analysis(figures)).average("cells") == {}
+    assert mean(Comparable(figures, crossed_analysis(figures)), "averages", "cells") == {}
 
 
 def test_published_averages_count_where_all_was_measured() -> None:
@@ -453,12 +458,12 @@ def test_published_averages_count_where_all_was_measured() -> None:
     )
     for sources in (["coco"], ["coco", "flickr"]):
         found = Comparable(figures, crossed_analysis(figures, sources))
-        assert found.generator("glide") == {"accuracy": 70.0}
-        assert found.average("generators") == {"accuracy": 81.0}
-        assert found.average("pictures") == {"accuracy": 82.0}
+        assert mean(found, "generators", "glide") == {"accuracy": 70.0}
+        assert mean(found, "averages", "generators") == {"accuracy": 81.0}
+        assert mean(found, "averages", "pictures") == {"accuracy": 82.0}
         # Of several sources a generator's figure is a mean, and that of no cell.
         own = {"accuracy": 70.0} if len(sources) == 1 else {}
-        assert found.cell(("coco", "glide")) == own
+        assert found.cell(("coco", "glide")).published == own
 
 
 SPAI = published(
@@ -487,16 +492,20 @@ def crossed(
 
 def test_a_mean_over_all_sources_is_not_shown_beside_one_over_fewer() -> None:
     whole = Comparable(SPAI, crossed(SPAI, ["coco", "raise"]))
-    assert whole.generator("glide") == {"AUROC": 90.0}
-    assert whole.average("generators") == {"AUROC": 85.5}
+    assert mean(whole, "generators", "glide") == {"AUROC": 90.0}
+    assert mean(whole, "averages", "generators") == {"AUROC": 85.5}
     for sources in (["coco"], ["coco", "raise", "of my own"]):
         part = Comparable(SPAI, crossed(SPAI, sources))
-        assert part.generator("glide") == part.average("generators") == {}
-        assert part.cell(("coco", "glide")) == {}
+        assert mean(part, "generators", "glide") == mean(part, "averages", "generators") == {}
+        assert part.cell(("coco", "glide")) == Beside()
     fewer = Comparable(SPAI, crossed(SPAI, ["coco", "raise"], ["sd"]))
-    assert fewer.average("generators") == fewer.generator("sd") == {"AUROC": 80.0}
+    assert (
+        mean(fewer, "averages", "generators") == mean(fewer, "generators", "sd") == {"AUROC": 80.0}
+    )
     more = Comparable(SPAI, crossed(SPAI, ["coco", "raise"], ["sd", "glide", "mine"]))
-    assert more.average("generators") == {} and more.generator("sd") == {"AUROC": 80.0}
+    assert mean(more, "averages", "generators") == {} and mean(more, "generators", "sd") == {
+        "AUROC": 80.0
+    }
 
 
 def test_a_published_mean_needs_all_of_its_cells_to_have_the_metric() -> None:
@@ -505,8 +514,8 @@ def test_a_published_mean_needs_all_of_its_cells_to_have_the_metric() -> None:
     lacking["coco", "glide"] = measured(["accuracy_real"])
     theirs = Comparable(FIGURES, dataclasses.replace(found, cells=lacking))
     # The printed 92.6 is of glide, too.
-    assert theirs.source("coco") == {"AP": 90.0}
-    assert theirs.average("cells") == {"AP": 85.0}
+    assert mean(theirs, "sources", "coco") == {"AP": 90.0}
+    assert mean(theirs, "averages", "cells") == {"AP": 85.0}
 
 
 @pytest.mark.parametrize(
@@ -525,8 +534,8 @@ def test_a_published_mean_needs_all_of_its_cells_to_have_the_metric() -> None:
             SPAI,
             ["coco", "raise"],
             ["glide", "mine"],
-            "Its means are as printed. Its means of other generators or sources than were measured "
-            "here are left out. A difference is",
+            "Its means are as printed. Figures of other pictures stand under “reported, other "
+            "pictures”, and are not compared. A difference is",
         ),
     ],
 )
@@ -589,6 +598,68 @@ def test_a_mean_says_over_how_many_it_really_is(tmp_path: Path) -> None:
     page = (tmp_path / "report.md").read_text()
     assert "The mean over 2 generators (headline) under each:" in page
     assert "mean over 3" not in page and "(over 1)" in section(page, "Degradations")
+
+
+STATED = published(
+    generators={"accuracy": {"glide": 70.0, "sd_v1_4": 90.0}},
+    averages={"accuracy": {"generators": 80.5}},
+)
+
+
+@pytest.mark.parametrize(
+    ("glide", "sd", "compared", "reported"),
+    [
+        (20, 20, ["glide", "sd_v1_4", "mean"], []),
+        (30, 2000, [], ["glide", "sd_v1_4", "mean"]),
+        (20, 21, ["glide"], ["sd_v1_4", "mean"]),
+        (None, 20, ["glide", "sd_v1_4", "mean"], []),
+    ],
+)
+def test_figures_of_other_numbers_of_pictures_are_not_compared(
+    tmp_path: Path, glide: int | None, sd: int, compared: list[str], reported: list[str]
+) -> None:
+    parts = {"coco": Part(real=40), "glide": Part(synthetic=glide), "sd_v1_4": Part(synthetic=sd)}
+    view = View(
+        published=STATED, facts=Facts(parts=parts), min_pictures=1,
+        reported=(Reported("Paper, table 9", {"people": 38.7}),),
+    )  # fmt: skip
+    rows = table()
+    found = report.analyse(rows, 0.5, 0, view=view)
+    report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
+    page, web = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    summary = report.summary_text(rows, 0.5, found)
+    for text in (page, web, summary):
+        assert (OTHER_PICTURES in text) == bool(reported)
+        assert bool(re.search("difference(?! is)", text)) == bool(compared)
+        assert "Paper, table 9, in percent: people 38.7" in text
+    numbers = report.metrics_json(found)
+    files = {cell["generator"]: cell for cell in numbers["cells"]}
+    files["mean"] = numbers["averages"][0]
+    result = report.result_json(rows, 0.5, view, found)["coco"]
+    for name, figure in {"glide": 70.0, "sd_v1_4": 90.0, "mean": 80.5}.items():
+        key, other = ("published", OTHER_PICTURES)[:: 1 if name in compared else -1]
+        for entry in (files[name], result.get(name, files[name])):
+            assert entry[key] == {"accuracy": figure / 100} and other not in entry
+        (line,) = (
+            x for x in page.splitlines() if x.startswith(f"| {name} ") and f" {figure} |" in x
+        )
+        assert bool(re.search(r"\| [+-]\d", line)) == (name in compared)
+    if sd == 21:
+        assert "Measured on other numbers than theirs: coco/sd_v1_4 20 of 21 synthetic." in summary
+
+
+def test_figures_of_other_pictures_are_not_compared() -> None:
+    """Whatever their number, as where the split is another; a mean over one of them neither."""
+    figures = dataclasses.replace(FIGURES, others=frozenset({"coco"}))
+    theirs = Comparable(figures, crossed_analysis(figures))
+    assert theirs.cell(("coco", "glide")) == Beside(reported={"AP": 95.0})
+    assert theirs.cell(("flickr", "glide")) == Beside({"AP": 85.0})
+    assert theirs.mean("sources", "coco") == Beside(reported={"AP": 92.6})
+    assert theirs.mean("sources", "flickr") == Beside({"AP": 82.4})
+    assert theirs.mean("generators", "glide") == Beside(reported={"AP": 90.0})
+    # Nor is a printed mean beside ours of a part.
+    part = Comparable(SPAI, crossed(SPAI, ["coco"]))
+    assert part.mean("averages", "generators") == Beside(reported={"AUROC": 85.5})
 
 
 def test_differences_are_signed_points() -> None:
