@@ -41,11 +41,11 @@ def run_test(args: argparse.Namespace) -> int:
         return UNSCORED if verdict.ask(loaded, judge, device, config, args.json, workers) else 0
     if args.explain:
         flags.check_apart(args.output, [Path(name) for name in args.input])
-    records = verdict.collect(args.input, args.csv_root)
+    records = verdict.collect(args.input, args.csv_root, args.split)
     workers = flags.workers(args, len(records), flags.decoding(config, UPRIGHT))
     request = verdict.Request(
-        inputs=args.input, csv_root=args.csv_root, output=args.output, json=args.json,
-        tag=args.tag or loaded.name, explain=args.explain,
+        inputs=args.input, csv_roots=args.csv_root, split=args.split, output=args.output,
+        json=args.json, tag=args.tag or loaded.name, explain=args.explain,
         workers=workers, resume=args.resume, overwrite=args.overwrite,
     )  # fmt: skip
     failed = verdict.run(request, records, loaded, judge, device, config)
@@ -54,7 +54,7 @@ def run_test(args: argparse.Namespace) -> int:
 
 def run_eval(args: argparse.Namespace) -> int:
     """Phase eval. Returns the exit status."""
-    from engine import distributed, eval_flags, evaluate, flags, threads
+    from engine import distributed, eval_flags, evaluate, flags, series, threads
 
     if args.compare:
         from engine import compare
@@ -65,12 +65,16 @@ def run_eval(args: argparse.Namespace) -> int:
 
     device = flags.device(args, args.precision)
     world = distributed.join(device.device)
-    resumed = args.output if args.resume else None
+    resumed = flags.output(args, args.output) if args.resume and args.output else None
     threads.set_threads(args.threads, device.device, world, resumed)
-    loaded, config = flags.load(args, device)
-    request, records = eval_flags.evaluation(args, loaded, config)
-    flags.check_apart(request.output, [args.data] if args.data else [])
-    summary, unreadable = evaluate.run(request, records, loaded, device, config, world)
+    if series.is_asked_for(args):
+        summary, unreadable = series.run(args, device, world)
+    else:
+        [args] = eval_flags.each_set(args).values()
+        loaded, config = flags.load(args, device)
+        request, records = eval_flags.evaluation(args, loaded, config)
+        flags.check_apart(request.output, [args.data] if args.data else [])
+        summary, unreadable = evaluate.run(request, records, loaded, device, config, world)
     if world.main:
         print(summary)
     return UNSCORED if unreadable else 0
@@ -87,7 +91,7 @@ def run_train(args: argparse.Namespace) -> int:
     # A recipe says in which precision it trains.
     device = flags.device(args, args.precision if name == flags.ENSEMBLE else None)
     world = distributed.join(device.device)
-    output = args.output or flags.train_folder(args, name, config)
+    output = flags.output(args, flags.train_folder(args, name, config))
     threads.set_threads(args.threads, device.device, world, output if args.resume else None)
     again = (args.resume, args.overwrite)
     if name == flags.ENSEMBLE:
@@ -97,7 +101,8 @@ def run_train(args: argparse.Namespace) -> int:
         decoding = flags.decoding(config, config.data.train_decoding)
         workers = flags.workers(args, len(found.train), decoding)
         parts = (found.train, found.val)
-        print(fuse.run(members, config, *parts, device, output, workers, found.how, *again))
+        tag = args.tag or ""
+        print(fuse.run(members, config, *parts, device, output, workers, found.how, *again, tag))
         return 0
     start = flags.start_of(args, name, config, file)
     config = flags.adapted(config, start)
@@ -121,7 +126,7 @@ def run_train(args: argparse.Namespace) -> int:
         workers = flags.workers(args, len(found.train), decoding)
         history = train.start(
             model, config, found.train, found.val, device.device, output, workers, found.how,
-            *again, found.tests, world, args.compile, origins,
+            *again, found.tests, world, args.compile, origins, args.tag or "",
         )  # fmt: skip
     if world.main:
         print(train_flags.summary(history, config, output))

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
-from ._kinds import CHOICES, kind_of, known_kind, tell_left_out
+from ._kinds import CHOICES, csv_roots, kind_of, known_kind, tell_left_out
 from ._record import Label, LayoutError, Record, is_picture, walk_pictures
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "available",
     "benchmarks",
     "contents",
+    "csv_roots",
     "is_picture",
     "kind_of",
     "known_kind",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ._archives import FORMATS, LMDB_DATA
@@ -69,6 +70,28 @@ def known_kind(path: Path) -> str:
         found = "neither" if there else "no such file or folder"
         raise LayoutError(f"{path}: expected {CHOICES}; found {found}")
     return kind
+
+
+def csv_roots(paths: Sequence[Path], roots: Sequence[Path]) -> list[Path | None]:
+    """For each path, where the paths in that CSV start from; None = from its own folder.
+
+    Args:
+        paths: of CSV files, and of other data sets, which have no such root.
+        roots: none, one for all CSV files, or one for each of them, in their order.
+
+    Raises:
+        LayoutError: neither one nor as many as CSV files.
+    """
+    if len(roots) < 2:
+        return [*roots, None][:1] * len(paths)
+    tables = [kind_of(path) == "csv_file" for path in paths]
+    if sum(tables) != len(roots):
+        raise LayoutError(
+            f"--csv_root: expected one for all CSV files, or one for each of the {sum(tables)}; "
+            f"found {len(roots)}"
+        )
+    rest = iter(roots)
+    return [next(rest) if table else None for table in tables]
 
 
 def tell_left_out(root: Path, kind: str) -> None:

@@ -85,6 +85,9 @@ class Contents:
         layout = "an LMDB that holds the pictures of a CSV"
         self._keys = frozenset(_archives.members(self._lmdb, layout) if self._lmdb else ())
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def splits(self) -> set[str]:
         """What can be asked for as a split."""
         return {split_named(row.get("split", "")) for row in self._rows} - {""}

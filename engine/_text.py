@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from datasets._paths import visible
 
@@ -36,6 +36,20 @@ def listed(text: str) -> list[str]:
     if not names:
         raise argparse.ArgumentTypeError(f"expected names with commas between; found {text!r}")
     return names
+
+
+def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Names of files or folders in one folder, where case may not count: one that an earlier one
+    or `taken` has gets a number behind it."""
+    there, found = {name.casefold() for name in taken}, []
+    for name in names:
+        number, own = 1, name
+        while own.casefold() in there:
+            number += 1
+            own = f"{name}_{number}"
+        there.add(own.casefold())
+        found.append(own)
+    return found
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -375,7 +375,7 @@ class Trainer:
                 board.close()
         return self.state.history
 
-    def report(self) -> None:
+    def report(self, tag: str = "") -> None:
         """Evaluates the kept weights on the validation pictures, seen as in scoring."""
         path = self.output / BEST
         state = self.world.shared(lambda: read_weights(path)[0])
@@ -387,6 +387,7 @@ class Trainer:
             title=f"{self.model.title}, validation pictures of its training",
             threshold=loaded.threshold,
             cache="none",
+            tag=tag,
             workers=self.workers,
             overwrite=True,
         )

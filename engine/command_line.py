@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,17 +18,20 @@ from ._text import listed
 from .program import USAGE
 
 MOST = 2**31 - 1
+ALL = "all"  # of a set's splits, of a training's epochs
+TAG = re.compile(r"[^\W_][\w.+=@-]{0,99}(?<!\.)")
 # Flags that only some phases heed; the others refuse them rather than pass over them.
 PHASES = {
-    **dict.fromkeys(("input", "json", "tag", "explain"), ("test",)),
+    **dict.fromkeys(("input", "json", "explain"), ("test",)),
     **dict.fromkeys(
         ("data", "benchmark", "data_root", "generators", "sources", "limit"), ("train", "eval")
     ),
     **dict.fromkeys(("protocol", "degrade", "compare", "cache", "min_pictures"), ("eval",)),
     "group_by": ("eval",),
-    "threshold": ("test", "eval"),
-    **dict.fromkeys(("epochs", "accumulate", "save_every", "save_all", "check"), ("train",)),
-    **dict.fromkeys(("val_data", "test_csv", "leak_free"), ("train",)),
+    **dict.fromkeys(("threshold", "split"), ("test", "eval")),
+    **dict.fromkeys(("epochs", "test_csv"), ("train", "eval")),
+    **dict.fromkeys(("accumulate", "save_every", "save_all", "check"), ("train",)),
+    **dict.fromkeys(("val_data", "leak_free"), ("train",)),
     **dict.fromkeys(("feat_interp", "feat_interp_alpha", "feat_interp_ratio"), ("train",)),
 }
 
@@ -54,6 +58,22 @@ def number(kind: type, low: float, high: float = MOST) -> Callable[[str], Any]:
         raise argparse.ArgumentTypeError(f"expected {wanted}; found {text!r}")
 
     return parse
+
+
+def epochs(text: str) -> tuple[int, ...]:
+    """For argparse: `35` or `1,5,35` -> the numbers, each once; `all` -> none."""
+    one = number(int, 0)
+    return () if text == ALL else tuple(dict.fromkeys(one(part) for part in listed(text)))
+
+
+def folder_name(text: str) -> str:
+    """For argparse: a name that can be a folder's and a column's on any system."""
+    if TAG.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError(
+        "expected a name of at most 100 letters, digits and any of _.+=@- that begins with a "
+        f"letter or a digit; found {text!r}"
+    )
 
 
 def _each_with_its_flag(words: Sequence[str]) -> list[str]:
@@ -259,8 +279,9 @@ def parser() -> Parser:
         action="extend",
         default=[],
         metavar="PATH",
-        help="phase train: more labelled CSV files or folders, measured after each epoch; nothing "
-        "is chosen by them",
+        help="labelled CSV files or folders, each a set of its own (one or more, repeatable). "
+        "Phase train: measured after each epoch, nothing is chosen by them; phase eval, in place "
+        "of --data: each evaluated into a folder of its name below --output",
     )
     data.add_argument(
         "--data_root",
@@ -278,8 +299,18 @@ def parser() -> Parser:
     data.add_argument(
         "--csv_root",
         type=Path,
+        action="append",
+        default=[],
         metavar="DIR",
-        help="folder, or LMDB, that the paths in a CSV start from (the CSV's own folder)",
+        help="folder, or LMDB, that the paths in a CSV start from (the CSV's own folder); "
+        "repeatable: one for all CSV files, or one for each, in the order of --data, --val_data, "
+        "--test_csv or of --input",
+    )
+    data.add_argument(
+        "--split",
+        metavar="NAME",
+        help="only pictures of this split, or all; phase eval: of a CSV with several (test), "
+        "otherwise (all of them, or the benchmark's own); phase test: (all)",
     )
     for name in ("generators", "sources"):
         data.add_argument(
@@ -319,7 +350,13 @@ def parser() -> Parser:
         action="store_true",
         help="phase test: draw what each score rests on, into DIR/explain",
     )
-    out.add_argument("--tag", help="phase test: name of the score's column in a CSV (the detector)")
+    out.add_argument(
+        "--tag",
+        type=folder_name,
+        metavar="NAME",
+        help="of a run, for run.json and reports. Phase train, eval: a folder of this name in "
+        "--output takes the results; phase test: the column of scores in a CSV (the detector)",
+    )
     out.add_argument(
         "--threshold",
         type=number(float, 0, 1),
@@ -346,9 +383,11 @@ def parser() -> Parser:
     train = p.add_argument_group("training")
     train.add_argument(
         "--epochs",
-        type=number(int, 1),
+        type=epochs,
         metavar="N",
-        help="passes over the training pictures (the recipe's)",
+        help="phase train: passes over the training pictures (the recipe's); phase eval: 1,5,35 or "
+        "all: the weights of these epochs that --save_all left in the folder --weights, each "
+        "evaluated into a folder of its own below --output",
     )
     train.add_argument(
         "--batch_size",

@@ -13,7 +13,8 @@ from datasets import Record
 from datasets._limits import UPRIGHT
 
 from . import benchmark as benchmarks
-from . import degrade, flags, listing, metadata
+from . import degrade, flags, listing, manifest, metadata
+from ._text import distinct
 from .benchmark import Measurement
 from .benchmark_file import Benchmark, Protocol
 from .config import Config, ConfigError
@@ -34,17 +35,14 @@ def _benchmark(args: argparse.Namespace, options: Any) -> Benchmark | None:
     return benchmarks.load(OF_COSPY[options.train_dataset])  # which alone has a usual one
 
 
-def _data_records(args: argparse.Namespace, config: Config) -> list[Record]:
-    """The pictures of --data."""
+def _data_records(args: argparse.Namespace, config: Config) -> tuple[list[Record], str]:
+    """The pictures of --data, and a line on those that its split leaves out."""
     if config.data.parts or config.data.published:
         given = ", ".join([*config.data.parts, *(["published"] if config.data.published else [])])
         raise ConfigError(f"--set data.{given}: expected --benchmark too; found --data")
-    return listing.part(
-        datasets.open_path(args.data, config.data.split, csv_root=args.csv_root),
-        args.generators,
-        args.sources,
-        args.limit,
-    )
+    [root] = datasets.csv_roots([args.data], args.csv_root)
+    found, left_out = listing.to_evaluate(args.data, config.data.split, root)
+    return listing.part(found, args.generators, args.sources, args.limit), left_out
 
 
 def _benchmark_records(
@@ -77,6 +75,40 @@ def _folder(args: argparse.Namespace, loaded: Loaded, config: Config, what: str)
     return Path("runs", loaded.name, f"eval_{what}")
 
 
+def _changed(args: argparse.Namespace, **values: object) -> argparse.Namespace:
+    """The command line with other values of some flags."""
+    return argparse.Namespace(**{**vars(args), **values})
+
+
+def each_set(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
+    """The command line of each set of --test_csv as if it were --data, by the set's name: that of
+    its file, as a folder can have it. Without --test_csv the command line itself, without a name.
+
+    Raises:
+        ConfigError: one is there twice, from the same --csv_root.
+    """
+    if not args.test_csv:
+        return {"": args}
+    roots = datasets.csv_roots(args.test_csv, args.csv_root)
+    places = [path.resolve() for path in args.test_csv]
+    if len(set(zip(places, roots, strict=True))) < len(places):
+        raise ConfigError("--test_csv: expected each set once; found one of them twice")
+    stems = [(p.name if p.is_dir() else p.stem).lstrip(".") or "set" for p in places]
+    return {
+        name: _changed(args, data=path, csv_root=[root] if root else [], test_csv=[])
+        for name, path, root in zip(distinct(stems), args.test_csv, roots, strict=True)
+    }
+
+
+def each_epoch(args: argparse.Namespace) -> dict[int | None, argparse.Namespace]:
+    """The command line of each of --epochs, by its number, with the weights of that epoch. Without
+    --epochs the command line itself, without a number."""
+    if args.epochs is None:
+        return {None: args}
+    files = manifest.epoch_files(Path(args.weights), args.epochs)
+    return {n: _changed(args, weights=str(path), epochs=None) for n, path in files.items()}
+
+
 def evaluation(
     args: argparse.Namespace, loaded: Loaded, config: Config
 ) -> tuple[Request, list[Record]]:
@@ -88,11 +120,13 @@ def evaluation(
     benchmark = _benchmark(args, config.options)
     threshold = loaded.threshold if args.threshold is None else args.threshold
     if benchmark is None:
-        records, base = _data_records(args, config), degrade.NONE
+        records, left_out = _data_records(args, config)
+        base = degrade.NONE
         data = args.data.resolve()  # which has a name even for "."
         title = f"{loaded.model.title} on {data.name}"
         what = data.name if data.is_dir() else data.stem
-        protocol, view, decoding = None, View(), config.data.decoding or UPRIGHT
+        view = View(notes=(left_out,) if left_out else ())
+        protocol, decoding = None, config.data.decoding or UPRIGHT
     else:
         protocol = args.protocol or benchmarks.PUBLISHED
         how = benchmarks.protocol(benchmark, protocol)
@@ -139,8 +173,9 @@ def evaluation(
         note = f"generators are divided by {', '.join(args.group_by)}: published figures, which are"
         view = replace(view, published=None, notes=(*view.notes, f"{note} of all, are not shown"))
     return Request(
-        output=args.output or _folder(args, loaded, config, what),
+        output=flags.output(args, _folder(args, loaded, config, what)),
         title=title if view.base == degrade.NONE else f"{title}, under {view.base}",
+        tag=args.tag or "",
         threshold=threshold,
         degradations=tuple(names),
         view=view,

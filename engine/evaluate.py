@@ -36,7 +36,8 @@ from .thumbnails import jpeg, thumbnails
 from .weights import Loaded
 
 SCORES, LOG = "scores.csv", "evaluation.log"
-RESULTS = (RUN, "result.json", "output.json", "metrics.json", TABLE, LOG, *report.FILES)
+SERIES = ("series.csv", "series.md")  # of several evaluations below one folder
+RESULTS = (RUN, "result.json", "output.json", "metrics.json", TABLE, LOG, *SERIES, *report.FILES)
 # What a resumed run must have in common with the one it goes on with, beside what decides scores.
 SAME = ("data", "benchmark", "protocol", "degradations")
 # So many pictures that were scored before are read again, to see whether they are still the same.
@@ -52,7 +53,7 @@ class Request:
 
     `degradations`: canonical names, the first one that of the main tables, `view.base`.
     `benchmark`, `protocol`: their names, where the pictures are those of a benchmark. `metadata`:
-    what is known of pictures, by their keys. `cache`: as open_memo has it.
+    what is known of pictures, by their keys. `cache`: as open_memo has it. `tag`: the run's name.
     """
 
     output: Path
@@ -64,9 +65,15 @@ class Request:
     protocol: str | None = None
     metadata: Mapping[str, Values] = field(default_factory=dict)
     cache: str | None = None
+    tag: str = ""
     workers: Workers = IN_PROCESS
     resume: bool = False
     overwrite: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The title of the report, with the run's name."""
+        return f"{self.title} ({self.tag})" if self.tag else self.title
 
 
 @dataclass(frozen=True)
@@ -287,6 +294,7 @@ def run(
         "decoding": request.workers.decoding,
         "min_pictures": request.view.min_pictures,
         "processes": world.size,
+        "tag": request.tag,
     }
     same = (*deciding(config), *SAME)
     memos = {
@@ -311,7 +319,7 @@ def run(
         summary, unreadable = _run_main(request, records, scorer, info, world, trained)
         log.info("results are in %s", request.output)
     with (request.output / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"{request.title}, threshold {request.threshold:g}\n{summary}\n")
+        file.write(f"{request.heading}, threshold {request.threshold:g}\n{summary}\n")
     return summary, unreadable
 
 
@@ -379,7 +387,7 @@ def _write_results(
     for hint in analysis.hints:
         log.warning("%s", hint)
     small = _thumbnails(report.worst_errors(analysis.rows, threshold), records, request.workers)
-    report.write_report(request.output, rows, threshold, info, request.title, analysis, small)
+    report.write_report(request.output, rows, threshold, info, request.heading, analysis, small)
     write_json(request.output / "result.json", report.result_json(rows, threshold, view, analysis))
     write_json(request.output / "output.json", report.output_json(rows, view))
     write_json(request.output / "metrics.json", report.metrics_json(analysis))

@@ -20,7 +20,7 @@ from . import distributed, rules
 from .config import CONFIGS, DETECTION, Config, ConfigError, parse_override, read_yaml, resolve
 from .decoding import Workers
 from .fetch import fetch
-from .manifest import several
+from .manifest import epoch_files, several
 from .onnx_files import card_of, is_onnx, load_onnx, open_onnx, runs_on_cuda
 from .predict import PRECISIONS, Device, open_device
 from .threads import usable
@@ -52,7 +52,10 @@ def detector_name(args: argparse.Namespace) -> str:
     """That of `rules.detector_named`, else of the card of `--weights`, else default."""
     if named := rules.detector_named(args):
         return named
-    card = card_of(Path(args.weights))
+    path = Path(args.weights)
+    if args.phase == "eval" and args.epochs is not None:
+        path = next(iter(epoch_files(path, args.epochs).values()))
+    card = card_of(path)
     return card.detector if card else "default"
 
 
@@ -68,9 +71,12 @@ def _cospy_layer(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
-    train = given(args, ("epochs", "batch_size", "seed", "precision"))
+    train = given(args, ("batch_size", "seed", "precision"))
     if args.phase != "train":
-        return {"train": train, "score": given(args, ("batch_size", "seed"))}
+        score = given(args, ("batch_size", "seed"))
+        return {"train": train, "score": score, "data": given(args, ("split",))}
+    if args.epochs:
+        [train["epochs"]] = args.epochs
     train |= given(args, ("accumulate", "save_every"))
     if args.save_all:
         train["save_epochs"] = 1
@@ -203,6 +209,11 @@ def train_folder(args: argparse.Namespace, name: str, config: Config) -> Path:
         return cospy_folder(args.ckpt, config.options)
     objective = config.train.objective
     return Path("runs", name, "train" if objective == DETECTION else objective)
+
+
+def output(args: argparse.Namespace, usual: Path) -> Path:
+    """The folder of a run's results: --output, else the usual one; in it that of --tag."""
+    return (args.output or usual) / (args.tag or "")
 
 
 def _cospy_file(args: argparse.Namespace) -> WeightFile:

@@ -196,6 +196,7 @@ def run(
     how: str,
     resume: bool,
     overwrite: bool,
+    tag: str = "",
 ) -> str:
     """Scores both parts with every member, which comes with its own configuration, fits on `train`,
     writes best.safetensors and run.json. `how` says how the parts were told apart.
@@ -218,6 +219,7 @@ def run(
         info = run_info(config, device, None)
         described = [describe_member(member) for member, _ in members]
         info |= {"members": described, "listing": listing_digest(records), "split": how}
+        info["tag"] = tag
         begin(
             output, info, resume, ("config", "precision", "threads", "members", "listing"), names[0]
         )

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Protocol
 
 import datasets
-from datasets import LayoutError, Record
+from datasets import LayoutError, Record, csv_file
 from datasets._paths import split_named
 
+from .command_line import ALL
 from .config import DataOptions
 
 Group = tuple[str, str, object]
-TRAIN, VAL, HELD_OUT = "train", "val", "held_out"
-STANDARD = {"train", "val", "test"}
+TRAIN, VAL, TEST, HELD_OUT = "train", "val", "test", "held_out"
+STANDARD = {TRAIN, VAL, TEST}
 HALF = 0.5  # of a split that serves training and validation
 
 
@@ -163,6 +164,32 @@ def divide(
     train, val = hold_out(data.records(split), fraction)
     what = f"split {split} of {place}" if split else str(place)
     return train, val, f"{fraction:g} of every generator of {what} held out for validation"
+
+
+def to_evaluate(
+    path: Path, split: str | None, csv_root: Path | None = None
+) -> tuple[list[Record], str]:
+    """The pictures of a split (`all`: every picture), and a line on what that leaves out, '' where
+    it was asked for. Without a split they are those of test where a CSV names several: figures of
+    training pictures among others would mislead.
+
+    Raises:
+        LayoutError: no such split, or several and none is test.
+    """
+    data = datasets.contents(path, csv_root)
+    if split is not None or not isinstance(data, csv_file.Contents) or len(data.splits()) < 2:
+        return data.records(None if split == ALL else split), ""
+    names = ", ".join(sorted(data.splits()))
+    if TEST not in data.splits():
+        raise LayoutError(
+            f"{path}: expected a split {TEST}; found {names}: choose one by --split, or --split "
+            f"{ALL}"
+        )
+    found = data.records(TEST)
+    return found, (
+        f"{path.name}: the {len(found)} rows of split {TEST} are taken, {len(data) - len(found)} "
+        f"rows of others left out ({names}; --split NAME takes another, --split {ALL} all)"
+    )
 
 
 def split_or_all(path: Path, split: str, csv_root: Path | None = None) -> list[Record]:

@@ -6,7 +6,7 @@ Reads no weights and asks no network; imports no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +20,8 @@ MANIFEST = PRETRAINED / "manifest.yaml"
 FORMATS = ("safetensors", "state dict", "checkpoint")
 FETCH = "python scripts/fetch_weights.py"
 
+# Of a training's epochs, as this project and as SPAI's published program call them.
+EPOCH_FILE = re.compile(r"(ckpt_)?epoch_(?P<number>\d{1,9})\.(safetensors|pth)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -265,6 +267,27 @@ def several(weights: str | None) -> list[str]:
     if not weights or Path(weights).exists():
         return [weights] if weights else []
     return [place for place in weights.split(",") if place]
+
+
+def epoch_files(folder: Path, epochs: Sequence[int]) -> dict[int, Path]:
+    """The weights that a training kept of these epochs, or of all where none is named, by number.
+
+    Raises:
+        ConfigError: no folder, or none of these weights there.
+    """
+    names = "epoch_<N>.safetensors, as --save_all leaves them, or ckpt_epoch_<N>.pth"
+    if not folder.is_dir():
+        raise ConfigError(f"--epochs: expected a folder with {names} as --weights; found {folder}")
+    found: dict[int, Path] = {}
+    # Of one epoch in two layouts the own one counts, which has a card: it comes last.
+    for path in sorted(folder.glob("*epoch_*"), key=lambda path: path.suffix):
+        if (match := EPOCH_FILE.fullmatch(path.name)) and path.is_file():
+            found[int(match["number"])] = path
+    there = ", ".join(map(str, sorted(found))) or "none"
+    if not found or (missing := [number for number in epochs if number not in found]):
+        what = "" if not found else f" of epoch {missing[0]}"
+        raise ConfigError(f"--epochs: expected {names}{what} in {folder}; found {there}")
+    return {number: found[number] for number in epochs or sorted(found)}
 
 
 def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:

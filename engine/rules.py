@@ -21,7 +21,7 @@ from datasets import LayoutError
 from datasets._layout import is_folder, unexpected
 
 from . import manifest
-from .command_line import PHASES, benchmarks, parser
+from .command_line import ALL, PHASES, benchmarks, parser
 from .config import ConfigError, check_sections, parse_override, read_yaml
 
 COSPY, ENSEMBLE = "cospy", "ensemble"
@@ -97,15 +97,43 @@ RULES = (
     Rule(("benchmark",), lambda a, _: a.data, "expected one of them, --data; found both"),
     Rule(("data_root", "protocol"), lambda a, _: a.data, "expected --benchmark too; found --data"),
     Rule(
+        ("test_csv",),
+        lambda a, _: a.phase == "eval" and (a.data or a.benchmark or a.data_root or a.protocol),
+        "expected without --data, --benchmark, --data_root and --protocol; found one of them",
+    ),
+    Rule(
         ("csv_root",),
-        lambda a, _: a.phase == "eval" and not a.data,
-        "expected --data FILE.csv too; found none",
+        lambda a, _: a.phase == "eval" and not (a.data or a.test_csv),
+        "expected --data FILE.csv or --test_csv too; found none",
+    ),
+    Rule(
+        ("split",),
+        lambda a, _: a.phase == "eval" and a.split == ALL and not (a.data or a.test_csv),
+        "expected the name of a benchmark's split; found {split}: left out, it takes the published",
+    ),
+    Rule(
+        ("epochs",),
+        lambda a, _: a.phase == "train" and (len(a.epochs) != 1 or a.epochs[0] < 1),
+        "expected one whole number, 1 or more, in phase train; found 0, several or all",
+    ),
+    Rule(
+        ("epochs",),
+        lambda a, name: a.phase == "eval" and (not a.weights or name == ENSEMBLE),
+        "expected --weights FOLDER of the training of a detector too; found none",
+    ),
+    Rule(
+        ("test_csv", "epochs"),
+        lambda a, _: (
+            a.phase == "eval" and not a.output and (len(a.test_csv) > 1 or a.epochs is not None)
+        ),
+        "expected --output too, for a folder of each; found none",
     ),
     Rule(
         ("phase",),
         lambda a, name: (
             a.phase != "test"
             and not (a.data or a.benchmark or a.compare)
+            and not (a.phase == "eval" and a.test_csv)
             and name not in (None, COSPY)
         ),
         "expected --data FOLDER or CSV, or --benchmark NAME; found neither; "
@@ -176,6 +204,8 @@ def check_named(args: argparse.Namespace, name: str | None) -> None:
         several = manifest.several(args.weights) if args.phase == "train" else []
         for weights in several or [args.weights]:
             manifest.locate(weights, name or "default")
+    if args.phase == "eval" and args.epochs is not None:
+        manifest.epoch_files(Path(args.weights), args.epochs)
     for path in args.backbone_weights:
         manifest.locate(str(path), "", "--backbone_weights")
     if args.output and args.output.exists() and not args.output.is_dir():
@@ -185,12 +215,18 @@ def check_named(args: argparse.Namespace, name: str | None) -> None:
         return
     if args.benchmark:
         _check_benchmark(args)
-    data = [path for path in (args.data, args.val_data, *args.test_csv) if path]
+    data = labelled(args)
     kinds = [datasets.known_kind(path) for path in data]
     if args.csv_root and data and "csv_file" not in kinds:
         raise ConfigError(
             f"--csv_root: expected a CSV as --data, --val_data or --test_csv; found {data[0]}"
         )
+    datasets.csv_roots(data, args.csv_root)
+
+
+def labelled(args: argparse.Namespace) -> list[Path]:
+    """The labelled pictures that flags name, in the order in which --csv_root is meant."""
+    return [path for path in (args.data, args.val_data, *args.test_csv) if path]
 
 
 def _check_runs(folders: Iterable[Path]) -> None:
@@ -234,8 +270,15 @@ def _check_benchmark(args: argparse.Namespace) -> None:
 def _check_inputs(args: argparse.Namespace) -> None:
     """Where nothing is there of what a person named, that is a slip; a program that asks for rows
     or files gets a row for each name, whatever is there."""
-    if args.csv_root and not os.path.lexists(args.csv_root):
-        raise ConfigError(f"--csv_root {args.csv_root}: expected a folder or an LMDB; found none")
+    for root in args.csv_root:
+        if not os.path.lexists(root):
+            raise ConfigError(f"--csv_root {root}: expected a folder or an LMDB; found none")
+    datasets.csv_roots([Path(name) for name in args.input or ()], args.csv_root)
+    for name in (args.input or ()) if args.split else ():
+        if datasets.kind_of(Path(name)) is None:
+            raise ConfigError(
+                f"--split: expected CSV files, folders or archives as --input; found {name}"
+            )
     names = [name for name in args.input or () if name != "-"]
     missing = [name for name in names if not os.path.lexists(name)]
     if names and len(missing) == len(args.input) and not (args.json or args.output):

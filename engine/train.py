@@ -53,13 +53,14 @@ def _open(trainer: Trainer, stack: ExitStack, resume: bool, overwrite: bool) -> 
 
 
 def _describe(
-    trainer: Trainer, how: str, origins: Sequence[Mapping[str, str]], resumed: bool
+    trainer: Trainer, how: str, origins: Sequence[Mapping[str, str]], tag: str, resumed: bool
 ) -> None:
     """Writes run.json; a resumed run's keeps what it says, and tells of the new start too."""
     path = trainer.output / RUN
     info = run_info(trainer.config, trainer.device, None)
     info |= {
         "compiled": trainer.stepper.compiled,
+        "tag": tag,
         "started_from": list(origins),
         "listing": trainer.identity["pictures"],
         "split": how,
@@ -90,6 +91,7 @@ def start(
     world: World = ALONE,
     compiled: bool = False,
     origins: Sequence[Mapping[str, str]] = (),
+    tag: str = "",
 ) -> list[dict[str, float]]:
     """Trains a model in a folder, afresh or resumed. Returns the history, a dict per epoch.
 
@@ -98,6 +100,7 @@ def start(
         tests: more labelled pictures by name, measured after each epoch; nothing is chosen by them.
         compiled: whether torch.compile shall make the step faster.
         origins: files that the model's weights come from, as run.json shall name them.
+        tag: the run's name, for run.json and the report.
 
     Raises:
         ConfigError: the folder holds another run; see also `Trainer.resume` and `Trainer.run`.
@@ -118,7 +121,7 @@ def start(
         if resume and not resumed:
             world.shared(lambda: _check_none_lost(output))
         # Not before: what cannot be resumed stays described as it is.
-        world.shared(lambda: _describe(trainer, how, origins, resumed))
+        world.shared(lambda: _describe(trainer, how, origins, tag, resumed))
         if resumed:
             log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
         log.info("%s", outlook(train, val, how))
@@ -126,7 +129,7 @@ def start(
         # Read once more, when the run is done: no step of it waits for a sum.
         world.shared(lambda: trained_on.write(output, train))
         if config.train.report and val:
-            trainer.report()
+            trainer.report(tag)
     return history
 
 

@@ -17,7 +17,7 @@ from datasets import LayoutError, Record
 from datasets._paths import split_named
 
 from . import benchmark as benchmarks
-from . import distributed, flags, listing
+from . import distributed, flags, listing, rules
 from ._kept import HISTORY, REPORT, VALIDATED, best_row, results, shown
 from ._plots_training import VAL_LOSS
 from .benchmark_file import Benchmark
@@ -164,6 +164,11 @@ class _Choice:
         return benchmarks.needed(found, Pairing("own", None, False)) if chosen else found
 
 
+def _roots(args: argparse.Namespace) -> list[Path | None]:
+    """Where the paths in each CSV of `rules.labelled` start from."""
+    return datasets.csv_roots(rules.labelled(args), args.csv_root)
+
+
 def _choice(args: argparse.Namespace, config: Config) -> _Choice:
     """What the flags and the configuration say of the data.
 
@@ -178,7 +183,7 @@ def _choice(args: argparse.Namespace, config: Config) -> _Choice:
     if config.data.parts:
         given = ", ".join(config.data.parts)
         raise ConfigError(f"--set data.{given}: expected --benchmark too; found --data")
-    data = datasets.contents(args.data, args.csv_root)
+    data = datasets.contents(args.data, _roots(args)[0])
     return _Choice(data, args.data, config.data, args.generators, args.sources)
 
 
@@ -197,7 +202,7 @@ def _unlabelled(args: argparse.Namespace, config: Config) -> Pictures:
     by validation. Raises LayoutError without any."""
     if args.data is None:
         raise LayoutError("--phase train: expected --data FOLDER, CSV or archive; found none")
-    found = datasets.open_path(args.data, labelled=False, csv_root=args.csv_root)
+    found = datasets.open_path(args.data, labelled=False, csv_root=_roots(args)[0])
     how = f"all of {args.data}, without labels, for train.objective={config.train.objective}"
     return Pictures(listing.part(found, limit=args.limit), [], how, [args.data])
 
@@ -224,7 +229,7 @@ def pictures(args: argparse.Namespace, config: Config) -> Pictures:
         else:
             val = choice.part(others, found, args.limit)
     else:
-        there = (args.val_data, options, args.csv_root)
+        there = (args.val_data, options, _roots(args)[1 if args.data else 0])
         found, others, how = listing.train_beside(data, place, *there)
         train = choice.part(found, (), args.limit)
         val = listing.part(others, limit=args.limit)
@@ -280,13 +285,14 @@ def _tests(args: argparse.Namespace) -> dict[str, list[Record]]:
     one, otherwise all."""
     found: dict[str, list[Record]] = {}
     places: set[Path] = set()
-    for path in args.test_csv:
+    roots = _roots(args)
+    for path, root in zip(args.test_csv, roots[len(roots) - len(args.test_csv) :], strict=True):
         place = path.resolve()
         name = place.stem if place.stem not in found else str(path)
         if place in places:
             raise ConfigError(f"--test_csv: expected each file once; found {path} twice")
         places.add(place)
-        records = listing.split_or_all(path, "test", args.csv_root)
+        records = listing.split_or_all(path, listing.TEST, root)
         found[name] = listing.part(records, limit=args.limit)
         listing.check_both(path, "a test", found[name])
     return found

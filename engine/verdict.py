@@ -10,7 +10,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +19,19 @@ from typing import Any, TextIO
 from torch import Tensor
 
 import datasets
-from datasets import Record
+from datasets import Record, csv_file
 from datasets._csv import plain
 from datasets._images import decode, read_bytes
-from datasets._paths import visible
+from datasets._paths import split_named, visible
 from datasets.csv_file import read_rows
 from detectors._base import Detector
 
+from ._text import distinct
+from .command_line import ALL
 from .config import Config, ConfigError
 from .decoding import IN_PROCESS, Workers
 from .files import replacing
-from .listing import whole_batches
+from .listing import TEST, whole_batches
 from .metrics import threshold_logit
 from .predict import DECIMALS, Device, Show, score, sigmoid
 from .progress import Progress
@@ -43,6 +45,7 @@ SPOKEN = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
 LEAVE = ("", "q", "quit", "exit")
 PROMPT = "Please enter the image filepath for scanning: "
 STDIN = "-"
+LONGEST_NAME = 50  # letters of a folder's name, at most four bytes each, that its result's repeats
 log = logging.getLogger(__name__)
 
 
@@ -92,26 +95,35 @@ def _listed(stdin: TextIO) -> list[str]:
 
 
 def collect(
-    inputs: Sequence[str], csv_root: Path | None, stdin: TextIO | None = None
+    inputs: Sequence[str],
+    csv_roots: Sequence[Path] = (),
+    split: str | None = None,
+    stdin: TextIO | None = None,
 ) -> list[Record]:
     """Records of pictures, folders (recursive), CSV files, archives and `-` (paths on standard
-    input).
+    input), of a split alone where one is named.
 
     `key` is the path as results show it: in an archive, the archive's and the member's. A named
     file that is missing becomes a record all the same: its row will carry the error.
+
+    Args:
+        csv_roots: as `datasets.csv_roots` has them.
 
     Raises:
         LayoutError: a folder, CSV or archive without pictures, or nothing named at all.
     """
     found: list[Record] = []
-    for name in inputs:
-        path = Path(name)
+    paths = [Path(name) for name in inputs]
+    wanted = None if split == ALL else split
+    for name, path, csv_root in zip(
+        inputs, paths, datasets.csv_roots(paths, csv_roots), strict=True
+    ):
         if name == STDIN:
             found += [Record(line, Path(line)) for line in _listed(stdin or sys.stdin)]
         elif kind := datasets.kind_of(path):
             # The pictures that a CSV names may be in an archive themselves.
             archive = csv_root if csv_root and kind == "csv_file" else path
-            for record in datasets.open_path(path, labelled=False, csv_root=csv_root):
+            for record in datasets.open_path(path, wanted, labelled=False, csv_root=csv_root):
                 shown = archive / record.key if record.member else record.path
                 found.append(Record(str(shown), record.path, member=record.member))
         else:
@@ -156,23 +168,58 @@ def _read_predictions(output: Path) -> list[dict[str, str]]:
         return [{k: plain(v) for k, v in row.items()} for row in csv.DictReader(stream, restval="")]
 
 
-def _write_spai(file: Path, output: Path, tag: str, csv_root: Path | None) -> None:
-    """The CSV that came in, with one more column: the score, empty for unreadable pictures."""
+def _spai_rows(
+    file: Path, root: Path | None, split: str | None, scores: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of a CSV that came in, of the split that was scored, and the score of
+    each as its last value, empty for an unreadable picture."""
     columns, rows = read_rows(file)
+    if split not in (None, ALL):
+        rows = [row for row in rows if split_named(row["split"]) == split_named(str(split))]
+    keys = [str(csv_file.resolve(row["image"], root or file.parent, file)) for row in rows]
+    values = [[row[column] for column in columns] for row in rows]
+    return columns, [[*own, scores[key]] for own, key in zip(values, keys, strict=True)]
+
+
+def _folder_rows(
+    folder: Path, split: str | None, records: Sequence[Record], scores: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of SPAI's form for a folder: paths from the folder, no class, for it is
+    not known, and the split that was asked for, else test as the published program has it."""
+    named = TEST if split in (None, ALL) else str(split)
+    below = {r.path: r.key for r in records if not r.member and folder in r.path.parents}
+    rows = [
+        [path.relative_to(folder).as_posix(), "", named, scores[key]] for path, key in below.items()
+    ]
+    return ["image", "class", "split"], rows
+
+
+def _write_spai(
+    request: Request, records: Sequence[Record], output: Path, files: Mapping[str, Path]
+) -> None:
+    """Writes SPAI's form of results, a CSV for each CSV and each folder among the inputs: `files`,
+    by their names in `output`."""
     scores = {row["path"]: row["score"] for row in _read_predictions(output)}
-    root = csv_root or file.parent
-    with (
-        replacing(output / file.name) as temporary,
-        TableWriter(temporary, [*columns, tag], [], resume=False) as table,
-    ):
-        for row in rows:
-            path = datasets.load("csv_file").resolve(row["image"], root, file)
-            table.append([[*(row[column] for column in columns), scores[str(path)]]])
+    paths = [Path(name) for name in request.inputs]
+    roots = dict(zip(paths, datasets.csv_roots(paths, request.csv_roots), strict=True))
+    for name, path in files.items():
+        if path.is_dir():
+            columns, rows = _folder_rows(path, request.split, records, scores)
+        else:
+            columns, rows = _spai_rows(path, roots[path], request.split, scores)
+        with (
+            replacing(output / name) as temporary,
+            TableWriter(temporary, [*columns, request.tag], [], resume=False) as table,
+        ):
+            table.append(rows)
 
 
-def _check_tables(inputs: Sequence[str], output: Path, tag: str) -> list[Path]:
-    """The CSV files among the inputs. Raises ConfigError when results could not stand beside."""
-    files = [Path(name) for name in inputs if datasets.kind_of(Path(name)) == "csv_file"]
+def _result_files(inputs: Sequence[str], output: Path, tag: str) -> dict[str, Path]:
+    """The CSV files and folders among the inputs, by the names of their results: of a CSV its own,
+    of a folder its name with .csv. Raises ConfigError when these could not stand in `output`."""
+    paths = [Path(name) for name in inputs]
+    kinds = {path: datasets.kind_of(path) for path in paths}
+    files = [path for path in paths if kinds[path] == "csv_file"]
     names = [file.name for file in files]
     for name in names:
         if name == PREDICTIONS or names.count(name) > 1:
@@ -184,7 +231,13 @@ def _check_tables(inputs: Sequence[str], output: Path, tag: str) -> list[Path]:
             raise ConfigError(f"--output {output}: expected another folder than that of {file}")
         if tag in read_rows(file)[0]:
             raise ConfigError(f"{file} has a column {tag!r} already: choose another by --tag")
-    return files
+    folders = [path for path, kind in kinds.items() if kind == "folder"]
+    if folders and tag in ("image", "class", "split"):
+        raise ConfigError(f"--tag: expected no column of SPAI's form; found {tag}")
+    stems = [path.resolve().name[:LONGEST_NAME].lstrip(".") or "root" for path in folders]
+    taken = [Path(name).stem for name in (PREDICTIONS, *names)]
+    own = [f"{stem}.csv" for stem in distinct(stems, taken)]
+    return dict(zip([*names, *own], [*files, *folders], strict=True))
 
 
 @dataclass(frozen=True)
@@ -192,7 +245,8 @@ class Request:
     """What phase test is asked to do, besides the detector. `explain` needs an `output`."""
 
     inputs: Sequence[str]
-    csv_root: Path | None = None
+    csv_roots: Sequence[Path] = ()
+    split: str | None = None
     output: Path | None = None
     json: bool = False
     tag: str = ""
@@ -270,12 +324,12 @@ def _run_into(
     """`run` with files. Returns how many of the records could not be read."""
     if request.explain:
         loaded.model.check_explain()
-    tables = _check_tables(request.inputs, output, request.tag)
-    owned = (PREDICTIONS, RUN, EXPLAIN, *(file.name for file in tables))
+    tables = _result_files(request.inputs, output, request.tag)
+    owned = (PREDICTIONS, RUN, EXPLAIN, *tables)
     with open_output(output, owned, request.resume, request.overwrite):
         info = run_info(config, device, loaded)
         info |= {"threshold": judge.threshold, "band": list(judge.band) if judge.band else None}
-        info["decoding"] = request.workers.decoding
+        info |= {"decoding": request.workers.decoding, "tag": request.tag}
         same = (*deciding(config), "threshold", "band")
         begin(output, info, request.resume, same, PREDICTIONS)
         with TableWriter(output / PREDICTIONS, COLUMNS, ["path"], request.resume) as table:
@@ -289,8 +343,7 @@ def _run_into(
                 if missing[i]:
                     table.append([_prediction(row, judge)])
                     _print(_line(row, judge, loaded, request.json))
-        for file in tables:
-            _write_spai(file, output, request.tag, request.csv_root)
+        _write_spai(request, records, output, tables)
         asked = {record.key for record in records}
         found = [row for row in _read_predictions(output) if row["path"] in asked]
         failed = sum(bool(row["error"]) for row in found)

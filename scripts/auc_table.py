@@ -1,10 +1,12 @@
 """Table of every generator against every source of real pictures, from result CSVs.
 
     python scripts/auc_table.py DIR
-    python scripts/auc_table.py DIR --metric ap --split test --csv table.csv
+    python scripts/auc_table.py --input_dir DIR --metric ap --split test --csv table.csv
 
-DIR holds fake_<generator>.csv and real_<source>.csv with the columns image, class, split and one of
-scores, probabilities of synthetic. Printed is a Markdown table in percent: the metric of each
+DIR holds fake_<generator>.csv and real_<source>.csv with a column of scores, probabilities of
+synthetic, and where they are known image, class and split: what `main.py --output DIR` writes of
+folders and CSV files. A CSV of another name counts by its column class, its rows of class 1 as a
+generator, those of class 0 as a source. Printed is a Markdown table in percent: the metric of each
 generator against each source, its mean over sources, the same means of the other metrics, and in a
 row below the means over generators, each counting alike. The SPAI study's figures are of `auc`.
 The last column has the single-class accuracy: of the pictures of a generator, or of a source, those
@@ -28,9 +30,8 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from datasets import LayoutError  # noqa: E402
-from datasets._csv import defused  # noqa: E402
+from datasets._csv import IMAGE, defused, read_csv  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
-from datasets.csv_file import read_rows  # noqa: E402
 from engine.command_line import Parser  # noqa: E402
 from engine.files import write_file  # noqa: E402
 from engine.metrics import (  # noqa: E402
@@ -43,7 +44,8 @@ from engine.metrics import (  # noqa: E402
 from scripts._answer import answer, complain  # noqa: E402
 
 PROGRAM = "auc_table.py"
-COMMON = ("image", "class", "split")
+CLASS = "class"
+COMMON = (IMAGE, CLASS, "split")
 CLASSES = {"fake": "1", "real": "0"}
 Metric = Callable[[np.ndarray, np.ndarray], float]
 Line = tuple[str, Sequence[float | None]]  # of the table: its name, and values in [0, 1]
@@ -64,7 +66,7 @@ def metrics(threshold: float) -> dict[str, tuple[str, Metric]]:
 
 @dataclass(frozen=True)
 class Results:
-    """A result CSV; `kind` is what its name says of all its rows, fake or real."""
+    """A result CSV, or its rows of one class; `kind`, fake or real, is that of all its rows."""
 
     file: Path
     kind: str
@@ -72,18 +74,58 @@ class Results:
     rows: Sequence[dict[str, str]]
 
 
-def read_folder(folder: Path, kind: str) -> dict[str, Results]:
-    """Result CSVs by generator (`kind` fake) or source (`kind` real), sorted by name.
+def read_file(file: Path) -> dict[str, Results]:
+    """A result CSV by its kind, of which its name or its column class tells; none for a CSV where
+    neither does, such as the predictions.csv of phase test.
 
     Raises:
-        LayoutError: there is none, or one is no CSV of pictures.
+        LayoutError: it is no CSV, or a class that must tell its kind is neither 0 nor 1.
     """
-    files = sorted(folder.glob(f"{kind}_*.csv"))
-    if not files:
-        raise LayoutError(
-            f"{folder}: expected fake_<generator>.csv and real_<source>.csv; found no {kind}_*.csv"
-        )
-    return {f.stem.removeprefix(f"{kind}_"): Results(f, kind, *read_rows(f)) for f in files}
+    columns, rows = read_csv(file, "a CSV of scores")
+    for kind in CLASSES:
+        if file.name.startswith(f"{kind}_"):
+            return {kind: Results(file, kind, columns, rows)}
+    if CLASS not in columns:
+        return {}
+    found: dict[str, list[dict[str, str]]] = {kind: [] for kind in CLASSES}
+    for row in rows:
+        kinds = [kind for kind, label in CLASSES.items() if label == row[CLASS].strip()]
+        if not kinds:
+            raise LayoutError(
+                f"{file}: expected class 0 or 1 in every row, or a name that begins with fake_ or "
+                f"real_; found {row[CLASS]!r}"
+            )
+        found[kinds[0]].append(row)
+    return {kind: Results(file, kind, columns, own) for kind, own in found.items() if own}
+
+
+def read_folder(folder: Path) -> dict[str, dict[str, Results]]:
+    """The result CSVs of a folder, sorted by name: by kind, and then by generator or source.
+
+    Raises:
+        LayoutError: there is none of a kind, or two of one name; see also `read_file`.
+    """
+    found: dict[str, dict[str, Results]] = {kind: {} for kind in CLASSES}
+    others = []
+    for file in sorted(folder.glob("*.csv")):
+        parts = read_file(file)
+        others += [] if parts else [file.name]
+        for kind, part in parts.items():
+            name = file.stem.removeprefix(f"{kind}_")
+            if name in found[kind]:
+                twice = f"{found[kind][name].file.name} and {file.name}"
+                raise LayoutError(f"{folder}: expected {name} once; found {twice}")
+            found[kind][name] = part
+    for kind, tables in found.items():
+        if not tables:
+            raise LayoutError(
+                f"{folder}: expected fake_<generator>.csv and real_<source>.csv, or CSV files with "
+                f"a column {CLASS}; found no {kind}_*.csv and no class {CLASSES[kind]}"
+            )
+    if others:
+        said = f"{', '.join(others)}: passed over, for neither name nor a column {CLASS} tells the"
+        complain(PROGRAM, f"{said} kind")
+    return found
 
 
 def of_split(found: Results, split: str) -> Results:
@@ -129,11 +171,12 @@ def logits_of(found: Results, tag: str | None) -> np.ndarray:
             no scored picture.
     """
     column, label = score_column(found, tag), CLASSES[found.kind]
-    for row in found.rows:
-        if row.get("class", "").strip() != label:
+    for number, row in enumerate(found.rows, 1):
+        # What phase test writes of a folder has no class; then the file's name is what tells.
+        if row.get(CLASS, "").strip() not in (label, ""):
             raise LayoutError(
-                f"{found.file}: expected class {label} in every row of a {found.kind}_*.csv; found "
-                f"{row.get('class')!r} at {row['image']!r}"
+                f"{found.file}: expected class {label}, or none, in every row of a "
+                f"{found.kind}_*.csv; found {row[CLASS]!r} at {row.get(IMAGE) or f'row {number}'!r}"
             )
     texts = [row[column].strip() for row in found.rows]
     scored = [to_logit(found.file, text) for text in texts if text]
@@ -151,7 +194,7 @@ def read(folder: Path, tag: str | None, split: str | None) -> list[dict[str, np.
         LayoutError: rows of several splits and none chosen; see also `read_folder`, `of_split` and
             `logits_of`.
     """
-    tables = [read_folder(folder, kind) for kind in CLASSES]
+    tables = list(read_folder(folder).values())
     if split is not None:
         tables = [{name: of_split(one, split) for name, one in each.items()} for each in tables]
     found = splits_of(one for each in tables for one in each.values())
@@ -218,7 +261,8 @@ def as_csv(titles: Sequence[str], lines: Sequence[Line]) -> str:
 def parser() -> Parser:
     """The command line."""
     p = Parser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
-    p.add_argument("folder", type=Path, metavar="DIR", help="the folder with the CSVs")
+    p.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="the folder with the CSVs")
+    p.add_argument("--input_dir", type=Path, metavar="DIR", help="the same")
     p.add_argument(
         "--metric", choices=list(metrics(0.5)), default="auc", help="in the columns (%(default)s)"
     )
@@ -235,13 +279,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command line. Returns the exit status."""
     p = parser()
     args = p.parse_args(arguments)
+    if (args.folder is None) == (args.input_dir is None):
+        p.error("expected DIR once, alone or by --input_dir; found both or none")
     if not 0 <= args.threshold <= 1:
         p.error(f"--threshold: expected 0 to 1; found {args.threshold}")
     if args.tag in COMMON:
         p.error(f"--tag: expected a column of scores; found {args.tag}, which is no score")
 
     def run() -> int:
-        fakes, reals = read(args.folder, args.tag, args.split)
+        fakes, reals = read(args.folder or args.input_dir, args.tag, args.split)
         titles, lines = table(fakes, reals, args.metric, args.threshold)
         if args.csv:
             write_file(args.csv, as_csv(titles, lines))

@@ -214,3 +214,54 @@ def test_both_classes_are_needed(cli: Cli, tmp_path: Path) -> None:
     for name in ("real_x", "real_y"):
         (tmp_path / f"{name}.csv").unlink()
     assert "no real_*.csv" in cli(tmp_path).complaint
+
+
+# --- files of other forms that count
+
+
+def test_the_folder_by_either_name(cli: Cli, tmp_path: Path, scores: dict[str, np.ndarray]) -> None:
+    assert cli("--input_dir", tmp_path).out == cli(tmp_path).out
+    for words in ((), (tmp_path, "--input_dir", tmp_path)):
+        assert "DIR once" in cli(*words).complaint
+
+
+def test_neither_pictures_nor_classes_are_needed(
+    cli: Cli, tmp_path: Path, scores: dict[str, np.ndarray]
+) -> None:
+    """The study's tables of its combined model have the columns spai and class alone."""
+    before = cli(tmp_path).out
+    for name, values in scores.items():
+        label = int(name.startswith("fake"))
+        columns = {"fake_a": ("spai,class", f",{label}"), "real_x": ("class,spai", "")}
+        header, end = columns.get(name, ("spai", ""))
+        start = f"{label}," if name == "real_x" else ""
+        lines = [f"{start}{value}{end}" for value in values]
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n")
+    assert cli(tmp_path).out == before
+    with (tmp_path / "fake_a.csv").open("a") as stream:
+        stream.write("0.5,0\n")
+    assert "'0' at 'row 41'" in cli(tmp_path).complaint
+
+
+def test_all_csv_files_count_by_their_class(
+    cli: Cli, tmp_path: Path, scores: dict[str, np.ndarray]
+) -> None:
+    """One that holds both classes is a generator and a source; one without a class is named."""
+    before = cli(tmp_path, "--csv", tmp_path / "before.csv").out
+    for old, new in (("fake_a", "a"), ("real_x", "x")):
+        (tmp_path / f"{old}.csv").rename(tmp_path / f"{new}.csv")
+    both = [(tmp_path / f"{name}.csv").read_text() for name in ("fake_b", "real_y")]
+    for name in ("fake_b", "real_y"):
+        (tmp_path / f"{name}.csv").unlink()
+    (tmp_path / "both.csv").write_text(both[0] + both[1].split("\n", 1)[1])
+    done = cli(tmp_path)
+    cells = [line.split(" | ") for line in done.out.splitlines()]
+    wanted = [line.split(" | ") for line in before.splitlines()]
+    assert [row[0] for row in cells[2:4]] == ["| a", "| both"]
+    # The sources are in another order: both before x.
+    assert cells[2][1:3] == wanted[2][1:3][::-1] and cells[3][1:3] == wanted[3][1:3][::-1]
+    assert done.err.startswith("auc_table.py: before.csv: passed over")
+    put(tmp_path / "fake_both.csv", "a.png,1,test,0.7")
+    assert "expected both once" in cli(tmp_path).complaint
+    put(tmp_path / "c.csv", "a.png,2,test,0.7")
+    assert "c.csv: expected class 0 or 1" in cli(tmp_path).complaint

@@ -22,6 +22,7 @@ from conftest import EXAMPLE, ROOT, make_picture
 from sklearn.metrics import average_precision_score
 
 from detectors.cospy import CoSpyOptions
+from scripts import auc_table
 
 __all__ = ["cli"]  # a fixture
 
@@ -351,6 +352,49 @@ def test_tables_that_results_would_overwrite_are_refused(
     both = ("--input", table, twin, "--csv_root", tree, "--tag", "x")
     assert "list.csv" in cli(*both, "--output", tmp_path / "out").complaint
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_gets_spais_table_too(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    """Which auc_table.py reads: the folder's name tells the class, its own column is empty."""
+    for folder, name in (("fake", "fake_mine"), ("real", "real_mine")):
+        (tree / folder).rename(tree / name)
+    (tree / "x" / "fake_mine").mkdir(parents=True)
+    shutil.copy(tree / "real_mine" / "000.jpg", tree / "x" / "fake_mine")
+    inputs = [tree / "fake_mine", tree / "real_mine", tree / "x" / "fake_mine"]
+    output = tmp_path / "out"
+    assert cli("--input", *inputs, "--output", output, "--tag", "spai").status == 0
+    tables = [output / f"{name}.csv" for name in ("fake_mine", "real_mine", "fake_mine_2")]
+    scores = {row["path"]: row["score"] for row in read_csv(output / "predictions.csv")}
+    for table, folder, count in zip(tables, inputs, (12, 12, 1), strict=True):
+        rows = read_csv(table)
+        assert list(rows[0]) == ["image", "class", "split", "spai"] and len(rows) == count
+        for row in rows:
+            assert (row["class"], row["split"]) == ("", "test")
+            assert row["spai"] == scores[str(folder / row["image"])]
+    assert json.loads((output / "run.json").read_text())["tag"] == "spai"
+    assert auc_table.main(["--input_dir", str(output), "--csv", str(tmp_path / "auc.csv")]) == 0
+    found = {row["generator"]: row for row in read_csv(tmp_path / "auc.csv")}
+    assert 0 <= float(found["mine"]["AUC, mine"]) <= 1
+    assert "--tag" in cli("--input", tree, "--output", tmp_path / "o", "--tag", "class").complaint
+
+
+def test_a_split_of_csv_files_is_scored_alone(cli: Cli, tree: Path, tmp_path: Path) -> None:
+    """Each from its own root."""
+    other = tmp_path / "other"
+    shutil.copytree(tree, other)
+    lines = ["image,split", "real/000.jpg,test", "real/001.png,train"]
+    tables = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for table in tables:
+        table.write_text("\n".join(lines) + "\n")
+    roots = ("--csv_root", tree, "--csv_root", other)
+    use = ("--json", "--input", *tables, *roots)
+    shown = [row["path"] for row in cli(*use, "--split", "testing").rows]
+    assert shown == [str(root / "real" / "000.jpg") for root in (tree, other)]
+    assert len(cli(*use).rows) == len(cli(*use, "--split", "all").rows) == 4
+    assert cli(*use, "--split", "test", "--output", tmp_path / "out").status == 0
+    assert [row["image"] for row in read_csv(tmp_path / "out" / "b.csv")] == ["real/000.jpg"]
+    assert "--split" in cli("--input", tree / "real" / "000.jpg", "--split", "test").complaint
+    assert "each of the 1" in cli("--input", tables[0], *roots).complaint
 
 
 def test_prompt_as_published(bare: Cli, cospy: Path, tree: Path, pictures: list[Path]) -> None:

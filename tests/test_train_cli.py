@@ -19,7 +19,7 @@ from conftest import ROOT, make_tree
 from models import backbone_files
 from trees import Tree, write_tree
 
-from datasets import Record
+from datasets import LayoutError, Record
 from detectors.cospy import CoSpy, CoSpyOptions
 from engine import command_line, flags, train_flags
 from engine.config import Config
@@ -250,14 +250,41 @@ def test_what_does_not_fit_is_one_line(cli: Cli, tmp_path: Path, words: str, sai
 @pytest.mark.parametrize("phase", ["test", "eval"])
 @pytest.mark.parametrize(
     "words",
-    ["--accumulate 2", "--save_every 3", "--save_all", "--test_csv x", "--val_data x",
+    ["--accumulate 2", "--save_every 3", "--save_all", "--val_data x",
      "--leak_free", "--feat_interp", "--feat_interp_alpha 1", "--feat_interp_ratio 1"],
 )  # fmt: skip
 def test_flags_of_training_are_refused_elsewhere(cli: Cli, phase: str, words: str) -> None:
     assert "expected --phase train" in cli("--phase", phase, *words.split()).complaint
 
 
+def test_csv_files_for_testing_are_for_training_and_evaluation(cli: Cli) -> None:
+    assert "expected --phase train or eval" in cli("--phase", "test", "--test_csv", "x").complaint
+
+
+@pytest.mark.parametrize("epochs", ["0", "1,2", "all"])
+def test_training_takes_one_number_of_epochs(cli: Cli, tree: Path, epochs: str) -> None:
+    assert cli("--data", tree, "--epochs", epochs).complaint.startswith("main.py: --epochs: ")
+
+
 # --- validation and test pictures of one's own
+
+
+def test_each_csv_has_its_own_root(tmp_path: Path) -> None:
+    names = ("data", "val", "test")
+    trees = {name: make_tree(tmp_path / name, count=2) for name in names}
+    words: list[object] = []
+    for flag, name in zip(("--data", "--val_data", "--test_csv"), names, strict=True):
+        (tmp_path / f"{name}.csv").write_text("image,class\nreal/000.jpg,0\nfake/gan/000.jpg,1\n")
+        words += [flag, tmp_path / f"{name}.csv"]
+    folder = ("--test_csv", trees["data"])  # which has none
+    found, _ = chosen(*words, *folder, *(w for n in names for w in ("--csv_root", trees[n])))
+    parts = (found.train, found.val, found.tests["test"])
+    for name, records in zip(names, parts, strict=True):
+        assert {r.path.is_relative_to(trees[name]) for r in records} == {True}
+    same, _ = chosen(*words, "--csv_root", trees["val"])
+    assert {r.path.is_relative_to(trees["val"]) for r in same.train} == {True}
+    with pytest.raises(LayoutError, match="each of the 3; found 2"):
+        chosen(*words, "--csv_root", trees["val"], "--csv_root", trees["data"])
 
 
 def test_val_data_are_taken_whole_or_by_their_split(tmp_path: Path) -> None:
