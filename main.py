@@ -24,7 +24,10 @@ from engine.command_line import Parser, parser
 from engine.program import SIGNALLED, USAGE, answer, complain, log_handler, refuse
 
 PROGRAM, UNSCORED, GOES_ON = "main.py", 1, "--resume goes on"
-LOADING = "loading the detector; at the prompt, an empty line, q, exit or Ctrl-D ends\n"
+LOADING = (
+    "loading the detector; a path is asked for, such as data/examples/real/coffee.png; an empty "
+    "line, q, exit or Ctrl-D ends; `python main.py data/examples` scores a folder without asking\n"
+)
 
 
 def run_test(args: argparse.Namespace) -> int:
@@ -134,18 +137,23 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def check(p: Parser, args: argparse.Namespace) -> None:
-    """Looks at all that can be told of the arguments at once, and makes --input of pictures that
-    stand without a flag.
+    """Looks at all that can be told of the arguments at once, makes --input of pictures that stand
+    without a flag, and chooses what a command line leaves open that names nothing.
 
     Raises:
         ConfigError, LayoutError: what a flag names is wrong, or not there.
     """
-    from engine import rules
+    from engine import bare, rules
 
     name = rules.detector_named(args)
     if said := rules.broken(args, name):
         p.error(said)
     args.input, args.pictures = args.pictures or args.input, []
+    if bare.is_bare(args):
+        for line in bare.fill(args):
+            if os.environ.get("RANK", "0") == "0":  # of several processes one says so
+                complain(PROGRAM, line)
+        name = rules.detector_named(args)
     rules.check_named(args, name)
 
 

@@ -22,7 +22,7 @@ finds them.
   -- FLAGS        more flags of main.py, given to each step, such as
                     -- --data_root DIR --ckpt DIR --backbone_weights FILE FILE --workers 8
 data/ and ckpt/ are those of the current folder. The frozen encoders come from
-  python scripts/fetch_weights.py siglip-so400m-384 sd-v1-4-vae      (sd-v1_4)
+  python scripts/fetch_weights.py siglip-so400m-384 sd-v1_4-vae      (sd-v1_4)
   python scripts/fetch_weights.py clip-vit-l-14                      (progan)
 or from --backbone_weights.
 Python is the one in .venv, or that of PYTHON.'

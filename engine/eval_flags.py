@@ -12,14 +12,15 @@ import datasets
 from datasets import Record
 from datasets._limits import UPRIGHT
 
+from . import bare, degrade, flags, listing, manifest, metadata
 from . import benchmark as benchmarks
-from . import degrade, flags, listing, manifest, metadata
 from ._text import distinct
 from .benchmark import Measurement
 from .benchmark_file import Benchmark, Protocol
 from .config import Config, ConfigError
 from .evaluate import Request
 from .report import View
+from .run import RUN
 from .weights import Loaded
 
 # The benchmark that each variant of CO-SPY is evaluated on, without --benchmark.
@@ -67,12 +68,20 @@ def _notes(
     return tuple(lines)
 
 
-def _folder(args: argparse.Namespace, loaded: Loaded, config: Config, what: str) -> Path:
-    """Where results go without --output: for CO-SPY where the published program puts them."""
-    if loaded.name == "cospy":
-        kind = "pretrain" if args.pretrain else "eval"
-        return flags.cospy_folder(args.ckpt, config.options) / f"{kind}_{what}"
-    return Path("runs", loaded.name, f"eval_{what}")
+def _folder(
+    args: argparse.Namespace, loaded: Loaded, config: Config, what: str, title: str | None
+) -> Path:
+    """Where results go without --output: for CO-SPY where the published program puts them, on its
+    own benchmarks by their `title`. --resume finds a run under an earlier name, too."""
+    if loaded.name != "cospy":
+        return Path("runs", loaded.name, f"eval_{what}")
+    folder = flags.cospy_folder(args.ckpt, config.options)
+    published = args.pretrain or manifest.entry_at(loaded.path) is not None
+    chosen = folder / f"{'pretrain' if published else 'eval'}_{title or what}"
+    earlier = folder / f"{'pretrain' if args.pretrain else 'eval'}_{what}"
+    # Runs with a tag are younger than the published names.
+    goes_on = args.resume and not args.tag and not (chosen / RUN).exists()
+    return earlier if goes_on and (earlier / RUN).exists() else chosen
 
 
 def _changed(args: argparse.Namespace, **values: object) -> argparse.Namespace:
@@ -124,16 +133,18 @@ def evaluation(
         base = degrade.NONE
         data = args.data.resolve()  # which has a name even for "."
         title = f"{loaded.model.title} on {data.name}"
-        what = data.name if data.is_dir() else data.stem
-        view = View(notes=(left_out,) if left_out else ())
-        protocol, decoding = None, config.data.decoding or UPRIGHT
+        what = name = data.name if data.is_dir() else data.stem
+        notes = (bare.caution(len(records)),) if data == bare.EXAMPLES else ()
+        view = View(notes=(*notes, left_out) if left_out else notes)
+        own, protocol, decoding = None, None, config.data.decoding or UPRIGHT
     else:
         protocol = args.protocol or benchmarks.PUBLISHED
         how = benchmarks.protocol(benchmark, protocol)
         records, base = _benchmark_records(args, config, benchmark, how), how.degradation
         decoding = config.data.decoding or how.decoding
         suffix = "" if protocol == benchmarks.PUBLISHED else f"_{protocol}"
-        what = benchmark.name + suffix
+        what, name = benchmark.name + suffix, benchmark.title
+        own = name + suffix if benchmark.name in OF_COSPY.values() else None
         title = f"{loaded.model.title} on {benchmark.title}, protocol {protocol}"
         notes = _notes(benchmark, loaded.name, config.options, records, args.limit)
         view = View(
@@ -173,7 +184,7 @@ def evaluation(
         note = f"generators are divided by {', '.join(args.group_by)}: published figures, which are"
         view = replace(view, published=None, notes=(*view.notes, f"{note} of all, are not shown"))
     return Request(
-        output=flags.output(args, _folder(args, loaded, config, what)),
+        output=flags.output(args, _folder(args, loaded, config, what, own)),
         title=title if view.base == degrade.NONE else f"{title}, under {view.base}",
         tag=args.tag or "",
         threshold=threshold,
@@ -181,6 +192,7 @@ def evaluation(
         view=view,
         benchmark=benchmark.name if benchmark else None,
         protocol=protocol,
+        pictures=name,
         metadata=known,
         cache=args.cache,
         workers=flags.workers(args, len(records), decoding),

@@ -28,6 +28,7 @@ from .memo import Memo, open_memo
 from .metadata import TABLE, Values
 from .metadata import write as write_metadata
 from .predict import Device, Tally, score
+from .program import FILE_ONLY
 from .progress import Progress
 from .report import View
 from .run import RUN, begin, deciding, differing_entries, log_to, open_output, run_info, write_json
@@ -52,8 +53,9 @@ class Request:
     """What phase eval is asked to do, besides the detector and the pictures.
 
     `degradations`: canonical names, the first one that of the main tables, `view.base`.
-    `benchmark`, `protocol`: their names, where the pictures are those of a benchmark. `metadata`:
-    what is known of pictures, by their keys. `cache`: as open_memo has it. `tag`: the run's name.
+    `benchmark`, `protocol`: their names, where the pictures are those of a benchmark. `pictures`:
+    what evaluation.log calls them. `metadata`: what is known of pictures, by their keys. `cache`:
+    as open_memo has it. `tag`: the run's name.
     """
 
     output: Path
@@ -63,6 +65,7 @@ class Request:
     view: View = field(default_factory=View)
     benchmark: str | None = None
     protocol: str | None = None
+    pictures: str = "data"
     metadata: Mapping[str, Values] = field(default_factory=dict)
     cache: str | None = None
     tag: str = ""
@@ -388,7 +391,10 @@ def _write_results(
         log.warning("%s", hint)
     small = _thumbnails(report.worst_errors(analysis.rows, threshold), records, request.workers)
     report.write_report(request.output, rows, threshold, info, request.heading, analysis, small)
-    write_json(request.output / "result.json", report.result_json(rows, threshold, view, analysis))
+    result = report.result_json(rows, threshold, view, analysis)
+    write_json(request.output / "result.json", result)
+    for line in report.log_lines(result, request.pictures):
+        log.info("%s", line, extra=FILE_ONLY)
     write_json(request.output / "output.json", report.output_json(rows, view))
     write_json(request.output / "metrics.json", report.metrics_json(analysis))
     write_json(request.output / RUN, info)

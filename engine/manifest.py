@@ -17,6 +17,8 @@ from .config import ROOT, ConfigError, read_yaml
 
 PRETRAINED = ROOT / "pretrained"
 MANIFEST = PRETRAINED / "manifest.yaml"
+BEST = "best.safetensors"  # what training keeps
+PUBLISHED_BEST = "best_model.pth"  # and what CO-SPY's published training does
 FORMATS = ("safetensors", "state dict", "checkpoint")
 FETCH = "python scripts/fetch_weights.py"
 
@@ -255,11 +257,16 @@ def find(name: str) -> Path | None:
     return next((path for hub in hubs if (path := cached(hub)) is not None), None)
 
 
+def entry_at(path: Path) -> Entry | None:
+    """The entry whose place below pretrained/ a path names; None for any other."""
+    place, entries = path.resolve(), read_manifest().values()
+    return next((entry for entry in entries if local_path(entry).resolve() == place), None)
+
+
 def trained_on(path: Path) -> tuple[str, ...]:
-    """Generators that the weights at a path learnt from, as the entry says whose place it is; none
-    for any other file."""
-    entries = read_manifest().values()
-    return next((entry.trained_on for entry in entries if local_path(entry) == path), ())
+    """Generators that the weights at a path learnt from, as its entry says; none for any other."""
+    entry = entry_at(path)
+    return entry.trained_on if entry else ()
 
 
 def several(weights: str | None) -> list[str]:

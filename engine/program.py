@@ -25,6 +25,7 @@ from ._text import one_line
 
 USAGE, INTERNAL, SIGNALLED = 2, 70, 128  # 70 is EX_SOFTWARE of sysexits.h
 INTERRUPTED = SIGNALLED + signal.SIGINT
+FILE_ONLY = {"file_only": True}  # `extra` of log lines that only a log file is to have
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -52,8 +53,9 @@ class OneLine(logging.Formatter):
 
 
 def log_handler() -> logging.Handler:
-    """Log lines on standard error, as it is at this moment."""
+    """Log lines on standard error, as it is at this moment, but for those of FILE_ONLY."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: not record.__dict__.keys() & FILE_ONLY.keys())
     handler.setFormatter(OneLine())
     return handler
 

@@ -20,10 +20,11 @@ from .metrics import Cell, Estimate, Metrics
 from .table import ScoreRow
 
 __all__ = (
-    "FILES", "Analysis", "View", "analyse", "metrics_json", "output_json", "percent", "result_json",
-    "summary_text", "worst_errors", "write_report",
+    "FILES", "Analysis", "View", "analyse", "log_lines", "metrics_json", "output_json", "percent",
+    "result_json", "summary_text", "worst_errors", "write_report",
 )  # fmt: skip
 FILES = ("report.md", "report.html", *_plots.CAPTIONS, ERRORS)
+PUBLISHED_METRICS = ("AP", "Accuracy")  # of result.json
 # More cells than that are printed as means over sources and over generators.
 MOST_CELLS = 30
 
@@ -177,6 +178,32 @@ def _beside(beside: Beside) -> dict[str, dict[str, float]]:
         for name, figures in tables.items()
         if figures
     }
+
+
+def log_lines(
+    result: Mapping[str, Mapping[str, Mapping[str, float | None]]], name: str
+) -> list[str]:
+    """CO-SPY's lines of evaluation.log: one for each cell of `result_json`, and their mean.
+
+    Percent; nan where a metric is not defined, which the mean leaves out. `name`: of the benchmark
+    or the data; a source without a name is left out.
+    """
+
+    def figures(cells: Sequence[Mapping[str, float | None]]) -> str:
+        known = {k: [v for cell in cells if (v := cell[k]) is not None] for k in PUBLISHED_METRICS}
+        means = {
+            k: sum(values) / len(values) if values else math.nan for k, values in known.items()
+        }
+        return " | ".join(f"{metric} {100 * mean:.2f}%" for metric, mean in means.items())
+
+    cells = {(s, g): cell for s, generators in result.items() for g, cell in generators.items()}
+    lines = [
+        f"Evaluate on {' - '.join(filter(None, (name, *at)))} | Size {cell['size']} | "
+        f"{figures([cell])}"
+        for at, cell in cells.items()
+    ]
+    mean = f"Average Performance on {name} | {figures(list(cells.values()))}"
+    return [*lines, mean] if lines else []
 
 
 def _figures(values: Mapping[str, Estimate | float]) -> dict[str, list[float | None]]:

@@ -21,6 +21,7 @@ from datasets import LayoutError
 from datasets._layout import is_folder, unexpected
 
 from . import manifest
+from .bare import is_bare
 from .command_line import ALL, PHASES, benchmarks, parser
 from .config import ConfigError, check_sections, parse_override, read_yaml
 
@@ -135,6 +136,7 @@ RULES = (
             and not (a.data or a.benchmark or a.compare)
             and not (a.phase == "eval" and a.test_csv)
             and name not in (None, COSPY)
+            and not is_bare(a)
         ),
         "expected --data FOLDER or CSV, or --benchmark NAME; found neither; "
         f"benchmarks: {', '.join(benchmarks())}",

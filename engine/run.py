@@ -122,9 +122,10 @@ def open_output(
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """In its context, what is logged to standard error goes to a file too."""
+    """In its context, what is logged goes to a file too, each line as in CO-SPY's log files."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(OneLine("%(asctime)s %(message)s"))
+    form = "%(asctime)s | %(levelname)s | %(module)s:%(lineno)d | %(message)s"
+    handler.setFormatter(OneLine(form, "%m-%d at %H:%M:%S"))
     logging.getLogger("engine").addHandler(handler)
     try:
         yield

@@ -23,11 +23,11 @@ from detectors._base import WeightsError
 from ._hub import is_other_file
 from ._text import reason
 from .files import naming, replacing, write_file
+from .manifest import BEST as BEST
+from .manifest import PUBLISHED_BEST as PUBLISHED_BEST
 from .plain_data import parse_json
 from .unpickle import FORMAT, bare_prefix, to_safetensors
 
-BEST = "best.safetensors"  # what training keeps
-PUBLISHED_BEST = "best_model.pth"  # and what CO-SPY's published training does
 OPEN_ANEW = 32
 EVERYTHING = ("",)
 SUM = "sum"  # of a card: what notices a flipped bit

@@ -131,10 +131,7 @@ def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
     except ConfigError as error:
         raise WeightsError(str(error)) from error
     # Also by its path: the file that ships is named so as often as not.
-    known = {
-        manifest.local_path(entry).resolve(): entry for entry in manifest.read_manifest().values()
-    }
-    entry = known.get(path.resolve())
+    entry = manifest.entry_at(path)
     if entry is None and not (weights and Path(weights).exists()):
         entry = manifest.entry_named(weights or detector)
     sums = {copy.sha256 for copy in entry.copies} if entry else {None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from models import backbone_files, randomise
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from trees import write_tree
 
+import main
 from detectors import _clip, _vae, cospy
 from detectors._base import OptionError, WeightsError, describe_options
 from engine.checkpoint import own_state
@@ -31,6 +34,7 @@ MODES: dict[str, dict[str, str]] = {
     "fusion": {"mode": "fusion"},
     "end2end": {"mode": "end2end"},
 }
+TIME = r"\d\d-\d\d at \d\d:\d\d:\d\d"  # of CO-SPY's log files
 EVERY = [(variant, mode) for variant in VARIANTS for mode in MODES]
 
 
@@ -452,3 +456,45 @@ def test_published_weights_by_name_and_by_pretrain_are_the_same(
     ]
     assert len(rows[0]) == 12
     assert rows[0] == rows[1]
+
+
+def test_results_lie_and_are_called_as_published(
+    bare: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = make("progan", "fusion")
+    write_folder(model, tmp_path / "progan")
+    monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
+    root = write_tree("aigcdetect", tmp_path).root
+    flags: list[object] = ["--phase", "eval", "--train_dataset", "progan", "--data_root", root]
+    flags += ["--backbone_weights", *backbone_files(model, tmp_path), "--cache", "none"]
+    flags += ["--set", "score.resamples=10"]
+    done = bare(*flags, "--pretrain")
+    assert done.status == 0, done.err
+    folder = tmp_path / "ckpt" / "progan" / "fusion"
+    output = folder / "pretrain_AIGCDetectionBenchMark"
+    result = json.loads((output / "result.json").read_text())
+    assert list(result) == list(json.loads((output / "output.json").read_text())) == ["test"]
+    log = (output / "evaluation.log").read_text(encoding="utf-8")
+    for name, cell in result["test"].items():
+        ap, accuracy = f"AP {100 * cell['AP']:.2f}%", f"Accuracy {100 * cell['Accuracy']:.2f}%"
+        said = f"AIGCDetectionBenchMark - test - {name} | Size {cell['size']} | {ap} | {accuracy}"
+        line = rf"^{TIME} \| INFO \| evaluate:\d+ \| Evaluate on {re.escape(said)}$"
+        assert len(re.findall(line, log, re.MULTILINE)) == 1
+    mean = np.mean([cell["AP"] for cell in result["test"].values()])
+    assert f"Average Performance on AIGCDetectionBenchMark | AP {100 * mean:.2f}%" in log
+
+    # A run of an earlier version goes on where it is, and is compared by its name.
+    earlier = folder / "pretrain_aigcdetect"
+    output.rename(earlier)
+    rows = (earlier / "scores.csv").read_bytes()
+    (earlier / "scores.csv").write_bytes(rows[: len(rows) // 2])
+    assert bare(*flags, "--pretrain", "--resume").status == 0
+    assert (earlier / "scores.csv").read_bytes() == rows and not output.exists()
+    # By their name they are the published weights, too.
+    assert bare(*flags, "--weights", "cospy-progan").status == 0
+    assert (output / "scores.csv").exists()
+    assert main.main(["--phase", "eval", "--compare", str(earlier), str(output)]) == 0
+    assert "16 pictures in common" in capsys.readouterr().out
