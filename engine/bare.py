@@ -78,7 +78,8 @@ def _missing_weights(trained: Path | None) -> list[str]:
 
 def _is_benchmark_meant(args: argparse.Namespace) -> bool:
     """Whether a flag says how or where the benchmark is: other pictures are then no answer."""
-    return bool(args.data_root or args.protocol or any(s.startswith("data.") for s in args.set))
+    parts = tuple(f"data.{part}=" for part in datasets.load(BENCHMARK).PARTS)
+    return bool(args.data_root or args.protocol or any(s.startswith(parts) for s in args.set))
 
 
 def _missing_pictures(args: argparse.Namespace, root: Path, title: str) -> str:
