@@ -134,8 +134,8 @@ def evaluation(
         data = args.data.resolve()  # which has a name even for "."
         title = f"{loaded.model.title} on {data.name}"
         what = name = data.name if data.is_dir() else data.stem
-        notes = (bare.caution(len(records)),) if data == bare.EXAMPLES else ()
-        view = View(notes=(*notes, left_out) if left_out else notes)
+        few = bare.caution(len(records)) if data == bare.EXAMPLES else ""
+        view = View(notes=tuple(filter(None, (few, left_out))))
         own, protocol, decoding = None, None, config.data.decoding or UPRIGHT
     else:
         protocol = args.protocol or benchmarks.PUBLISHED
