@@ -25,7 +25,9 @@ def evaluation(folder: Path, name: str, *words: object) -> tuple[Request, list[R
     arguments = ["--phase", "eval", "--detector", name, "--output", folder / "out", *words]
     args = command_line.parser().parse_args([str(word) for word in arguments])
     model = SimpleNamespace(trained_on=(), title=name.upper())
-    loaded = cast(Loaded, SimpleNamespace(trained_on=(), model=model, name=name, threshold=0.5))
+    loaded = cast(
+        Loaded, SimpleNamespace(trained_on=(), model=model, name=name, threshold=0.5, path=folder)
+    )
     return eval_flags.evaluation(args, loaded, flags.resolve_config(args, name, None))
 
 
