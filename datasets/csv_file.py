@@ -42,6 +42,7 @@ def path_in(name: str, file: Path, root: Path | None = None) -> str:
     bare = name.strip()
     if bare != name and not (root and os.path.lexists(root / name)):
         name = bare
+    # Absolute without resolving: a link that a person made may lead out of the root.
     path, start = Path(name), root.absolute() if root else None
     if path.is_absolute() and ".." not in path.parts and "\0" not in name:
         return (path.relative_to(start) if start and start in path.parents else path).as_posix()
@@ -60,6 +61,7 @@ def _lmdb(place: Path) -> Path | None:
         LayoutError: it is any other file.
     """
     if not place.is_file():
+        # LMDB's own form is a folder with this file in it.
         data = place / _archives.LMDB_DATA
         return data if data.is_file() else None
     if _archives.FORMATS.get(place.suffix.lower()) != "lmdb_file":
@@ -83,6 +85,7 @@ class Contents:
         self._folder = csv_root or file.parent
         self._lmdb = _lmdb(csv_root) if csv_root else None
         layout = "an LMDB that holds the pictures of a CSV"
+        # Kept, for each row asks whether its name is a key.
         self._keys = frozenset(_archives.members(self._lmdb, layout) if self._lmdb else ())
 
     def __len__(self) -> int:
@@ -94,11 +97,13 @@ class Contents:
 
     def _name(self, text: str) -> str:
         """The key of the picture that a row names."""
+        # Keys of an LMDB are no paths on disk, but become results' names, so none leads upwards.
         if self._lmdb is None:
             return path_in(text, self._file, self._folder)
         return relative(text if text in self._keys else text.strip(), self._file)
 
     def _record(self, name: str, label: Label | None, row: dict[str, str]) -> Record:
+        """The record of a row. A real picture has no generator, whatever its row says."""
         generator = "" if label == Label.REAL else row.get("generator", "").strip()
         if label == Label.FAKE:
             generator = generator or "fake"
@@ -118,11 +123,13 @@ class Contents:
                 continue
             name = self._name(row[IMAGE])
             value = row.get("class", "").strip()
+            # Never guessed: a row without a class would count for either.
             if labelled and value not in LABELS:
                 raise LayoutError(f"{file}: expected class 0 or 1; found {value!r} at {name!r}")
             label = LABELS.get(value)
             if labelled and label is None:
                 raise LayoutError(f"{file}: expected a class for every picture; none at {name!r}")
+            # It would count twice, perhaps once for each class.
             if name in found:
                 raise LayoutError(f"{file}: expected each picture once; found {name!r} twice")
             found[name] = self._record(name, label, row)
@@ -133,7 +140,8 @@ class Contents:
         return sorted(found.values(), key=lambda record: record.key)
 
     def _check_keys(self, names: Iterable[str]) -> None:
-        """Raises LayoutError for an LMDB of other pictures."""
+        """Raises LayoutError for an LMDB of other pictures. One key in common is enough: which
+        others are missing, their rows will say."""
         if self._lmdb and self._keys.isdisjoint(names):
             other = f"such as {min(self._keys)!r}" if self._keys else "none"
             raise LayoutError(

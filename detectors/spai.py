@@ -51,6 +51,7 @@ class Spai(Detector):
         self.restoration = Restoration(o.dim, o.depth, o.projection, o.dropout)
         vector = SIMILARITIES * o.depth + o.projection
         self.aggregator = Aggregator(vector, o.context_heads, o.context_dim, o.dropout)
+        # The layout that convolutions are fastest in.
         self.to(memory_format=torch.channels_last)
 
     def transform(self, train: bool) -> Transform:
@@ -61,6 +62,7 @@ class Spai(Detector):
         return {"mfm": MaskedFrequencies}
 
     def start_from_nothing(self) -> None:
+        # A frozen ViT of random weights would have nothing to tell.
         if self.options.unfreeze_backbone is None:
             self.vit.requires_grad_(True)
 
@@ -87,6 +89,7 @@ class Spai(Detector):
 
     def _chunks(self, batch: list[Tensor]) -> Iterator[Tensor]:
         """The patches of all pictures in turn, `feature_batch` at a time, uint8."""
+        # Across pictures: many small ones fill a chunk as well as one large one does.
         places = [place for item in batch for place in self._places(item)]
         for first in range(0, len(places), self.options.feature_batch):
             some = places[first : first + self.options.feature_batch]
@@ -98,8 +101,10 @@ class Spai(Detector):
     ) -> list[Tensor]:
         """Items -> (N, 1096) patch vectors of what is judged together, by a `patch_encoder` on that
         device: of each picture, or of each of its ten crops."""
+        # Bytes go to the device, a quarter of what floats would be, one chunk at a time.
         chunks = (patches.to(device).float() / 255 for patches in self._chunks(batch))
         vectors = torch.cat([encoder(patches) for patches in chunks])
+        # Ten crops are ten pictures of one patch each: each has an attention of its own.
         counts = [
             [1] * len(item) if item.ndim == 4 else [len(self.corners(item))] for item in batch
         ]
@@ -114,6 +119,7 @@ class Spai(Detector):
     def _judge(self, batch: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Logits (B,), and the attention (N,) to the patches of what was judged together."""
         encoded = self.encode(batch, self.patch_encoder(), self.aggregator.query.device)
+        # Pictures differ in patches, so attention goes one by one; the rest is one batch.
         found = [self.aggregator.attend(vectors) for vectors in encoded]
         logits = self.aggregator.judge(torch.cat([taken for taken, _ in found]))
         return self._reduced(logits, batch), [attention for _, attention in found]
@@ -125,6 +131,7 @@ class Spai(Detector):
         return self._judge(batch)[0]
 
     def check_explain(self) -> None:
+        # Ten crops, five of them mirrored, overlap: there is no one map of the picture.
         if self.options.ten_crop:
             raise OptionError(
                 f"--explain: expected spai.ten_crop=null; found {self.options.ten_crop}"
@@ -143,6 +150,7 @@ class Spai(Detector):
 
     def parts(self) -> dict[str, Part]:
         """Patch encoder, and aggregator of one picture's patches."""
+        # Two files: the number of patches varies with the picture, and no graph loops over them.
         encoder, vectors = self.patch_encoder(), torch.zeros(5, self.aggregator.to_kv.in_features)
         patches = torch.zeros(2, 3, PATCH, PATCH)
         return {
@@ -173,6 +181,7 @@ class Spai(Detector):
         Raises:
             WeightsError: the mask is not the one this class computes with.
         """
+        # This class computes the mask; a file with another one would give other scores silently.
         if MASK in published:
             check_mask(published[MASK])
         unused = (MASK, *(f"mfvit.vit.{name}" for name in UNUSED))

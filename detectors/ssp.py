@@ -85,6 +85,7 @@ def texture_score(patch: np.ndarray) -> int:
     """Sum of absolute differences between neighbours, horizontal, vertical and on both diagonals,
     over all pixels and channels of a uint8 (h, w, 3) patch. SSP, section 3.1."""
     p = patch.astype(np.int32)
+    # Differences of bytes would wrap around.
     differences = (
         p[:, :-1] - p[:, 1:],
         p[:-1] - p[1:],
@@ -97,6 +98,7 @@ def texture_score(patch: np.ndarray) -> int:
 def simplest(pixels: np.ndarray, corners: np.ndarray, count: int, side: int = PATCH) -> list[int]:
     """Indices of the `count` corners whose patches have the least texture, simplest first; the
     earlier corner wins a tie."""
+    # A stable sort, or a tie, which plain skies have, would depend on numpy's version.
     scores = [texture_score(pixels[y : y + side, x : x + side]) for y, x in corners]
     return np.argsort(scores, kind="stable")[:count].tolist()
 
@@ -149,6 +151,8 @@ class PatchTransform:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
         options, side = self.options, self.options.patch_size
+        # Blur before JPEG, and both before the choice of the patch, as published: the simplest
+        # patch is that of the picture as it then is.
         if self.train and rng.random() < options.blur_prob:
             image = blur(image, rng.uniform(0, 1))
         if self.train and rng.random() < options.jpg_prob:
@@ -156,12 +160,14 @@ class PatchTransform:
         if options.whole_picture:
             return patches_to_item(squashed(image), np.zeros((1, 2), int), SIDE)
         image = prepare(image, side)
+        # Training draws anew each time; averaging patches is for scoring alone.
         count, rng = (1, rng) if self.train else (options.patches, own_rng(image))
         return patches_to_item(image, chosen_corners(image, count, rng, options), side)
 
 
 def srm_kernels() -> Tensor:
     """(3, 3, 5, 5): three fixed high-pass kernels, each repeated over the input channels."""
+    # Of the SRM's filters: square 3 x 3, square 5 x 5, and the second derivative along a line.
     small = np.zeros((5, 5))
     small[1:4, 1:4] = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
     large = (
@@ -192,6 +198,7 @@ class Srm(nn.Module):
         self.register_buffer("kernel", srm_kernels())
 
     def forward(self, x: Tensor) -> Tensor:
+        # Padding by zeros gives residuals at the edges that are not the picture's, as published.
         return F.conv2d(x, self.kernel.to(x.dtype), padding=2).clamp(-3, 3)
 
 
@@ -203,6 +210,7 @@ class Ssp(Detector):
 
     def __init__(self, options: SspOptions) -> None:
         super().__init__(options)
+        # The filters are constants: a buffer goes with the model, and nothing learns it.
         self.srm = Srm()
         self.network = resnet.ResNet(resnet.Bottleneck, list(options.layers), num_classes=1)
         self.to(memory_format=torch.channels_last)
@@ -211,7 +219,7 @@ class Ssp(Detector):
         return PatchTransform(self.options, train)
 
     def residual(self, patches: Tensor) -> Tensor:
-        """(B, 3, h, w) -> (B, 3, size, size): resized, then filtered."""
+        """The noise (B, 3, size, size) of patches (B, 3, h, w), which are resized first."""
         size = (self.options.size, self.options.size)
         return self.srm(F.interpolate(patches, size, mode="bilinear", align_corners=False))
 
@@ -222,7 +230,7 @@ class Ssp(Detector):
         return self._patch_logits(batch).mean(dim=1)
 
     def _patch_logits(self, batch: Tensor) -> Tensor:
-        """(B, N)."""
+        """Logits (B, N) of the patches of a batch."""
         return self.network(self.residual(batch.flatten(0, 1))).view(batch.shape[:2])
 
     def explain(self, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -236,6 +244,7 @@ class Ssp(Detector):
         if self.options.whole_picture:
             drawn = [(0, 0, *image.size)]
         else:
+            # Chosen once more, by the seed that scoring took: items do not carry their corners.
             image = prepare(image, side)
             corners = chosen_corners(image, len(relevance), own_rng(image), self.options).tolist()
             drawn = [(x, y, x + side, y + side) for y, x in corners]

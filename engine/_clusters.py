@@ -44,7 +44,8 @@ class Drawn(NamedTuple):
 
 
 def clusters(names: Sequence[str]) -> Clusters:
-    """Pictures (N,) by the name of the cluster of each."""
+    """The clusters that the names of N pictures make."""
+    # Codes by sorted names: the same set draws the same clusters, in whatever order rows come.
     codes = {name: code for code, name in enumerate(sorted(set(names)))}
     found = np.fromiter((codes[name] for name in names), np.int64, len(names))
     return Clusters(np.argsort(found, kind="stable"), np.bincount(found))
@@ -56,6 +57,7 @@ def streams(kind: str, names: Sequence[str], seed: int) -> Streams:
     They follow from the clusters' names: all cells that share their real pictures draw the same of
     them, as they must for the interval of a mean over these cells.
     """
+    # With NULs between, two sets of names do not make one text.
     text = "\0".join([kind, *sorted(set(names))]).encode("utf-8", "surrogateescape")
     first, second = np.random.SeedSequence((seed, zlib.crc32(text))).spawn(2)
     return np.random.default_rng(first), np.random.default_rng(second)
@@ -65,15 +67,18 @@ def draw(found: Clusters, resamples: int, random: Streams) -> Drawn:
     """The pictures of a chunk of resamples: K clusters with replacement, then of every drawn one as
     many pictures as it has, with replacement."""
     chosen = random[0].integers(0, found.sizes.size, size=(resamples, found.sizes.size))
+    # A resample is as long as its clusters are: they differ in size, so resamples do in length.
     lengths = found.sizes[chosen]
     which = np.repeat(chosen.reshape(-1), lengths.reshape(-1))
     starts = np.cumsum(found.sizes) - found.sizes
+    # integers() with a bound for each is slower; doubles hold sizes below 2 ** 53 exactly.
     within = (random[1].random(which.size) * found.sizes[which]).astype(np.int64)
     rows = np.repeat(np.arange(resamples), lengths.sum(axis=1))
     return Drawn(rows, found.order[starts[which] + within])
 
 
 def _chunks(resamples: int, pictures: int) -> Iterator[int]:
+    """Sizes of the chunks that resamples are computed in, which bound memory for any table."""
     step = max(1, _bootstrap.CHUNK // pictures)
     for start in range(0, resamples, step):
         yield min(step, resamples - start)
@@ -90,6 +95,7 @@ def _usable(rows: Sequence[ScoreRow]) -> tuple[Bools, Floats, list[str]]:
 def _rates(name: str, right: Bools, names: list[str], resamples: int, seed: int) -> Floats:
     """Resampled share of right answers of one class (R,)."""
     found, random = clusters(names), streams(name, names, seed)
+    # Of no resamples nothing is to be joined: an empty part keeps that a (0,) array.
     parts = []
     for count in _chunks(resamples, right.size):
         rows, pictures = draw(found, count, random)
@@ -114,6 +120,7 @@ def samples(
     if synthetic.all() or not synthetic.any():
         name = DETECTION_RATE if synthetic.all() else ACCURACY_REAL
         return {name: _rates(name, (logits > limit) == synthetic, names, resamples, seed)}
+    # Sorted once: all resamples are counts over the same distinct logits.
     ranking = _bootstrap.rank(synthetic, logits)
     cut = int((ranking.thresholds > limit).sum())
     classes = []
@@ -147,6 +154,8 @@ def intervals(
     """The measured metrics of all pictures with the interval of the cluster bootstrap; empty where
     there are fewer than `FEWEST` generators, or of real pictures alone sources: so few say nothing
     about others."""
+    # Sources are not asked for where there are generators: most benchmarks have one pool of reals,
+    # and what varies there is the generator.
     n_generators, n_sources = numbers(rows)
     if (n_generators or n_sources) < FEWEST:
         return {}
@@ -160,6 +169,7 @@ def intervals(
 def _weights(names: Sequence[str], resamples: int, seed: int) -> dict[str, Floats]:
     """How often each name is drawn in every resample (R,)."""
     size = len(names)
+    # Counts of a draw with replacement, without the draw.
     drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), resamples)
     return dict(zip(names, drawn.T.astype(np.float64), strict=True))
 
@@ -188,11 +198,13 @@ def mean_samples(
     found = {cell: samples(rows, threshold, resamples, seed) for cell, rows in cells.items()}
     generators = sorted({generator for _, generator in cells})
     sources = sorted({source for source, _ in cells})
+    # Seeds apart, or generators and sources of equal number would be drawn alike.
     seeds = [int(each) for each in np.random.SeedSequence(seed).generate_state(2)]
     by_generator = _weights(generators, resamples, seeds[0])
     ones = dict.fromkeys(sources, np.ones(resamples))
     by_source = _weights(sources, resamples, seeds[1]) if crossed else ones
     result: dict[str, dict[str, Floats]] = {"generators": {}, "cells": {}}
+    # A cell without real pictures has a detection rate alone, so each metric has cells of its own.
     for name in dict.fromkeys(name for values in found.values() for name in values):
         having: defaultdict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
@@ -227,6 +239,7 @@ def by_source(
     on its own, with intervals over pictures; empty unless there are two sources and a synthetic
     picture."""
     synthetic, logits, names = _usable(rows)
+    # By places among the real pictures, as the ranking numbers them.
     members: defaultdict[str, list[int]] = defaultdict(list)
     for place, at in enumerate(np.flatnonzero(~synthetic).tolist()):
         members[names[at]].append(place)
@@ -246,6 +259,7 @@ def by_source(
         counts = _bootstrap.counts_of(ranking.fakes[drawn], rows, (len(drawn), width))
         return (counts.cumsum(axis=1) - counts / 2) / n_fake
 
+    # The plain value: every synthetic picture once.
     measured = above(np.arange(n_fake)[None])[0]
     for count in _chunks(resamples, ranking.size):
         # One draw of the synthetic pictures serves all sources, whatever their number.

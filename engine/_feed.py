@@ -48,16 +48,17 @@ class Feed:
         self._source: Pool | Embedded | None = None
 
     def _dataset(self, embed_batch: int, check: Callable[[], None]) -> PictureDataset | Embedded:
-        """What training looks at."""
+        """The pictures as training looks at them, or what a frozen encoder makes of them."""
         transform = self.model.transform(train=self.options.augment)
         limits, decoding = self.workers.limits, self.workers.decoding
         pictures = PictureDataset(
             self.records, transform, seed=self.options.seed, limits=limits, decoding=decoding
         )
+        # Pictures that vary give an encoder something new each time, and nothing can be kept.
         if self.options.augment or not self.model.embeds:
             return pictures
         log.info("pictures do not vary: what the frozen encoder makes of them is computed once")
-        self.model.eval()
+        self.model.eval()  # as it is in scoring: its dropout would be frozen into the result
         found = embed(
             self.model, pictures, self.device, embed_batch, self.workers, False, self.world, check
         )
@@ -81,10 +82,12 @@ class Feed:
     def epoch(self, number: int, steps: int, first: int) -> Iterator[list[Batch]]:
         """The `accumulate` batches of each step of an epoch, from step `first` on."""
         assert self._source is not None
+        # The whole epoch is drawn, then cut: a resumed one sees what it would have seen.
         taken = draws(epoch_order(self.records, self.options, number), number)
         own = shares(taken, self.options, steps, self.world.rank, self.world.size)
         at_once = self.options.accumulate
         self.waited = 0.0
+        # One stream over all steps, so that the next batch is decoded while the network computes.
         items = self._source.batches(own[first * at_once :])
         for _ in range(first, steps):
             asked = time.monotonic()
@@ -95,16 +98,19 @@ class Feed:
     def _batch(self, items: list[Item]) -> Batch:
         """The readable pictures; the others are noted as bad files."""
         for item in items:
+            # By key: a picture that is drawn again in an epoch is one bad file.
             key = self.records[item.index].key
             if item.value is None and key not in self.bad:
                 self.new_bad.setdefault(key, item.error)
         readable = [item for item in items if item.value is not None]
         records = [self.records[item.index] for item in readable]
         values = [item.value for item in readable]
+        # Labels and keys below are of the readable ones, in the order of the tensor's rows.
         embedded = isinstance(self._source, Embedded)
         collate: Callable[[list[Any]], Any] = torch.stack if embedded else self.model.collate
         return Batch(
             collate(values) if values else None,
+            # Pre-training has no labels, and does not look at these.
             [float(record.label or 0) for record in records],
             [record.key for record in records],
             embedded,

@@ -39,6 +39,7 @@ class Record:
             files = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
             return cls(root)
+        # Not taken for empty: all would be fetched again, over what is there.
         except (OSError, ValueError, RecursionError) as error:
             raise FetchError(f"{path}: expected JSON; found none ({error}): delete it") from error
         if not isinstance(files, dict) or not all(isinstance(v, dict) for v in files.values()):
@@ -50,8 +51,10 @@ class Record:
         origin has another file now)."""
         notes = [self.files.get(key) for key in item.labels()]
         known = [note for note in notes if note is not None]
+        # The disk before the record: a folder that a person deleted is to be fetched again.
         if not known or not self._stands(item):
             return NO
+        # Some volumes alone are known where the origin has cut the archive anew.
         if None in notes or any(note.get("replacing") for note in known):
             return CHANGED
         stated = [(f.size, f.checksum) for f in item.files]
@@ -66,18 +69,20 @@ class Record:
         return YES if only is not None and {*map(spelling, only)} <= spelled else PART
 
     def _stands(self, item: Item) -> bool:
-        """Whether anything of an item is on disk: it may have been deleted by hand."""
+        """Whether anything of an item is on disk: it may have been deleted by hand. One name is
+        enough, for a look at all pictures would take minutes."""
         folder = self.root / item.into
         if not item.is_archive:
             return (folder / Path(item.name).name).is_file()
         try:
             with os.scandir(folder) as entries:
+                # Hidden ones are the program's own, or the system's (.DS_Store).
                 return any(not entry.name.startswith(".") for entry in entries)
         except OSError:
             return False
 
     def names(self, prefix: str) -> list[str]:
-        """What begins so and is complete, without that."""
+        """Names of the completely fetched files below `prefix`, without it."""
         return [
             key.removeprefix(prefix)
             for key, note in self.files.items()
@@ -85,7 +90,8 @@ class Record:
         ]
 
     def kept(self, item: Item, only: frozenset[str] | None) -> frozenset[str] | None:
-        """The generators that are wanted and those that were unpacked before; None: all."""
+        """The generators that are wanted and those that were unpacked before; None: all. They are
+        added up, for unpacking more takes nothing away."""
         notes = [self.files[key] for key in item.labels() if key in self.files]
         before = notes[0].get("only") if notes else []
         return None if only is None or before is None else only | _names(before)
@@ -93,7 +99,7 @@ class Record:
     def begin(self, item: Item, facts: Sequence[tuple[int, str | None]], state: str) -> None:
         """Writes down that an item of that state is about to be unpacked, so that an interruption
         shows: what is on disk then may be of this version, or of two."""
-        if state not in (NO, CHANGED):
+        if state not in (NO, CHANGED):  # PART stays what it is until more is there
             return
         keys = item.labels()
         before = self.kept(item, frozenset())
@@ -127,6 +133,7 @@ def _differ(one: object, other: object) -> bool:
 
 
 def _names(value: object) -> set[str]:
+    """The names in a list of the record, which anybody may have edited."""
     return {str(one) for one in value} if isinstance(value, list) else set()
 
 
@@ -135,6 +142,7 @@ def locked(root: Path) -> Iterator[None]:
     """Makes a root and keeps other runs away from it. Raises FetchError where one is at work."""
     from filelock import FileLock, Timeout
 
+    # The system frees the lock of a process that was killed; a file of our own would stay.
     root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / LOCK, timeout=0)
     try:
@@ -148,7 +156,7 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def stored_at(root: Path, item: Item, file: Remote) -> Path:
-    """Where a download lies. Raises ExtractError for a name that leads elsewhere."""
+    """The file that a download is kept in. Raises ExtractError for a name that leads elsewhere."""
     origin = item.entry.origin
     place = origin.where.partition("://")[2] or origin.where
     return root.joinpath(ARCHIVES, origin.kind, *member_parts(place), *member_parts(file.name))
@@ -182,8 +190,11 @@ def space(items: Sequence[Item], record: Record, keep: bool) -> Space:
             largest = max(largest, more)
         else:
             need += more
+    # Several archives share a folder, so what is there is taken off their sum, and once. Of one
+    # that was not begun here it is a person's own, which takes nothing off.
     for folder, size in unpacked.items():
         need += max(0, size - (_bytes_below(folder) if folder in begun else 0))
+    # The root may not be there yet; the disk is that of the folder it will be made in.
     existing = next(path for path in (root, *root.absolute().parents) if path.is_dir())
     return Space(need + (archives if keep else largest), shutil.disk_usage(existing).free)
 
@@ -200,6 +211,7 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _bytes_here(root: Path, item: Item, file: Remote) -> int:
+    """Bytes of a download that are on disk, whole or begun."""
     path = stored_at(root, item, file)
     found = [p.stat().st_size for p in (path, path.with_name(f"{path.name}.part")) if p.is_file()]
     return max(found, default=0)

@@ -36,17 +36,21 @@ class Item:
 
     @property
     def generator(self) -> str:
-        """'' where the item is of none in particular."""
+        """The generator whose pictures the item has, '' where it is of none in particular."""
+        # A hole that the match leaves open cannot be filled.
         named = "{" not in self.entry.generator or "generator" in self.values
         return fill(self.entry.generator, self.values) if named else ""
 
     @property
     def sources(self) -> tuple[str, ...]:
+        """Names of the pools of real pictures that the item belongs to, () where it says none."""
         return self.entry.sources or tuple(v for k, v in self.values.items() if k == "source")
 
     @property
     def into(self) -> Path:
-        """Where it goes, below the root. Raises ExtractError for a name that leads elsewhere."""
+        """The folder below the root that the item goes to. Raises ExtractError for a name that
+        leads elsewhere."""
+        # Values of the holes come from names at the origin, which is a stranger's.
         text = fill(self.entry.into, self.values)
         parts = member_parts(text)
         refuse_own(parts, text)
@@ -54,21 +58,24 @@ class Item:
 
     @property
     def hosts(self) -> set[str]:
-        """Those that its files come from."""
+        """The hosts that the item's files come from."""
         return {urlsplit(file.url).netloc for file in self.files}
 
     @property
     def is_archive(self) -> bool:
+        """Whether the item is to be unpacked."""
         return kind_of(self.name) is not None
 
     @property
     def size(self) -> int | None:
         """Bytes of all files, None where one of them is not known."""
+        # Part of a sum would look like the whole of it.
         sizes = [file.size for file in self.files] + [p.stat().st_size for p in self.local]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
     def labels(self) -> list[str]:
-        """A name of each file that does not depend on where it is on disk."""
+        """A name for each file, by origin and not by place on disk: an archive that a person moved
+        is still known."""
         folder = PurePosixPath(self.name).parent
         local = [str(folder / path.name) for path in self.local]
         return [f"{self.entry.origin}/{n}" for n in ([file.name for file in self.files] or local)]
@@ -82,7 +89,8 @@ class Choice:
     sources: frozenset[str] | None = None
 
     def may_want(self, entry: Entry) -> bool:
-        """False where that is certain before the entry's origin is asked."""
+        """Whether to ask an entry's origin: False only where its names rule it out already."""
+        # A generator with a hole is known by the origin's files alone.
         fixed = () if "{" in entry.generator else (entry.generator,)
         return _meet(fixed, self.generators) and _meet(entry.sources, self.sources)
 
@@ -93,7 +101,7 @@ class Choice:
 
     def only(self, entry: Entry) -> frozenset[str] | None:
         """The folders to unpack of an archive that has several generators in it; None: all."""
-        if entry.only:
+        if entry.only:  # the entry's own choice, which no flag widens
             return frozenset(entry.only)
         return self.generators if entry.inside else None
 
@@ -115,13 +123,13 @@ def offered(family: Family, choice: Choice) -> tuple[list[Item], list[str]]:
             continue
         try:
             found += _listed(origin, entries)
-        except DownloadError as error:
+        except DownloadError as error:  # one origin that is away must not hide the others
             failures.append(str(error))
     return found, failures
 
 
 def _listed(origin: Origin, entries: Sequence[Entry]) -> list[Item]:
-    """What an origin has of its entries. Raises DownloadError."""
+    """The items that an origin has of its entries. Raises DownloadError."""
     remote = {file.name: file for file in _services.list_files(origin)}
     found = []
     for part in group(remote):
@@ -145,6 +153,7 @@ def brought(family: Family, paths: Iterable[Path]) -> list[Item]:
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if kind_like(p) and p.is_file())
         elif path.is_file():
+            # One volume stands for all that lie beside it.
             files = list(beside(path.absolute()).values())
         else:
             raise FetchError(f"{path}: expected an archive or a folder of them; found no such path")
@@ -152,6 +161,7 @@ def brought(family: Family, paths: Iterable[Path]) -> list[Item]:
         if not items:
             wanted = ", ".join(dict.fromkeys(e.match for e in family.entries if e.match))
             raise FetchError(f"{path}: expected archives of {family.name} ({wanted}); found none")
+        # A file and its folder may both be named; by its files an item counts once.
         found.update({item.local: item for item in items})
     return list(found.values())
 
@@ -161,6 +171,7 @@ def lying_there(family: Family, root: Path) -> list[Item]:
     entries = [e for e in family.entries if e.origin.kind == HAND and e.match]
     if not entries or not root.is_dir():
         return []
+    # No deeper: below lie the unpacked pictures, perhaps millions.
     paths = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if kind_like(path)]
     return list(_local(entries, sorted(path for path in paths if path.is_file())))
 
@@ -171,6 +182,8 @@ def kind_like(path: Path) -> bool:
 
 
 def _local(entries: Sequence[Entry], paths: Iterable[Path]) -> Iterator[Item]:
+    """The items that files on disk make."""
+    # By folder: two archives of one name in two folders are not volumes of one.
     folders: dict[Path, list[str]] = {}
     for path in paths:
         folders.setdefault(path.absolute().parent, []).append(path.name)
@@ -182,10 +195,12 @@ def _local(entries: Sequence[Entry], paths: Iterable[Path]) -> Iterator[Item]:
 
 
 def _item(entries: Sequence[Entry], name: str, whole: bool = True) -> Item | None:
-    """An item of the first entry that the name fits."""
+    """An item of the first entry that the name fits, None where there is none. `whole`: whether
+    the name is the whole path at the origin, or only ends as that does."""
     for entry in entries:
         values = entry.values(name, whole)
         if values is not None:
+            # As many folders as the match names, so that here and at the origin it is one name.
             depth = 1 + str(entry.match).count("/")
             return Item(entry, "/".join(name.split("/")[-depth:]), values)
     return None

@@ -56,6 +56,7 @@ class Common:
 
 
 def _expected(folder: Path, found: str) -> ConfigError:
+    """The error of a folder that is no run's."""
     return ConfigError(
         f"--compare {folder}: expected a folder that phase eval wrote, with {INFO} and {SCORES}; "
         f"found {found}"
@@ -63,12 +64,14 @@ def _expected(folder: Path, found: str) -> ConfigError:
 
 
 def _info(folder: Path) -> dict[str, Any]:
+    """The run.json of a run. Raises ConfigError where it is missing, damaged or of another kind."""
     try:
         info = read_json(folder / INFO)
     except OSError as error:
         raise _expected(folder, f"{INFO}: {error.strerror}") from error
     except ValueError as error:
         raise _expected(folder, f"a damaged {INFO}") from error
+    # Without it nothing says which answers were right; training's run.json has none.
     threshold = info.get("threshold") if isinstance(info, dict) else None
     if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
         raise _expected(folder, f"no threshold in {INFO}")
@@ -76,6 +79,7 @@ def _info(folder: Path) -> dict[str, Any]:
 
 
 def _table(folder: Path) -> list[ScoreRow]:
+    """The scores of a run. Raises ConfigError without any."""
     try:
         return read_table(folder / SCORES)
     except OSError as error:
@@ -108,6 +112,7 @@ def names(folders: Sequence[Path]) -> list[str]:
         same = [len(set(parts)) == 1 for parts in zip(*ends, strict=False)]
         return min([*same, False].index(False), shortest - 1)
 
+    # The end is looked for behind the start, or a part that is both would be cut twice.
     start = in_common(paths)
     end = in_common([path[start:][::-1] for path in paths])
     found = ["/".join(path[start : max(start + 1, len(path) - end)]) for path in paths]
@@ -123,12 +128,13 @@ def least(runs: Sequence[Run]) -> int:
 
 
 def common(runs: Sequence[Run]) -> Common:
-    """What all runs scored.
+    """The pictures that all runs scored.
 
     Raises:
         ConfigError: nothing, or the runs disagree about what is real.
     """
     first = runs[0]
+    # By name and degradation: the paths of two machines differ, the keys below a root do not.
     keys = [key for key in first.rows if all(key in run.rows for run in runs)]
     if not keys:
         samples = (f"{next(iter(run.rows), ('none',))[0]!r} in {run.folder}" for run in runs)
@@ -136,6 +142,7 @@ def common(runs: Sequence[Run]) -> Common:
             "--compare: expected pictures of the same names and degradations in all runs; found "
             f"none in common: {', '.join(samples)}"
         )
+    # A difference would be of the labels, not of the detectors.
     for run in runs[1:]:
         differ = [key for key in keys if run.rows[key].label != first.rows[key].label]
         if differ:
@@ -163,6 +170,7 @@ def cautions(runs: Sequence[Run], shared: Common) -> Iterator[str]:
                 for run, value in zip(runs, values, strict=True)
             )
             yield f"The runs differ in {name}: {'; '.join(said)}."
+    # Told, not refused: pictures that were saved anew are still the same to a reader.
     for run in runs[1:]:
         others = sum(
             bool(row.digest) and bool(theirs) and theirs != row.digest
@@ -179,6 +187,7 @@ def cautions(runs: Sequence[Run], shared: Common) -> Iterator[str]:
 def pairing(runs: Sequence[Run]) -> Pairing:
     """What makes a cell: as the protocol of all runs has it, where they have one in common."""
     asked = {(run.info.get("benchmark"), run.info.get("protocol")) for run in runs}
+    # Runs of two protocols pair their pictures in two ways, so none of these holds for both.
     [(name, protocol), *others] = asked
     if others or not isinstance(name, str) or not isinstance(protocol, str):
         return Pairing()
