@@ -8,7 +8,8 @@ trained with, so that every epoch is judged by the same varied pictures. DIR get
 and augmented.csv: rows of the split, one a view, and all rows of other splits as they were, so that
 training can take it in place of the CSV. Its paths start from DIR where there are no other rows,
 and else from the nearest folder that holds both DIR and the pictures: a line on standard error says
-which, for main.py's --csv_root. Same seed, same files, whatever the number of workers.
+which, for main.py's --csv_root. Same seed, same files, whatever the number of workers. Pictures are
+decoded as SPAI's training does it, unless --set data.decoding=upright turns them as EXIF says.
 Standard output has the path of augmented.csv.
 """
 
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, csv_file  # noqa: E402
+from datasets._limits import DECODINGS, PUBLISHED  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
 from engine.command_line import Parser, add_decoding  # noqa: E402
 from scripts._answer import answer  # noqa: E402
@@ -179,7 +181,7 @@ def missing_views(listing: Listing, views: int, there: Container[str]) -> list[t
     ]
 
 
-def write_views(listing: Listing, args: argparse.Namespace) -> dict[str, str]:
+def write_views(listing: Listing, args: argparse.Namespace, decoding: str) -> dict[str, str]:
     """Writes all views that are not there yet, each by the generator that
     `default_rng((seed, view, crc32(key)))` is. Returns what is wrong with the pictures that could
     not be read, by key.
@@ -195,9 +197,11 @@ def write_views(listing: Listing, args: argparse.Namespace) -> dict[str, str]:
 
     records = list(listing.chosen.values())
     missing = missing_views(listing, args.views, frozenset(views_in(args.output)))
-    decoding = workers(args, len(missing))
-    pictures = PictureDataset(records, png_view, seed=args.seed, limits=decoding.limits)
-    pool = Pool(pictures, decoding)
+    crew = workers(args, len(missing), decoding)
+    pictures = PictureDataset(
+        records, png_view, seed=args.seed, limits=crew.limits, decoding=decoding
+    )
+    pool = Pool(pictures, crew)
     draws = [Draw(place, view) for place, view in missing]
     batches = (draws[first : first + BATCH] for first in range(0, len(draws), BATCH))
     bad: dict[str, str] = {}
@@ -242,6 +246,10 @@ def parser() -> Parser:
                    help="folder that the paths in INPUT start from (INPUT's own)")  # fmt: skip
     p.add_argument("--views", type=int, default=1, metavar="N", help="of each picture (1)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of the augmentation (0)")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="data.decoding=VALUE",
+        help=f"how pictures are decoded: {' or '.join(DECODINGS)} ({PUBLISHED})",
+    )  # fmt: skip
     add_decoding(p)
     again = p.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -271,11 +279,14 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterator[Sequence[str]
             writer.append([row])
 
 
-def report(listing: Listing, start: Path, output: Path, bad: Mapping[str, str]) -> None:
-    """Path on standard output; counts, where paths start, and what was left out, on standard
-    error."""
+def report(
+    listing: Listing, start: Path, output: Path, bad: Mapping[str, str], decoding: str
+) -> None:
+    """Path on standard output; counts, how pictures were decoded, where paths start, and what was
+    left out, on standard error."""
     counts = Counter(record.label for key, record in listing.chosen.items() if key not in bad)
     done = f"{listing.split} {counts[Label.REAL]} real, {counts[Label.FAKE]} synthetic augmented"
+    done += f", decoded as data.decoding={decoding}"
     if listing.others:
         done += f"; {listing.others:,} rows of other splits kept"
     if start != output:
@@ -289,9 +300,11 @@ def report(listing: Listing, start: Path, output: Path, bad: Mapping[str, str]) 
 
 def run(args: argparse.Namespace) -> int:
     """Augments what the command line names. Returns the exit status."""
+    from engine.config import data_options
     from engine.listing import listing_digest
     from engine.run import RUN, begin, open_output
 
+    decoding = data_options(args.set).decoding or PUBLISHED
     listing = read(args)
     args.output = args.output.resolve()
     start = start_of_paths(listing, args.output)
@@ -307,11 +320,12 @@ def run(args: argparse.Namespace) -> int:
             "seed": args.seed,
             "views": args.views,
             "split": args.split,
+            "decoding": decoding,
             "listing": listing_digest(list(listing.chosen.values())),
         }
         info = {"command": sys.argv, **same}
         begin(args.output, info, args.resume, list(same), views[0] if views else TABLE)
-        bad = write_views(listing, args)
+        bad = write_views(listing, args, decoding)
         (args.output / BAD_FILES).unlink(missing_ok=True)
         if bad:
             write_table(args.output / BAD_FILES, ["key", "error"], map(list, sorted(bad.items())))
@@ -322,7 +336,7 @@ def run(args: argparse.Namespace) -> int:
             )
         rows = table(listing, args.views, bad, own, others)
         write_table(args.output / TABLE, listing.columns, rows)
-    report(listing, start, args.output, bad)
+    report(listing, start, args.output, bad, decoding)
     return UNREADABLE if bad else 0
 
 

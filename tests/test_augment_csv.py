@@ -27,6 +27,7 @@ from scripts.augment_csv import view_name
 
 ODD = ["ünï中.png", "a, b.png", 'say "x".png', "two\nlines.png", " space .png", "-.png", "x" * 200]
 Row = tuple[str, ...]
+DONE = "augmented, decoded as data.decoding=published"
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_rows_become_views_and_other_splits_stay(cli: Cli, tmp_path: Path) -> No
     done = cli(file, "--output", tmp_path / "set/out")
     assert (done.status, done.out) == (0, f"{tmp_path / 'set/out/augmented.csv'}\n")
     assert done.err == (
-        "augment_csv.py: val 1 real, 1 synthetic augmented; 2 rows of other splits kept; paths "
+        f"augment_csv.py: val 1 real, 1 synthetic {DONE}; 2 rows of other splits kept; paths "
         f"start from {tmp_path / 'set'}: give it as --csv_root\n"
     )
     found = table(tmp_path / "set/out/augmented.csv")
@@ -146,7 +147,7 @@ def test_a_split_alone_needs_no_root(cli: Cli, tmp_path: Path) -> None:
     assert "expected readable pictures" in cli(file, "--output", tmp_path / "none").complaint
     done = cli(file, "--output", out, "--csv_root", tmp_path / "pictures")
     assert done.status == 0, done.err
-    assert done.err == "augment_csv.py: val 1 real, 0 synthetic augmented\n"
+    assert done.err == f"augment_csv.py: val 1 real, 0 synthetic {DONE}\n"
     [record] = datasets.open_path(out / "augmented.csv", "val")
     assert record.path.is_file() and record.path.parent == out
 
@@ -212,7 +213,7 @@ def test_unreadable_pictures_are_named_and_left_out(cli: Cli, tmp_path: Path) ->
     done = cli(file, "--output", out, "--views", 2)
     assert (done.status, done.out) == (1, f"{out / 'augmented.csv'}\n")
     assert done.err == (
-        "augment_csv.py: val 0 real, 2 synthetic augmented\n"
+        f"augment_csv.py: val 0 real, 2 synthetic {DONE}\n"
         "augment_csv.py: 2 pictures could not be read: gone.png (no such file), "
         "two\\nlines.png (not a picture in any known format)\n"
     )

@@ -17,7 +17,7 @@ from datasets._images import PictureDataset, decode
 from datasets._limits import DECODINGS, PUBLISHED, UPRIGHT
 from engine import command_line, flags
 from engine.compare import compare
-from scripts import contact_sheet
+from scripts import augment_csv, contact_sheet
 
 __all__ = ["cli", "weights"]  # fixtures
 
@@ -233,3 +233,21 @@ def test_a_contact_sheet_shows_what_a_detector_sees(
     assert ("32 x 48" in page) == bool(unreadable)
     refused = run("--data", pictures, "--output", tmp_path / "p", "--set", "train.lr=1")
     assert "--set" in refused.complaint
+
+
+# --- offline augmentation
+
+
+def test_augmented_views_are_of_pixels_as_training_sees_them(
+    capsys: pytest.CaptureFixture[str], pictures: Path, tmp_path: Path
+) -> None:
+    run = script(capsys, "augment_csv.py: ", augment_csv.main)
+    file = pictures / "set.csv"
+    file.write_text("image,class,split\ndeep.png,0,val\nreal.tif,1,val\n")
+    words = (file, "--output", tmp_path / "o")
+    assert run(*words).status == 0
+    assert json.loads((tmp_path / "o/run.json").read_text())["decoding"] == PUBLISHED
+    assert "decoding" in run(*words, "--resume", "--set", "data.decoding=upright").complaint
+    # Of floating point only one way makes pixels.
+    assert run(*words, "--overwrite", "--set", "data.decoding=upright").status == 1
+    assert "real.tif" in (tmp_path / "o/bad_files.csv").read_text()
