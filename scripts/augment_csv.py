@@ -2,75 +2,60 @@
 
     python scripts/augment_csv.py data/ldm_train_val.csv --output data/ldm_val_augmented
     python scripts/augment_csv.py set.csv --output runs/val --views 4 --seed 1 --csv_root data
+    python scripts/augment_csv.py set.csv --output runs/val --set spai.aug_blur=0 spai.aug_webp=0.5
 
-Every picture of the split becomes one 224 x 224 view, or several, by the augmentation that SPAI is
-trained with, so that every epoch is judged by the same varied pictures. DIR gets a PNG of each view
-and augmented.csv: rows of the split, one a view, and all rows of other splits as they were, so that
-training can take it in place of the CSV. Its paths start from DIR where there are no other rows,
+Every picture of the split becomes one 224 x 224 view, or several, decoded and augmented as SPAI's
+training does (configs/spai.yaml; data.decoding and spai.aug_... by --config and --set), so that
+every epoch is judged by the same varied pictures. DIR gets a PNG of each view and augmented.csv:
+rows of the split, one a view, and all rows of other splits as they were, so that training can take
+it in place of the CSV. Its paths start from DIR where there are no other rows,
 and else from the nearest folder that holds both DIR and the pictures: a line on standard error says
-which, for main.py's --csv_root. Same seed, same files, whatever the number of workers. Pictures are
-decoded as SPAI's training does it, unless --set data.decoding=upright turns them as EXIF says.
+which, for main.py's --csv_root. Same seed, same files, whatever the number of workers.
+--format original keeps each picture's name and format, as the published tool does: where real and
+synthetic pictures come in different formats, these then tell the classes apart.
 Standard output has the path of augmented.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
-import re
 import sys
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, csv_file  # noqa: E402
-from datasets._limits import DECODINGS, PUBLISHED  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
 from engine.command_line import Parser, add_decoding  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
+from scripts._views import (  # noqa: E402
+    ORIGINAL,
+    PNG,
+    VIEW,
+    encoded,
+    file_name,
+    formats_told,
+    png_view,
+    unwritable,
+    view_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
+    from engine.config import Config
 
 PROGRAM = "augment_csv.py"
 UNREADABLE = 1
 TABLE, BAD_FILES = "augmented.csv", "bad_files.csv"
 MOST_VIEWS = 100
 BATCH = 8
-LONGEST = 120  # bytes of a picture's path that its views' names repeat
-CLASSES = {Label.REAL: "real", Label.FAKE: "fake"}
-# Of a view, or of one that a killed run left half-written.
-VIEW = re.compile(r"\.?(real|fake)_(.*_)?[0-9a-f]{16}_\d+\.png(?P<part>\.\d+\.part)?", re.DOTALL)
-
-
-def view_name(record: Record, view: int) -> str:
-    """The file of a view: class, what any file system takes of the picture's path, a hash of that
-    path, which tells it from all others, and the number of the view."""
-    plain = re.sub(r"[^\w.@+-]+", "_", str(PurePosixPath(record.key).with_suffix("")))
-    # The end of the path is what tells most.
-    plain = plain.encode()[-LONGEST:].decode(errors="ignore").strip("._")
-    name = hashlib.blake2b(record.key.encode(), digest_size=8).hexdigest()
-    label = CLASSES[Label(record.label or 0)]
-    return "_".join(filter(None, (label, plain, name, str(view)))) + ".png"
-
-
-def png_view(image: Image.Image, rng: np.random.Generator) -> bytes:
-    """The content of a view's file."""
-    from detectors.spai import SpaiOptions, ViewsTransform
-
-    buffer = io.BytesIO()
-    # Four times as fast as the default, and a seventh larger.
-    ViewsTransform(SpaiOptions()).view(image, rng).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 # --- the CSV
@@ -123,6 +108,28 @@ def read(args: argparse.Namespace) -> Listing:
     return Listing(columns, rows, keys, base, {r.key: r for r in found}, args.split)
 
 
+def check_apart(listing: Listing, output: Path) -> None:
+    """Raises LayoutError when views by the names of their pictures would take the place of these,
+    or cannot lie in `output`."""
+
+    @cache
+    def place(folder: Path) -> Path:
+        return folder.resolve()
+
+    pictures = {
+        (place(path.parent), path.name) for path in map(listing.base.joinpath, listing.keys)
+    }
+    for key in listing.chosen:
+        view = output / key
+        if PurePosixPath(key).is_absolute():
+            raise LayoutError(
+                f"--format {ORIGINAL}: expected pictures below {listing.base}; found {key}: name a "
+                "folder above by --csv_root"
+            )
+        if (place(view.parent), view.name) in pictures:
+            raise LayoutError(f"--output {output}: expected another folder; found {key} in it")
+
+
 def start_of_paths(listing: Listing, output: Path) -> Path:
     """The folder that the paths of augmented.csv start from.
 
@@ -153,7 +160,7 @@ def prefix(folder: Path, start: Path) -> str:
 
 
 def table(
-    listing: Listing, views: int, bad: Mapping[str, str], own: str, others: str
+    listing: Listing, args: argparse.Namespace, bad: Mapping[str, str], own: str, others: str
 ) -> Iterator[list[str]]:
     """The rows of augmented.csv: the input's in its order, of the split one for each view. `own`
     and `others` are the prefixes of views and of the pictures of other splits."""
@@ -163,7 +170,8 @@ def table(
         elif key in bad:
             continue
         else:
-            images = [own + view_name(listing.chosen[key], view) for view in range(views)]
+            record = listing.chosen[key]
+            images = [own + file_name(record, view, args.format) for view in range(args.views)]
         for image in images:
             yield [image if name == "image" else row[name] for name in listing.columns]
 
@@ -171,20 +179,22 @@ def table(
 # --- the pictures
 
 
-def missing_views(listing: Listing, views: int, there: Container[str]) -> list[tuple[int, int]]:
+def missing_views(
+    records: Sequence[Record], args: argparse.Namespace, there: Container[str]
+) -> list[tuple[int, int]]:
     """(picture, view) of the views that are still to be made, a picture's one after the other."""
     return [
         (place, view)
-        for place, record in enumerate(listing.chosen.values())
-        for view in range(views)
-        if view_name(record, view) not in there
+        for place, record in enumerate(records)
+        for view in range(args.views)
+        if file_name(record, view, args.format) not in there
     ]
 
 
-def write_views(listing: Listing, args: argparse.Namespace, decoding: str) -> dict[str, str]:
+def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> dict[str, str]:
     """Writes all views that are not there yet, each by the generator that
     `default_rng((seed, view, crc32(key)))` is. Returns what is wrong with the pictures that could
-    not be read, by key.
+    not be read, or whose format is not written, by key.
 
     Raises:
         ConfigError: a process that decodes cannot be started.
@@ -195,16 +205,17 @@ def write_views(listing: Listing, args: argparse.Namespace, decoding: str) -> di
     from engine.flags import workers
     from engine.progress import Progress
 
-    records = list(listing.chosen.values())
-    missing = missing_views(listing, args.views, frozenset(views_in(args.output)))
-    crew = workers(args, len(missing), decoding)
-    pictures = PictureDataset(
-        records, png_view, seed=args.seed, limits=crew.limits, decoding=decoding
-    )
+    original = args.format == ORIGINAL
+    bad = {key: reason for key in listing.chosen if original and (reason := unwritable(key))}
+    records = [record for record in listing.chosen.values() if record.key not in bad]
+    missing = missing_views(records, args, frozenset(written(listing, args)))
+    how = decoding_of(config)
+    crew = workers(args, len(missing), how)
+    drawn = partial(view_of if original else png_view, options=config.options)
+    pictures = PictureDataset(records, drawn, seed=args.seed, limits=crew.limits, decoding=how)
     pool = Pool(pictures, crew)
     draws = [Draw(place, view) for place, view in missing]
     batches = (draws[first : first + BATCH] for first in range(0, len(draws), BATCH))
-    bad: dict[str, str] = {}
     total, made = args.views * len(records), iter(missing)
     with Progress(total, "augmenting", initial=total - len(missing)) as progress:
         for items in pool.batches(batches):
@@ -212,11 +223,20 @@ def write_views(listing: Listing, args: argparse.Namespace, decoding: str) -> di
                 if item.value is None:
                     bad[records[place].key] = item.error
                 else:
-                    name = view_name(records[place], view)
-                    write_file(args.output / name, item.value)
+                    name = file_name(records[place], view, args.format)
+                    path = args.output / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_file(path, encoded(item.value, name) if original else item.value)
             progress.advance(len(items))
     pool.close()
     return bad
+
+
+def written(listing: Listing, args: argparse.Namespace) -> list[str]:
+    """Names of the views in DIR, whole or begun; by --format original of those of the CSV."""
+    if args.format != ORIGINAL:
+        return views_in(args.output)
+    return [key for key in listing.chosen if (args.output / key).is_file()]
 
 
 def views_in(folder: Path) -> list[str]:
@@ -246,10 +266,15 @@ def parser() -> Parser:
                    help="folder that the paths in INPUT start from (INPUT's own)")  # fmt: skip
     p.add_argument("--views", type=int, default=1, metavar="N", help="of each picture (1)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of the augmentation (0)")
-    p.add_argument(
-        "--set", action="append", default=[], metavar="data.decoding=VALUE",
-        help=f"how pictures are decoded: {' or '.join(DECODINGS)} ({PUBLISHED})",
-    )  # fmt: skip
+    p.add_argument("--format", choices=(PNG, ORIGINAL), default=PNG,
+                   help="of the views: PNG, named by class and picture, or each picture's own name "
+                   "and format (%(default)s)")  # fmt: skip
+    p.add_argument("--config", type=Path, metavar="FILE",
+                   help="YAML on top of configs/spai.yaml, whose spai.aug_... are the numbers of "
+                   "the augmentation")  # fmt: skip
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                   help="such a number, as spai.aug_blur=0.2, or data.decoding (one or more, "
+                   "repeatable)")  # fmt: skip
     add_decoding(p)
     again = p.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -265,6 +290,11 @@ def check(p: Parser, args: argparse.Namespace) -> None:
         p.error(f"--seed: expected 0 or more; found {args.seed}")
     if not args.split.strip():
         p.error("--split: expected a name; found none")
+    if args.format == ORIGINAL and args.views > 1:
+        p.error(f"--views: expected 1 with --format {ORIGINAL}; found {args.views}")
+    for text in args.set:
+        if not text.startswith(("spai.aug_", "data.decoding=")):
+            p.error(f"--set: expected spai.aug_...=VALUE or data.decoding=NAME; found {text!r}")
     if args.csv_root and not args.csv_root.is_dir():
         p.error(f"--csv_root: expected a folder; found {args.csv_root}")
 
@@ -280,10 +310,11 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterator[Sequence[str]
 
 
 def report(
-    listing: Listing, start: Path, output: Path, bad: Mapping[str, str], decoding: str
+    listing: Listing, start: Path, args: argparse.Namespace, bad: Mapping[str, str], decoding: str
 ) -> None:
-    """Path on standard output; counts, how pictures were decoded, where paths start, and what was
-    left out, on standard error."""
+    """Path on standard output; counts, how pictures were decoded, where paths start, what the
+    format tells, and what was left out, on standard error."""
+    output = args.output
     counts = Counter(record.label for key, record in listing.chosen.items() if key not in bad)
     done = f"{listing.split} {counts[Label.REAL]} real, {counts[Label.FAKE]} synthetic augmented"
     done += f", decoded as data.decoding={decoding}"
@@ -292,40 +323,91 @@ def report(
     if start != output:
         done += f"; paths start from {start}: give it as --csv_root"
     print(f"{PROGRAM}: {visible(done)}", file=sys.stderr)
+    if args.format == ORIGINAL:
+        kept = [record for key, record in listing.chosen.items() if key not in bad]
+        print(f"{PROGRAM}: {formats_told(kept)}", file=sys.stderr)
     if bad:
         names = some(f"{visible(key)} ({reason})" for key, reason in bad.items())
         print(f"{PROGRAM}: {len(bad):,} pictures could not be read: {names}", file=sys.stderr)
     print(output / TABLE)
 
 
+def configuration(args: argparse.Namespace) -> Config:
+    """SPAI's configuration, with that of the command line on top. Raises ConfigError."""
+    from engine.config import CONFIGS, parse_override, read_yaml, resolve
+
+    files = [CONFIGS / "spai.yaml", *([args.config] if args.config else [])]
+    layers = [(str(file), read_yaml(file)) for file in files]
+    return resolve("spai", [*layers, *(("--set", parse_override(text)) for text in args.set)])
+
+
+def decoding_of(config: Config) -> str:
+    """How pictures are decoded: as in the training that is validated by the views."""
+    return config.data.decoding or config.data.train_decoding
+
+
+def check_own(output: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Raises LayoutError when --overwrite would delete pictures of these names that no run of this
+    tool wrote: by --format original they are named as anybody's."""
+    from engine.plain_data import read_json
+    from engine.run import RUN
+
+    try:
+        ours = read_json(output / RUN).get("format") == ORIGINAL
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if names and overwrite and not ours:
+        raise LayoutError(
+            f"--output {output}: expected a folder that --format {ORIGINAL} wrote; found "
+            f"{names[0]} of another origin: name another --output"
+        )
+
+
+def clear_begun(listing: Listing, args: argparse.Namespace, views: Sequence[str]) -> None:
+    """Deletes the views that a killed run left half-written."""
+    from engine.files import clear_leftovers
+
+    for name in views:
+        if (match := VIEW.fullmatch(name)) and match["part"]:
+            (args.output / name).unlink(missing_ok=True)
+    if args.format == ORIGINAL:
+        names = {PurePosixPath(key).name for key in listing.chosen}
+        for folder in {(args.output / key).parent for key in listing.chosen}:
+            clear_leftovers(folder, names)
+
+
+def identity(listing: Listing, args: argparse.Namespace, config: Config) -> dict[str, Any]:
+    """What a run must have in common with the one that it goes on with."""
+    from engine.listing import listing_digest
+
+    numbers = {k: v for k, v in asdict(config.options).items() if k.startswith("aug_")}
+    given = {name: getattr(args, name) for name in ("seed", "views", "split", "format")}
+    digest = listing_digest(list(listing.chosen.values()))
+    decoding = decoding_of(config)
+    return {**given, "decoding": decoding, "augmentation": numbers, "listing": digest}
+
+
 def run(args: argparse.Namespace) -> int:
     """Augments what the command line names. Returns the exit status."""
-    from engine.config import data_options
-    from engine.listing import listing_digest
     from engine.run import RUN, begin, open_output
 
-    decoding = data_options(args.set).decoding or PUBLISHED
+    config = configuration(args)
     listing = read(args)
     args.output = args.output.resolve()
+    if args.format == ORIGINAL:
+        check_apart(listing, args.output)
+        check_own(args.output, written(listing, args), args.overwrite)
     start = start_of_paths(listing, args.output)
     own = prefix(args.output, start)
     others = prefix(listing.base, start) if listing.others else ""
-    views = views_in(args.output)
+    views = written(listing, args)
     owned = [RUN, TABLE, BAD_FILES, *views]
     with open_output(args.output, owned, args.resume, args.overwrite):
-        for name in views:
-            if (match := VIEW.fullmatch(name)) and match["part"]:
-                (args.output / name).unlink(missing_ok=True)
-        same = {
-            "seed": args.seed,
-            "views": args.views,
-            "split": args.split,
-            "decoding": decoding,
-            "listing": listing_digest(list(listing.chosen.values())),
-        }
+        clear_begun(listing, args, views)
+        same = identity(listing, args, config)
         info = {"command": sys.argv, **same}
         begin(args.output, info, args.resume, list(same), views[0] if views else TABLE)
-        bad = write_views(listing, args, decoding)
+        bad = write_views(listing, args, config)
         (args.output / BAD_FILES).unlink(missing_ok=True)
         if bad:
             write_table(args.output / BAD_FILES, ["key", "error"], map(list, sorted(bad.items())))
@@ -334,9 +416,9 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.input}: expected readable pictures; found none of {len(bad):,}: see "
                 f"{args.output / BAD_FILES}"
             )
-        rows = table(listing, args.views, bad, own, others)
+        rows = table(listing, args, bad, own, others)
         write_table(args.output / TABLE, listing.columns, rows)
-    report(listing, start, args.output, bad, decoding)
+    report(listing, start, args, bad, same["decoding"])
     return UNREADABLE if bad else 0
 
 
@@ -345,9 +427,10 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)
+    from detectors._base import OptionError
     from engine.config import ConfigError
 
-    return answer(PROGRAM, lambda: run(args), (LayoutError, ConfigError, OSError))
+    return answer(PROGRAM, lambda: run(args), (LayoutError, ConfigError, OptionError, OSError))
 
 
 if __name__ == "__main__":

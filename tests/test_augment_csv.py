@@ -23,7 +23,7 @@ from datasets._images import open_picture
 from detectors.spai import SpaiOptions, ViewsTransform
 from engine import files
 from scripts import augment_csv
-from scripts.augment_csv import view_name
+from scripts._views import VIEW, view_name
 
 ODD = ["ünï中.png", "a, b.png", 'say "x".png', "two\nlines.png", " space .png", "-.png", "x" * 200]
 Row = tuple[str, ...]
@@ -82,7 +82,7 @@ def test_names_tell_class_and_picture_and_never_collide() -> None:
     for name in names:
         assert len(os.fsencode(name)) <= 200
         assert name.isprintable() and not set(name) & set('/\\:*?"<>|\n ')
-        assert augment_csv.VIEW.fullmatch(name)
+        assert VIEW.fullmatch(name)
     assert view_name(Record("gan/x 1.png", Path(), Label.FAKE), 2).startswith("fake_gan_x_1_")
     assert view_name(Record("ünï中.png", Path(), Label.REAL), 0).startswith("real_ünï中_")
 
@@ -200,6 +200,86 @@ def test_pictures_of_any_shape(cli: Cli, tmp_path: Path, size: tuple[int, int]) 
     Image.new("L", size).save(tmp_path / "in/a.png")
     assert cli(file, "--output", tmp_path / "out", "--views", 4).status == 0
     assert {Image.open(tmp_path / "out" / n).size for n in pngs(tmp_path / "out")} == {(224, 224)}
+
+
+# --- numbers and formats of one's own
+
+
+def test_the_augmentation_has_numbers_of_ones_own(cli: Cli, tmp_path: Path) -> None:
+    file, out = write(tmp_path, [("d/a.png", "1", "val")]), tmp_path / "out"
+    (tmp_path / "own.yaml").write_text("spai: {aug_flip: 1.0, aug_blur: 0.0}\n")
+    use = (file, "--output", out, "--config", tmp_path / "own.yaml", "--set", "spai.aug_noise=1")
+    assert cli(*use, "spai.aug_rotate=0.0").status == 0
+    options = SpaiOptions(aug_flip=1.0, aug_blur=0.0, aug_noise=1.0, aug_rotate=0.0)
+    rng = np.random.default_rng((0, 0, zlib.crc32(b"d/a.png")))
+    [name] = pngs(out)
+    with Image.open(out / name) as view:
+        wanted = ViewsTransform(options).view(open_picture(tmp_path / "d/a.png"), rng)
+        assert np.array_equal(view, wanted)
+    assert "augmentation.aug_rotate" in cli(*use, "--resume").complaint
+    for words, said in (("train.lr=1", "spai.aug_..."), ("spai.aug_blur=2", "0 to 1")):
+        assert said in cli(*use, words, "--overwrite").complaint
+
+
+def mixed(root: Path) -> Path:
+    """Real JPEGs and synthetic PNGs, WebPs and one that nobody writes, in folders."""
+    names = ["real/0.JPG", "real/1.jpeg", "fake/0.png", "fake/x/0.webp", "fake/0.gif"]
+    rows = [(name, str(int("fake" in name)), "val") for name in names] + [("t/0.png", "1", "test")]
+    file = write(root, rows, pictures=False)
+    for number, (name, *_) in enumerate(rows):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        make_picture(number, fake=True, size=(90, 70)).save(root / name)
+    return file
+
+
+def test_names_and_formats_are_kept(cli: Cli, tmp_path: Path) -> None:
+    """Which a line tells of; same seed, same files."""
+    file, out = mixed(tmp_path / "in"), tmp_path / "out"
+    use = (file, "--output", out, "--format", "original")
+    done = cli(*use)
+    assert done.status == 1  # of the GIF
+    assert "real 2 JPEG; synthetic 1 PNG, 1 WEBP: " in done.err and "--format png" in done.err
+    [bad] = table(out / "bad_files.csv")
+    assert bad["key"] == "fake/0.gif" and "'.gif'" in bad["error"]
+    images = [row["image"] for row in table(out / "augmented.csv")]
+    kept = ["real/0.JPG", "real/1.jpeg", "fake/0.png", "fake/x/0.webp"]
+    assert images == [*(f"out/{name}" for name in kept), "in/t/0.png"]
+    for name, form in zip(kept, ("JPEG", "JPEG", "PNG", "WEBP"), strict=True):
+        with Image.open(out / name) as view:
+            assert (view.format, view.size) == (form, (224, 224))
+    assert cli(file, "--output", tmp_path / "views", "--set", "data.decoding=upright").status == 0
+    [name] = [n for n in pngs(tmp_path / "views") if n.startswith("fake_fake_0_")][:1]
+    with Image.open(out / "fake/x/0.webp") as view, Image.open(out / "fake/0.png") as png:
+        names = [n for n in pngs(tmp_path / "views") if n.startswith("fake_fake_x_0_")]
+        assert np.array_equal(view, Image.open(tmp_path / "views" / names[0]))
+        assert png.mode == "RGB"
+
+    before = {name: (out / name).read_bytes() for name in kept}
+    (out / "real/.0.JPG.123.part").write_bytes(b"half")
+    (out / "fake/0.png").unlink()
+    assert cli(*use, "--resume").status == 1
+    assert {name: (out / name).read_bytes() for name in kept} == before
+    assert not list(out.rglob("*.part"))
+    assert cli(*use, "--overwrite").status == 1
+    assert {name: (out / name).read_bytes() for name in kept} == before
+    assert "format" in cli(file, "--output", out, "--resume").complaint
+
+
+def test_pictures_are_never_taken_for_views_of_them(cli: Cli, tmp_path: Path) -> None:
+    file = mixed(tmp_path / "in")
+    mixed(tmp_path / "other")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.*") if p.is_file()}
+    for output in ("in", "link", "other"):
+        for more in ((), ("--overwrite",), ("--resume",)):
+            use = ("--format", "original", *more)
+            assert "fake/0.gif" in cli(file, "--output", tmp_path / output, *use).complaint
+    outside = write(tmp_path / "list", [(f"{tmp_path}/in/fake/0.png", "1", "val")], pictures=False)
+    use = (outside, "--output", tmp_path / "out", "--format", "original")
+    assert "--csv_root" in cli(*use).complaint
+    assert "--views" in cli(*use, "--views", 2).complaint
+    after = {p: p.read_bytes() for p in before}
+    assert after == before
 
 
 # --- pictures that cannot be read

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "augment_csv.py": "test_augment_csv.py",
     "contact_sheet.py": "test_contact_sheet.py",
     "convert_weights.py": "test_fetch.py",
+    "draw_methods.py": "test_docs.py",
     "export_onnx.py": "test_onnx.py",
     "fetch_data.py": "test_fetch_data.py",
     "fetch_weights.py": "test_fetch.py",
