@@ -27,14 +27,16 @@ TRAINING = ("drct2m", Path("data/train", VARIANT), f"python scripts/fetch_data.p
 EXAMPLES = ROOT / "data" / "examples"
 NAMING = (
     *("detector", "weights", "backbone_weights", "train_dataset", "mode", "branch", "pretrain"),
-    *("data", "benchmark", "compare", "val_data", "test_csv", "csv_root"),
+    *("data", "benchmark", "data_root", "protocol", "compare", "val_data", "test_csv", "csv_root"),
 )
+PARTS = ("data.mscoco=", "data.flickr=")  # of a benchmark, whose pictures are then meant
 OWN = "python main.py --phase train --data mine --weights pretrained/default.safetensors"
 
 
 def is_bare(args: argparse.Namespace) -> bool:
     """Whether a command line of phase eval or train names neither a detector nor pictures."""
-    return args.phase != "test" and not any(getattr(args, flag) for flag in NAMING)
+    named = any(getattr(args, flag) for flag in NAMING)
+    return args.phase != "test" and not named and not any(s.startswith(PARTS) for s in args.set)
 
 
 def fill(args: argparse.Namespace) -> Iterator[str]:
@@ -76,12 +78,6 @@ def _missing_weights(trained: Path | None) -> list[str]:
     return [name for name in needed if manifest.find(name) is None]
 
 
-def _is_benchmark_meant(args: argparse.Namespace) -> bool:
-    """Whether a flag says how or where the benchmark is: other pictures are then no answer."""
-    parts = tuple(f"data.{part}=" for part in datasets.load(BENCHMARK).PARTS)
-    return bool(args.data_root or args.protocol or any(s.startswith(parts) for s in args.set))
-
-
 def _missing_pictures(args: argparse.Namespace, root: Path, title: str) -> str:
     """What is wrong with the benchmark's pictures at its default place; '' for nothing."""
     if not is_folder(root):
@@ -99,8 +95,7 @@ def _evaluation(args: argparse.Namespace) -> Iterator[str]:
     usual = benchmark.load(BENCHMARK)
     trained = _trained(args.ckpt, "fusion")
     weights = _missing_weights(trained)
-    meant = _is_benchmark_meant(args)
-    pictures = "" if meant else _missing_pictures(args, usual.root, usual.title)
+    pictures = _missing_pictures(args, usual.root, usual.title)
     if not weights and not pictures:
         args.train_dataset, args.pretrain = VARIANT, trained is None
         return
@@ -130,10 +125,9 @@ def _training(args: argparse.Namespace) -> Iterator[str]:
     from . import benchmark
 
     family, root, fetch = TRAINING
-    places = [args.data_root] if args.data_root else [root, benchmark.load(family).root]
     lacking = []
-    if not any(map(is_folder, places)):
-        lacking.append(f"its pictures in {places[0]} ({fetch})")
+    if not any(map(is_folder, (root, benchmark.load(family).root))):
+        lacking.append(f"its pictures in {root} ({fetch})")
     if encoders := [name for name in ENCODERS if manifest.find(name) is None]:
         lacking.append(f"frozen encoders ({_fetch(encoders)})")
     if parts := [part for part in ("artifact", "semantic") if not _trained(args.ckpt, part)]:
