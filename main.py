@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets to this line, and no further
@@ -33,12 +34,15 @@ LOADING = (
 def run_test(args: argparse.Namespace) -> int:
     """Phase test. Returns the exit status."""
     from engine import distributed, flags, threads, verdict
+    from engine.answer import recodings
 
     device = flags.device(args, args.precision)
     resumed = args.output if args.resume else None
     threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
     loaded, config = flags.load(args, device)
     judge = verdict.judge_of(loaded, args.threshold)
+    if args.stability:
+        judge = replace(judge, views=recodings())
     if args.input is None:
         workers = flags.workers(args, 1, flags.decoding(config, UPRIGHT))
         return UNSCORED if verdict.ask(loaded, judge, device, config, args.json, workers) else 0

@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import AvifImagePlugin, ExifTags, Image, UnidentifiedImageError
 
-from . import _archives
+from . import _archives, _notes
 from ._limits import PUBLISHED, UPRIGHT, Limits
 from ._pixels import pixels_only
 from ._record import Record, is_special
@@ -190,7 +190,8 @@ class Known(NamedTuple):
 @dataclass(frozen=True)
 class Item:
     """One picture after the transform. `value` is None when there is an `error`, and when the
-    logit is `known`. `digest` is that of the file where digests were asked for."""
+    logit is `known`. `digest` is that of the file where digests were asked for. `notes` and `views`
+    are there where `Extras` asked for them; each view is an item of its own."""
 
     index: int
     value: Any = None
@@ -199,6 +200,20 @@ class Item:
     height: int | None = None
     digest: str = ""
     known: float | None = None
+    notes: tuple[str, ...] = ()
+    views: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is told of a picture besides, while its pixels are at hand: `views`, items of it after
+    degradations, each seeded as if it were asked for alone; and `notes`, as _notes has them."""
+
+    views: tuple[Degradation, ...] = ()
+    notes: bool = False
+
+
+NO_EXTRAS = Extras()
 
 
 @dataclass(frozen=True)
@@ -228,6 +243,7 @@ class PictureDataset:
         lookup: Lookup | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         decoding: str = UPRIGHT,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         self.records = records
         self.transform = transform
@@ -236,6 +252,7 @@ class PictureDataset:
         self.lookup = lookup
         self.limits = limits
         self.decoding = decoding
+        self.extras = extras
 
     def __len__(self) -> int:
         return len(self.records)
@@ -260,17 +277,36 @@ class PictureDataset:
                 if known := self.lookup(name):
                     return Item(index, None, "", known.width, known.height, name, known.logit)
             with guard:
-                return self._processed(index, content, name, self._generator(place))
+                return self._processed(place, index, content, name)
         except UnreadablePicture as error:
             return Item(index, error=str(error), digest=name)
 
-    def _processed(self, index: int, content: bytes, name: str, rng: np.random.Generator) -> Item:
+    def _processed(self, place: int | Draw, index: int, content: bytes, name: str) -> Item:
         """The item of a file's content. Raises UnreadablePicture when it cannot be decoded."""
         image = decode(content, self.limits, self.decoding)
+        item = self._item(index, image, name, self.degradation, self._generator(place))
+        if item.value is None:
+            return item
+        views = tuple(
+            self._item(index, image, name, view, self._generator(place))
+            for view in self.extras.views
+        )
+        notes = _notes.notes(image) if self.extras.notes else ()
+        return replace(item, notes=notes, views=views)
+
+    def _item(
+        self,
+        index: int,
+        image: Image.Image,
+        name: str,
+        degradation: Degradation | None,
+        rng: np.random.Generator,
+    ) -> Item:
+        """The item of a decoded picture after a degradation."""
         width, height = image.size
         try:
-            if self.degradation is not None:
-                image = self.degradation(image, rng)
+            if degradation is not None:
+                image = degradation(image, rng)
             value = self.transform(image, rng)
         except MemoryError:
             return Item(index, None, out_of_memory(self.limits), width, height, name)

@@ -22,7 +22,7 @@ ALL = "all"  # of a set's splits, of a training's epochs
 TAG = re.compile(r"[^\W_][\w.+=@-]{0,99}(?<!\.)")
 # Flags that only some phases heed; the others refuse them rather than pass over them.
 PHASES = {
-    **dict.fromkeys(("input", "json", "explain"), ("test",)),
+    **dict.fromkeys(("input", "json", "explain", "stability"), ("test",)),
     **dict.fromkeys(
         ("data", "benchmark", "data_root", "generators", "sources", "limit"), ("train", "eval")
     ),
@@ -345,6 +345,12 @@ def parser() -> Parser:
         help="phase eval: where scores are kept for later runs, or none (the user's cache folder)",
     )
     out.add_argument("--json", action="store_true", help="phase test: a JSON object a line")
+    out.add_argument(
+        "--stability",
+        action="store_true",
+        help="phase test: score each picture as JPEG 85 and 70, WebP 80, and shrunk to 0.7 as JPEG "
+        "90, too; a verdict that does not hold in all becomes Uncertain (5 times the work)",
+    )
     out.add_argument(
         "--explain",
         action="store_true",

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from datasets import Record
-from datasets._images import SCORING_SEED, Item, Lookup, PictureDataset
+from datasets._images import SCORING_SEED, Extras, Item, Lookup, PictureDataset
 from detectors._base import Detector
 
+from .answer import Answer
 from .config import ConfigError
 from .decoding import IN_PROCESS, Workers, in_turn
 from .degrade import NONE, Degradation
@@ -188,17 +189,74 @@ def score(
     transform = model.val_transform() if validation else model.transform(train=False)
     decoded = (workers.limits, workers.decoding)
     dataset = PictureDataset(records, transform, degradation, seed, lookup, *decoded)
-    name = degradation.name if degradation else NONE
+    names = [degradation.name if degradation else NONE]
     for items in in_turn(dataset, batch_size, workers, validation):
-        readable = [item for item in items if item.value is not None]
-        found = iter(_logits(model, readable, device, show is not None) if readable else [])
-        rows = []
-        for item in items:
-            logit, relevance = next(found) if item.value is not None else (item.known, None)
-            rows.append(row_of(records[item.index], item, logit, name))
-            if show is not None and relevance is not None:
-                show(records[item.index], relevance)
+        found = _answers(model, records, items, device, names, show)
         if tally is not None:
-            tally.scored += len(readable)
+            tally.scored += sum(item.value is not None for item in items)
             tally.reused += sum(item.known is not None for item in items)
-        yield rows
+        yield [answer.row for answer in found]
+
+
+def answers(
+    model: Detector,
+    records: Sequence[Record],
+    device: Device,
+    batch_size: int,
+    workers: Workers = IN_PROCESS,
+    seed: int = SCORING_SEED,
+    show: Show | None = None,
+    views: Sequence[Degradation] = (),
+) -> Iterator[list[Answer]]:
+    """Yields what `score` does, with notes on each picture and the rows of its `views`: so many
+    pictures at a time that they and their views are about `batch_size`, which bounds the memory."""
+    if device.device.type == "cpu":
+        reuse_memory()
+    dataset = PictureDataset(
+        records, model.transform(train=False), seed=seed, limits=workers.limits,
+        decoding=workers.decoding, extras=Extras(tuple(views), notes=True),
+    )  # fmt: skip
+    names = [NONE, *(view.name for view in views)]
+    for items in in_turn(dataset, pictures_at_a_time(batch_size, views), workers):
+        yield _answers(model, records, items, device, names, show)
+
+
+def pictures_at_a_time(batch_size: int, views: Sequence[Degradation]) -> int:
+    """How many pictures go through `answers` together."""
+    return max(1, batch_size // (1 + len(views)))
+
+
+def _answers(
+    model: Detector,
+    records: Sequence[Record],
+    items: Sequence[Item],
+    device: Device,
+    names: Sequence[str],
+    show: Show | None,
+) -> list[Answer]:
+    """The answers of a batch; `names` of the degradations of an item and of its views."""
+    own = _results(model, items, device, show is not None)
+    # Nobody sees what the views rest on.
+    others = _results(model, [view for item in items for view in item.views], device, False)
+    answers = []
+    for item, (logit, relevance) in zip(items, own, strict=True):
+        record = records[item.index]
+        row = row_of(record, item, logit, names[0])
+        views = [
+            row_of(record, view, next(others)[0], name)
+            for view, name in zip(item.views, names[1:], strict=bool(item.views))
+        ]
+        answers.append(Answer(row, tuple(views), item.notes))
+        if show is not None and relevance is not None:
+            show(record, relevance)
+    return answers
+
+
+def _results(
+    model: Detector, items: Sequence[Item], device: Device, explain: bool
+) -> Iterator[tuple[float | None, Tensor | None]]:
+    """Logit and relevance of each item, None where it has none."""
+    readable = [item for item in items if item.value is not None]
+    found = iter(_logits(model, readable, device, explain) if readable else [])
+    for item in items:
+        yield next(found) if item.value is not None else (item.known, None)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from torch import Tensor
 
@@ -27,21 +27,21 @@ from datasets.csv_file import read_rows
 from detectors._base import Detector
 
 from ._text import distinct
+from .answer import COLUMNS, STABILITY, Answer, as_json, as_text, prediction, remarks, spoken
 from .command_line import ALL
 from .config import Config, ConfigError
 from .decoding import IN_PROCESS, Workers
+from .degrade import Degradation
 from .files import replacing
 from .listing import TEST, whole_batches
 from .metrics import threshold_logit
-from .predict import DECIMALS, Device, Show, score, sigmoid
+from .predict import DECIMALS, Device, Show, answers, pictures_at_a_time, sigmoid
 from .progress import Progress
 from .run import RUN, begin, deciding, open_output, run_info, write_json
-from .table import ScoreRow, TableWriter
+from .table import TableWriter
 from .weights import Loaded
 
 PREDICTIONS, EXPLAIN = "predictions.csv", "explain"
-COLUMNS = ("path", "score", "logit", "label", "error")
-SPOKEN = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
 LEAVE = ("", "q", "quit", "exit")
 PROMPT = "Please enter the image filepath for scanning: "
 STDIN = "-"
@@ -51,10 +51,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Judge:
-    """Turns scores into words. `band` holds the probabilities called "uncertain", ends included."""
+    """Turns scores into words. `band` holds the probabilities called "uncertain", ends included;
+    `views` are the re-encodings that a verdict has to hold under."""
 
     threshold: float
     band: tuple[float, float] | None
+    views: tuple[Degradation, ...] = ()
 
     def label(self, score: float | None) -> str | None:
         """`synthetic` (strictly above the threshold), `real` or `uncertain`; None without score."""
@@ -131,35 +133,6 @@ def collect(
     if not found:
         raise datasets.LayoutError("--input: expected pictures; found none")
     return found
-
-
-def as_json(row: ScoreRow, judge: Judge, loaded: Loaded) -> dict[str, Any]:
-    """The object of one picture; its keys are the command line's contract."""
-    return {
-        "path": row.key,
-        "score": row.score,
-        "logit": row.logit,
-        "label": judge.label(row.score),
-        "threshold": judge.threshold,
-        "band": judge.band,
-        "detector": loaded.name,
-        "weights": loaded.path.name,
-        "width": row.width,
-        "height": row.height,
-        "error": row.error or None,
-    }
-
-
-def as_text(row: ScoreRow, judge: Judge) -> str:
-    """One line: score, verdict, path; for an unreadable picture its error."""
-    if row.error:
-        return f"{'-':>6}  {'error':<12}  {visible(row.key)}: {visible(row.error)}"
-    label = SPOKEN[judge.label(row.score) or "uncertain"]
-    return f"{row.score:6.3f}  {label:<12}  {visible(row.key)}"
-
-
-def _prediction(row: ScoreRow, judge: Judge) -> tuple[object, ...]:
-    return (row.key, row.score, row.logit, judge.label(row.score), row.error)
 
 
 def _read_predictions(output: Path) -> list[dict[str, str]]:
@@ -275,18 +248,23 @@ def _overlays(model: Detector, output: Path, workers: Workers) -> Show:
     return show
 
 
-def _rows(
-    request: Request, records: Sequence[Record], loaded: Loaded, device: Device, config: Config
-) -> Iterator[ScoreRow]:
+def _answers(
+    request: Request,
+    records: Sequence[Record],
+    loaded: Loaded,
+    judge: Judge,
+    device: Device,
+    config: Config,
+) -> Iterator[Answer]:
     show = None
     if request.explain and request.output is not None:
         show = _overlays(loaded.model, request.output, request.workers)
     # Lines on a terminal are the progress; a bar among them would tear both.
     quiet = sys.stdout.isatty()
     with nullcontext() if quiet else Progress(len(records), "scoring") as progress:
-        for batch in score(
+        for batch in answers(
             loaded.model, records, device, config.score.batch_size, request.workers,
-            seed=config.score.seed, show=show,
+            seed=config.score.seed, show=show, views=judge.views,
         ):  # fmt: skip
             yield from batch
             if progress is not None:
@@ -298,8 +276,8 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-def _line(row: ScoreRow, judge: Judge, loaded: Loaded, in_json: bool) -> str:
-    return json.dumps(as_json(row, judge, loaded)) if in_json else as_text(row, judge)
+def _line(told: Answer, judge: Judge, loaded: Loaded, in_json: bool) -> str:
+    return json.dumps(as_json(told, judge, loaded)) if in_json else as_text(told, judge)
 
 
 def _missing(records: Sequence[Record], output: Path) -> list[bool]:
@@ -330,19 +308,24 @@ def _run_into(
         info = run_info(config, device, loaded)
         info |= {"threshold": judge.threshold, "band": list(judge.band) if judge.band else None}
         info |= {"decoding": request.workers.decoding, "tag": request.tag}
-        same = (*deciding(config), "threshold", "band")
+        info |= {"stability": [view.name for view in judge.views] or None}
+        same = (*deciding(config), "threshold", "band", "stability")
         begin(output, info, request.resume, same, PREDICTIONS)
-        with TableWriter(output / PREDICTIONS, COLUMNS, ["path"], request.resume) as table:
+        columns = (*COLUMNS, *(STABILITY if judge.views else ()))
+        with TableWriter(output / PREDICTIONS, columns, ["path"], request.resume) as table:
             table.flush()
             missing = _missing(records, output)
             if not all(missing):
                 log.info("%d of %d pictures were scored before", missing.count(False), len(records))
-            chosen = whole_batches(missing, config.score.batch_size)
-            rows = _rows(request, [records[i] for i in chosen], loaded, device, config)
-            for i, row in zip(chosen, rows, strict=True):
+            chosen = whole_batches(
+                missing, pictures_at_a_time(config.score.batch_size, judge.views)
+            )
+            left = [records[i] for i in chosen]
+            told = _answers(request, left, loaded, judge, device, config)
+            for i, one in zip(chosen, told, strict=True):
                 if missing[i]:
-                    table.append([_prediction(row, judge)])
-                    _print(_line(row, judge, loaded, request.json))
+                    table.append([prediction(one, judge)])
+                    _print(_line(one, judge, loaded, request.json))
         _write_spai(request, records, output, tables)
         asked = {record.key for record in records}
         found = [row for row in _read_predictions(output) if row["path"] in asked]
@@ -365,9 +348,9 @@ def run(
     could not be read."""
     if request.output is None:
         failed = 0
-        for row in _rows(request, records, loaded, device, config):
-            failed += bool(row.error)
-            _print(_line(row, judge, loaded, request.json))
+        for one in _answers(request, records, loaded, judge, device, config):
+            failed += bool(one.row.error)
+            _print(_line(one, judge, loaded, request.json))
     else:
         failed = _run_into(request.output, request, records, loaded, judge, device, config)
     if failed:
@@ -411,18 +394,16 @@ def ask(
         if name.lower() in LEAVE and not _is_file(name):
             sys.stderr.write("" if line else "\n")  # after Ctrl-D the cursor is behind the prompt
             return failed
-        [[row]] = score(
+        [[found]] = answers(
             loaded.model, [Record(name, Path(name))], device, 1, workers,
-            seed=config.score.seed,
+            seed=config.score.seed, views=judge.views,
         )  # fmt: skip
-        failed += bool(row.error)
-        answer = as_json(row, judge, loaded) if in_json else None
-        _print(json.dumps(answer) if answer else _spoken(row, judge, loaded))
-
-
-def _spoken(row: ScoreRow, judge: Judge, loaded: Loaded) -> str:
-    """The published prompt's answer, or the error in its form."""
-    if row.error:
-        return f"{loaded.model.title} Error: {visible(row.key)}: {visible(row.error)}"
-    label = SPOKEN[judge.label(row.score) or "uncertain"]
-    return f"{loaded.model.title} Prediction: {row.score:.3f} - {label}"
+        failed += bool(found.row.error)
+        if in_json:
+            _print(json.dumps(as_json(found, judge, loaded)))
+            continue
+        # The line is the published one where nothing more was asked for.
+        more = remarks(found, judge)
+        _print(spoken(found, judge, loaded) + (more if judge.views else ""))
+        if more and not judge.views:
+            log.warning("%s%s", visible(name), more)

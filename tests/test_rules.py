@@ -45,6 +45,7 @@ MISTAKES = [
     (["--phase", "train", "--data", ".", "--epochs", "1,2"], "--epochs"),
     (["--phase", "train", "--data", ".", "--split", "test"], "--split"),
     (["here.png", "--split", "test"], "--split"),
+    (["--phase", "eval", "--data", ".", "--stability"], "--stability"),
     (["here.png", "--tag", "a/b"], "--tag"),
     (["--weights", "nobody", "here.png"], "cospy-progan"),
     (["--weights", "nobody.pth", "here.png"], "nobody.pth"),
