@@ -25,6 +25,7 @@ WEIGHTS, ENCODERS = f"cospy-{VARIANT}", ("siglip-so400m-384", "sd-v1_4-vae")
 # Where the trainer looks, and what brings it there.
 TRAINING = ("drct2m", Path("data/train", VARIANT), f"python scripts/fetch_data.py {VARIANT}")
 EXAMPLES = ROOT / "data" / "examples"
+DEMONSTRATION = Path("runs", "demonstration")
 NAMING = (
     *("detector", "weights", "backbone_weights", "train_dataset", "mode", "branch", "pretrain"),
     *("data", "benchmark", "data_root", "protocol", "compare", "val_data", "test_csv", "csv_root"),
@@ -117,8 +118,10 @@ def _evaluation(args: argparse.Namespace) -> Iterator[str]:
         args.benchmark = BENCHMARK
         return
     args.data = place
-    # Who asks twice gets the same answer twice; what --output names is the user's.
-    args.resume = args.resume or not (args.output or args.overwrite)
+    if not args.output:
+        # Who asks again gets an answer again, also by newer code or with other flags: this folder
+        # has nothing that the next demonstration would miss. What --output names is the user's.
+        args.output, args.overwrite = DEMONSTRATION, not args.resume
 
 
 def _training(args: argparse.Namespace) -> Iterator[str]:

@@ -65,13 +65,15 @@ def test_with_nothing_there_the_examples_are_a_demonstration(cli: Cli, here: Pat
     weights, pictures = done.err.splitlines()
     assert done.status == 0 and "pooled" in done.out
     assert WEIGHTS in weights and PICTURES in pictures and "demonstration" in pictures
-    output = here / "runs" / "default" / "eval_examples"
+    output = here / "runs" / "demonstration"
     assert len(read_table(output / "scores.csv")) == 6
     assert "54%" in (output / "report.md").read_text(encoding="utf-8")
     assert {"report.html", "roc.png", "errors.png"} <= {path.name for path in output.iterdir()}
     before = (output / "scores.csv").read_bytes()
     assert cli("--phase", "eval", "--threads", 1, *FEW).status == 0  # asked twice
     assert (output / "scores.csv").read_bytes() == before
+    assert cli("--phase", "eval", "--seed", 5, *FEW).status == 0  # and otherwise
+    assert json.loads((output / "run.json").read_text())["config"]["score"]["seed"] == 5
     done = cli("--phase", "eval", "--limit", 1, "--output", "mine", *FEW)
     assert done.status == 0 and len(read_table(here / "mine" / "scores.csv")) == 2
     assert "--overwrite" in cli("--phase", "eval", "--output", "mine", *FEW).err
