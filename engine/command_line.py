@@ -61,7 +61,7 @@ def number(kind: type, low: float, high: float = MOST) -> Callable[[str], Any]:
 
 
 def epochs(text: str) -> tuple[int, ...]:
-    """For argparse: `35` or `1,5,35` -> the numbers, each once; `all` -> none."""
+    """For argparse: `35` or `0,4,34` -> the numbers, each once; `all` -> none."""
     one = number(int, 0)
     return () if text == ALL else tuple(dict.fromkeys(one(part) for part in listed(text)))
 
@@ -391,9 +391,10 @@ def parser() -> Parser:
         "--epochs",
         type=epochs,
         metavar="N",
-        help="phase train: passes over the training pictures (the recipe's); phase eval: 1,5,35 or "
-        "all: the weights of these epochs that --save_all left in the folder --weights, each "
-        "evaluated into a folder of its own below --output",
+        help="phase train: passes over the training pictures (the recipe's); phase eval: 0,4,34 or "
+        "all: the weights of these epochs that --save_all left in the folder --weights, numbered "
+        "from 0 like these files (the log's epoch 1 is epoch_0), each evaluated into a folder of "
+        "its own below --output",
     )
     train.add_argument(
         "--batch_size",

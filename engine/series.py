@@ -18,17 +18,20 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
+from datasets import Record
 from datasets._csv import defused
 
 from . import eval_flags, evaluate, flags, metrics
 from ._document import Table, to_markdown, to_text
 from ._tables import COUNTS, Line, numbers
+from .config import Config
 from .distributed import World
 from .files import write_file
 from .metrics import Estimate, PlainEstimate
 from .plain_data import read_json
 from .predict import Device
 from .run import begin, open_output
+from .weights import Loaded
 
 TABLE, PAGE = evaluate.SERIES
 SHOWN = (
@@ -36,6 +39,7 @@ SHOWN = (
     metrics.DETECTION_RATE, metrics.ACCURACY_REAL,
 )  # fmt: skip
 NOTE = "Of each set all pictures together, with 95 % intervals. The folders hold the reports."
+NUMBERED = "Epochs are numbered from 0, as their files are: epoch 1 of a training's log is epoch_0."
 
 
 @dataclass(frozen=True)
@@ -67,17 +71,32 @@ def _parts(args: argparse.Namespace) -> list[list[Part]]:
     ]
 
 
-def _evaluate(parts: Sequence[Part], output: Path, device: Device, world: World) -> int:
-    """Evaluates the weights of one epoch on all sets, which are all listed before the first is
-    scored. Returns how many pictures could not be read."""
+@dataclass(frozen=True)
+class _Asked:
+    """The evaluations of one epoch's weights, all sets listed, none of them scored."""
+
+    loaded: Loaded
+    config: Config
+    requests: Sequence[tuple[evaluate.Request, list[Record]]]
+
+    def evaluate(self, device: Device, world: World) -> int:
+        """Does them. Returns how many pictures could not be read."""
+        done = (
+            evaluate.run(request, records, self.loaded, device, self.config, world)
+            for request, records in self.requests
+        )
+        return sum(unreadable for _, unreadable in done)
+
+
+def _asked(parts: Sequence[Part], output: Path, device: Device) -> _Asked:
+    """Loads the weights of one epoch, and lists the pictures of all sets."""
     loaded, config = flags.load(parts[0].args, device)
-    asked = [eval_flags.evaluation(part.args, loaded, config) for part in parts]
-    unreadable = 0
-    for part, (request, records) in zip(parts, asked, strict=True):
+    requests = []
+    for part in parts:
+        request, records = eval_flags.evaluation(part.args, loaded, config)
         flags.check_apart(output, [part.args.data] if part.args.data else [])
-        own = replace(request, output=output / part.folder)
-        unreadable += evaluate.run(own, records, loaded, device, config, world)[1]
-    return unreadable
+        requests.append((replace(request, output=output / part.folder), records))
+    return _Asked(loaded, config, requests)
 
 
 def _line(part: Part, output: Path) -> Line:
@@ -111,7 +130,8 @@ def _write(parts: Sequence[Part], output: Path, title: str) -> Table:
     lines = [_line(part, output) for part in parts]
     table = numbers(["folder", "epoch", "set"], lines, SHOWN)
     write_file(output / TABLE, _as_csv(lines))
-    write_file(output / PAGE, to_markdown(title, [NOTE, table]))
+    notes = [NOTE, *([NUMBERED] if parts[0].epoch is not None else [])]
+    write_file(output / PAGE, to_markdown(title, [*notes, table]))
     return table
 
 
@@ -141,8 +161,12 @@ def run(args: argparse.Namespace, device: Device, world: World) -> tuple[str, in
             stack.enter_context(open_output(output, owned, args.resume, args.overwrite))
             begin(output, info, args.resume, ("parts",), TABLE)
 
-        world.shared(opened)
-        unreadable = sum(_evaluate(group, output, device, world) for group in groups)
+        unreadable = 0
+        for group in groups:
+            asked = _asked(group, output, device)
+            if group is groups[0]:  # only now: a slip in what is named leaves no folder behind
+                world.shared(opened)
+            unreadable += asked.evaluate(device, world)
         if not world.main:
             return "", unreadable
         title = f"{len(parts)} evaluations" + (f" ({args.tag})" if args.tag else "")

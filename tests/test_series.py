@@ -140,6 +140,16 @@ def test_each_set_is_a_part_with_its_own_root(cli: Cli, epochs: Path, tmp_path: 
     assert "each of the 3" in cli(*use, *sets, *roots[:4]).complaint
 
 
+def test_a_slip_in_one_set_leaves_no_folder_behind(
+    cli: Cli, epochs: Path, tree: Path, tmp_path: Path
+) -> None:
+    table = listed(tmp_path / "set.csv", tree, ("train", "val"))
+    use = ("--weights", epochs, "--epochs", "all", "--output", tmp_path / "out")
+    sets = ("--csv_root", tree, "--test_csv", tree, table)
+    assert "a split test" in cli(*use, *sets).complaint
+    assert not (tmp_path / "out").exists()
+
+
 def test_epochs_are_evaluated_each_into_its_folder(
     cli: Cli, epochs: Path, tree: Path, tmp_path: Path
 ) -> None:
