@@ -45,7 +45,7 @@ from scripts._answer import answer, complain  # noqa: E402
 
 PROGRAM = "auc_table.py"
 CLASS = "class"
-COMMON = (IMAGE, CLASS, "split")
+COMMON = (IMAGE, CLASS, "split", "generator", "source")  # no scores
 CLASSES = {"fake": "1", "real": "0"}
 Metric = Callable[[np.ndarray, np.ndarray], float]
 Line = tuple[str, Sequence[float | None]]  # of the table: its name, and values in [0, 1]
