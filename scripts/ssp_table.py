@@ -7,7 +7,8 @@ Each RUN is the folder of an evaluation of `ssp` or `ssp_baseline` on GenImage; 
 which subset the weights were trained. Accuracies are in percent; as published, SSP's averages weigh
 every picture alike, its baseline's every subset. Printed is the Markdown table; --output has
 table.md, table.png and table.csv, with the published figure beside each accuracy, which stands in a
-column of its own where a run had other pictures. Nothing is scored here.
+column of its own where a run had other pictures, and not at all where its options were others.
+Nothing is scored here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,14 @@ from datasets._limits import UPRIGHT  # noqa: E402
 from engine import benchmark as benchmarks  # noqa: E402
 from engine._published import OTHER_PICTURES  # noqa: E402
 from engine._runs import read_run  # noqa: E402
-from engine.benchmark import PUBLISHED, THRESHOLD, as_stated  # noqa: E402
-from engine.benchmark_file import Benchmark  # noqa: E402
+from engine.benchmark import (  # noqa: E402
+    PUBLISHED,
+    THRESHOLD,
+    Measurement,
+    as_stated,
+    comparable,
+)
+from engine.benchmark_file import Benchmark, Published  # noqa: E402
 from engine.command_line import Parser  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.files import write_file  # noqa: E402
@@ -49,13 +57,15 @@ Table = dict[tuple[str, str], dict[str, float]]
 
 @dataclass(frozen=True)
 class Results:
-    """What a run measured: by test subset the accuracy in percent and the number of pictures.
-    `others`: the subsets, and AVERAGE, of which the published figures are of other pictures."""
+    """What a run measured: by test subset the accuracy in percent, the number of scored pictures,
+    and the accuracy that was published of the same detector, if it was. `others`: the subsets, and
+    AVERAGE, of which that is of other pictures."""
 
     detector: str
     trained_on: str
     accuracy: Mapping[str, float]
     pictures: Mapping[str, int]
+    reported: Mapping[str, float]
     others: frozenset[str]
 
     def row(self) -> dict[str, float]:
@@ -65,21 +75,35 @@ class Results:
         return {**self.accuracy, AVERAGE: right / sum(weights.values())}
 
 
+def _figures(info: Mapping[str, Any], benchmark: Benchmark) -> Published | None:
+    """The published figures of a run's detector, as its options and training make it; None where
+    these are none that was published. As those of others where the run's split or decoding is."""
+    config = info["config"]
+    chosen = config[config["detector"]]
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in chosen.items()}
+    run = Measurement(
+        detector=config["detector"],
+        options=SimpleNamespace(**options),
+        base=info["degradations"][0],
+        split=config.get("data", {}).get("split"),
+        trained_on=tuple(info["trained_on"]),
+        decoding=info.get("decoding", UPRIGHT),  # which earlier runs do not name
+    )
+    return comparable(benchmark, run)[0]
+
+
 def _others(
-    scored: Mapping[str, NDArray[np.int64]], info: Mapping[str, Any], found: Benchmark
-) -> set[str]:
-    """The subsets of which other pictures were scored, by the labels (N,) of these."""
-    split = info["config"].get("data", {}).get("split")
-    asked = info["degradations"][0], info.get("decoding", UPRIGHT)  # which earlier runs do not name
-    protocol = found.protocols[PUBLISHED]
-    changed = asked != (protocol.degradation, protocol.decoding)
-    names = set(scored) if changed or split not in (None, found.split) else set()
-    for name, labels in scored.items():
-        synthetic = int(labels.sum())
-        counts = labels.size - synthetic, synthetic
+    labels: Mapping[str, NDArray[np.int64]], figures: Published, found: Benchmark
+) -> frozenset[str]:
+    """The subsets, and AVERAGE, of which a run has other pictures than the figures are of, by the
+    labels (N,) of its pictures."""
+    names = set(figures.others & labels.keys())
+    for name, values in labels.items():
+        synthetic = int(values.sum())
+        counts = values.size - synthetic, synthetic
         if not all(map(as_stated, counts, found.facts.stated(name, name))):
             names.add(name)
-    return names | ({AVERAGE} if names else set())
+    return frozenset(names | ({AVERAGE} if names else set()))
 
 
 def read_results(folder: Path, benchmark: Benchmark) -> Results:
@@ -113,9 +137,11 @@ def read_results(folder: Path, benchmark: Benchmark) -> Results:
     found = {name: labels_logits(by_subset[name]) for name in subsets}
     right = {name: 100 * accuracy(*both, THRESHOLD) for name, both in found.items()}
     labels = {name: both[0] for name, both in found.items()}
-    counts = {name: len(by_subset[name]) for name in subsets}
-    others = frozenset(_others(labels, info, benchmark))
-    return Results(detector, trained[0], right, counts, others)
+    counts = {name: values.size for name, values in labels.items()}
+    figures = _figures(info, benchmark)
+    reported = _row(figures) if figures else {}
+    others = _others(labels, figures, benchmark) if figures else frozenset()
+    return Results(detector, trained[0], right, counts, reported, others)
 
 
 def measured(folders: Sequence[Path], benchmark: Benchmark) -> list[Results]:
@@ -130,13 +156,18 @@ def measured(folders: Sequence[Path], benchmark: Benchmark) -> list[Results]:
     return list(found.values())
 
 
-def reported(benchmark: Benchmark) -> Table:
-    """The published rows."""
+def _row(figures: Published) -> dict[str, float]:
+    """A row as it was published."""
     return {
-        (figures.detector, figures.trained_on[0]): {
-            **figures.generators[ACCURACY],
-            AVERAGE: next(iter(figures.averages[ACCURACY].values())),
-        }
+        **figures.generators[ACCURACY],
+        AVERAGE: next(iter(figures.averages[ACCURACY].values())),
+    }
+
+
+def published_rows(benchmark: Benchmark) -> Table:
+    """The published table."""
+    return {
+        (figures.detector, figures.trained_on[0]): _row(figures)
         for figures in benchmark.published.values()
     }
 
@@ -156,7 +187,7 @@ def markdown(title: str, table: Table, subsets: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def as_csv(runs: Sequence[Results], published: Table) -> str:
+def as_csv(runs: Sequence[Results]) -> str:
     """A line per accuracy, in percent, with the published one: `reported` where it is of the same
     pictures, in the last column where it is of others."""
     stream = io.StringIO(newline="")
@@ -165,7 +196,7 @@ def as_csv(runs: Sequence[Results], published: Table) -> str:
     writer.writerow(head)
     for run in runs:
         for tested, value in run.row().items():
-            known = published.get((run.detector, run.trained_on), {}).get(tested)
+            known = run.reported.get(tested)
             figures = [None, known] if tested in run.others else [known, None]
             writer.writerow([run.detector, run.trained_on, tested, round(value, 4), *figures])
     return stream.getvalue()
@@ -215,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> int:
         benchmark = benchmarks.load("genimage")
         subsets = benchmark.generators
-        runs, published = measured(args.runs, benchmark), reported(benchmark)
+        runs, published = measured(args.runs, benchmark), published_rows(benchmark)
         table: Table = {(run.detector, run.trained_on): run.row() for run in runs}
         text = "\n\n".join(
             [
@@ -226,7 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.output:
             args.output.mkdir(parents=True, exist_ok=True)
             write_file(args.output / "table.md", text + "\n")
-            write_file(args.output / "table.csv", as_csv(runs, published))
+            write_file(args.output / "table.csv", as_csv(runs))
             write_file(args.output / "table.png", heat_map(table, subsets))
         print(text)
         return 0
