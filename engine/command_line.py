@@ -392,9 +392,8 @@ def parser() -> Parser:
         type=epochs,
         metavar="N",
         help="phase train: passes over the training pictures (the recipe's); phase eval: 0,4,34 or "
-        "all: the weights of these epochs that --save_all left in the folder --weights, numbered "
-        "from 0 like these files (the log's epoch 1 is epoch_0), each evaluated into a folder of "
-        "its own below --output",
+        "all: the weights in the folder --weights that --save_all left of these epochs (the log's "
+        "epoch 1 is epoch_0), each evaluated into a folder of its own below --output",
     )
     train.add_argument(
         "--batch_size",
