@@ -33,14 +33,15 @@ LOADING = (
 
 def run_test(args: argparse.Namespace) -> int:
     """Phase test. Returns the exit status."""
-    from engine import distributed, flags, threads, verdict
+    from engine import distributed, flags, own_threshold, threads, verdict
     from engine.answer import recodings
 
     device = flags.device(args, args.precision)
     resumed = args.output if args.resume else None
     threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
     loaded, config = flags.load(args, device)
-    judge = verdict.judge_of(loaded, args.threshold)
+    own_threshold.check_serves(args.threshold, loaded, config)
+    judge = verdict.judge_of(loaded, args.threshold, args.prevalence)
     if args.stability:
         judge = replace(judge, views=recodings())
     if args.input is None:

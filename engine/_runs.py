@@ -16,6 +16,7 @@ from ._analysis import MIN_PICTURES
 from .config import ConfigError
 from .metrics import Floats, Ints, Pairing
 from .plain_data import read_json
+from .probability import EVEN, restated
 from .table import ScoreRow, read_table
 
 SCORES, INFO = "scores.csv", "run.json"
@@ -75,6 +76,9 @@ def _info(folder: Path) -> dict[str, Any]:
     threshold = info.get("threshold") if isinstance(info, dict) else None
     if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
         raise _expected(folder, f"no threshold in {INFO}")
+    share = info.setdefault("prevalence", EVEN)  # of runs from before there was a choice
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise _expected(folder, f"a wrong prevalence in {INFO}")
     return info
 
 
@@ -92,7 +96,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         ConfigError: the folder holds none, or a damaged one.
     """
-    info, rows = _info(folder), _table(folder)
+    info = _info(folder)
+    rows = restated(_table(folder), info["prevalence"])
     usable = {
         (row.key, row.degradation): row
         for row in rows

@@ -7,13 +7,14 @@ about its file: it becomes `uncertain`. Nothing here scores; predict gives the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from datasets._notes import DOCUMENT, DRAWING, SMALL
 from datasets._paths import visible
 
 from .degrade import Degradation, parse
+from .probability import restated
 from .table import ScoreRow
 
 if TYPE_CHECKING:  # which import torch
@@ -47,6 +48,11 @@ class Answer:
     views: tuple[ScoreRow, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def restated(self, prevalence: float) -> Answer:
+        """The answer for a share `prevalence` of generated pictures."""
+        row, *views = restated((self.row, *self.views), prevalence)
+        return replace(self, row=row, views=tuple(views))
+
     def held(self, judge: Judge) -> tuple[int, int]:
         """In how many views the label is the picture's own, and of how many: a view that an encoder
         cannot hold, as WebP over 16,383 px, does not count. Both `real` for `synthetic` and
@@ -77,8 +83,7 @@ def as_json(told: Answer, judge: Judge, loaded: Loaded) -> dict[str, Any]:
         "score": row.score,
         "logit": row.logit,
         "label": told.label(judge),
-        "threshold": judge.threshold,
-        "band": judge.band,
+        **judge.entries(),
         "detector": loaded.name,
         "weights": loaded.path.name,
         "width": row.width,

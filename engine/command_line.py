@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,12 +12,12 @@ import detectors
 from datasets._limits import Limits
 from datasets._paths import visible
 
+from ._arguments import folder_name, number, share, threshold
 from ._text import listed
+from .probability import EVEN
 from .program import USAGE
 
-MOST = 2**31 - 1
 ALL = "all"  # of a set's splits, of a training's epochs
-TAG = re.compile(r"[^\W_][\w.+=@-]{0,99}(?<!\.)")
 # Flags that only some phases heed; the others refuse them rather than pass over them.
 PHASES = {
     **dict.fromkeys(("input", "json", "explain", "stability"), ("test",)),
@@ -28,7 +26,7 @@ PHASES = {
     ),
     **dict.fromkeys(("protocol", "degrade", "compare", "cache", "min_pictures"), ("eval",)),
     "group_by": ("eval",),
-    **dict.fromkeys(("threshold", "split"), ("test", "eval")),
+    **dict.fromkeys(("threshold", "prevalence", "split"), ("test", "eval")),
     **dict.fromkeys(("epochs", "test_csv"), ("train", "eval")),
     **dict.fromkeys(("accumulate", "save_every", "save_all", "check"), ("train",)),
     **dict.fromkeys(("val_data", "leak_free"), ("train",)),
@@ -42,38 +40,10 @@ def benchmarks() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def number(kind: type, low: float, high: float = MOST) -> Callable[[str], Any]:
-    """For argparse: text -> a number of that kind from `low` to `high`; more than the default
-    `high` is a slip that no memory and no time would do."""
-    limits = f"{low} or more" if high == MOST else f"{low} to {high}"
-    wanted = f"a {'whole ' if kind is int else ''}number, {limits}"
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if low <= value <= high:
-            return value
-        raise argparse.ArgumentTypeError(f"expected {wanted}; found {text!r}")
-
-    return parse
-
-
 def epochs(text: str) -> tuple[int, ...]:
     """For argparse: `35` or `0,4,34` -> the numbers, each once; `all` -> none."""
     one = number(int, 0)
     return () if text == ALL else tuple(dict.fromkeys(one(part) for part in listed(text)))
-
-
-def folder_name(text: str) -> str:
-    """For argparse: a name that can be a folder's and a column's on any system."""
-    if TAG.fullmatch(text):
-        return text
-    raise argparse.ArgumentTypeError(
-        "expected a name of at most 100 letters, digits and any of _.+=@- that begins with a "
-        f"letter or a digit; found {text!r}"
-    )
 
 
 def _each_with_its_flag(words: Sequence[str]) -> list[str]:
@@ -365,9 +335,20 @@ def parser() -> Parser:
     )
     out.add_argument(
         "--threshold",
-        type=number(float, 0, 1),
-        metavar="X",
-        help="score above which a picture counts as synthetic (as the weights say)",
+        type=threshold,
+        metavar="X|FILE",
+        help="score above which a picture counts as synthetic (as the weights say), or the file "
+        "that scripts/own_threshold.py made of your own real pictures, which has a band, too",
+    )
+    out.add_argument(
+        "--prevalence",
+        type=share,
+        default=EVEN,
+        metavar="P",
+        help="share of the pictures that you expect to be generated, between 0 and 1: scores "
+        "become the probabilities for it, log(P / (1 - P)) is added to each logit; threshold and "
+        "band stay as they are, so that verdicts change (%(default)g, for which scores are "
+        "calibrated)",
     )
     out.add_argument(
         "--group_by",
@@ -447,4 +428,13 @@ def parser() -> Parser:
     )
     how.add_argument("--compile", action="store_true", help="torch.compile the network")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return p
+
+
+def shared(names: Sequence[str]) -> Parser:
+    """Some of main.py's flags, as it has them, for the command line of a script."""
+    p = Parser(add_help=False)
+    for action in parser()._actions:
+        if action.dest in names:
+            p._add_action(action)
     return p

@@ -12,13 +12,14 @@ import datasets
 from datasets import Record
 from datasets._limits import UPRIGHT
 
-from . import bare, degrade, flags, listing, manifest, metadata
+from . import bare, degrade, flags, listing, manifest, metadata, own_threshold
 from . import benchmark as benchmarks
 from ._text import distinct
 from .benchmark import Measurement
 from .benchmark_file import Benchmark, Protocol
 from .config import Config, ConfigError
 from .evaluate import Request
+from .probability import EVEN, calibrated
 from .report import View
 from .run import RUN
 from .weights import Loaded
@@ -118,6 +119,16 @@ def each_epoch(args: argparse.Namespace) -> dict[int | None, argparse.Namespace]
     return {n: _changed(args, weights=str(path), epochs=None) for n, path in files.items()}
 
 
+def _restated_otherwise(prevalence: float) -> list[str]:
+    """A line for whoever reads results of scores that are not as scores.csv has them."""
+    if prevalence == EVEN:
+        return []
+    return [
+        f"probabilities are those for a share of {prevalence:g} generated pictures, and the "
+        "threshold is compared with them; scores.csv has those for one half"
+    ]
+
+
 def evaluation(
     args: argparse.Namespace, loaded: Loaded, config: Config
 ) -> tuple[Request, list[Record]]:
@@ -127,7 +138,8 @@ def evaluation(
         ConfigError, LayoutError: what the flags name does not exist or fit.
     """
     benchmark = _benchmark(args, config.options)
-    threshold = loaded.threshold if args.threshold is None else args.threshold
+    own_threshold.check_serves(args.threshold, loaded, config)
+    threshold = own_threshold.value(args.threshold, loaded)
     if benchmark is None:
         records, left_out = _data_records(args, config)
         base = degrade.NONE
@@ -160,14 +172,15 @@ def evaluation(
     if args.min_pictures is not None:
         view = replace(view, min_pictures=args.min_pictures)
     names = [degrade.then(base, name) for name in degrade.parse_sweep(args.degrade)]
-    view = replace(view, base=names[0], notes=(*view.notes, *flags.decoded_otherwise(decoding)))
+    more = (*flags.decoded_otherwise(decoding), *_restated_otherwise(args.prevalence))
+    view = replace(view, base=names[0], notes=(*view.notes, *more))
     if benchmark is not None and protocol is not None:
         measurement = Measurement(
             detector=loaded.name,
             options=config.options,
             base=view.base,
             protocol=protocol,
-            threshold=threshold,
+            threshold=calibrated(threshold, args.prevalence),
             split=config.data.split,
             limit=args.limit,
             trained_on=loaded.trained_on,
@@ -188,6 +201,7 @@ def evaluation(
         title=title if view.base == degrade.NONE else f"{title}, under {view.base}",
         tag=args.tag or "",
         threshold=threshold,
+        prevalence=args.prevalence,
         degradations=tuple(names),
         view=view,
         benchmark=benchmark.name if benchmark else None,

@@ -28,6 +28,7 @@ from .memo import Memo, open_memo
 from .metadata import TABLE, Values
 from .metadata import write as write_metadata
 from .predict import Device, Tally, score
+from .probability import EVEN, restated
 from .program import FILE_ONLY
 from .progress import Progress
 from .report import View
@@ -40,7 +41,7 @@ SCORES, LOG = "scores.csv", "evaluation.log"
 SERIES = ("series.csv", "series.md")  # of several evaluations below one folder
 RESULTS = (RUN, "result.json", "output.json", "metrics.json", TABLE, LOG, *SERIES, *report.FILES)
 # What a resumed run must have in common with the one it goes on with, beside what decides scores.
-SAME = ("data", "benchmark", "protocol", "degradations")
+SAME = ("data", "benchmark", "protocol", "degradations", "prevalence")
 # So many pictures that were scored before are read again, to see whether they are still the same.
 REREAD = 100
 THUMBNAIL = 192
@@ -55,12 +56,14 @@ class Request:
     `degradations`: canonical names, the first one that of the main tables, `view.base`.
     `benchmark`, `protocol`: their names, where the pictures are those of a benchmark. `pictures`:
     what evaluation.log calls them. `metadata`: what is known of pictures, by their keys. `cache`:
-    as open_memo has it. `tag`: the run's name.
+    as open_memo has it. `tag`: the run's name. `prevalence`: the share of generated pictures that
+    the results' probabilities are for; the table and the cache have those for one half.
     """
 
     output: Path
     title: str
     threshold: float
+    prevalence: float = EVEN
     degradations: tuple[str, ...] = (degrade.NONE,)
     view: View = field(default_factory=View)
     benchmark: str | None = None
@@ -290,6 +293,7 @@ def run(
     check_keys(records)
     info = run_info(config, device, loaded) | {
         "threshold": request.threshold,
+        "prevalence": request.prevalence,
         "data": {"pictures": len(records), "digest": listing_digest(records)},
         "benchmark": request.benchmark,
         "protocol": request.protocol,
@@ -385,6 +389,7 @@ def _write_results(
 ) -> str:
     """Everything that derives from the table; completes run.json. Returns the summary."""
     view, threshold = request.view, request.threshold
+    rows = restated(rows, request.prevalence)
     analysis = report.analyse(rows, threshold, config.score.resamples, config.score.seed, view)
     analysis = replace(analysis, hints=hints(analysis.rows, analysis.pooled, trained))
     for hint in analysis.hints:

@@ -21,10 +21,10 @@ from .answer import Answer
 from .config import ConfigError
 from .decoding import IN_PROCESS, Workers, in_turn
 from .degrade import NONE, Degradation
+from .probability import DECIMALS, score_of
 from .table import ScoreRow
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-DECIMALS = 6
 AT_ONCE = 4  # pictures of a forward pass on the CPU: tensors of more leave its cache
 # Names in malloc.h, and how many freed bytes at the end of the heap the process keeps.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -83,13 +83,6 @@ def open_device(name: str | None, precision: str) -> Device:
     return Device(device, precision)
 
 
-def sigmoid(logit: float) -> float:
-    """1 / (1 + exp(-logit)) without overflow."""
-    if logit >= 0:
-        return 1 / (1 + math.exp(-logit))
-    return math.exp(logit) / (1 + math.exp(logit))
-
-
 def row_of(record: Record, item: Item, logit: float | None, degradation: str) -> ScoreRow:
     error = item.error
     if logit is not None and not math.isfinite(logit):
@@ -100,7 +93,7 @@ def row_of(record: Record, item: Item, logit: float | None, degradation: str) ->
         generator=record.generator,
         label=None if record.label is None else int(record.label),
         logit=logit,
-        score=None if logit is None else round(sigmoid(logit), DECIMALS),
+        score=None if logit is None else score_of(logit),
         error=error,
         degradation=degradation,
         width=item.width,

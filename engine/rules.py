@@ -24,6 +24,7 @@ from . import manifest
 from .bare import is_bare
 from .command_line import ALL, PHASES, benchmarks, parser
 from .config import ConfigError, check_sections, parse_override, read_yaml
+from .own_threshold import OwnThreshold
 
 COSPY, ENSEMBLE = "cospy", "ensemble"
 SHOWN = 3  # missing files that an error names
@@ -93,6 +94,20 @@ RULES = (
         ("feat_interp", "feat_interp_alpha", "feat_interp_ratio", "leak_free"),
         _other(COSPY),
         "expected --detector cospy; found {name}",
+    ),
+    Rule(
+        ("threshold",),
+        lambda a, name: (
+            isinstance(a.threshold, OwnThreshold) and name not in (None, a.threshold.detector)
+        ),
+        "expected a file of the detector {name}; found one of {threshold.detector}: "
+        "{threshold.path}",
+    ),
+    Rule(
+        ("prevalence",),
+        lambda a, _: isinstance(a.threshold, OwnThreshold),
+        "expected a number as --threshold; found {threshold.path}, whose rate of false alarms is "
+        "that of scores as they are",
     ),
     Rule(("gpu",), lambda a, _: a.device, "expected one of them, --device; found both"),
     Rule(("benchmark",), lambda a, _: a.data, "expected one of them, --data; found both"),

@@ -12,9 +12,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from torch import Tensor
 
@@ -35,7 +35,9 @@ from .degrade import Degradation
 from .files import replacing
 from .listing import TEST, whole_batches
 from .metrics import threshold_logit
-from .predict import DECIMALS, Device, Show, answers, pictures_at_a_time, sigmoid
+from .own_threshold import OwnThreshold
+from .predict import Device, Show, answers, pictures_at_a_time
+from .probability import DECIMALS, EVEN, sigmoid
 from .progress import Progress
 from .run import RUN, begin, deciding, open_output, run_info, write_json
 from .table import TableWriter
@@ -52,11 +54,18 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Judge:
     """Turns scores into words. `band` holds the probabilities called "uncertain", ends included;
-    `views` are the re-encodings that a verdict has to hold under."""
+    `views` are the re-encodings that a verdict has to hold under. Scores are those for a share
+    `prevalence` of generated pictures; threshold and band are compared with them as they are."""
 
     threshold: float
     band: tuple[float, float] | None
+    prevalence: float = EVEN
     views: tuple[Degradation, ...] = ()
+
+    def entries(self) -> dict[str, Any]:
+        """What run.json and each line of --json say of it, but for the views."""
+        band = list(self.band) if self.band else None
+        return {"threshold": self.threshold, "band": band, "prevalence": self.prevalence}
 
     def label(self, score: float | None) -> str | None:
         """`synthetic` (strictly above the threshold), `real` or `uncertain`; None without score."""
@@ -67,25 +76,30 @@ class Judge:
         return "synthetic" if score > self.threshold else "real"
 
 
-def judge_of(loaded: Loaded, threshold: float | None) -> Judge:
-    """The weights' own threshold and band, or the user's threshold with the band moved along: its
-    ends stay as far from the threshold, in the logit. A verdict near the threshold is no surer
-    because the threshold is elsewhere. At 0 and 1 there is nothing on the other side, and no band.
+def judge_of(
+    loaded: Loaded, threshold: float | OwnThreshold | None, prevalence: float = EVEN
+) -> Judge:
+    """The weights' own threshold and band; those of the user's file; or the user's threshold with
+    the band moved along: its ends stay as far from the threshold, in the logit. A verdict near the
+    threshold is no surer because the threshold is elsewhere. At 0 and 1 there is nothing on the
+    other side, and no band.
     """
+    if isinstance(threshold, OwnThreshold):
+        return Judge(threshold.threshold, threshold.band, prevalence)
     if threshold is None or threshold == loaded.threshold:
-        return Judge(loaded.threshold, loaded.band)
+        return Judge(loaded.threshold, loaded.band, prevalence)
     if loaded.band is None:
-        return Judge(threshold, None)
+        return Judge(threshold, None, prevalence)
     if threshold in (0, 1):
         log.warning("--threshold %g: nothing is called uncertain", threshold)
-        return Judge(threshold, None)
+        return Judge(threshold, None, prevalence)
     shift = threshold_logit(threshold) - threshold_logit(loaded.threshold)
     low, high = (round(sigmoid(threshold_logit(end) + shift), DECIMALS) for end in loaded.band)
     log.info(
         "--threshold %g: the band that is called uncertain moves along, to %.2f to %.2f",
         threshold, low, high,
     )  # fmt: skip
-    return Judge(threshold, (low, high))
+    return Judge(threshold, (low, high), prevalence)
 
 
 def _listed(stdin: TextIO) -> list[str]:
@@ -127,7 +141,7 @@ def collect(
             archive = csv_root if csv_root and kind == "csv_file" else path
             for record in datasets.open_path(path, wanted, labelled=False, csv_root=csv_root):
                 shown = archive / record.key if record.member else record.path
-                found.append(Record(str(shown), record.path, member=record.member))
+                found.append(replace(record, key=str(shown)))
         else:
             found.append(Record(name, path))
     if not found:
@@ -266,7 +280,7 @@ def _answers(
             loaded.model, records, device, config.score.batch_size, request.workers,
             seed=config.score.seed, show=show, views=judge.views,
         ):  # fmt: skip
-            yield from batch
+            yield from (one.restated(judge.prevalence) for one in batch)
             if progress is not None:
                 progress.advance(len(batch))
 
@@ -306,10 +320,10 @@ def _run_into(
     owned = (PREDICTIONS, RUN, EXPLAIN, *tables)
     with open_output(output, owned, request.resume, request.overwrite):
         info = run_info(config, device, loaded)
-        info |= {"threshold": judge.threshold, "band": list(judge.band) if judge.band else None}
+        info |= judge.entries()
         info |= {"decoding": request.workers.decoding, "tag": request.tag}
         info |= {"stability": [view.name for view in judge.views] or None}
-        same = (*deciding(config), "threshold", "band", "stability")
+        same = (*deciding(config), *judge.entries(), "stability")
         begin(output, info, request.resume, same, PREDICTIONS)
         columns = (*COLUMNS, *(STABILITY if judge.views else ()))
         with TableWriter(output / PREDICTIONS, columns, ["path"], request.resume) as table:
@@ -398,6 +412,7 @@ def ask(
             loaded.model, [Record(name, Path(name))], device, 1, workers,
             seed=config.score.seed, views=judge.views,
         )  # fmt: skip
+        found = found.restated(judge.prevalence)
         failed += bool(found.row.error)
         if in_json:
             _print(json.dumps(as_json(found, judge, loaded)))

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from engine import command_line, rules  # noqa: E402
-from engine.command_line import Parser  # noqa: E402
+from engine.command_line import Parser, shared  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 if TYPE_CHECKING:
@@ -37,15 +37,6 @@ TOLERANCE = 1e-4
 # Flags of main.py that choose weights, and those that choose what they are of.
 WEIGHTS = ("weights", "backbone_weights", "pretrain", "ckpt")
 CHOICE = ("detector", "config", "set", "train_dataset", "mode", "branch")
-
-
-def shared(names: tuple[str, ...]) -> Parser:
-    """Some of main.py's flags, as it has them."""
-    p = Parser(add_help=False)
-    for action in command_line.parser()._actions:
-        if action.dest in names:
-            p._add_action(action)
-    return p
 
 
 def parser() -> Parser:
@@ -141,7 +132,7 @@ def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
 def validate(args: argparse.Namespace) -> int:
     """Prints the probabilities of each picture side by side. Returns the exit status."""
     from datasets._paths import visible
-    from engine.predict import sigmoid
+    from engine.probability import sigmoid
 
     differences: list[float] = []
     failed = 0

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.command_line import Parser, number  # noqa: E402
+from engine._arguments import number  # noqa: E402
+from engine.command_line import Parser  # noqa: E402
 from scripts._answer import USAGE, answer, names  # noqa: E402
 
 if TYPE_CHECKING:

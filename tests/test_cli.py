@@ -96,6 +96,9 @@ def test_help_is_quick_and_names_every_phase() -> None:
         ("--seed 1.5", "whole number.*'1.5'"),
         ("--threshold 1.1", "0 to 1.*'1.1'"),
         ("--threshold nan", "0 to 1.*'nan'"),
+        ("--prevalence 0", "more than 0.*'0'"),
+        ("--prevalence 1.0", "less than 1.*'1.0'"),
+        ("--phase train --data x --prevalence 0.1", "--prevalence.*--phase test or eval"),
         ("--precision fp8", "fp32"),
         ("--resume --overwrite --input x --output y", "not allowed with"),
         ("--data x", "--phase train or eval"),
@@ -236,9 +239,9 @@ def test_json_keeps_the_contract(cli: Cli, tree: Path, pictures: list[Path]) -> 
     assert done.status == 1
     assert done.err == ""
     assert [row["path"] for row in done.rows] == [*map(str, pictures), str(missing)]
-    keys = ("path", "score", "logit", "label", "threshold", "band", "detector", "weights")
+    keys = ("path", "score", "logit", "label", "threshold", "band", "prevalence")
     for row in done.rows:
-        assert tuple(row) == (*keys, "width", "height", "error", "notes")
+        assert tuple(row) == (*keys, "detector", "weights", "width", "height", "error", "notes")
         assert (row["threshold"], row["band"], row["detector"]) == (0.5, list(BAND), "default")
         assert row["weights"] == "tiny.safetensors"
     *good, bad = done.rows

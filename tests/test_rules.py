@@ -60,6 +60,8 @@ MISTAKES = [
     (["--set", "train.lr=fast", "--", "here.png"], "train.lr"),
     (["here.png", "--output", "here.png"], "--output"),
     (["here.png", "--resume"], "--output"),
+    (["here.png", "--threshold", "nowhere.yaml"], "nowhere.yaml"),
+    (["here.png", "--threshold", "here.png"], "scripts/own_threshold.py"),
 ]
 TRY = """
 import json, sys

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "fetch_data.py": "test_fetch_data.py",
     "fetch_weights.py": "test_fetch.py",
     "make_csv.py": "test_make_csv.py",
+    "own_threshold.py": "test_own_threshold.py",
     "ssp_table.py": "test_ssp_table.py",
     **dict.fromkeys(
         ("test_ssp.sh", "train_fake2m.sh", "train_spai.sh", "train_ssp.sh"), "test_scripts_sh.py"

@@ -1,0 +1,203 @@
+"""Chooses the threshold that keeps to a rate of false alarms on your own real pictures.
+
+    python scripts/own_threshold.py MY_PHOTOS --false_alarms 0.01 --output mine.yaml
+    python main.py --threshold mine.yaml --input SUSPECTS
+
+Scores real pictures as main.py does and takes the smallest threshold that a new picture like them
+exceeds with a probability of at most the rate asked for: of n pictures, all different, the k-th
+smallest score, k = n + 1 - floor((n + 1) rate). What lies above it is called AI-Generated. It is
+the upper end of the band of Uncertain; the lower end is the weights' own, or the threshold where
+that is lower. The file has the measured rate with its exact interval. Pictures of one folder, day
+or camera are alike and count for fewer than they are: take some of all that you will judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from engine import command_line, rules  # noqa: E402
+from engine._arguments import number  # noqa: E402
+from engine.command_line import Parser, shared  # noqa: E402
+from scripts._answer import answer  # noqa: E402
+
+if TYPE_CHECKING:
+    from datasets import Record
+    from engine.config import Config
+    from engine.decoding import Workers
+    from engine.predict import Device
+    from engine.table import ScoreRow
+    from engine.weights import Loaded
+
+PROGRAM = "own_threshold.py"
+UNSCORED = 1
+CHOICE = ("detector", "config", "set", "train_dataset", "mode", "branch")
+WEIGHTS = ("weights", "backbone_weights", "pretrain", "ckpt")
+MACHINE = ("device", "gpu", "precision", "batch_size", "threads", "workers", "max_megapixels")
+LIMITS = ("picture_memory", "picture_seconds", "csv_root")
+log = logging.getLogger("engine.own_threshold")
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(
+        prog=PROGRAM,
+        description=(__doc__ or "").replace("\n    python", "\n\n    python", 1),
+        epilog="Exit status: 0 done; 1 done, but some pictures could not be read; 2 wrong usage, "
+        "too few pictures, wrong weights or data; 130 interrupted.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared((*CHOICE, *WEIGHTS, *MACHINE, *LIMITS))],
+        allow_abbrev=False,
+    )
+    p.add_argument(
+        "input",
+        nargs="+",
+        metavar="REAL_PICTURES",
+        help="pictures, folders, archives, CSV files with a column image, or - for paths on "
+        "standard input, as --input of main.py takes; all of them real",
+    )
+    p.add_argument(
+        "--false_alarms",
+        type=number(float, 0.0001, 0.5),
+        required=True,
+        metavar="RATE",
+        help="share of real pictures that may be called AI-Generated, as 0.01, which takes 99 "
+        "readable pictures; RATE takes 1 / RATE - 1 of them, and at least 50",
+    )
+    p.add_argument(
+        "--output",
+        dest="file",
+        type=Path,
+        metavar="FILE.yaml",
+        help="where the file goes (standard output)",
+    )
+    p.add_argument(
+        "--overwrite", dest="replace", action="store_true", help="replace a file of that name"
+    )
+    return p
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments, with all that main.py's flags would give. Ends the program when wrong."""
+    p, theirs = parser(), command_line.parser()
+    args = p.parse_args(arguments, theirs.parse_args([]))
+    args.input, args.pictures = [*args.input, *args.pictures], []
+    if said := rules.broken(args, rules.detector_named(args)):
+        p.error(said)
+    if args.file and args.file.suffix.lower() not in (".yaml", ".yml"):
+        p.error(f"--output: expected a name that ends in .yaml; found {args.file}")
+    return args
+
+
+def scored(
+    records: Sequence[Record], loaded: Loaded, device: Device, config: Config, workers: Workers
+) -> list[ScoreRow]:
+    """The rows of all pictures, with the digests of their files."""
+    from engine.memo import Memo
+    from engine.predict import score
+    from engine.progress import Progress
+
+    rows: list[ScoreRow] = []
+    size, seed = config.score.batch_size, config.score.seed
+    knows_nothing = Memo(None)  # but has each file's digest taken
+    found = score(loaded.model, records, device, size, workers, seed=seed, lookup=knows_nothing)
+    with Progress(len(records), "scoring") as progress:
+        for batch in found:
+            rows += batch
+            progress.advance(len(batch))
+    return rows
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises ConfigError or LayoutError for what is wrong before any picture is read."""
+    from engine.config import ConfigError
+
+    rules.check_named(args, rules.detector_named(args))
+    if args.file and args.file.exists() and not args.replace:
+        raise ConfigError(f"{args.file}: already there: use --overwrite or another --output")
+    if args.file and not args.file.parent.is_dir():
+        raise ConfigError(f"--output {args.file}: expected a folder that is there")
+
+
+def pictures(args: argparse.Namespace) -> list[Record]:
+    """The pictures. Raises ConfigError when too few are listed, or one is named synthetic."""
+    from datasets import Label
+    from engine import own_threshold, verdict
+    from engine.config import ConfigError
+
+    records = verdict.collect(args.input, args.csv_root)
+    if fakes := [record.key for record in records if record.label is Label.FAKE]:
+        raise ConfigError(
+            f"expected real pictures alone; found {len(fakes)} that are labelled synthetic, such "
+            f"as {fakes[0]}"
+        )
+    own_threshold.check_enough(len(records), args.false_alarms)
+    return records
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores the pictures and writes the file. Returns the exit status."""
+    from datasets._limits import UPRIGHT
+    from datasets._paths import visible
+    from engine import distributed, flags, own_threshold, threads
+    from engine.files import write_file
+
+    check(args)
+    records = pictures(args)
+    rules.check(args, flags.detector_name(args))
+    device = flags.device(args, args.precision)
+    threads.set_threads(args.threads, device.device, distributed.ALONE, None)
+    loaded, config = flags.load(args, device)
+    workers = flags.workers(args, len(records), flags.decoding(config, UPRIGHT))
+    rows = scored(records, loaded, device, config, workers)
+    failed = [row for row in rows if row.logit is None]
+    for row in failed:
+        log.warning("%s: %s: left out", visible(row.key), visible(row.error))
+    # A copy says nothing new; logits of one file are the same.
+    logits = {row.digest: row.logit for row in rows if row.logit is not None}
+    copies = len(rows) - len(failed) - len(logits)
+    measured = own_threshold.choose(list(logits.values()), args.false_alarms)
+    counts = {"scored": len(logits), "copies": copies, "unreadable": len(failed)}
+    content = own_threshold.text(measured, args.false_alarms, counts, loaded, config)
+    low, high = measured.interval()
+    log.info(
+        "of %d different pictures %d are above the threshold %.6f; the true rate of false alarms "
+        "is between %.2f %% and %.2f %%, with a confidence of 95 %%, on pictures like these",
+        measured.pictures, measured.above, measured.threshold, 100 * low, 100 * high,
+    )  # fmt: skip
+    if measured.threshold == 1:
+        log.warning("a real picture has a score of 1: nothing will be called AI-Generated")
+    if args.file:
+        print(write_file(args.file, content))
+    else:
+        print(content, end="")
+    return UNSCORED if failed else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command line. Returns the exit status."""
+    args = parse(arguments)
+    from datasets import LayoutError
+    from engine.config import ConfigError
+
+    def work() -> int:
+        from detectors._base import OptionError, WeightsError
+        from engine.program import refuse
+
+        try:
+            return run(args)
+        except (OptionError, WeightsError) as error:
+            return refuse(PROGRAM, error)
+
+    return answer(PROGRAM, work, (LayoutError, ConfigError))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
