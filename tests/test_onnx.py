@@ -39,7 +39,8 @@ from engine.onnx_files import (
     runs_on_cuda,
 )
 from engine.onnx_proto import network_digest, read_metadata
-from engine.predict import Device, sigmoid
+from engine.predict import Device
+from engine.probability import sigmoid
 from engine.weight_files import Card, card_metadata, read_card, read_weights, save_weights, sha256
 from engine.weights import Loaded
 

@@ -24,7 +24,8 @@ from detectors._base import Detector
 from engine import degrade
 from engine.config import ConfigError
 from engine.decoding import Workers
-from engine.predict import DECIMALS, Device, open_device, score, sigmoid
+from engine.predict import Device, open_device, score
+from engine.probability import DECIMALS, sigmoid
 from engine.table import ScoreRow
 
 CPU = Device(torch.device("cpu"))
