@@ -34,6 +34,7 @@ CODE = (
     "engine/onnx_files.py",
     "engine/onnx_proto.py",
     "engine/predict.py",
+    "engine/probability.py",
     "engine/unpickle.py",
     "engine/weight_files.py",
     "engine/weights.py",

@@ -35,11 +35,11 @@ from datasets.csv_file import read_rows
 from detectors._base import WeightsError
 from engine import config
 from engine._runs import read_run
+from engine._text import LONGEST, one_line
 from engine.config import ConfigError
 from engine.decoding import Workers, in_turn
 from engine.extract import ExtractError, extract
 from engine.onnx_files import card_of
-from engine.program import LONGEST, one_line
 from engine.weight_files import Card, read_weights, save_weights
 
 QUICK_SECONDS, LONG_SECONDS, LIMIT_SECONDS = 1.2, 60.0, 20.0
