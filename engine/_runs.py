@@ -114,6 +114,7 @@ def names(folders: Sequence[Path]) -> list[str]:
 
     def in_common(ends: Sequence[Sequence[str]]) -> int:
         """How many parts all begin with, one of the shortest path left over."""
+        # Not strict: paths are of different depths, and what all share ends with the shortest.
         same = [len(set(parts)) == 1 for parts in zip(*ends, strict=False)]
         return min([*same, False].index(False), shortest - 1)
 

@@ -123,6 +123,7 @@ def _addresses(text: Iterable[str], commas: bool) -> Iterator[Address]:
                 continue
         if any(row):
             url = url or row[-1]  # no address, which the table will say
+            # Rows of such lists lack their last columns as often as not, or have one too many.
             named = dict(zip(header, row, strict=False))
             other = next((cell for cell in row if cell != url), "") if len(row) == 2 else ""
             yield Address(url, named.get("caption", other))

@@ -129,6 +129,22 @@ def _restated_otherwise(prevalence: float) -> list[str]:
     ]
 
 
+def _with_published(
+    view: View,
+    benchmark: Benchmark,
+    measurement: Measurement,
+    named: str | None,
+    records: Sequence[Record],
+) -> View:
+    """The view with the published figures of what is measured, or those `named`, and with notes on
+    those that are not shown or not compared."""
+    published, why = benchmarks.comparable(benchmark, measurement, named)
+    if published is not None:
+        published, more = benchmarks.of_these_pictures(benchmark, published, records)
+        why = (*why, *more)
+    return replace(view, published=published, notes=(*view.notes, *why))
+
+
 def evaluation(
     args: argparse.Namespace, loaded: Loaded, config: Config
 ) -> tuple[Request, list[Record]]:
@@ -186,11 +202,7 @@ def evaluation(
             trained_on=loaded.trained_on,
             decoding=decoding,
         )
-        published, why = benchmarks.comparable(benchmark, measurement, config.data.published)
-        if published is not None:
-            published, more = benchmarks.of_these_pictures(benchmark, published, records)
-            why = (*why, *more)
-        view = replace(view, published=published, notes=(*view.notes, *why))
+        view = _with_published(view, benchmark, measurement, config.data.published, records)
     known = metadata.beside(records)
     if args.group_by:
         records = metadata.grouped(records, known, args.group_by)

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_runner import Cli, cli, runner, write_weights
+from cli_runner import Cli, cli, plain_cli, runner, write_weights
 from conftest import EXAMPLE, ROOT, make_picture
 from sklearn.metrics import average_precision_score
 
 from detectors.cospy import CoSpyOptions
 from scripts import auc_table
 
-__all__ = ["cli"]  # a fixture
+__all__ = ["cli", "plain_cli"]  # fixtures
 
 COMMAND = [sys.executable, str(ROOT / "main.py"), "--device", "cpu"]
 PROMPT = "Please enter the image filepath for scanning: "
@@ -42,16 +42,6 @@ def cospy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = CoSpyOptions(train_dataset="progan", mode="branch", size="tiny")
     path = tmp_path_factory.mktemp("weights") / "cospy.safetensors"
     return write_weights(path, "cospy", options=options)
-
-
-@pytest.fixture
-def bare(
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Cli:
-    """main.py without --weights."""
-    return runner(capsys, caplog, monkeypatch, "--device", "cpu")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -110,8 +100,8 @@ def test_help_is_quick_and_names_every_phase() -> None:
         ("--resume --input x", "--output"),
     ],
 )
-def test_wrong_flags_are_one_line(bare: Cli, arguments: str, said: str) -> None:
-    complaint = bare(*arguments.split()).complaint
+def test_wrong_flags_are_one_line(plain_cli: Cli, arguments: str, said: str) -> None:
+    complaint = plain_cli(*arguments.split()).complaint
     assert re.search(said, complaint)
     assert "--help" in complaint
 
@@ -172,43 +162,44 @@ def test_data_without_labels_are_refused(cli: Cli, phase: str, tmp_path: Path) -
 
 
 def test_missing_weights_say_what_to_do(
-    bare: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
-    shipped = bare("--input", EXAMPLE).complaint
+    shipped = plain_cli("--input", EXAMPLE).complaint
     assert "default.safetensors" in shipped
     assert "--weights" in shipped
-    assert "--weights" in bare("--input", EXAMPLE, "--detector", "ssp").complaint
-    named = bare("--input", EXAMPLE, "--weights", "nowhere.safetensors").complaint
+    assert "--weights" in plain_cli("--input", EXAMPLE, "--detector", "ssp").complaint
+    named = plain_cli("--input", EXAMPLE, "--weights", "nowhere.safetensors").complaint
     assert "nowhere.safetensors" in named
     own = ("--train_dataset", "progan", "--mode", "branch", "--ckpt", tmp_path / "ckpt")
-    trained = bare("--input", EXAMPLE, *own).complaint
+    trained = plain_cli("--input", EXAMPLE, *own).complaint
     assert str(tmp_path / "ckpt" / "progan" / "artifact") in trained
     assert "--phase train" in trained
 
 
-def test_wrong_weights_are_refused(bare: Cli, cospy: Path, tmp_path: Path) -> None:
-    said = bare("--input", EXAMPLE, "--weights", cospy, "--detector", "default").complaint
+def test_wrong_weights_are_refused(plain_cli: Cli, cospy: Path, tmp_path: Path) -> None:
+    said = plain_cli("--input", EXAMPLE, "--weights", cospy, "--detector", "default").complaint
     assert re.search("default.*cospy", said)
     text = tmp_path / "text.safetensors"
     text.write_text("no weights")
-    assert str(text) in bare("--input", EXAMPLE, "--weights", text).complaint
+    assert str(text) in plain_cli("--input", EXAMPLE, "--weights", text).complaint
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(cospy.read_bytes()[:-100])
-    assert str(cut) in bare("--input", EXAMPLE, "--weights", cut, "--detector", "cospy").complaint
+    said = plain_cli("--input", EXAMPLE, "--weights", cut, "--detector", "cospy").complaint
+    assert str(cut) in said
 
 
 def test_weights_with_a_card_know_their_variant(
-    bare: Cli, cospy: Path, pictures: list[Path]
+    plain_cli: Cli, cospy: Path, pictures: list[Path]
 ) -> None:
     flags = ("--json", "--weights", cospy, "--input", pictures[0])
-    short = bare("--detector", "cospy", *flags)
+    short = plain_cli("--detector", "cospy", *flags)
     assert (short.status, short.rows[0]["detector"]) == (0, "cospy")
-    assert short.rows == bare("--train_dataset", "progan", "--mode", "branch", *flags).rows
+    assert short.rows == plain_cli("--train_dataset", "progan", "--mode", "branch", *flags).rows
 
 
-def test_debug_shows_the_traceback(bare: Cli) -> None:
-    done = bare("--input", EXAMPLE, "--weights", "nowhere.safetensors", "--debug")
+def test_debug_shows_the_traceback(plain_cli: Cli) -> None:
+    done = plain_cli("--input", EXAMPLE, "--weights", "nowhere.safetensors", "--debug")
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("Traceback")
     assert done.err.splitlines()[-1].startswith("main.py: ")
@@ -402,15 +393,15 @@ def test_a_split_of_csv_files_is_scored_alone(cli: Cli, tree: Path, tmp_path: Pa
     assert "each of the 1" in cli("--input", tables[0], *roots).complaint
 
 
-def test_prompt_as_published(bare: Cli, cospy: Path, tree: Path, pictures: list[Path]) -> None:
+def test_prompt_as_published(plain_cli: Cli, cospy: Path, tree: Path, pictures: list[Path]) -> None:
     flags = ("--train_dataset", "progan", "--mode", "branch", "--weights", cospy)
     spaced = tree / " two words.png"
     shutil.copy(pictures[0], spaced)
-    rows = bare(*flags, "--json", "--input", *pictures[:8], spaced).rows
+    rows = plain_cli(*flags, "--json", "--input", *pictures[:8], spaced).rows
     lines = [f"{path}\n" for path in pictures[:8]]
     lines[2] = f"  '{pictures[2]}' \r\n"  # a file dropped on a terminal
     typed = "".join(lines) + str(spaced)  # without a newline at the end
-    done = bare(*flags, stdin=typed.encode())
+    done = plain_cli(*flags, stdin=typed.encode())
     assert done.status == 0
     words = {"synthetic": "AI-Generated", "real": "Real"}
     shown = done.out.splitlines()
@@ -699,18 +690,18 @@ TRAIN = ("--phase", "train", "--detector", "default", "--set", "default.crop=32"
 
 
 def test_training_starts_from_weights_and_ends_with_its_own(
-    bare: Cli, weights: Path, tree: Path, tmp_path: Path
+    plain_cli: Cli, weights: Path, tree: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    done = bare(*TRAIN, "--weights", weights, "--data", tree, "--output", output)
+    done = plain_cli(*TRAIN, "--weights", weights, "--data", tree, "--output", output)
     assert done.status == 0
     assert done.out.startswith("best epoch 1: AP ")
-    scored = bare("--weights", output / "best.safetensors", "--input", tree / "real")
+    scored = plain_cli("--weights", output / "best.safetensors", "--input", tree / "real")
     assert (scored.status, len(scored.out.splitlines())) == (0, 12)
 
 
 def test_training_on_a_part_of_the_generators(
-    bare: Cli, weights: Path, tree: Path, tmp_path: Path
+    plain_cli: Cli, weights: Path, tree: Path, tmp_path: Path
 ) -> None:
     # The generators of a named validation split are others than those of training.
     lines = ["image,class,split,generator"]
@@ -730,8 +721,8 @@ def test_training_on_a_part_of_the_generators(
         "--output",
         tmp_path / "run",
     )
-    assert bare(*given, "--generators", "gan,new").status == 0
-    refused = bare(*given, "--overwrite", "--generators", "gan")
+    assert plain_cli(*given, "--generators", "gan,new").status == 0
+    refused = plain_cli(*given, "--overwrite", "--generators", "gan")
     assert refused.status == 2
     assert "real and synthetic pictures for validation" in refused.err
 
@@ -745,7 +736,7 @@ def test_training_on_a_part_of_the_generators(
         "--phase train --threshold 0.4",
     ],
 )
-def test_flags_without_effect_are_refused(bare: Cli, arguments: str) -> None:
-    done = bare(*arguments.split())
+def test_flags_without_effect_are_refused(plain_cli: Cli, arguments: str) -> None:
+    done = plain_cli(*arguments.split())
     assert (done.status, done.out) == (2, "")
     assert "expected" in done.err
