@@ -73,6 +73,14 @@ def jpeg(image: Image.Image, quality: int, subsampling: int = -1) -> Image.Image
     return Image.open(buffer).convert("RGB")
 
 
+def webp(image: Image.Image, quality: int) -> Image.Image:
+    """Encoded as lossy WebP and decoded. `quality` 1-100."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality)
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
+
+
 def pad_to(image: Image.Image, size: int) -> Image.Image:
     """Mirrored at the borders, evenly on both sides, until each side is at least `size` px; of a
     strip that is too narrow only the middle is taken."""

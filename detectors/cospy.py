@@ -24,8 +24,6 @@ from ._cospy_views import Distortion, View, ViewTransform, centred, split_views
 from ._faster import convolve_linears, fold_norms
 from ._resnet import ArtifactTrunk
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 NONE, HALF, UNIT = (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)
 BLUR_AND_JPEG = Distortion(blur_prob=0.5, jpeg_prob=0.5)
 FIXED_BLUR_AND_JPEG = Distortion(0.5, sigma=(1.5, 1.5), jpeg_prob=0.5, quality=(65, 65))
@@ -74,8 +72,8 @@ VARIANTS = {
         encoder=_clip.clip_vit_l14,
         entry="clip-vit-l-14",
         features=768,
-        mean=CLIP_MEAN,
-        std=CLIP_STD,
+        mean=_clip.CLIP_MEAN,
+        std=_clip.CLIP_STD,
         vae=None,
         artifact_mean=T.IMAGENET_MEAN,
         artifact_std=T.IMAGENET_STD,

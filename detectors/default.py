@@ -1,8 +1,10 @@
-"""The detector that ships: an EfficientNet-Lite0 that looks at native-resolution crops.
+"""The detector that ships, of CO-SPY's kind: what a picture shows, and how its pixels were made.
 
-A picture is never shrunk, because the traces of a generator's decoder live in single pixels;
-instead several crops are judged and their logits averaged. Trained by `configs/default.yaml`;
-what it is good for, and what not, stands in `pretrained/default.md`.
+A frozen CLIP ViT-B/16 sees the whole picture and a linear layer judges the class tokens of its last
+eight blocks; an EfficientNet-Lite0 judges crops at native resolution, because the traces of a
+generator's decoder live in single pixels; a layer on both logits is their calibrated fusion.
+Trained by `scripts/train_default.py`; what it is good for, and what not, stands in
+`pretrained/default.md`.
 """
 
 from __future__ import annotations
@@ -15,50 +17,82 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor, nn
 
-from . import _overlay
+from . import _clip, _overlay
 from . import _transforms as T
-from ._base import Detector, OptionError, Transform
+from ._base import Detector, OptionError, Transform, one_of
 from ._efficientnet import EfficientNetLite0, convert_imagenet
 from ._faster import fold_norms
+from ._packed import unpack
 
 RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 LARGEST_CROP = 4096  # px
+CLIP_SIDE = 224  # px, what CLIP's positions were trained for
+ENCODER = "clip-vit-b-16"  # the manifest's name of the frozen encoder
+PROBABILITIES = ("dropout", "resize_prob", "blur_prob", "colour_prob", "encode_prob", "webp_prob")
 
 
 @dataclass(frozen=True)
 class DefaultOptions:
-    """`crop`: side in px of a view. `views`: crops per picture when scoring, 1 (centre) or 5
-    (corners too). `stem_stride`: of the first convolution. `dropout`: before the classifier.
-    The rest is augmentation in training, the same for both classes: probabilities, and ranges of
-    the resize factor and of the JPEG quality."""
+    """`branch`: `both` and their fusion, or `semantic` or `artifact` alone. `blocks`: of the
+    encoder, the last so many of which are judged. `crop`: side in px of a view; with the encoder
+    the one it was trained for. `views`: crops per picture when scoring, 1 (centre) or 5 (corners
+    too). `stem_stride`: of the trunk's first convolution. `dropout`: before its classifier. `size`:
+    the published encoder, or a tiny one, for tests. The rest is augmentation in training, the same
+    for both classes: probabilities, and ranges of the resize factor and of the quality of one
+    encoding, WebP with `webp_prob` and else JPEG."""
 
-    crop: int = 160
+    branch: str = "both"
+    blocks: int = 8
+    crop: int = 224
     views: int = 5
     stem_stride: int = 2
     dropout: float = 0.2
-    resize_prob: float = 0.6
-    resize: tuple[float, float] = (0.5, 1.4)
-    blur_prob: float = 0.1
-    colour_prob: float = 0.3
-    jpeg_prob: float = 0.9
-    jpeg: tuple[int, int] = (60, 96)
+    size: str = "published"
+    resize_prob: float = 0.5
+    resize: tuple[float, float] = (0.6, 1.3)
+    blur_prob: float = 0.05
+    colour_prob: float = 0.1
+    encode_prob: float = 0.95
+    webp_prob: float = 0.25
+    quality: tuple[int, int] = (35, 95)
 
     def __post_init__(self) -> None:
+        one_of("default.branch", self.branch, ("both", "semantic", "artifact"))
+        one_of("default.size", self.size, ("published", "tiny"))
+        if not 1 <= self.blocks <= 12:
+            raise OptionError(f"default.blocks: expected 1 to 12; found {self.blocks}")
         if self.views not in (1, 5):
             raise OptionError(f"default.views: expected 1 or 5; found {self.views}")
         if self.stem_stride not in (1, 2):
             raise OptionError(f"default.stem_stride: expected 1 or 2; found {self.stem_stride}")
-        for name in ("dropout", "resize_prob", "blur_prob", "colour_prob", "jpeg_prob"):
+        for name in PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"default.{name}: expected 0 to 1; found {getattr(self, name)}")
         if not 32 <= self.crop <= LARGEST_CROP:
             raise OptionError(f"default.crop: expected 32 to {LARGEST_CROP}; found {self.crop}")
+        self._check_crop()
         if not 0 < self.resize[0] <= self.resize[1] <= 16:
             raise OptionError(
                 f"default.resize: expected 0 < low <= high <= 16; found {self.resize}"
             )
-        if not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
-            raise OptionError(f"default.jpeg: expected 1 <= low <= high <= 100; found {self.jpeg}")
+        if not 1 <= self.quality[0] <= self.quality[1] <= 100:
+            raise OptionError(
+                f"default.quality: expected 1 <= low <= high <= 100; found {self.quality}"
+            )
+
+    def _check_crop(self) -> None:
+        """Raises OptionError where the encoder could not see views of this size."""
+        if self.branch == "artifact":
+            return
+        if self.size == "published" and self.crop != CLIP_SIDE:
+            raise OptionError(
+                f"default.crop: expected {CLIP_SIDE}, which the encoder sees (any with "
+                f"default.branch=artifact); found {self.crop}"
+            )
+        if self.crop % _clip.B16_PATCH:
+            raise OptionError(
+                f"default.crop: expected a multiple of {_clip.B16_PATCH}; found {self.crop}"
+            )
 
 
 def random_resize(
@@ -78,6 +112,25 @@ def random_colour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.convert("L").convert("RGB") if rng.random() < 0.2 else image
 
 
+def random_encoding(
+    image: Image.Image, options: DefaultOptions, rng: np.random.Generator
+) -> Image.Image:
+    """Encoded and decoded at a random quality: as WebP or as JPEG of 4:4:4, 4:2:2 or 4:2:0."""
+    quality = int(rng.integers(options.quality[0], options.quality[1] + 1))
+    if rng.random() < options.webp_prob:
+        return T.webp(image, quality)
+    return T.jpeg(image, quality, subsampling=int(rng.integers(3)))
+
+
+def whole_view(image: Image.Image, size: int) -> Image.Image:
+    """The central square of a picture, at `size` x `size`: CLIP judges content, so it sees all of
+    it. A strip loses its ends."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
 def view_corners(width: int, height: int, crop: int, views: int) -> list[tuple[int, int]]:
     """Top left corners (x, y) of the centre crop and, for five views, of the four corner crops."""
     right, bottom = width - crop, height - crop
@@ -87,87 +140,215 @@ def view_corners(width: int, height: int, crop: int, views: int) -> list[tuple[i
 
 
 @dataclass(frozen=True)
-class CropTransform:
-    """Picture -> (V, 3, crop, crop) uint8 views. Pictures that are too small are mirrored."""
+class Views:
+    """Picture -> (V, 3, crop, crop) uint8: the whole of it where the encoder is part of the
+    detector, then crops at native resolution, of pictures that are too small mirrored ones, where
+    the trunk is. In training one crop, of a picture that is distorted at random."""
 
     options: DefaultOptions
     train: bool
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
+        crop, branch = self.options.crop, self.options.branch
+        views = []
+        if self.train:
+            image = self._distorted(image, rng)
+        if branch != "artifact":
+            views.append(whole_view(image, crop))
+        if branch != "semantic":
+            views += self._crops(T.pad_to(image, crop), rng)
+        return torch.stack([T.as_bytes(view) for view in views])
+
+    def _crops(self, image: Image.Image, rng: np.random.Generator) -> list[Image.Image]:
         crop = self.options.crop
         if self.train:
-            return T.as_bytes(self._augment(image, rng))[None]
-        image = T.pad_to(image, crop)
+            return [T.random_crop(image, crop, rng)]
         corners = view_corners(image.width, image.height, crop, self.options.views)
-        return torch.stack([T.as_bytes(image.crop((x, y, x + crop, y + crop))) for x, y in corners])
+        return [image.crop((x, y, x + crop, y + crop)) for x, y in corners]
 
-    def _augment(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    def _distorted(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         o = self.options
         if rng.random() < o.resize_prob:
             image = random_resize(image, o.resize, rng)
-        image = T.random_flip(T.random_crop(T.pad_to(image, o.crop), o.crop, rng), rng)
+        image = T.random_flip(image, rng)
         if rng.random() < o.blur_prob:
             image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
         if rng.random() < o.colour_prob:
             image = random_colour(image, rng)
-        if rng.random() < o.jpeg_prob:
-            quality = int(rng.integers(o.jpeg[0], o.jpeg[1] + 1))
-            image = T.jpeg(image, quality, subsampling=int(rng.integers(3)))
-        return image
+        # Last, as pictures are encoded when they are passed on.
+        return random_encoding(image, o, rng) if rng.random() < o.encode_prob else image
 
 
-class Default(Detector):
-    """Input (B, V, 3, crop, crop) uint8; 3.4 M parameters."""
-
-    title = "Default"
-    Options = DefaultOptions
+class SemanticBranch(nn.Module):
+    """Frozen CLIP ViT-B/16 and a linear layer on the class tokens of its last blocks."""
 
     def __init__(self, options: DefaultOptions) -> None:
-        super().__init__(options)
+        super().__init__()
+        self.tiny = tiny = options.size == "tiny"
+        self.blocks = options.blocks
+        self.encoder = _clip.clip_vit_b16(tiny, options.crop).requires_grad_(False)
+        self.fc = nn.Linear(min(options.blocks, _clip.b16_depth(tiny)) * _clip.b16_width(tiny), 1)
+        nn.init.zeros_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """What the encoder sees of whole views (B, 3, crop, crop) uint8."""
+        kind = next(self.encoder.parameters()).dtype
+        return T.normalise(x.float() / 255, _clip.CLIP_MEAN, _clip.CLIP_STD).to(kind)
+
+    def feature(self, x: Tensor) -> Tensor:
+        """Whole views uint8 -> class tokens (B, blocks * width) float32."""
+        with torch.no_grad():
+            return (
+                _clip.class_tokens(self.encoder, self.normalised(x), self.blocks).flatten(1).float()
+            )
+
+    def evidence(self, x: Tensor) -> Tensor:
+        """Whole views uint8 -> what each patch adds to the logit, (B, h, w)."""
+        weight = self.fc.weight.view(-1, _clip.b16_width(self.tiny))
+        with torch.no_grad():
+            return _clip.patch_evidence(self.encoder, self.normalised(x), weight)
+
+
+class ArtifactBranch(nn.Module):
+    """EfficientNet-Lite0 and a linear layer on its pooled features; 3.4 M parameters."""
+
+    def __init__(self, options: DefaultOptions) -> None:
+        super().__init__()
         self.trunk = EfficientNetLite0(options.stem_stride)
         self.dropout = nn.Dropout(options.dropout)
         self.fc = nn.Linear(self.trunk.FEATURES, 1)
         # From zero: pooled features are large, and random weights would start at a loss of 2.
         nn.init.zeros_(self.fc.weight)
         nn.init.zeros_(self.fc.bias)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Crops (B, V, 3, crop, crop) uint8 -> a logit for each, (B, V)."""
+        x = crops.flatten(0, 1).to(memory_format=torch.channels_last)
+        feature = self.dropout(self.trunk(x.float() / 127.5 - 1))
+        return self.fc(feature).view(crops.shape[:2])
+
+
+class Default(Detector):
+    """Input (B, V, 3, crop, crop) uint8: the whole picture, then crops; 90 M parameters, of which
+    86 M are the encoder's and frozen."""
+
+    title = "Default"
+    Options = DefaultOptions
+    options: DefaultOptions
+
+    def __init__(self, options: DefaultOptions) -> None:
+        super().__init__(options)
+        self.semantic = SemanticBranch(options) if options.branch != "artifact" else None
+        self.artifact = ArtifactBranch(options) if options.branch != "semantic" else None
+        if options.branch == "both":
+            self.fusion = nn.Linear(2, 1)
+            nn.init.constant_(self.fusion.weight, 0.5)
+            nn.init.zeros_(self.fusion.bias)
         self.to(memory_format=torch.channels_last)
 
+    def train(self, mode: bool = True) -> Default:
+        """Training mode; the frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.semantic is not None:
+            self.semantic.encoder.eval()
+        return self
+
     def transform(self, train: bool) -> Transform:
-        return CropTransform(self.options, train)
+        return Views(self.options, train)
 
     def optimise(self) -> None:
-        fold_norms(self.trunk)
+        if self.artifact is not None:
+            fold_norms(self.artifact.trunk)
+
+    def _logits(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits of the branches (B, 1 or 2), the semantic one first, and those of the crops
+        (B, V), whose mean the artifact branch's is."""
+        logits: list[Tensor] = []
+        crops = None
+        if self.semantic is not None:
+            logits.append(self.semantic.fc(self.semantic.feature(batch[:, 0])).squeeze(1))
+            batch = batch[:, 1:]
+        if self.artifact is not None:
+            crops = self.artifact(batch)
+            logits.append(crops.mean(dim=1))
+        return torch.stack(logits, dim=1), crops
+
+    def _fused(self, logits: Tensor) -> Tensor:
+        """Logits of the branches -> logit (B,)."""
+        return (self.fusion(logits) if self.options.branch == "both" else logits).squeeze(1)
 
     def forward(self, batch: Tensor) -> Tensor:
-        return self._view_logits(batch).mean(dim=1)
+        return self._fused(self._logits(batch)[0])
 
-    def _view_logits(self, batch: Tensor) -> Tensor:
-        """(B, V)."""
-        x = batch.flatten(0, 1).to(memory_format=torch.channels_last)
-        feature = self.dropout(self.trunk(x.float() / 127.5 - 1))
-        return self.fc(feature).view(batch.shape[:2])
+    @property
+    def embeds(self) -> bool:
+        """Of the semantic branch alone: all but its last layer is frozen."""
+        return self.artifact is None
+
+    def embed(self, batch: Tensor) -> Tensor:
+        """Class tokens (B, blocks * width)."""
+        if self.semantic is None or not self.embeds:
+            return super().embed(batch)
+        return self.semantic.feature(batch[:, 0])
+
+    def judge(self, embedded: Tensor) -> Tensor:
+        if self.semantic is None or not self.embeds:
+            return super().judge(embedded)
+        return self.semantic.fc(embedded).squeeze(1)
+
+    def loss(self, batch: Tensor, labels: Tensor) -> Tensor:
+        """BCE of the fused logit; with both branches that of each besides, so that neither rests
+        while the other is right."""
+        if self.options.branch != "both":
+            return super().loss(batch, labels)
+        logits, _ = self._logits(batch)
+        every = torch.cat([self._fused(logits)[:, None], logits], dim=1).float()
+        wanted = labels.float()[:, None].expand_as(every)
+        return nn.functional.binary_cross_entropy_with_logits(every, wanted)
 
     def explain(self, batch: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Per picture the scores (V,) of its views, whose logits are averaged."""
-        logits = self._view_logits(batch)
-        return logits.mean(dim=1), list(torch.sigmoid(logits.float()).cpu())
+        """Per picture the artifact branch's score (V,) of each crop; of the semantic branch alone
+        what each patch of the whole view adds to the logit, (h, w)."""
+        logits, crops = self._logits(batch)
+        if crops is not None:
+            return self._fused(logits), list(torch.sigmoid(crops.float()).cpu())
+        assert self.semantic is not None
+        return self._fused(logits), list(self.semantic.evidence(batch[:, 0]).cpu())
 
     def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
-        """The score of each view where it lies; grey: not looked at."""
+        """The artifact branch's score of each crop where it lies, grey: seen whole only; or the
+        square that the semantic branch saw, with the evidence of its patches."""
+        if relevance.ndim == 2:
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            square = image.crop((left, top, left + side, top + side))
+            # As far to both sides of 0: the scale's middle is evidence for neither.
+            most = float(relevance.abs().max())
+            caption = "evidence of each patch: yellow = synthetic, violet = real"
+            return _overlay.heat(square, relevance.numpy(), caption, -most, most)
         crop = self.options.crop
         image = T.pad_to(image, crop)
         values = np.full((image.height, image.width), np.nan, np.float32)
         corners = view_corners(image.width, image.height, crop, self.options.views)
-        # The centre comes first, and is drawn last: in small pictures the views overlap.
+        # The centre comes first, and is drawn last: in small pictures the crops overlap.
         for (x, y), score in list(zip(corners, relevance.tolist(), strict=True))[::-1]:
             values[y : y + crop, x : x + crop] = score
-        return _overlay.heat(image, values, "score of each view; grey = not looked at", 0.0, 1.0)
+        caption = "artifact branch: score of each crop; grey = seen whole only"
+        return _overlay.heat(image, values, caption, 0.0, 1.0)
+
+    @classmethod
+    def external(cls, options: DefaultOptions) -> dict[str, str]:
+        return {"semantic.encoder.": ENCODER} if options.branch != "artifact" else {}
 
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """EfficientNet-Lite0 of ImageNet, in timm's names or those of its PyPI package."""
-        return {f"trunk.{k}": v for k, v in convert_imagenet(published).items()}
+        """CLIP's vision tower, packed or not; or EfficientNet-Lite0 of ImageNet, in timm's names or
+        those of its PyPI package."""
+        if vision := _clip.vision_keys(unpack(published)):
+            return {f"semantic.encoder.{k}": v for k, v in vision.items()}
+        return {f"artifact.trunk.{k}": v for k, v in convert_imagenet(published).items()}
 
     @classmethod
     def tiny(cls) -> DefaultOptions:
-        return DefaultOptions(crop=48)
+        return DefaultOptions(crop=48, size="tiny")

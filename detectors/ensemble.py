@@ -22,14 +22,17 @@ NAME = "ensemble"
 class EnsembleOptions:
     """`members`: names of detectors. `weights`: a file, folder or name of the manifest for each, in
     the same order; empty: each one's own. `fusion`: what training fits: `average`, a calibration of
-    each member, whose probabilities are then averaged; `fitted`, also a weight for each."""
+    each member, whose probabilities are then averaged; `fitted`, also a weight for each. `size`: of
+    the members' networks where they are built here, published or, for tests, tiny."""
 
     members: tuple[str, ...] = ("cospy", "spai", "ssp")
     weights: tuple[str, ...] = ()
     fusion: str = "average"
+    size: str = "published"
 
     def __post_init__(self) -> None:
         one_of("ensemble.fusion", self.fusion, ("average", "fitted"))
+        one_of("ensemble.size", self.size, ("published", "tiny"))
         choices = [name for name in available() if name != NAME]
         unknown = [name for name in self.members if name not in choices]
         if unknown or not self.members:
@@ -64,7 +67,9 @@ class Ensemble(Detector):
     def __init__(self, options: EnsembleOptions, members: Sequence[Detector] = ()) -> None:
         """`members`: detectors ready to use; without them each is built with its own defaults."""
         super().__init__(options)
-        built = members or [(kind := load(name))(kind.Options()) for name in options.members]
+        small = options.size == "tiny"
+        kinds = [load(name) for name in options.members]
+        built = members or [kind(kind.tiny() if small else kind.Options()) for kind in kinds]
         self.members = nn.ModuleList(built)
         self.fusion = Fusion(len(built), options.fusion)
 
@@ -89,4 +94,4 @@ class Ensemble(Detector):
 
     @classmethod
     def tiny(cls) -> EnsembleOptions:
-        return EnsembleOptions(members=("default", "default"))
+        return EnsembleOptions(members=("default", "default"), size="tiny")

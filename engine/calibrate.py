@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -44,49 +42,14 @@ def fit_platt(labels: Ints, logits: Floats) -> Platt:
     return Platt(slope, offset)
 
 
-def outside(probabilities: Floats, band: tuple[float, float]) -> NDArray[np.bool_]:
-    """Which pictures get a verdict: those outside the band, whose ends count as inside."""
-    return (probabilities < band[0]) | (probabilities > band[1])
-
-
-def choose_band(labels: Ints, probabilities: Floats, accuracy: float) -> tuple[float, float]:
-    """The narrowest band around 0.5, symmetric and in steps of 0.01, outside which at least
-    `accuracy` of the verdicts are right; (0.05, 0.95) when no narrower one does."""
-    right = (probabilities > 0.5) == (labels == 1)
-    for half in range(0, 46):
-        band = (round(0.5 - half / 100, 2), round(0.5 + half / 100, 2))
-        judged = outside(probabilities, band)
-        if judged.any() and float(right[judged].mean()) >= accuracy:
-            return band
-    return (0.05, 0.95)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Share of right verdicts outside the band, and share of pictures outside it; cross-fitted."""
-
-    accuracy: float
-    coverage: float
-    accuracy_without_band: float
-
-
-def cross_fitted(
-    labels: Ints, logits: Floats, groups: Ints, accuracy: float, seed: int = 0
-) -> Outcome:
-    """What calibration and band do on pictures they were not fitted on: in turn a fifth of the
-    `groups` (N,) is left out, and judged by what the others gave. Pictures of one group, such as
-    one picture at two qualities, stay together."""
-    names = np.random.default_rng(seed).permutation(np.unique(groups))
-    judged_right, judged, right_all = [], [], []
-    for fold in range(FOLDS):
-        test = np.isin(groups, names[fold::FOLDS])
-        platt = fit_platt(labels[~test], logits[~test])
-        band = choose_band(labels[~test], platt(logits[~test]), accuracy)
-        probabilities = platt(logits[test])
-        right = (probabilities > 0.5) == (labels[test] == 1)
-        kept = outside(probabilities, band)
-        judged += kept.tolist()
-        judged_right += right[kept].tolist()
-        right_all += right.tolist()
-    share = float(np.mean(judged_right)) if judged_right else math.nan
-    return Outcome(share, float(np.mean(judged)), float(np.mean(right_all)))
+def doubt_band(
+    labels: Ints, probabilities: Floats, false_alarms: float, missed: float
+) -> tuple[float, float]:
+    """Ends (low, high), in steps of 0.01, of the probabilities that give no verdict: at most a
+    share `false_alarms` of the real pictures lies above, and of the synthetic ones `missed` below.
+    0.5 is inside."""
+    real, fake = probabilities[labels == 0], probabilities[labels == 1]
+    steps = np.arange(101) / 100
+    high = next(float(p) for p in steps if float((real > p).mean()) <= false_alarms)
+    low = next(float(p) for p in steps[::-1] if float((fake < p).mean()) <= missed)
+    return min(low, 0.5), max(high, 0.5)

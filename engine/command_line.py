@@ -143,7 +143,7 @@ def parser() -> Parser:
         "--detector",
         choices=detectors.available(),
         help="without it: cospy if one of CO-SPY's own flags is given, else that of the card of "
-        "--weights, else default, the small one whose weights ship",
+        "--weights, else default, the one whose weights ship",
     )
     what.add_argument("--config", type=Path, metavar="FILE", help="YAML on top of the detector's")
     what.add_argument(

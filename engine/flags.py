@@ -447,7 +447,8 @@ def model_to_train(name: str, config: Config, start: Start) -> Detector:
             fresh = tuple(k for k in model.state_dict() if not k.startswith(tuple(outside)))
             load_exact(model, state, Path(name), fresh)
         else:
-            fused = config.options.mode == "fusion"  # branches, whose fusion is yet to be learnt
+            # Branches, whose fusion is yet to be learnt.
+            fused = getattr(config.options, "mode", None) == "fusion"
             load_exact(model, state, start.file.path, ("fc.",) if fused else ())
         return model
     for path in start.backbones:

@@ -196,22 +196,24 @@ def ssp(image: Image.Image) -> list[Panel]:
 
 
 def default(image: Image.Image) -> list[Panel]:
-    """The five views of the detector that ships."""
+    """The views of the detector that ships, and its two branches."""
     from detectors import _transforms as T
-    from detectors.default import CropTransform, DefaultOptions, view_corners
+    from detectors.default import DefaultOptions, Views, view_corners
 
     options = DefaultOptions()
     image = T.pad_to(image, options.crop)
     corners = view_corners(image.width, image.height, options.crop, options.views)
-    views = CropTransform(options, train=False)(image, np.random.default_rng(0))
+    views = Views(options, train=False)(image, np.random.default_rng(0))
     return [
-        Panel(f"{len(corners)} views of {options.crop} px", 0.5, 0, np.asarray(image) / 255,
+        Panel("the whole picture", 0, 0, as_picture(views[0]) / 255, "shrunk to 224 px"),
+        Panel("", 0, 1, None, "a frozen CLIP ViT-B/16;\na linear layer judges the\n"
+              "class tokens of its last\neight blocks → logit", (0,)),
+        Panel(f"{len(corners)} crops of {options.crop} px", 1, 0, np.asarray(image) / 255,
               "centre and corners,\nnever shrunk", (),
               outlines([(y, x) for x, y in corners], options.crop, [0])),
-        Panel("the centre", 0.5, 1, as_picture(views[0]) / 255, "pixels as they are", (0,)),
-        Panel("", 0.5, 2, None, "an EfficientNet-Lite0\njudges each view\n→ five logits", (1,)),
-        Panel("", 0.5, 3, None, "their mean, calibrated\n→ score; in the band of\n"
-              "doubt: Uncertain", (2,)),
+        Panel("", 1, 1, None, "an EfficientNet-Lite0\njudges each crop\n→ mean logit", (2,)),
+        Panel("", 0.5, 2, None, "a layer on both logits,\ncalibrated → score; in the\n"
+              "band of doubt: Uncertain", (1, 3)),
     ]  # fmt: skip
 
 

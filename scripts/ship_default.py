@@ -1,13 +1,13 @@
-"""Calibrates a trained detector, and puts it into pretrained/ with its card and checksum.
+"""Puts a trained detector into pretrained/ with its card, its checksum and its plot.
 
-    python scripts/ship_default.py runs/default --val runs/val90 runs/val75 \\
-        --extra runs/val90_256 --heldout runs/heldout90 runs/heldout75 \\
+    python scripts/ship_default.py runs/default/default.safetensors --val runs/val \\
+        --manifest pictures/manifest.csv --rival "the detector before" runs/val_before \\
         --note scripts/default_card.md
 
-RUN is a training output; the others are outputs of phase eval with its weights: on the generators
-that training never saw, and on held-out pictures of those it saw. Threshold, slope and band are
-fitted on --val; their quality is measured by cross-fitting. --extra are the same pictures cut to
-one size, only shown.
+WEIGHTS is what `scripts/train_default.py` wrote, calibrated and with its band of doubt; --val is an
+output of phase eval with these weights, on pictures whose generators and sources no step of the
+training saw. Nothing is fitted here: the card says what was measured. --rival are outputs of other
+detectors on the same pictures. The manifest's column `kind` says what the real pictures show.
 """
 
 from __future__ import annotations
@@ -16,151 +16,158 @@ import argparse
 import json
 import string
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from datasets import LayoutError  # noqa: E402
+from datasets._csv import read_csv  # noqa: E402
 from detectors._base import WeightsError  # noqa: E402
-from engine import manifest, metrics  # noqa: E402
-from engine.calibrate import Platt, choose_band, cross_fitted, fit_platt, outside  # noqa: E402
+from engine import _clusters, manifest, metrics  # noqa: E402
+from engine._tables import percent  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.files import write_file  # noqa: E402
-from engine.report import percent  # noqa: E402
 from engine.table import ScoreRow, read_table  # noqa: E402
-from engine.weight_files import read_weights, save_weights, sha256  # noqa: E402
+from engine.weight_files import read_weights, sha256  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 PROGRAM, PLOT = "ship_default.py", "generators.png"
-WANTED_ACCURACY = 0.85
-RECONSTRUCTION = "tae-flux2-reconstruction"
-KINDS = ("val", "extra", "heldout")
 SHOWN = (metrics.AUROC, metrics.AP, metrics.TPR_AT_1, metrics.TPR_AT_5)
+RESAMPLES, SEED = 1000, 0
+FEWEST_FAKE, FEWEST_REAL = 30, 40  # pictures of a generator and of a source that get a row
+Rows = Sequence[ScoreRow]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One evaluation: its degradation, its score table, and the sha256 of its weights."""
+class Verdicts:
+    """Shares of pictures by verdict."""
 
-    degradation: str
-    rows: Sequence[ScoreRow]
-    weights: str
+    pictures: int
+    synthetic: float
+    uncertain: float
+    real: float
+
+    @classmethod
+    def of(cls, rows: Rows, band: tuple[float, float]) -> Verdicts:
+        """What the band says of rows that have a score."""
+        scores = [row.score for row in rows if row.score is not None]
+        above = sum(score > band[1] for score in scores) / len(scores)
+        below = sum(score < band[0] for score in scores) / len(scores)
+        return cls(len(scores), above, 1 - above - below, below)
+
+    def cells(self) -> str:
+        """Columns of a Markdown table."""
+        shares = (self.synthetic, self.uncertain, self.real)
+        return " | ".join([str(self.pictures), *(percent(share) for share in shares)])
 
 
-def read_run(folder: Path) -> Run:
-    """A phase eval output. Raises ConfigError when it is none, or one of several degradations."""
+def read_run(folder: Path) -> tuple[dict[str, list[ScoreRow]], str]:
+    """Rows of a phase eval output by degradation, and the sha256 of its weights.
+
+    Raises:
+        ConfigError: the folder is none.
+    """
     try:
         info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        (degradation,) = info["degradations"]
-        return Run(degradation, read_table(folder / "scores.csv"), info["weights"]["sha256"])
-    except (ValueError, TypeError, KeyError) as error:
+        rows: defaultdict[str, list[ScoreRow]] = defaultdict(list)
+        for row in read_table(folder / "scores.csv"):
+            rows[row.degradation].append(row)
+        return dict(rows), info["weights"]["sha256"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"{folder}: expected what phase eval wrote under one degradation; found "
-            f"{type(error).__name__}: {error}"
+            f"{folder}: expected what phase eval wrote; found {type(error).__name__}: {error}"
         ) from error
 
 
-def results_table(name: str, runs: Sequence[Run]) -> list[str]:
-    """Markdown rows: every run's ranking metrics with intervals."""
+def kinds(path: Path) -> dict[str, str]:
+    """Name of a picture's file -> what it shows. Raises LayoutError without such columns."""
+    columns, rows = read_csv(path, "a manifest")
+    if missing := {"image", "kind"} - set(columns):
+        raise LayoutError(f"{path}: expected columns {', '.join(sorted(missing))}")
+    return {Path(row["image"]).name: row["kind"] for row in rows}
+
+
+def results_table(name: str, runs: Mapping[str, Rows]) -> list[str]:
+    """A row for each degradation: ranking of all pictures, with intervals over generators and
+    sources, drawn whole."""
     lines = []
-    for run in runs:
-        found = metrics.evaluate_rows(run.rows, threshold=0.5)
-        values = " | ".join(percent(found.estimates.get(metric)) for metric in SHOWN)
-        counts = f"{found.n_real} / {found.n_synthetic}"
-        lines.append(f"| {name} | {run.degradation} | {counts} | {values} |")
+    for degradation, rows in runs.items():
+        found = metrics.evaluate_rows(rows, 0.5, RESAMPLES, SEED)
+        intervals = _clusters.intervals(rows, found, 0.5, RESAMPLES, SEED) or found.estimates
+        shown = " | ".join(percent(intervals.get(metric)) for metric in SHOWN)
+        lines.append(f"| {name} | {degradation} | {found.n_real} / {found.n_synthetic} | {shown} |")
     return lines
 
 
-def generators_table(rows: Sequence[ScoreRow], least: int = 10) -> list[str]:
-    """Markdown rows: AUROC per generator with at least so many pictures."""
+def by(
+    rows: Iterable[ScoreRow], label: int, key: Mapping[str, str] | None = None
+) -> dict[str, list[ScoreRow]]:
+    """Rows of a class by generator or source, or by what `key` says of their file's name."""
+    groups: defaultdict[str, list[ScoreRow]] = defaultdict(list)
+    for row in rows:
+        if row.label == label and row.score is not None:
+            name = row.generator if label else row.source
+            groups[name if key is None else key.get(Path(row.key).name, "")].append(row)
+    return dict(sorted(groups.items()))
+
+
+def group_table(rows: Rows, label: int, least: int, band: tuple[float, float]) -> list[str]:
+    """AUROC of each generator against all real pictures, or of each source against all synthetic
+    ones, and its verdicts, the worst first."""
+    others = [row for row in rows if row.label == 1 - label]
     lines = []
-    for (_, generator), members in metrics.cells(rows).items():
-        found = metrics.evaluate_rows(members, threshold=0.5)
-        if found.n_synthetic >= least:
-            auroc = percent(found.estimates.get(metrics.AUROC))
-            lines.append(f"| {generator} | {found.n_synthetic} | {auroc} |")
-    return lines
+    for name, members in by(rows, label).items():
+        if len(members) >= least:
+            found = metrics.evaluate_rows([*members, *others], 0.5, RESAMPLES, SEED)
+            auroc = found.estimates[metrics.AUROC]
+            shares = Verdicts.of(members, band).cells()
+            lines.append((auroc.value, f"| {name} | {shares} | {percent(auroc)} |"))
+    return [line for _, line in sorted(lines)]
 
 
-def calibrate(rows: Sequence[ScoreRow]) -> tuple[Platt, tuple[float, float], dict[str, str]]:
-    """The scaling and the band fitted on scores, and what the card says about them."""
-    labels, logits = metrics.labels_logits(rows)
-    # A picture under several degradations is never on both sides of a fold.
-    groups = np.unique([row.key for row in rows if not row.error], return_inverse=True)[1]
-    platt = fit_platt(labels, logits)
-    probabilities = platt(logits)
-    band = choose_band(labels, probabilities, WANTED_ACCURACY)
-    honest = cross_fitted(labels, logits, groups, WANTED_ACCURACY)
-    judged = outside(probabilities, band)
-    if not judged.any():
-        raise ValueError("expected pictures outside the band of doubt; found none")
-    return platt, band, {
-        "band": f"{band[0]:.2f} to {band[1]:.2f}",
-        "wanted": percent(WANTED_ACCURACY),
-        "slope": f"{platt.slope:.3f}",
-        "offset": f"{platt.offset:.3f}",
-        "accuracy": percent(honest.accuracy),
-        "coverage": percent(honest.coverage),
-        "accuracy_all": percent(honest.accuracy_without_band),
-        "reached": percent(float(((probabilities > 0.5) == (labels == 1))[judged].mean())),
-    }  # fmt: skip
-
-
-def results(runs: Mapping[str, Sequence[Run]]) -> dict[str, str]:
-    """The card's tables."""
-    seen = "held out, seen generators"
-    without = [
-        replace(run, rows=[row for row in run.rows if row.generator != RECONSTRUCTION])
-        for run in runs["heldout"]
-    ]
-    lines = [
-        *results_table("unseen generators", [*runs["val"], *runs["extra"]]),
-        *results_table(seen, runs["heldout"]),
-        *results_table("the same without reconstructions", without),
-    ]
-    first = runs["val"][0]
-    return {
-        "results": "\n".join(lines),
-        "generators": "\n".join(generators_table(first.rows)),
-        "degradation": first.degradation,
-    }
+def verdict_table(rows: Rows, band: tuple[float, float], kind: Mapping[str, str]) -> list[str]:
+    """Verdicts on all generated pictures, all real ones, and the real ones by kind."""
+    groups = {"generated": [row for row in rows if row.label == 1 and row.score is not None]}
+    groups["real"] = [row for row in rows if row.label == 0 and row.score is not None]
+    groups |= {f"real: {name or 'not sorted'}": some for name, some in by(rows, 0, kind).items()}
+    return [f"| {name} | {Verdicts.of(some, band).cells()} |" for name, some in groups.items()]
 
 
 def ship(args: argparse.Namespace) -> int:
     """Writes default.safetensors, default.md, the plot, and the manifest's checksum."""
-    source = args.run / "best.safetensors"
-    state, card = read_weights(source)
-    plot = (args.val[0] / PLOT).read_bytes()
+    card = read_weights(args.weights)[1]
+    runs, used = read_run(args.val)
+    if card is None or card.band is None or used != sha256(args.weights):
+        raise ConfigError(f"{args.weights}: expected the weights that {args.val} used, with a band")
+    band = card.band
+    shows = kinds(args.manifest)
+    first = next(iter(runs))
+    results = results_table("this detector", runs)
+    for name, folder in args.rival:
+        results += results_table(name, read_run(Path(folder))[0])
     template = string.Template(args.note.read_text(encoding="utf-8"))
-    runs = {kind: [read_run(folder) for folder in getattr(args, kind)] for kind in KINDS}
-    used = {run.weights for group in runs.values() for run in group}
-    if card is None or used != {sha256(source)}:
-        raise ConfigError(f"{source}: expected the weights that all of the evaluations used")
-    try:
-        platt, band, fields = calibrate([row for run in runs["val"] for row in run.rows])
-    except ValueError as error:
-        raise ConfigError(f"--val: {error}") from error
-    fields |= results(runs)
-    # The logit is linear in the last layer, and so is the mean over views: fold the scaling in.
-    state["fc.weight"] = state["fc.weight"] * platt.slope
-    state["fc.bias"] = state["fc.bias"] * platt.slope + platt.offset
-    before = str(manifest.entry_named("default").sha256)
     target = manifest.PRETRAINED / "default.safetensors"
-    save_weights(target, state, replace(card, threshold=0.5, band=band))
-    fields |= {
-        "crop": str(card.options["crop"]),
-        "epoch": str((card.extra or {})["epoch"]),
-        "megabytes": f"{target.stat().st_size / 1e6:.1f}",
-        "sha256": sha256(target),
+    fields = {
+        "results": "\n".join(results),
+        "generators": "\n".join(group_table(runs[first], 1, FEWEST_FAKE, band)),
+        "sources": "\n".join(group_table(runs[first], 0, FEWEST_REAL, band)),
+        "verdicts": "\n".join(verdict_table(runs[first], band, shows)),
+        "degradation": first,
+        "band": f"{band[0]:.2f} to {band[1]:.2f}",
+        "kilobytes": f"{args.weights.stat().st_size / 1e3:.0f}",
+        "sha256": sha256(args.weights),
     }
+    text = template.substitute(fields)
+    before = str(manifest.entry_named("default").sha256)
     listing = manifest.MANIFEST.read_text(encoding="utf-8")
+    write_file(target, args.weights.read_bytes())
     write_file(manifest.MANIFEST, listing.replace(before, fields["sha256"]))
-    write_file(manifest.PRETRAINED / f"default_{PLOT}", plot)
-    write_file(manifest.PRETRAINED / "default.md", template.substitute(fields))
+    write_file(manifest.PRETRAINED / f"default_{PLOT}", (args.val / PLOT).read_bytes())
+    write_file(manifest.PRETRAINED / "default.md", text)
     print("\n".join(f"{name}: {value}" for name, value in fields.items()))
     return 0
 
@@ -168,13 +175,16 @@ def ship(args: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line. Returns the exit status."""
     p = argparse.ArgumentParser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0])
-    p.add_argument("run", type=Path)
-    p.add_argument("--val", type=Path, nargs="+", required=True)
-    p.add_argument("--heldout", type=Path, nargs="+", required=True)
-    p.add_argument("--extra", type=Path, nargs="*", default=[], help="--val at other sizes")
+    p.add_argument("weights", type=Path, help="what train_default.py wrote")
+    p.add_argument("--val", type=Path, required=True, help="an output of phase eval with them")
+    p.add_argument("--manifest", type=Path, required=True, help="a CSV with image, kind")
+    p.add_argument(
+        "--rival", nargs=2, action="append", default=[], metavar=("NAME", "RUN"),
+        help="another detector's output on the same pictures; may be repeated",
+    )  # fmt: skip
     p.add_argument("--note", type=Path, required=True, help="the card's text, with $fields")
     args = p.parse_args(arguments)
-    return answer(PROGRAM, lambda: ship(args), (ConfigError, WeightsError))
+    return answer(PROGRAM, lambda: ship(args), (ConfigError, LayoutError, WeightsError))
 
 
 if __name__ == "__main__":

@@ -106,6 +106,8 @@ def write_weights(
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None  # statistics of exactly the next pass
+            if isinstance(module, nn.Linear) and not module.weight.any():
+                nn.init.normal_(module.weight, std=0.1)  # zeros would hide all that is before them
         model.train()(model.collate(items))
         model.eval()
         last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]

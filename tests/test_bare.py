@@ -26,7 +26,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: a clone with no more than the weights that ship."""
     shipped = tmp_path / "pretrained"
     shipped.mkdir()
-    (shipped / "default.safetensors").symlink_to(manifest.PRETRAINED / "default.safetensors")
+    for name in ("default", "clip-vit-b-16"):
+        (shipped / f"{name}.safetensors").symlink_to(manifest.PRETRAINED / f"{name}.safetensors")
     monkeypatch.setattr(manifest, "PRETRAINED", shipped)
     monkeypatch.setattr(manifest, "cached", lambda hub: None)
     monkeypatch.chdir(tmp_path)

@@ -22,6 +22,7 @@ from conftest import EXAMPLE, ROOT, make_picture
 from sklearn.metrics import average_precision_score
 
 from detectors.cospy import CoSpyOptions
+from detectors.default import DefaultOptions
 from scripts import auc_table
 
 __all__ = ["cli", "plain_cli"]  # fixtures
@@ -685,13 +686,16 @@ def test_an_interrupted_process_keeps_what_it_has_scored(
 
 # --- training from the command line
 
-TRAIN = ("--phase", "train", "--detector", "default", "--set", "default.crop=32", "--epochs", 1,
-         "--batch_size", 4, "--workers", 0)  # fmt: skip
+TRAIN = (
+    "--phase", "train", "--detector", "default", "--epochs", 1, "--batch_size", 4, "--workers", 0,
+)  # fmt: skip
 
 
 def test_training_starts_from_weights_and_ends_with_its_own(
-    plain_cli: Cli, weights: Path, tree: Path, tmp_path: Path
+    plain_cli: Cli, tree: Path, tmp_path: Path
 ) -> None:
+    options = DefaultOptions(branch="artifact", crop=48, size="tiny")
+    weights = write_weights(tmp_path / "start.safetensors", options=options)
     output = tmp_path / "run"
     done = plain_cli(*TRAIN, "--weights", weights, "--data", tree, "--output", output)
     assert done.status == 0

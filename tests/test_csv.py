@@ -108,7 +108,7 @@ def test_duplicate_columns_are_refused_by_every_program(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from scripts import auc_table, augment_csv, contact_sheet, make_default_csv
+    from scripts import auc_table, augment_csv, contact_sheet, train_default
 
     for name in ("list.csv", "fake_a.csv", "real_a.csv"):
         (tmp_path / name).write_text("image,class,split,class,s\na.png,0,val,1,0.5\n")
@@ -120,7 +120,7 @@ def test_duplicate_columns_are_refused_by_every_program(
         script(capsys, "auc_table.py: ", auc_table.main)(tmp_path),
         script(capsys, "augment_csv.py: ", augment_csv.main)(file, "--output", out),
         script(capsys, "contact_sheet.py: ", contact_sheet.main)("--data", file, "--output", out),
-        script(capsys, "make_default_csv.py: ", make_default_csv.main)(file, out),
+        script(capsys, "train_default.py: ", train_default.main)(file, "--output", out),
     ]
     for done in runs:
         assert "'class' several times" in done.complaint

@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import detectors
+from detectors import _clip, default, ssp
 from detectors import _transforms as T
-from detectors import default, ssp
 from detectors._base import Detector, OptionError, describe_options
 from detectors._efficientnet import EfficientNetLite0, convert_imagenet
+from detectors._packed import pack, unpack
 from detectors.classifier import Classifier, ClassifierOptions
 from engine.weight_files import Card, save_weights
 from engine.weights import build, load_backbone, open_weights
@@ -285,24 +286,85 @@ def block_names(state: dict[str, Tensor]) -> list[str]:
     return list(dict.fromkeys(".".join(k.split(".")[:3]) for k in state if k.startswith("blocks")))
 
 
-def test_default_never_shrinks_a_picture() -> None:
-    """Its views are pixels of the picture, the centre first, then the corners."""
+def test_default_sees_the_whole_picture_and_crops_at_native_resolution() -> None:
+    """First the central square, shrunk; then pixels of the picture: centre, corners."""
     picture = make_picture(0, fake=True, size=(101, 83))
-    item = default.CropTransform(default.DefaultOptions(crop=48), train=False)(picture, rng())
+    options = default.DefaultOptions(crop=48, size="tiny")
+    item = default.Views(options, train=False)(picture, rng())
+    assert (item.shape, item.dtype) == ((6, 3, 48, 48), torch.uint8)
+    square = picture.resize((48, 48), Image.Resampling.BICUBIC, box=(9, 0, 92, 83))
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    assert torch.equal(item[0], torch.from_numpy(np.array(square)).permute(2, 0, 1))
     corners = [(26, 17), (0, 0), (53, 0), (0, 35), (53, 35)]
-    assert item.dtype == torch.uint8
-    for view, (x, y) in zip(item, corners, strict=True):
+    for view, (x, y) in zip(item[1:], corners, strict=True):
         assert torch.equal(view, pixels[:, y : y + 48, x : x + 48])
 
 
-def test_default_averages_the_logits_of_its_views() -> None:
+def test_default_fuses_the_logits_of_its_branches() -> None:
+    """That of the artifact branch is the mean over crops; each branch is a detector of its own."""
     model = tiny("default")
+    assert isinstance(model, default.Default)
     batch = batch_of(model, [make_picture(i, fake=bool(i), size=(120, 80)) for i in range(2)])
-    assert batch.shape == (2, 5, 3, 48, 48)
+    alone = []
+    for branch, views in (("semantic", batch[:, :1]), ("artifact", batch[:, 1:])):
+        part = default.Default(dataclasses.replace(model.options, branch=branch)).eval()
+        part.load_state_dict({k: v for k, v in model.state_dict().items() if k.startswith(branch)})
+        with torch.inference_mode():
+            alone.append(part(views))
+            if branch == "artifact":
+                single = torch.stack([part(views[:, i : i + 1]) for i in range(5)], dim=1)
+                torch.testing.assert_close(alone[1], single.mean(dim=1), rtol=1e-5, atol=1e-5)
     with torch.inference_mode():
-        single = torch.stack([model(batch[:, i : i + 1]) for i in range(5)], dim=1)
-        torch.testing.assert_close(model(batch), single.mean(dim=1), rtol=1e-5, atol=1e-5)
+        fused = model.fusion(torch.stack(alone, dim=1)).squeeze(1)
+        torch.testing.assert_close(model(batch), fused, rtol=1e-5, atol=1e-5)
+    assert not any(p.requires_grad for p in model.semantic.encoder.parameters())
+
+
+def test_class_tokens_are_those_that_the_encoder_computes() -> None:
+    """The last one, normed and projected, is open_clip's own feature."""
+    encoder = _clip.clip_vit_b16(tiny=True, size=48).eval()
+    randomise(encoder)
+    x = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        tokens = _clip.class_tokens(encoder, x, 2)
+        assert tokens.shape == (2, 2, 64)
+        feature = encoder.ln_post(tokens[:, -1]) @ encoder.proj
+        torch.testing.assert_close(feature, encoder(x), rtol=1e-4, atol=1e-4)
+
+
+def test_the_evidence_of_patches_sums_to_what_attention_adds() -> None:
+    encoder = _clip.clip_vit_b16(tiny=True, size=48).eval()
+    randomise(encoder)
+    block = encoder.transformer.resblocks[1]
+    generator = torch.Generator().manual_seed(0)
+    x, direction = torch.randn(2, 10, 64, generator=generator), torch.randn(64, generator=generator)
+    with torch.inference_mode():
+        added = block.attention(q_x=block.ln_1(x))[:, 0] @ direction
+        found = _clip.attention_evidence(block, x, direction).sum(dim=1)
+        torch.testing.assert_close(found + block.attn.out_proj.bias @ direction, added)
+        picture = torch.rand(1, 3, 48, 48, generator=generator)
+        evidence = _clip.patch_evidence(encoder, picture, torch.stack([direction, direction]))
+        assert evidence.shape == (1, 3, 3)
+        # A weight of the last block's token alone meets what every block before it adds, too.
+        one = torch.stack([torch.zeros(64), direction])
+        other = torch.stack([direction, torch.zeros(64)])
+        parts = [_clip.patch_evidence(encoder, picture, weight) for weight in (one, other)]
+        torch.testing.assert_close(sum(parts), evidence)
+
+
+def test_packed_weights_are_a_quarter_as_large_and_nearly_the_same() -> None:
+    """Rows of int8 numbers come back as they are, but for the rounding of their step."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(-127, 128, (6, 40), generator=generator).float()
+    rows[:, 0] = 127
+    scale = torch.tensor([3e-4, 1e-6, 0.02, 0.5, 1.0, 0.0])[:, None]
+    state = {"layer.weight": rows * scale, "layer.bias": torch.randn(6), "positions": rows}
+    packed = pack(state)
+    assert packed["layer.weight"].dtype == torch.int8
+    again = unpack(packed)
+    assert again.keys() == state.keys()
+    torch.testing.assert_close(again["layer.weight"], state["layer.weight"], rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(again["positions"].float(), rows, rtol=0, atol=0)
 
 
 # --- CO-SPY

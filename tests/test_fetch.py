@@ -149,7 +149,8 @@ def test_the_manifest_is_valid() -> None:
     assert set(entries) == {
         "default", "cospy-sd-v1_4", "cospy-progan", "spai", "ssp",
         *(f"ssp-{subset}" for subset in genimage.SUBSETS), "siglip-so400m-384",
-        "clip-vit-l-14", "convnext-small-imagenet", "sd-v1_4-vae", "mfm-vit-b", "resnet50-imagenet",
+        "clip-vit-b-16", "clip-vit-l-14", "convnext-small-imagenet", "sd-v1_4-vae", "mfm-vit-b",
+        "resnet50-imagenet",
     }  # fmt: skip
     assert len({entry.path for entry in entries.values()}) == len(entries)
     assert entries["cospy-sd-v1_4"].path.name == "sd-v1_4"

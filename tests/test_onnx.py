@@ -231,7 +231,7 @@ def test_files_say_what_they_are(made: Callable[[str], Path]) -> None:
     ("name", "kind", "shape"),
     [
         ("cospy", "UINT8", [3, 224, 224]),
-        ("default", "UINT8", [5, 3, 48, 48]),
+        ("default", "UINT8", [6, 3, 48, 48]),
         ("spai", "FLOAT", [3, 224, 224]),
         ("spai.aggregator", "FLOAT", [44]),
         ("ssp", "FLOAT", [2, 3, 32, 32]),

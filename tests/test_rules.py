@@ -110,7 +110,9 @@ def test_a_python_without_the_packages_says_what_sets_it_up(tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    return write_weights(path, options=DefaultOptions(crop=48, views=1), band=(0.3, 0.6))
+    return write_weights(
+        path, options=DefaultOptions(crop=48, views=1, size="tiny"), band=(0.3, 0.6)
+    )
 
 
 def test_pictures_need_no_flag(cli: Cli, pictures: list[Path]) -> None:

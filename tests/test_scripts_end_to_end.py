@@ -6,21 +6,23 @@ import csv
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from cli_runner import Cli, runner, script, write_weights
+from cli_runner import runner, script
 from conftest import ROOT, make_picture
+from models import backbone_files, randomise
 
+from detectors._base import describe_options
 from detectors.default import Default, DefaultOptions
 from engine import manifest
-from engine.weight_files import read_weights, save_weights, sha256
-from scripts import bench, make_default_csv, ship_default
+from engine.weight_files import Card, save_weights, sha256
+from scripts import bench, ship_default, train_default
 
-HERE = {"bench.py", "make_default_csv.py", "ship_default.py", "setup.sh"}
+HERE = {"bench.py", "ship_default.py", "setup.sh", "train_default.py"}
 # Which test runs the script, rather than parts of it.
 ELSEWHERE = {
     "auc_table.py": "test_auc_table.py",
@@ -31,6 +33,7 @@ ELSEWHERE = {
     "export_onnx.py": "test_onnx.py",
     "fetch_data.py": "test_fetch_data.py",
     "fetch_weights.py": "test_fetch.py",
+    "import_backbone.py": "test_import_backbone.py",
     "make_csv.py": "test_make_csv.py",
     "own_threshold.py": "test_own_threshold.py",
     "ssp_table.py": "test_ssp_table.py",
@@ -38,7 +41,6 @@ ELSEWHERE = {
         ("test_ssp.sh", "train_fake2m.sh", "train_spai.sh", "train_ssp.sh"), "test_scripts_sh.py"
     ),
 }
-FAKES = {"train": ("known",), "val": ("new", "newer")}
 
 
 def test_no_script_is_left_out() -> None:
@@ -51,28 +53,38 @@ def test_no_script_is_left_out() -> None:
         assert re.search(asked, (ROOT / "tests" / file).read_text(encoding="utf-8")), name
 
 
-# --- the card of the shipped detector
+# --- the shipped detector and its card
 
 
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
-    """A manifest of pictures: a generator to train on and one that training never sees."""
+    """A manifest of pictures: generators and sources to train on, others that training never
+    sees."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    rows = [("image", "class", "split", "generator", "source", "source_path")]
-    for split, generators in FAKES.items():
-        for number in range(40):
-            name = f"{split}_{number}.png"
-            fake = bool(number % 2)
-            generator = generators[number // 2 % len(generators)] if fake else ""
-            make_picture(number + 100 * (split == "val"), fake).save(folder / name)
-            # A source whose pictures are each a group of their own.
-            rows.append(
-                (name, str(int(fake)), split, generator, "EnragedAntelope/Artists-SD35L", name)
-            )
+    rows = [("image", "class", "split", "generator", "source", "kind")]
+    for split, count in (("train", 60), ("val", 24)):
+        for number in range(count):
+            name, fake = f"{split}_{number}.png", number % 2
+            group = f"{split}{number // 2 % 6}"
+            make_picture(number + 100 * (split == "val"), bool(fake)).save(folder / name)
+            generator, source = (group, "") if fake else ("", f"photos/{group}")
+            rows.append((name, str(fake), split, generator, source, "" if fake else "photo"))
     with (folder / "manifest.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
     return folder
+
+
+@pytest.fixture
+def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a small encoder, in place of the one that ships."""
+    options = DefaultOptions(branch="semantic", blocks=2, crop=48, size="tiny")
+    model = Default(options)
+    randomise(model)
+    [file] = backbone_files(model, tmp_path)
+    monkeypatch.setattr(train_default, "OPTIONS", options)
+    monkeypatch.setattr(train_default.manifest, "find", lambda _name: file)
+    return file
 
 
 @pytest.fixture
@@ -86,92 +98,76 @@ def pretrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def trained(tmp_path: Path) -> Path:
-    """The output of a training, by its weights: higher logits mean synthetic, as in a detector that
-    has learnt something."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    options = DefaultOptions(crop=48, views=1)
-    path = write_weights(folder / "best.safetensors", options=options)
-    state, card = read_weights(path)
-    assert card
-    model = Default(options)
-    model.load_state_dict(state)
-    seen: list[torch.Tensor] = []
-    model.fc.register_forward_hook(lambda _module, given, _out: seen.append(given[0]))
-    transform = model.eval().transform(train=False)
-    pictures = [make_picture(number, fake) for fake in (False, True) for number in range(20)]
-    with torch.inference_mode():
-        model(model.collate([transform(picture, None) for picture in pictures]))
-        real, fake = (part.mean(0) for part in seen[0].reshape(40, -1).chunk(2))
-    towards = (fake - real) / (fake - real).square().sum()
-    state |= {"fc.weight": 8 * towards[None], "fc.bias": -4 * (towards @ (real + fake))[None]}
-    save_weights(path, state, replace(card, extra={"epoch": 4}))
-    return folder
-
-
-@pytest.fixture
-def ship(capsys: pytest.CaptureFixture[str]) -> Cli:
-    return script(capsys, "ship_default.py: ", ship_default.main)
-
-
 def test_the_shipped_detector_is_made_anew(
     listed: Path,
-    trained: Path,
+    encoder: Path,
     pretrained: Path,
-    ship: Cli,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    table = tmp_path / "runs" / "default.csv"
-    written = script(capsys, "", make_default_csv.main)(listed / "manifest.csv", table)
-    assert (written.status, written.err) == (0, "")
-    counts = {(s, kind): int(n) for s, kind, n in map(str.split, written.out.splitlines())}
-    assert counts["val", "synthetic"] == counts["val", "real"] == 20
-    assert sum(counts.values()) == 80 and counts["heldout", "synthetic"] > 0
+    train = script(capsys, "train_default.py: ", train_default.main)
+    output = tmp_path / "run"
+    made = train(listed / "manifest.csv", "--output", output, "--passes", 2)
+    assert made.status == 0, made.err
+    trained = output / "default.safetensors"
+    first = trained.read_bytes()
+    kept = sorted((output / "features").iterdir())
+    assert [path.name for path in kept] == ["pass_0.npy", "pass_1.npy"]
+    assert not np.array_equal(*map(np.load, kept))
+    kept[1].unlink()  # as if stopped before: what is kept is not computed again
+    before = kept[0].stat().st_mtime_ns
+    assert train(listed / "manifest.csv", "--output", output, "--passes", 2).status == 0
+    assert (trained.read_bytes(), kept[0].stat().st_mtime_ns) == (first, before)
 
     cli = runner(capsys, caplog, monkeypatch, "--device", "cpu", "--phase", "eval")
-    use = ("--data", table, "--csv_root", listed, "--weights", trained / "best.safetensors")
-    for name, split, steps in (
-        ("val90", "val", ("jpeg:90",)), ("val75", "val", ("jpeg:75",)),
-        ("heldout90", "heldout", ("jpeg:90",)), ("sweep", "val", ("none", "jpeg:90")),
-    ):  # fmt: skip
-        degrade = ("--degrade", *steps, "--set", f"data.split={split}", "score.resamples=2")
-        assert cli(*use, *degrade, "--output", tmp_path / name).status == 0
+    use = ("--data", listed / "manifest.csv", "--split", "val", "--backbone_weights", encoder)
+    for name, weights in (("val", trained), ("other", write_semantic(tmp_path / "o", encoder))):
+        done = cli(
+            *use, "--weights", weights, "--degrade", "jpeg:90", "jpeg:75",
+            "--set", "score.resamples=2", "--output", tmp_path / name,
+        )  # fmt: skip
+        assert done.status == 0, done.err
 
-    note = ("--note", ROOT / "scripts" / "default_card.md")
-    runs = ("--val", tmp_path / "val90", tmp_path / "val75", "--heldout", tmp_path / "heldout90")
-    done = ship(trained, *runs, *note)
+    ship = script(capsys, "ship_default.py: ", ship_default.main)
+    rest = (
+        "--manifest", listed / "manifest.csv", "--rival", "the other", tmp_path / "other",
+        "--note", ROOT / "scripts" / "default_card.md",
+    )  # fmt: skip
+    done = ship(trained, "--val", tmp_path / "val", *rest)
     assert done.status == 0, done.err
-    fields = dict(line.split(": ", 1) for line in done.out.splitlines() if ": " in line)
     weights = pretrained / "default.safetensors"
-    assert fields["sha256"] == sha256(weights)
+    assert weights.read_bytes() == first
     entries = yaml.safe_load((pretrained / "manifest.yaml").read_text(encoding="utf-8"))
     assert entries["default"]["sha256"] == sha256(weights)
     card = (pretrained / "default.md").read_text(encoding="utf-8")
-    assert "$" not in card.replace("$q", "") and "| unseen generators | jpeg:75 | 20 / 20 |" in card
+    assert "$" not in card
+    for row in ("| this detector | jpeg:75 | 12 / 12 |", "| the other | jpeg:90 | 12 / 12 |"):
+        assert row in card
+    assert "| real: photo | 12 |" in card
     assert (pretrained / "default_generators.png").read_bytes()[1:4] == b"PNG"
-    assert read_weights(weights)[1].band is not None  # type: ignore[union-attr]
 
-    before = {path: path.read_bytes() for path in pretrained.iterdir()}
-    other = write_weights(trained / "best.safetensors", seed=1)
-    assert str(other) in ship(trained, *runs, *note).complaint
-    swept = ("--val", tmp_path / "sweep", *runs[3:], *note)
-    assert "one degradation" in ship(trained, *swept).complaint
-    nowhere = ("--val", tmp_path / "nowhere", *runs[3:], *note)
-    assert "nowhere" in ship(trained, *nowhere).complaint
-    assert {path: path.read_bytes() for path in pretrained.iterdir()} == before
+    before_all = {path: path.read_bytes() for path in pretrained.iterdir()}
+    assert str(trained) in ship(trained, "--val", tmp_path / "other", *rest).complaint
+    assert "nowhere" in ship(trained, "--val", tmp_path / "nowhere", *rest).complaint
+    assert {path: path.read_bytes() for path in pretrained.iterdir()} == before_all
+
+
+def write_semantic(folder: Path, encoder: Path) -> Path:
+    """Weights of the semantic branch alone, other than those that were trained."""
+    options = DefaultOptions(branch="semantic", blocks=2, crop=48, size="tiny")
+    state = {"semantic.fc.weight": torch.ones(1, 128), "semantic.fc.bias": torch.zeros(1)}
+    path = folder / f"{encoder.stem}_head.safetensors"
+    save_weights(path, state, Card("default", describe_options(options)))
+    return path
 
 
 def test_a_manifest_without_its_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "list.csv").write_text("image,class\na.png,1\n")
-    make = script(capsys, "make_default_csv.py: ", make_default_csv.main)
+    train = script(capsys, "train_default.py: ", train_default.main)
     for name, said in (("list.csv", "split"), ("none.csv", "none.csv")):
-        assert said in make(tmp_path / name, tmp_path / "out.csv").complaint
-    assert not (tmp_path / "out.csv").exists()
+        assert said in train(tmp_path / name, "--output", tmp_path / "out").complaint
 
 
 # --- the others

@@ -330,8 +330,8 @@ usage=none
 source '{ROOT}/scripts/_shell.sh'
 while [ $# -gt 0 ]; do shared_flag "$@"; shift "$taken"; done
 ready
-step --phase train --device cpu --set default.crop=32 train.report=false --batch_size 2 \\
-    --workers 0 --weights start.safetensors --data set --epochs 50
+step --phase train --device cpu --set default.branch=artifact default.crop=32 \\
+    train.report=false --batch_size 2 --workers 0 --weights start.safetensors --data set --epochs 50
 """
 
 

@@ -103,7 +103,13 @@ def test_a_resumed_training_takes_the_threads_that_it_began_with(
 
     monkeypatch.setattr(Trainer, "_step", watched)
     use = ("--phase", "train", "--detector", "default", "--data", tree, "--epochs", 1)
-    small = ("--set", "default.crop=32", "train.report=false", "score.resamples=10")
+    small = (
+        "--set",
+        "default.branch=artifact",
+        "default.crop=32",
+        "train.report=false",
+        "score.resamples=10",
+    )
     small += ("--limit", 3, "--batch_size", 4, "--workers", 0)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert cli(*use, *small, "--output", whole, "--threads", 2).status == 0

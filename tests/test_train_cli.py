@@ -21,6 +21,7 @@ from trees import Tree, write_tree
 
 from datasets import LayoutError, Record
 from detectors.cospy import CoSpy, CoSpyOptions
+from detectors.default import DefaultOptions
 from engine import command_line, flags, train_flags
 from engine.config import Config
 from engine.train_flags import Pictures
@@ -373,13 +374,15 @@ def test_help_of_training_imports_no_torch() -> None:
 
 # --- whole runs
 
-SMALL = ("--set", "default.crop=32", "--batch_size", 4, "--workers", 0)
+SMALL = ("--batch_size", 4, "--workers", 0)
+FRESH = ("--set", "default.branch=artifact", "default.crop=32", *SMALL)
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> tuple[object, ...]:
     """Words for the small detector's training."""
-    weights = write_weights(tmp_path / "start.safetensors")
+    options = DefaultOptions(branch="artifact", crop=48, size="tiny")
+    weights = write_weights(tmp_path / "start.safetensors", options=options)
     return (*SMALL, "--detector", "default", "--weights", weights)
 
 
@@ -449,7 +452,7 @@ def test_without_weights_the_default_detector_starts_afresh(
     cli: Cli, tree: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    done = cli(*SMALL, "--detector", "default", "--data", tree, "--epochs", 1, "--output", output)
+    done = cli(*FRESH, "--detector", "default", "--data", tree, "--epochs", 1, "--output", output)
     assert done.status == 0, done.err
     state, _ = read_weights(output / "best.safetensors")
     means = [v for k, v in state.items() if k.endswith("running_mean")]
@@ -473,7 +476,7 @@ def test_a_check_trains_nothing_and_misses_what_training_would(
     use = ("--data", tree, "--check")
     assert "holds an earlier run" in cli(*start, *use, "--output", output).complaint
     assert "found no" in cli(*start, "--data", tmp_path / "none", "--check").complaint
-    fresh = cli(*SMALL, *use, "--detector", "default")
+    fresh = cli(*FRESH, *use, "--detector", "default")
     assert fresh.status == 0 and "train.freeze_batchnorm: false" in fresh.log[0]
     idle = cli(*use, "--detector", "ssp", "--epochs", 1)
     assert "--epochs 2 or more" in idle.complaint

@@ -462,10 +462,11 @@ def efficientnet_file(path: Path) -> dict[str, Tensor]:
 
 def test_backbone_of_default_is_loaded_and_the_classifier_kept(tmp_path: Path) -> None:
     state = efficientnet_file(tmp_path / "b.pth")
-    model = Default(Default.tiny())
-    nn.init.constant_(model.fc.weight, 0.5)
+    model = Default(dataclasses.replace(Default.tiny(), branch="artifact"))
+    assert model.artifact is not None
+    nn.init.constant_(model.artifact.fc.weight, 0.5)
     load_backbone(model, tmp_path / "b.pth")
-    own = model.state_dict()
+    own = {k.removeprefix("artifact."): v for k, v in model.state_dict().items()}
     assert all(torch.equal(own[f"trunk.{k}"], v) for k, v in state.items() if "classifier" not in k)
     assert bool((own["fc.weight"] == 0.5).all())
 
@@ -486,9 +487,12 @@ def test_backbone_of_ssp_is_torchvisions_resnet50(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [Default, Ssp])
 def test_backbone_with_other_keys_is_refused(tmp_path: Path, kind: type[Detector]) -> None:
-    model = kind(kind.tiny())
+    options = kind.tiny()
+    if kind is Default:
+        options = dataclasses.replace(options, branch="artifact")
+    model = kind(options)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    root = "trunk." if kind is Default else "network."
+    root = "artifact.trunk." if kind is Default else "network."
     inner = {k.removeprefix(root): v for k, v in before.items() if k.startswith(root)}
     stem = next(iter(inner))
     files: dict[str, tuple[dict[str, Tensor], str]] = {
