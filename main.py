@@ -21,8 +21,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - an older Python gets to this lin
     sys.exit(2)
 
 from datasets._limits import UPRIGHT
-from engine.command_line import Parser, parser
-from engine.program import SIGNALLED, USAGE, answer, complain, log_handler, refuse
+from engine.cli.parser import Parser, parser
+from engine.runtime.program import SIGNALLED, USAGE, answer, complain, log_handler, refuse
 
 PROGRAM, UNSCORED, GOES_ON = "main.py", 1, "--resume goes on"
 LOADING = (
@@ -33,56 +33,62 @@ LOADING = (
 
 def run_test(args: argparse.Namespace) -> int:
     """Phase test. Returns the exit status."""
-    from engine import distributed, flags, own_threshold, threads, verdict
-    from engine.answer import recodings
+    from engine.cli import detector, machine
+    from engine.phases import test
+    from engine.runtime import distributed, threads
+    from engine.scoring import own_threshold
+    from engine.scoring.answer import recodings
+    from engine.scoring.verdict_rule import judge_of
 
-    device = flags.device(args, args.precision)
+    device = machine.device(args, args.precision)
     resumed = args.output if args.resume else None
     threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
-    loaded, config = flags.load(args, device)
+    loaded, config = detector.load(args, device)
     own_threshold.check_serves(args.threshold, loaded, config)
-    judge = verdict.judge_of(loaded, args.threshold, args.prevalence)
+    judge = judge_of(loaded, args.threshold, args.prevalence)
     if args.stability:
         judge = replace(judge, views=recodings())
     if args.input is None:
-        workers = flags.workers(args, 1, flags.decoding(config, UPRIGHT))
-        return UNSCORED if verdict.ask(loaded, judge, device, config, args.json, workers) else 0
+        workers = machine.workers(args, 1, detector.decoding(config, UPRIGHT))
+        return UNSCORED if test.ask(loaded, judge, device, config, args.json, workers) else 0
     if args.explain:
-        flags.check_apart(args.output, [Path(name) for name in args.input])
-    records = verdict.collect(args.input, args.csv_root, args.split)
-    workers = flags.workers(args, len(records), flags.decoding(config, UPRIGHT))
-    request = verdict.Request(
+        machine.check_apart(args.output, [Path(name) for name in args.input])
+    records = test.collect(args.input, args.csv_root, args.split)
+    workers = machine.workers(args, len(records), detector.decoding(config, UPRIGHT))
+    request = test.Request(
         inputs=args.input, csv_roots=args.csv_root, split=args.split, output=args.output,
         json=args.json, tag=args.tag or loaded.name, explain=args.explain,
         workers=workers, resume=args.resume, overwrite=args.overwrite,
     )  # fmt: skip
-    failed = verdict.run(request, records, loaded, judge, device, config)
+    failed = test.run(request, records, loaded, judge, device, config)
     return UNSCORED if failed else 0
 
 
 def run_eval(args: argparse.Namespace) -> int:
     """Phase eval. Returns the exit status."""
-    from engine import distributed, eval_flags, evaluate, flags, series, threads
+    from engine.cli import detector, eval_request, machine, series
+    from engine.phases import eval
+    from engine.runtime import distributed, threads
 
     if args.compare:
-        from engine import compare
+        from engine.phases import compare
 
         if distributed.is_main():
             print(compare.compare(args.compare, args.output))
         return 0
 
-    device = flags.device(args, args.precision)
+    device = machine.device(args, args.precision)
     world = distributed.join(device.device)
-    resumed = flags.output(args, args.output) if args.resume and args.output else None
+    resumed = detector.output(args, args.output) if args.resume and args.output else None
     threads.set_threads(args.threads, device.device, world, resumed)
     if series.is_asked_for(args):
         summary, unreadable = series.run(args, device, world)
     else:
-        [args] = eval_flags.each_set(args).values()
-        loaded, config = flags.load(args, device)
-        request, records = eval_flags.evaluation(args, loaded, config)
-        flags.check_apart(request.output, [args.data] if args.data else [])
-        summary, unreadable = evaluate.run(request, records, loaded, device, config, world)
+        [args] = eval_request.each_set(args).values()
+        loaded, config = detector.load(args, device)
+        request, records = eval_request.evaluation(args, loaded, config)
+        machine.check_apart(request.output, [args.data] if args.data else [])
+        summary, unreadable = eval.run(request, records, loaded, device, config, world)
     if world.main:
         print(summary)
     return UNSCORED if unreadable else 0
@@ -90,54 +96,60 @@ def run_eval(args: argparse.Namespace) -> int:
 
 def run_train(args: argparse.Namespace) -> int:
     """Phase train. Returns the exit status."""
-    from engine import distributed, flags, fuse, listing, schedule, threads, train, train_flags
+    from datasets import _splits as splits
+    from engine.cli import detector, machine, train_request
+    from engine.phases import train
+    from engine.runtime import distributed, threads
+    from engine.training import ensemble, schedule
 
-    name = flags.detector_name(args)
-    file = flags.start_file(args, name)
-    config = flags.resolve_config(args, name, file)
-    train_flags.check(args, name, config)
+    name = detector.detector_name(args)
+    file = detector.start_file(args, name)
+    config = detector.resolve_config(args, name, file)
+    train_request.check(args, name, config)
     # A recipe says in which precision it trains.
-    device = flags.device(args, args.precision if name == flags.ENSEMBLE else None)
+    device = machine.device(args, args.precision if name == detector.ENSEMBLE else None)
     world = distributed.join(device.device)
-    output = flags.output(args, flags.train_folder(args, name, config))
+    output = detector.output(args, detector.train_folder(args, name, config))
     threads.set_threads(args.threads, device.device, world, output if args.resume else None)
     again = (args.resume, args.overwrite)
-    if name == flags.ENSEMBLE:
-        found = train_flags.pictures(args, config)
-        flags.check_apart(output, found.places)
-        members = flags.load_members(args, config.options, device)
-        decoding = flags.decoding(config, config.data.train_decoding)
-        workers = flags.workers(args, len(found.train), decoding)
+    if name == detector.ENSEMBLE:
+        found = train_request.pictures(args, config)
+        machine.check_apart(output, found.places)
+        members = detector.load_members(args, config.options, device)
+        decoding = detector.decoding(config, config.data.train_decoding)
+        workers = machine.workers(args, len(found.train), decoding)
         parts = (found.train, found.val)
         tag = args.tag or ""
-        print(fuse.run(members, config, *parts, device, output, workers, found.how, *again, tag))
+        print(
+            ensemble.run(members, config, *parts, device, output, workers, found.how, *again, tag)
+        )
         return 0
-    start = flags.start_of(args, name, config, file)
-    config = flags.adapted(config, start)
+    start = detector.start_of(args, name, config, file)
+    config = detector.adapted(config, start)
     world.shared(lambda: train.check(config, device.device, output, *again))
-    found = train_flags.pictures(args, config)
-    flags.check_apart(output, found.places)
+    found = train_request.pictures(args, config)
+    machine.check_apart(output, found.places)
     schedule.check_learns(config.train, found.train, world.size)
     if args.check:
-        flags.check_start(name, config, start)
+        detector.check_start(name, config, start)
         if world.main:
-            print(f"{output}: {listing.outlook(found.train, found.val, found.how)}")
+            print(f"{output}: {splits.outlook(found.train, found.val, found.how)}")
         return 0
     origins = start.origins()
     history = world.shared(
-        lambda: train_flags.finished(output, config, found, origins) if args.resume else None
+        lambda: train_request.finished(output, config, found, origins) if args.resume else None
     )
     if history is None:
         train.seed_everything(config.train.seed)
-        model = flags.model_to_train(name, config, start)
-        decoding = flags.decoding(config, config.data.train_decoding)
-        workers = flags.workers(args, len(found.train), decoding)
+        model = detector.model_to_train(name, config, start)
+        decoding = detector.decoding(config, config.data.train_decoding)
+        workers = machine.workers(args, len(found.train), decoding)
         history = train.start(
             model, config, found.train, found.val, device.device, output, workers, found.how,
             *again, found.tests, world, args.compile, origins, args.tag or "",
         )  # fmt: skip
     if world.main:
-        print(train_flags.summary(history, config, output))
+        print(train_request.summary(history, config, output))
     return 0
 
 
@@ -148,7 +160,7 @@ def check(p: Parser, args: argparse.Namespace) -> None:
     Raises:
         ConfigError, LayoutError: what a flag names is wrong, or not there.
     """
-    from engine import bare, rules
+    from engine.cli import bare, rules
 
     name = rules.detector_named(args)
     if said := rules.broken(args, name):
@@ -182,9 +194,10 @@ def run_phase(args: argparse.Namespace) -> int:
 
     from datasets import LayoutError
     from detectors._base import OptionError, WeightsError
-    from engine import distributed, flags, rules
+    from engine.cli import detector, rules
     from engine.config import ConfigError
-    from engine.train import Interrupted
+    from engine.runtime import distributed
+    from engine.runtime.signals import Interrupted
 
     phases = {"train": run_train, "eval": run_eval, "test": run_test}
     try:
@@ -193,7 +206,7 @@ def run_phase(args: argparse.Namespace) -> int:
         if distributed.launched() > 1 and args.phase == "test":
             raise ConfigError("--phase test: expected one process; found several")
         if not args.compare:
-            rules.check(args, flags.detector_name(args))
+            rules.check(args, detector.detector_name(args))
         return phases[args.phase](args)
     except Interrupted as error:
         if distributed.is_main():

@@ -1,7 +1,8 @@
 """From a record to pixels: the one place that opens pictures, and what makes items of them.
 
 Scoring, training and thumbnails all decode here, most of them in the processes of
-engine/decoding.py. Nothing here imports torch, and nothing guesses at pixels that are not there.
+engine/runtime/workers.py. Nothing here imports torch, and nothing guesses at pixels that are not
+there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How one picture is decoded: by which of two ways, and what it may take of a process.
 
 Decoders are C code that no exception and no Python signal handler interrupts, so a picture that
-goes beyond a limit ends the process that decodes it: engine/decoding.py has processes for that.
-Standard library only.
+goes beyond a limit ends the process that decodes it: engine/runtime/workers.py has processes for
+that. Standard library only.
 """
 
 from __future__ import annotations

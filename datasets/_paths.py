@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ._record import LayoutError
 
+ALL = "all"  # of a set's splits, of a training's epochs
 SHOWN = 8
 UNSAFE = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
 SPLITS = {

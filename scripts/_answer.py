@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from engine import program
-from engine._text import listed as names
-from engine.program import USAGE, complain
+from engine.runtime import program
+from engine.runtime.program import USAGE, complain
+from engine.runtime.text import listed as names
 
 __all__ = ["USAGE", "answer", "complain", "names"]
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.predict import M_MMAP_MAX, M_TRIM_THRESHOLD
+from engine.runtime.device import M_MMAP_MAX, M_TRIM_THRESHOLD
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = Path(__file__).with_name("_bench_child.py")

@@ -25,19 +25,19 @@ from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-
 import datasets  # noqa: E402
 from datasets import Record  # noqa: E402
 from datasets._images import PictureDataset, open_picture  # noqa: E402
 from detectors import _transforms as T  # noqa: E402
 from detectors._base import Detector  # noqa: E402
-from engine import benchmark as benchmarks  # noqa: E402
-from engine import evaluate, metrics  # noqa: E402
 from engine.config import resolve  # noqa: E402
-from engine.decoding import Workers  # noqa: E402
-from engine.memo import Memo  # noqa: E402
-from engine.predict import open_device  # noqa: E402
-from engine.weights import build, locate, open_weights  # noqa: E402
+from engine.evaluation import benchmark as benchmarks  # noqa: E402
+from engine.evaluation import metrics  # noqa: E402
+from engine.runtime.device import open_device  # noqa: E402
+from engine.runtime.workers import Workers  # noqa: E402
+from engine.scoring.cache import Memo  # noqa: E402
+from engine.scoring.scorer import Scorer, score_table  # noqa: E402
+from engine.weights.loading import build, locate, open_weights  # noqa: E402
 from scripts._bench_base import REPEATS, Figure, alternate, jpeg_folder, run_once  # noqa: E402
 
 FAKES, BATCH = 20, 32
@@ -197,10 +197,10 @@ def null_scores(records: list[Record], path: Path) -> Tensor:
     """Logits of all records through the evaluation's own loop, in one worker process."""
     config = resolve("default", [("", {"score": {"batch_size": BATCH}})])
     memos = {"none": Memo(None)}
-    scorer = evaluate.Scorer(
+    scorer = Scorer(
         Null(SimpleNamespace()).eval(), open_device("cpu", "fp32"), config, Workers(1), memos
     )
-    rows = evaluate.score_table(path, records, scorer, ["none"])
+    rows = score_table(path, records, scorer, ["none"])
     return torch.tensor([row.logit for row in rows])
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from datasets import Record
 from datasets._images import open_picture
 from detectors._base import Detector
-from engine.decoding import Workers
-from engine.predict import PRECISIONS, Device, reuse_memory, score
+from engine.runtime.device import PRECISIONS, Device, reuse_memory
+from engine.runtime.workers import Workers
+from engine.scoring.loop import score
 
 from . import _bench_plain as plain
 from ._bench_base import (

@@ -17,8 +17,9 @@ import torch
 from datasets._images import open_picture
 from detectors import ssp
 from detectors._base import Detector
-from engine.predict import PRECISIONS, Device, move
-from engine.probability import sigmoid
+from engine.runtime.device import PRECISIONS, Device
+from engine.scoring.loop import move
+from engine.scoring.probability import sigmoid
 
 from ._bench_base import ROOT, Figure
 from ._bench_weights import CASES, Case, load, rule

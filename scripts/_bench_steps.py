@@ -29,10 +29,11 @@ sys.path.insert(0, str(ROOT))
 from datasets._images import open_picture  # noqa: E402
 from detectors._base import Detector  # noqa: E402
 from detectors.cospy import interpolate  # noqa: E402
-from engine._step import Batch, Stepper, make_optimizer  # noqa: E402
 from engine.config import CONFIGS, Config, read_yaml, resolve  # noqa: E402
-from engine.distributed import ALONE  # noqa: E402
-from engine.predict import Device, move, reuse_memory  # noqa: E402
+from engine.runtime.device import Device, reuse_memory  # noqa: E402
+from engine.runtime.distributed import ALONE  # noqa: E402
+from engine.scoring.loop import move  # noqa: E402
+from engine.training.step import Batch, Stepper, make_optimizer  # noqa: E402
 from scripts import _bench_plain as plain  # noqa: E402
 from scripts._bench_base import EXAMPLES, return_memory  # noqa: E402
 from scripts._bench_weights import Case, load, text_tower  # noqa: E402

@@ -17,10 +17,11 @@ from PIL import Image
 from datasets import Label, Record
 from datasets._images import Draw, PictureDataset
 from detectors._base import Detector
-from engine import _trainer
-from engine._trainer import Trainer, training_device
 from engine.config import Config
-from engine.decoding import Pool, Workers
+from engine.runtime.device import training_device
+from engine.runtime.workers import Pool, Workers
+from engine.training import loop
+from engine.training.loop import Trainer
 
 from ._bench_base import EXAMPLES, GB, REPEATS, Cost, Figure, run_once
 from ._bench_steps import COMPARED, PLAIN, RECIPES, Recipe, Timing
@@ -95,7 +96,7 @@ def waiting(recipe: Recipe, records: list[Record], size: int, output: Path) -> f
     taken, device = records[: size * WAITED_STEPS], torch.device("cpu")
     output.mkdir()
     trainer = Trainer(recipe.model(), config, taken, records[:2], device, output, Workers(1))
-    handler, logger, level = Waits(), _trainer.log, _trainer.log.level
+    handler, logger, level = Waits(), loop.log, loop.log.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import detectors
-from engine.weight_files import Card
-from engine.weights import Loaded, WeightFile, build
+from engine.weights.files import Card
+from engine.weights.loading import Loaded, WeightFile, build
 
 from ._bench_base import ROOT
 

@@ -65,7 +65,7 @@ class Namer:
 
     def take(self, paths: Sequence[Path]) -> dict[Path, str]:
         """The usable pictures in their order, each with its name."""
-        from engine.progress import Progress
+        from engine.runtime.progress import Progress
 
         names: dict[Path, str] = {}
         with Progress(len(paths), "checking files") as progress:

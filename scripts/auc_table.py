@@ -32,15 +32,10 @@ import numpy as np  # noqa: E402
 from datasets import LayoutError  # noqa: E402
 from datasets._csv import IMAGE, defused, read_csv  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
-from engine.command_line import Parser  # noqa: E402
-from engine.files import write_file  # noqa: E402
-from engine.metrics import (  # noqa: E402
-    accuracy,
-    auroc,
-    average_precision,
-    balanced_accuracy,
-    threshold_logit,
-)
+from engine.cli.parser import Parser  # noqa: E402
+from engine.evaluation.metrics import accuracy, auroc, average_precision, balanced_accuracy  # noqa: E402
+from engine.runtime.files import write_file  # noqa: E402
+from engine.scoring.probability import threshold_logit  # noqa: E402
 from scripts._answer import answer, complain  # noqa: E402
 
 PROGRAM = "auc_table.py"

@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, csv_file  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
-from engine.command_line import Parser, add_decoding  # noqa: E402
+from engine.cli.parser import Parser, add_decoding  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
 from scripts._views import (  # noqa: E402
@@ -200,10 +200,10 @@ def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> d
         ConfigError: a process that decodes cannot be started.
     """
     from datasets._images import Draw, PictureDataset
-    from engine.decoding import Pool
-    from engine.files import write_file
-    from engine.flags import workers
-    from engine.progress import Progress
+    from engine.cli.machine import workers
+    from engine.runtime.files import write_file
+    from engine.runtime.progress import Progress
+    from engine.runtime.workers import Pool
 
     original = args.format == ORIGINAL
     bad = {key: reason for key in listing.chosen if original and (reason := unwritable(key))}
@@ -301,8 +301,8 @@ def check(p: Parser, args: argparse.Namespace) -> None:
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
     """Writes a CSV, whole or not at all."""
-    from engine.files import replacing
-    from engine.table import TableWriter
+    from engine.runtime.files import replacing
+    from engine.runtime.table_writer import TableWriter
 
     with replacing(path) as temporary, TableWriter(temporary, columns, [], False) as writer:
         for row in rows:
@@ -350,7 +350,7 @@ def check_own(output: Path, names: Sequence[str], overwrite: bool) -> None:
     """Raises LayoutError when --overwrite would delete pictures of these names that no run of this
     tool wrote: by --format original they are named as anybody's."""
     from engine.plain_data import read_json
-    from engine.run import RUN
+    from engine.runtime.run_folder import RUN
 
     try:
         ours = read_json(output / RUN).get("format") == ORIGINAL
@@ -365,7 +365,7 @@ def check_own(output: Path, names: Sequence[str], overwrite: bool) -> None:
 
 def clear_begun(listing: Listing, args: argparse.Namespace, views: Sequence[str]) -> None:
     """Deletes the views that a killed run left half-written."""
-    from engine.files import clear_leftovers
+    from engine.runtime.files import clear_leftovers
 
     for name in views:
         if (match := VIEW.fullmatch(name)) and match["part"]:
@@ -378,7 +378,7 @@ def clear_begun(listing: Listing, args: argparse.Namespace, views: Sequence[str]
 
 def identity(listing: Listing, args: argparse.Namespace, config: Config) -> dict[str, Any]:
     """What a run must have in common with the one that it goes on with."""
-    from engine.listing import listing_digest
+    from engine.scoring.scorer import listing_digest
 
     numbers = {k: v for k, v in asdict(config.options).items() if k.startswith("aug_")}
     given = {name: getattr(args, name) for name in ("seed", "views", "split", "format")}
@@ -389,7 +389,7 @@ def identity(listing: Listing, args: argparse.Namespace, config: Config) -> dict
 
 def run(args: argparse.Namespace) -> int:
     """Augments what the command line names. Returns the exit status."""
-    from engine.run import RUN, begin, open_output
+    from engine.runtime.run_folder import RUN, begin, open_output
 
     config = configuration(args)
     listing = read(args)

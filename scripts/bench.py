@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as main.py does, for both sides alike
 
 from engine.config import resolve  # noqa: E402
-from engine.weights import build, locate, open_weights  # noqa: E402
+from engine.weights.loading import build, locate, open_weights  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._bench_base import (  # noqa: E402
     EXAMPLES,

@@ -25,17 +25,17 @@ from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
-from engine.command_line import Parser, add_decoding, benchmarks  # noqa: E402
+from engine.cli import machine  # noqa: E402
+from engine.cli.parser import Parser, add_decoding, benchmarks  # noqa: E402
 from scripts._answer import answer, names  # noqa: E402
 from scripts._csv_rows import some  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.config import DataOptions
-    from engine.decoding import Workers
-    from engine.progress import Progress
-    from engine.thumbnails import Tile
+    from engine.reporting.thumbnails import Tile
+    from engine.runtime.progress import Progress
+    from engine.runtime.workers import Workers
 
 PROGRAM = "contact_sheet.py"
 UNREADABLE = 1
@@ -130,7 +130,7 @@ def drawn(records: Sequence[Record], count: int, seed: int, name: str) -> list[R
 
 def tiles(records: Sequence[Record], size: int, workers: Workers, progress: Progress) -> list[Tile]:
     """A tile of each picture; the note says its size in pixels, or why it cannot be read."""
-    from engine.thumbnails import Tile, thumbnails
+    from engine.reporting.thumbnails import Tile, thumbnails
 
     found = []
     for record, item in zip(records, thumbnails(records, size, workers), strict=True):
@@ -146,7 +146,7 @@ def tiles(records: Sequence[Record], size: int, workers: Workers, progress: Prog
 def figure(record: Record, tile: Tile) -> str:
     """A thumbnail and its caption."""
     from datasets._paths import visible
-    from engine.thumbnails import MARKED, jpeg
+    from engine.reporting.thumbnails import MARKED, jpeg
 
     name, note, key = (html.escape(visible(text)) for text in (tile.caption, tile.note, record.key))
     picture = f'<div class="unreadable" role="img">{MARKED}</div>'
@@ -159,8 +159,8 @@ def figure(record: Record, tile: Tile) -> str:
 def head(name: str, groups: Mapping[Group, Sequence[Record]], size: int) -> Iterator[str]:
     """The page as far as the first sheet."""
     from datasets._paths import visible
-    from engine._document import CSS as DOCUMENT_CSS
-    from engine._document import policy
+    from engine.reporting.document import CSS as DOCUMENT_CSS
+    from engine.reporting.document import policy
 
     style = f"{DOCUMENT_CSS}{CSS % {'size': size}}"
     title = html.escape(visible(f"Pictures of {name}"))
@@ -238,7 +238,7 @@ def parser() -> Parser:
 
 def check(p: Parser, args: argparse.Namespace) -> None:
     """Ends the program for values that no data can change."""
-    from engine.thumbnails import sheet_size
+    from engine.reporting.thumbnails import sheet_size
 
     for name, (low, high) in LIMITS.items():
         if not low <= getattr(args, name) <= high:
@@ -267,10 +267,9 @@ def write(
 ) -> dict[str, str]:
     """Writes sheets and page, a sheet's thumbnails in memory at a time. Returns what is wrong with
     the pictures that could not be read, by key."""
-    from engine import flags
-    from engine.files import replacing, write_file
-    from engine.progress import Progress
-    from engine.thumbnails import jpeg, sheet
+    from engine.reporting.thumbnails import jpeg, sheet
+    from engine.runtime.files import replacing, write_file
+    from engine.runtime.progress import Progress
 
     chosen = {g: drawn(held, args.count, args.seed, g.name) for g, held in groups.items()}
     unreadable: dict[str, str] = {}
@@ -284,7 +283,7 @@ def write(
         name = args.benchmark or args.data.resolve().name
         stream.writelines(head(name, groups, args.size))
         for place, (group, records) in enumerate(chosen.items()):
-            workers = flags.workers(args, len(records), decoding)
+            workers = machine.workers(args, len(records), decoding)
             made = tiles(records, args.size, workers, progress)
             write_file(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
             shown = list(zip(records, made, strict=True))
@@ -298,7 +297,7 @@ def records_of(args: argparse.Namespace, options: DataOptions) -> list[Record]:
     """The pictures that the command line names."""
     if args.data is not None:
         return open_path(args.data, options.split, labelled=False, csv_root=args.csv_root)
-    from engine import benchmark as benchmarks
+    from engine.evaluation import benchmark as benchmarks
 
     chosen = benchmarks.load(args.benchmark)
     parts = options.parts

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.command_line import Parser  # noqa: E402
+from engine.cli.parser import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def parser() -> Parser:
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict of a published file. Raises WeightsError when there is none."""
     from detectors._base import WeightsError
-    from engine.weight_files import read_weights
+    from engine.weights.files import read_weights
 
     state, card = read_weights(path)
     if card is not None:
@@ -57,7 +57,7 @@ def convert(state: dict[str, Tensor], dtype: str | None) -> dict[str, Tensor]:
     import torch
 
     from detectors._base import WeightsError
-    from engine.unpickle import separate
+    from engine.weights.original import separate
 
     converted = dict(state)
     for key, value in state.items():
@@ -72,7 +72,7 @@ def write(path: Path, state: dict[str, Tensor]) -> None:
     """Writes a safetensors file without a card."""
     from safetensors.torch import save_file
 
-    from engine.files import replacing
+    from engine.runtime.files import replacing
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -82,7 +82,7 @@ def write(path: Path, state: dict[str, Tensor]) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Converts. Returns a line about what was written."""
-    from engine.weight_files import sha256
+    from engine.weights.files import sha256
 
     state = convert(read(args.input), args.dtype)
     write(args.output, state)

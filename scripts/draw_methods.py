@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets._images import UnreadablePicture, decode  # noqa: E402
-from engine._figure import BLUE, GREY, VERMILION, figure, png  # noqa: E402
-from engine.command_line import Parser  # noqa: E402
-from engine.files import write_file  # noqa: E402
+from engine.cli.parser import Parser  # noqa: E402
+from engine.reporting.drawing import BLUE, GREY, VERMILION, figure, png  # noqa: E402
+from engine.runtime.files import write_file  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 if TYPE_CHECKING:

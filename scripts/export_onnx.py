@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine import command_line, rules  # noqa: E402
-from engine.command_line import Parser, shared  # noqa: E402
+from engine.cli import parser as command_line  # noqa: E402
+from engine.cli import rules  # noqa: E402
+from engine.cli.parser import Parser, shared  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 if TYPE_CHECKING:
-    from engine.predict import Device
-    from engine.table import ScoreRow
-    from engine.weights import Loaded
+    from engine.runtime.device import Device
+    from engine.scoring.table import ScoreRow
+    from engine.weights.loading import Loaded
 
 PROGRAM = "export_onnx.py"
 DIFFERENT = 1
@@ -73,7 +74,7 @@ def cpu() -> Device:
     """The device that both networks are compared on."""
     import torch
 
-    from engine.predict import Device
+    from engine.runtime.device import Device
 
     return Device(torch.device("cpu"))
 
@@ -81,14 +82,14 @@ def cpu() -> Device:
 def load(args: argparse.Namespace) -> Loaded:
     """PyTorch's detector as main.py loads it, frozen parts in fp32 whatever their file has."""
     from detectors._base import WeightsError
-    from engine import flags
-    from engine.onnx_files import is_onnx
+    from engine.cli import detector
+    from engine.weights.onnx import is_onnx
 
     if is_onnx(args.weights):
         raise WeightsError(
             f"--weights: expected PyTorch's weights; found an ONNX file: {args.weights}"
         )
-    loaded, _ = flags.load(args, cpu())
+    loaded, _ = detector.load(args, cpu())
     loaded.model.float()
     return loaded
 
@@ -96,32 +97,34 @@ def load(args: argparse.Namespace) -> Loaded:
 def export(args: argparse.Namespace) -> int:
     """Writes the files and says what they are. Returns the exit status."""
     from detectors._base import OptionError
-    from engine import _onnx_export, flags
-    from engine.onnx_files import card_of
-    from engine.weight_files import sha256
+    from engine.cli import detector
+    from engine.weights import onnx_export
+    from engine.weights.files import sha256
+    from engine.weights.onnx import card_of
 
-    if flags.detector_name(args) == flags.ENSEMBLE:
+    if detector.detector_name(args) == detector.ENSEMBLE:
         raise OptionError("--detector: expected one detector; found ensemble: export its members")
     loaded = load(args)
     card = card_of(loaded.path)
     notes = card.extra if card else None
-    for path in _onnx_export.export(loaded, args.file, notes or {}):
+    for path in onnx_export.export(loaded, args.file, notes or {}):
         print(f"{path}: {path.stat().st_size} bytes, sha256 {sha256(path)}")
     return 0
 
 
 def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
     """Rows of each picture: PyTorch's and those of the ONNX file, with the file's options."""
-    from engine import flags, verdict
-    from engine.onnx_files import onnx_card
-    from engine.predict import score
+    from engine.cli import detector
+    from engine.phases import test as verdict
+    from engine.scoring.loop import score
+    from engine.weights.onnx import onnx_card
 
     card = onnx_card(args.file)
     args.detector = card.detector
     args.set = [f"{card.detector}.{k}={json.dumps(v)}" for k, v in card.options.items()]
     records = verdict.collect(args.input, args.csv_root)
     exported = {"weights": str(args.file), "pretrain": False, "backbone_weights": []}
-    loaded, config = flags.load(argparse.Namespace(**{**vars(args), **exported}), cpu())
+    loaded, config = detector.load(argparse.Namespace(**{**vars(args), **exported}), cpu())
     size, seed = config.score.batch_size, config.score.seed
     models = (load(args).model, loaded.model)
     batches = zip(*(score(model, records, cpu(), size, seed=seed) for model in models), strict=True)
@@ -132,7 +135,7 @@ def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
 def validate(args: argparse.Namespace) -> int:
     """Prints the probabilities of each picture side by side. Returns the exit status."""
     from datasets._paths import visible
-    from engine.probability import sigmoid
+    from engine.scoring.probability import sigmoid
 
     differences: list[float] = []
     failed = 0

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine._arguments import number  # noqa: E402
-from engine.command_line import Parser  # noqa: E402
+from engine.cli.arguments import number  # noqa: E402
+from engine.cli.parser import Parser  # noqa: E402
 from scripts._answer import USAGE, answer, names  # noqa: E402
 
 if TYPE_CHECKING:
-    from engine.fetch_data import Choice, Item, Record
-    from engine.sources import Family
+    from engine.fetching.catalogue import Family
+    from engine.fetching.ledger import Record
+    from engine.fetching.plan import Choice, Item
 
 PROGRAM = "fetch_data.py"
 FAILED = 1
@@ -128,8 +129,8 @@ def check_usage(p: Parser, args: argparse.Namespace) -> None:
 
 def run_list(args: argparse.Namespace) -> int:
     """Brings the pictures of a list of addresses. Returns the exit status."""
-    from engine.addresses import AWAY, DEAD, HERE, TABLE, Manners, bring_all, read_list
-    from engine.fetch_data import locked
+    from engine.fetching.addresses import AWAY, DEAD, HERE, TABLE, Manners, bring_all, read_list
+    from engine.fetching.ledger import locked
 
     manners = Manners(args.pace, args.private, args.max_size or Manners.max_size)
     addresses = read_list(args.urls, args.limit)
@@ -145,8 +146,8 @@ def run_list(args: argparse.Namespace) -> int:
 
 def families() -> list[str]:
     """All families, a line each under a header."""
-    from engine._text import columns
-    from engine.sources import HAND, read_sources
+    from engine.fetching.catalogue import HAND, read_sources
+    from engine.runtime.text import columns
 
     rows = [FAMILIES]
     for name, family in read_sources().items():
@@ -164,7 +165,7 @@ def shown(path: Path) -> str:
 
 def table(items: list[Item], root: Path, record: Record, choice: Choice) -> list[str]:
     """Items, a line each under a header."""
-    from engine._text import columns, size_text
+    from engine.runtime.text import columns, size_text
 
     rows = [FILES]
     for item in items:
@@ -187,7 +188,7 @@ def find(
     args: argparse.Namespace, family: Family, root: Path, choice: Choice
 ) -> tuple[list[Item], int]:
     """What the command line is about, and of how many origins that cannot be said."""
-    from engine.fetch_data import brought, choose, lying_there, offered
+    from engine.fetching.plan import brought, choose, lying_there, offered
 
     if args.extract:
         return choose(family, brought(family, args.extract), choice), 0
@@ -205,14 +206,10 @@ def bring_items(
 
     Of a host that does not answer nothing else is tried: each try would take minutes.
     """
-    from engine.fetch_data import (
-        DownloadError,
-        ExtractError,
-        FetchError,
-        Options,
-        UnreachableError,
-        bring,
-    )
+    from engine.fetching.archive_target import ExtractError
+    from engine.fetching.download import DownloadError, UnreachableError
+    from engine.fetching.fetch import Options, bring
+    from engine.fetching.plan import FetchError
 
     options = Options(args.keep_archives, args.max_size)
     failed = skipped = 0
@@ -240,7 +237,7 @@ def hints(
 ) -> int:
     """Says what is left to a person. Returns how much of that must be downloaded by hand."""
     from datasets._layout import canonical
-    from engine.fetch_data import by_hand
+    from engine.fetching.fetch import by_hand
 
     lines = by_hand(family, root, record, choice)
     for line in lines:
@@ -262,9 +259,11 @@ def status(failed: int, left: int, some: bool) -> int:
 
 def run_family(args: argparse.Namespace) -> int:
     """What the command line asks for of one family. Returns the exit status."""
-    from engine._text import size_text
-    from engine.fetch_data import YES, Choice, FetchError, Record, check_space, locked, space
-    from engine.sources import HAND, family_named
+    from engine.fetching.catalogue import HAND, family_named
+    from engine.fetching.fetch import check_space
+    from engine.fetching.ledger import YES, Record, locked, space
+    from engine.fetching.plan import Choice, FetchError
+    from engine.runtime.text import size_text
 
     family = family_named(args.family)
     wanted = (found and frozenset(found) for found in (args.generators, args.sources))
@@ -299,7 +298,9 @@ def run_family(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """What the command line asks for. Returns the exit status."""
     from engine.config import ConfigError
-    from engine.fetch_data import DownloadError, ExtractError, FetchError
+    from engine.fetching.archive_target import ExtractError
+    from engine.fetching.download import DownloadError
+    from engine.fetching.plan import FetchError
 
     try:
         if args.urls:

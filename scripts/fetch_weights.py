@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.command_line import Parser  # noqa: E402
+from engine.cli.parser import Parser  # noqa: E402
 from scripts._answer import USAGE, answer  # noqa: E402
 
 if TYPE_CHECKING:
-    from engine.manifest import Entry
+    from engine.weights.manifest import Entry
 
 PROGRAM = "fetch_weights.py"
 HEADER = ("name", "there", "size", "licence", "where", "what", "path")
@@ -60,7 +60,7 @@ def parser() -> Parser:
 
 def where(entry: Entry) -> str:
     """Where an entry comes from, in a few words."""
-    from engine.manifest import Hub, Page
+    from engine.weights.manifest import Hub, Page
 
     if isinstance(entry.source, Hub):
         return f"hub {entry.source.repo}"
@@ -69,8 +69,8 @@ def where(entry: Entry) -> str:
 
 def table() -> list[str]:
     """All entries, a line each under a header, in columns."""
-    from engine._text import columns, size_text
-    from engine.manifest import find, read_manifest
+    from engine.runtime.text import columns, size_text
+    from engine.weights.manifest import find, read_manifest
 
     rows = [HEADER]
     for name, entry in read_manifest().items():
@@ -86,7 +86,7 @@ def table() -> list[str]:
 
 def bring_all(force: bool) -> int:
     """Everything that can be downloaded; says what a person must bring. Returns the status."""
-    from engine.manifest import Page, find, how_to_get, read_manifest
+    from engine.weights.manifest import Page, find, how_to_get, read_manifest
 
     entries = read_manifest()
     by_hand = [n for n, e in entries.items() if isinstance(e.source, Page) and find(n) is None]
@@ -99,8 +99,8 @@ def bring_all(force: bool) -> int:
 def bring(names: list[str], force: bool, source: Path | None = None) -> int:
     """Fetches or places each, prints where it is. Returns the status."""
     from detectors._base import WeightsError
-    from engine.fetch import fetch, place
-    from engine.manifest import Hub, entry_named
+    from engine.weights.fetch import fetch, place
+    from engine.weights.manifest import Hub, entry_named
 
     status = 0
     for name in names:
@@ -117,8 +117,8 @@ def verify(names: list[str]) -> int:
     """Looks at files that are here already, all of them without `names`, and prints where the sound
     ones are. Returns the status."""
     from detectors._base import WeightsError
-    from engine.fetch import recheck
-    from engine.manifest import find, read_manifest
+    from engine.weights.fetch import recheck
+    from engine.weights.manifest import find, read_manifest
 
     status = 0
     for name in names or [name for name in read_manifest() if find(name) is not None]:
@@ -133,7 +133,7 @@ def verify(names: list[str]) -> int:
 def run(args: argparse.Namespace) -> int:
     """What the command line asks for. Returns the exit status."""
     from engine.config import ConfigError
-    from engine.manifest import entry_named
+    from engine.weights.manifest import entry_named
 
     try:
         if args.list:

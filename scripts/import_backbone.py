@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from detectors._base import WeightsError  # noqa: E402
-from engine.command_line import Parser  # noqa: E402
-from engine.manifest import PRETRAINED  # noqa: E402
+from engine.cli.parser import Parser  # noqa: E402
+from engine.weights.manifest import PRETRAINED  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def run(args: argparse.Namespace) -> int:
     from safetensors.torch import save
 
     from detectors._packed import pack
-    from engine.files import write_file
+    from engine.runtime.files import write_file
 
     encoder = ENCODERS[args.name]
     output = args.output or PRETRAINED / f"{args.name}.safetensors"

@@ -30,7 +30,7 @@ from datasets import Label, LayoutError, Record, ldm, load, walk_pictures  # noq
 from datasets._layout import unexpected  # noqa: E402
 from datasets._paths import split_depths, split_named  # noqa: E402
 from datasets._published_lists import published_rows  # noqa: E402
-from engine.command_line import Parser  # noqa: E402
+from engine.cli.parser import Parser  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 from scripts._csv_rows import MISSING, Namer, Row, some  # noqa: E402
 from scripts._raise import PROMPTS, raise_pictures  # noqa: E402
@@ -81,7 +81,7 @@ def stated_splits(records: Sequence[Record]) -> list[str]:
 
 def drawn_splits(records: Sequence[Record], fraction: float, seed: int) -> list[str]:
     """`val` for about `fraction` of each generator and each source of reals, `train` for others."""
-    from engine.listing import hold_out
+    from datasets._splits import hold_out
 
     # The draw hashes keys, so a seed in front of them makes it another one.
     salted = [replace(record, key=f"{seed}/{record.key}") for record in records]
@@ -362,8 +362,8 @@ def targets(args: argparse.Namespace) -> list[Path]:
 
 def write(tables: Tables) -> None:
     """Writes the tables, rows sorted, columns that are empty throughout left out; all or none."""
-    from engine.files import replacing
-    from engine.table import TableWriter
+    from engine.runtime.files import replacing
+    from engine.runtime.table_writer import TableWriter
 
     with ExitStack() as waiting:
         for path, found in tables.items():

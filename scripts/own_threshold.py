@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-
-from engine import command_line, rules  # noqa: E402
-from engine._arguments import number  # noqa: E402
-from engine.command_line import Parser, shared  # noqa: E402
+from engine.cli import machine, rules  # noqa: E402
+from engine.cli import parser as command_line  # noqa: E402
+from engine.cli.arguments import number  # noqa: E402
+from engine.cli.parser import Parser, shared  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from datasets import Record
     from engine.config import Config
-    from engine.decoding import Workers
-    from engine.predict import Device
-    from engine.table import ScoreRow
-    from engine.weights import Loaded
+    from engine.runtime.device import Device
+    from engine.runtime.workers import Workers
+    from engine.scoring.table import ScoreRow
+    from engine.weights.loading import Loaded
 
 PROGRAM = "own_threshold.py"
 UNSCORED = 1
@@ -42,7 +42,7 @@ CHOICE = ("detector", "config", "set", "train_dataset", "mode", "branch")
 WEIGHTS = ("weights", "backbone_weights", "pretrain", "ckpt")
 MACHINE = ("device", "gpu", "precision", "batch_size", "threads", "workers", "max_megapixels")
 LIMITS = ("picture_memory", "picture_seconds", "csv_root")
-log = logging.getLogger("engine.own_threshold")
+log = logging.getLogger("engine.scoring.own_threshold")
 
 
 def parser() -> Parser:
@@ -100,9 +100,9 @@ def scored(
     records: Sequence[Record], loaded: Loaded, device: Device, config: Config, workers: Workers
 ) -> list[ScoreRow]:
     """The rows of all pictures, with the digests of their files."""
-    from engine.memo import Memo
-    from engine.predict import score
-    from engine.progress import Progress
+    from engine.runtime.progress import Progress
+    from engine.scoring.cache import Memo
+    from engine.scoring.loop import score
 
     rows: list[ScoreRow] = []
     size, seed = config.score.batch_size, config.score.seed
@@ -129,10 +129,11 @@ def check(args: argparse.Namespace) -> None:
 def pictures(args: argparse.Namespace) -> list[Record]:
     """The pictures. Raises ConfigError when too few are listed, or one is named synthetic."""
     from datasets import Label
-    from engine import own_threshold, verdict
     from engine.config import ConfigError
+    from engine.phases import test
+    from engine.scoring import own_threshold
 
-    records = verdict.collect(args.input, args.csv_root)
+    records = test.collect(args.input, args.csv_root)
     if fakes := [record.key for record in records if record.label is Label.FAKE]:
         raise ConfigError(
             f"expected real pictures alone; found {len(fakes)} that are labelled synthetic, such "
@@ -146,16 +147,18 @@ def run(args: argparse.Namespace) -> int:
     """Scores the pictures and writes the file. Returns the exit status."""
     from datasets._limits import UPRIGHT
     from datasets._paths import visible
-    from engine import distributed, flags, own_threshold, threads
-    from engine.files import write_file
+    from engine.cli import detector
+    from engine.runtime import distributed, threads
+    from engine.runtime.files import write_file
+    from engine.scoring import own_threshold
 
     check(args)
     records = pictures(args)
-    rules.check(args, flags.detector_name(args))
-    device = flags.device(args, args.precision)
+    rules.check(args, detector.detector_name(args))
+    device = machine.device(args, args.precision)
     threads.set_threads(args.threads, device.device, distributed.ALONE, None)
-    loaded, config = flags.load(args, device)
-    workers = flags.workers(args, len(records), flags.decoding(config, UPRIGHT))
+    loaded, config = detector.load(args, device)
+    workers = machine.workers(args, len(records), detector.decoding(config, UPRIGHT))
     rows = scored(records, loaded, device, config, workers)
     failed = [row for row in rows if row.logit is None]
     for row in failed:
@@ -189,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> int:
         from detectors._base import OptionError, WeightsError
-        from engine.program import refuse
+        from engine.runtime.program import refuse
 
         try:
             return run(args)

@@ -23,20 +23,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-
 from datasets import LayoutError  # noqa: E402
 from datasets._csv import read_csv  # noqa: E402
 from detectors._base import WeightsError  # noqa: E402
-from engine import _clusters, manifest, metrics  # noqa: E402
-from engine._tables import percent  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
-from engine.files import write_file  # noqa: E402
-from engine.table import ScoreRow, read_table  # noqa: E402
-from engine.weight_files import read_weights, sha256  # noqa: E402
+from engine.evaluation import (  # noqa: E402
+    clusters,
+    estimates,
+    metrics,
+)
+from engine.reporting.tables import percent  # noqa: E402
+from engine.runtime.files import write_file  # noqa: E402
+from engine.scoring.table import ScoreRow, read_table  # noqa: E402
+from engine.weights import manifest  # noqa: E402
+from engine.weights.files import read_weights, sha256  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 PROGRAM, PLOT = "ship_default.py", "generators.png"
-SHOWN = (metrics.AUROC, metrics.AP, metrics.TPR_AT_1, metrics.TPR_AT_5)
+SHOWN = (estimates.AUROC, estimates.AP, estimates.TPR_AT_1, estimates.TPR_AT_5)
 RESAMPLES, SEED = 1000, 0
 FEWEST_FAKE, FEWEST_REAL = 30, 40  # pictures of a generator and of a source that get a row
 Rows = Sequence[ScoreRow]
@@ -97,7 +101,7 @@ def results_table(name: str, runs: Mapping[str, Rows]) -> list[str]:
     lines = []
     for degradation, rows in runs.items():
         found = metrics.evaluate_rows(rows, 0.5, RESAMPLES, SEED)
-        intervals = _clusters.intervals(rows, found, 0.5, RESAMPLES, SEED) or found.estimates
+        intervals = clusters.intervals(rows, found, 0.5, RESAMPLES, SEED) or found.estimates
         shown = " | ".join(percent(intervals.get(metric)) for metric in SHOWN)
         lines.append(f"| {name} | {degradation} | {found.n_real} / {found.n_synthetic} | {shown} |")
     return lines
@@ -123,7 +127,7 @@ def group_table(rows: Rows, label: int, least: int, band: tuple[float, float]) -
     for name, members in by(rows, label).items():
         if len(members) >= least:
             found = metrics.evaluate_rows([*members, *others], 0.5, RESAMPLES, SEED)
-            auroc = found.estimates[metrics.AUROC]
+            auroc = found.estimates[estimates.AUROC]
             shares = Verdicts.of(members, band).cells()
             lines.append((auroc.value, f"| {name} | {shares} | {percent(auroc)} |"))
     return [line for _, line in sorted(lines)]

@@ -30,22 +30,18 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import LayoutError  # noqa: E402
 from datasets._limits import UPRIGHT  # noqa: E402
-from engine import benchmark as benchmarks  # noqa: E402
-from engine._published import OTHER_PICTURES  # noqa: E402
-from engine._runs import read_run  # noqa: E402
-from engine.benchmark import (  # noqa: E402
-    PUBLISHED,
-    THRESHOLD,
-    Measurement,
-    as_stated,
-    comparable,
-)
-from engine.benchmark_file import Benchmark, Published  # noqa: E402
-from engine.command_line import Parser  # noqa: E402
+from engine.cli.parser import Parser  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
-from engine.files import write_file  # noqa: E402
-from engine.metrics import ACCURACY, accuracy, labels_logits  # noqa: E402
-from engine.table import ScoreRow  # noqa: E402
+from engine.evaluation import benchmark as benchmarks  # noqa: E402
+from engine.evaluation.benchmark import PUBLISHED, THRESHOLD, Measurement, as_stated, comparable  # noqa: E402
+from engine.evaluation.benchmark_file import Benchmark, Published  # noqa: E402
+from engine.evaluation.cells import labels_logits  # noqa: E402
+from engine.evaluation.comparison import read_run  # noqa: E402
+from engine.evaluation.estimates import ACCURACY  # noqa: E402
+from engine.evaluation.metrics import accuracy  # noqa: E402
+from engine.evaluation.reported import OTHER_PICTURES  # noqa: E402
+from engine.runtime.files import write_file  # noqa: E402
+from engine.scoring.table import ScoreRow  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 PROGRAM = "ssp_table.py"
@@ -204,7 +200,7 @@ def as_csv(runs: Sequence[Results]) -> str:
 
 def heat_map(table: Table, subsets: Sequence[str]) -> bytes:
     """A panel for each detector of the table, as PNG. Needs matplotlib."""
-    from engine._figure import figure, png
+    from engine.reporting.drawing import figure, png
 
     columns = [*subsets, AVERAGE]
     shown = [name for name in DETECTORS if any(detector == name for detector, _ in table)]

@@ -32,18 +32,18 @@ from datasets._csv import found_columns, read_csv  # noqa: E402
 from datasets._images import PictureDataset  # noqa: E402
 from detectors._base import WeightsError, describe_options  # noqa: E402
 from detectors.default import ENCODER, Default, DefaultOptions  # noqa: E402
-from engine import manifest  # noqa: E402
-from engine.calibrate import doubt_band, fit_platt  # noqa: E402
-from engine.command_line import Parser  # noqa: E402
+from engine.cli.parser import Parser  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
-from engine.decoding import IN_PROCESS  # noqa: E402
-from engine.distributed import World  # noqa: E402
-from engine.embedded import embed  # noqa: E402
-from engine.files import replacing  # noqa: E402
-from engine.metrics import auroc  # noqa: E402
-from engine.predict import open_device  # noqa: E402
-from engine.weight_files import Card, save_weights  # noqa: E402
-from engine.weights import load_backbone  # noqa: E402
+from engine.evaluation.calibration import doubt_band, fit_platt  # noqa: E402
+from engine.evaluation.metrics import auroc  # noqa: E402
+from engine.runtime.device import open_device  # noqa: E402
+from engine.runtime.distributed import World  # noqa: E402
+from engine.runtime.files import replacing  # noqa: E402
+from engine.runtime.workers import IN_PROCESS  # noqa: E402
+from engine.training.encoder_cache import embed  # noqa: E402
+from engine.weights import manifest  # noqa: E402
+from engine.weights.files import Card, save_weights  # noqa: E402
+from engine.weights.loading import load_backbone  # noqa: E402
 from scripts._answer import answer  # noqa: E402
 
 PROGRAM = "train_default.py"

@@ -18,7 +18,7 @@ from torch import nn
 import detectors
 import main
 from detectors._base import describe_options
-from engine.weight_files import Card, save_weights
+from engine.weights.files import Card, save_weights
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def make_tree(root: Path, count: int = 6, size: tuple[int, int] = (72, 64), seed
 def train_and_val(path: Path, options: DataOptions) -> tuple[list[Record], list[Record], str]:
     """`divide` of what a folder, a CSV or an archive holds."""
     import datasets
-    from engine.listing import divide
+    from datasets._splits import divide
 
     return divide(datasets.contents(path), path, options)
 
@@ -83,7 +83,7 @@ def pictures(tree: Path) -> list[Path]:
 def split(root: Path) -> tuple[list[Record], list[Record]]:
     """17 pictures of a new tree to train on, 7 for validation, both of either class."""
     from datasets import folder
-    from engine.listing import hold_out
+    from datasets._splits import hold_out
 
     return hold_out(folder.records(make_tree(root)), 0.25)
 

@@ -13,8 +13,8 @@ from cli_runner import Cli, Done, script
 from conftest import make_picture
 from web_site import Site, left, site
 
-from engine import addresses
-from engine.addresses import Address, read_list, suffix_of
+from engine.fetching import addresses
+from engine.fetching.addresses import Address, read_list, suffix_of
 from scripts import fetch_data
 
 __all__ = ["site"]  # a fixture

@@ -21,7 +21,7 @@ import datasets
 from datasets import Label, Record
 from datasets._images import open_picture
 from detectors.spai import SpaiOptions, ViewsTransform
-from engine import files
+from engine.runtime import files
 from scripts import augment_csv
 from scripts._views import VIEW, view_name
 

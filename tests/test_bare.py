@@ -13,8 +13,9 @@ from conftest import ROOT, make_tree
 from trees import write_tree
 
 from detectors.cospy import CoSpy, CoSpyOptions
-from engine import bare, command_line, manifest, train_flags
-from engine.table import read_table
+from engine.cli import bare, parser, train_request
+from engine.scoring.table import read_table
+from engine.weights import manifest
 
 FEW = ("--set", "default.views=1", "score.resamples=20")
 WEIGHTS = "fetch_weights.py cospy-sd-v1_4 siglip-so400m-384"
@@ -46,7 +47,7 @@ def cli(
 
 def filled(*words: str) -> tuple[list[str], dict[str, object]]:
     """What is said of a command line, and which choices are made for it."""
-    args = command_line.parser().parse_args(list(words))
+    args = parser.parser().parse_args(list(words))
     before = dict(vars(args))
     said = list(bare.fill(args))
     return said, {name: value for name, value in vars(args).items() if value != before[name]}
@@ -168,5 +169,5 @@ def test_the_command_for_pictures_of_ones_own_works(
 
 def test_the_names_are_those_that_training_and_weights_have() -> None:
     assert tuple(CoSpy.external(CoSpyOptions()).values()) == bare.ENCODERS
-    family, place, _ = train_flags.OF_COSPY[bare.VARIANT]
+    family, place, _ = train_request.OF_COSPY[bare.VARIANT]
     assert (family, place) == bare.TRAINING[:2]

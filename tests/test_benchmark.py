@@ -17,11 +17,11 @@ from detectors.cospy import CoSpyOptions
 from detectors.spai import SpaiOptions
 from detectors.ssp import SspOptions
 from detectors.ssp_baseline import SspBaselineOptions
-from engine import benchmark as benchmarks
-from engine import benchmark_file
-from engine.benchmark_file import Published
 from engine.config import ConfigError
-from engine.metrics import Pairing
+from engine.evaluation import benchmark as benchmarks
+from engine.evaluation import benchmark_file
+from engine.evaluation.benchmark_file import Published
+from engine.evaluation.cells import Pairing
 
 COSPY = CoSpyOptions()
 # Options of CO-SPY that the fusion does not ask for.
@@ -75,9 +75,9 @@ def test_every_benchmark_has_a_family_and_both_protocols(name: str) -> None:
 
 
 def test_the_benchmarks_are_those_of_the_command_line() -> None:
-    from engine import command_line
+    from engine.cli import parser
 
-    assert command_line.benchmarks() == benchmarks.available()
+    assert parser.benchmarks() == benchmarks.available()
     wanted = "aigcdetect cnndet cospy_bench drct2m fake2m genimage in_the_wild ldm mpbench spai"
     assert benchmarks.available() == wanted.split()
 

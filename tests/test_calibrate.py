@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.calibrate import Platt, doubt_band, fit_platt
+from engine.evaluation.calibration import Platt, doubt_band, fit_platt
 
 
 def drawn(count: int = 4000, slope: float = 0.5, offset: float = 0.8, seed: int = 0):

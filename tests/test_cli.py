@@ -165,7 +165,7 @@ def test_data_without_labels_are_refused(cli: Cli, phase: str, tmp_path: Path) -
 def test_missing_weights_say_what_to_do(
     plain_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
+    monkeypatch.setattr("engine.weights.manifest.PRETRAINED", tmp_path)
     shipped = plain_cli("--input", EXAMPLE).complaint
     assert "default.safetensors" in shipped
     assert "--weights" in shipped

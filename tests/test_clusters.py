@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from engine import _bootstrap, _clusters, metrics, report
-from engine._blocks import few_note
-from engine.benchmark_file import Published
-from engine.report import View
-from engine.table import ScoreRow
+from engine.evaluation import analysis, bootstrap, estimates, metrics, statistics
+from engine.evaluation import clusters as _clusters
+from engine.evaluation.analysis import View
+from engine.evaluation.benchmark_file import Published
+from engine.evaluation.cells import by_cell
+from engine.reporting import report, sections
+from engine.reporting.sections import few_note
+from engine.reporting.tables import percent
+from engine.scoring.table import ScoreRow
 
 
 def row(label: int, logit: float, source: str, generator: str, key: str) -> ScoreRow:
@@ -83,7 +87,7 @@ def test_every_metric_of_a_resample_is_that_of_its_pictures() -> None:
     """Resamples of clusters have classes of varying sizes, which every metric must divide by."""
     rng = np.random.default_rng(2)
     synthetic, logits = np.array([False] * 7 + [True] * 9), np.round(rng.normal(size=16), 1)
-    ranking = _bootstrap.rank(synthetic, logits)
+    ranking = bootstrap.rank(synthetic, logits)
     counts = rng.integers(0, 3, size=(6, 16))
     counts[:, [0, 7]] += 1
     width = ranking.thresholds.size
@@ -91,13 +95,13 @@ def test_every_metric_of_a_resample_is_that_of_its_pictures() -> None:
         np.array([np.bincount(places, each[chosen], width) for each in counts]).astype(np.int64)
         for chosen, places in ((synthetic, ranking.fakes), (~synthetic, ranking.reals))
     ]
-    samples = _bootstrap.samples_of(ranking, both[0], both[1])
-    found = _clusters.statistics(samples, int((ranking.thresholds > 0).sum()))
+    samples = bootstrap.samples_of(ranking, both[0], both[1])
+    found = statistics.statistics(samples, int((ranking.thresholds > 0).sum()))
     for place, each in enumerate(counts):
         drawn = np.repeat(np.arange(16), each)
         labels = synthetic[drawn].astype(int)
         expected = metrics.evaluate(labels, logits[drawn], 0.5, 0)
-        for name in metrics.METRICS:
+        for name in estimates.METRICS:
             assert found[name][place] == pytest.approx(expected[name].value), name
 
 
@@ -108,7 +112,7 @@ def test_intervals_over_clusters_cover_what_those_over_pictures_miss() -> None:
     for seed in range(40):
         rows = table(rng, 15, 15, 8)
         measured = metrics.evaluate_rows(rows, 0.5, 150, seed)
-        cells = metrics.cells(rows)
+        cells = by_cell(rows)
         mean = _clusters.mean_samples(cells, False, 0.5, 150, seed)["generators"]["AUROC"]
         for name, (low, high) in {
             "pictures": measured["AUROC"][1:],
@@ -121,17 +125,17 @@ def test_intervals_over_clusters_cover_what_those_over_pictures_miss() -> None:
 
 def test_the_mean_over_generators_is_resampled_with_its_generators() -> None:
     rows = table(np.random.default_rng(3), 12, 7, 12, 2.0)
-    found = report.analyse(rows, 0.5, 200)
+    found = analysis.analyse(rows, 0.5, 200)
     mean = found.headline
     estimate = mean.estimates["AUROC"]
     assert mean.kind == "generators" and estimate.value == mean.values["AUROC"]
     # With generators and sources alike in all, there is little left but the pictures' own noise.
-    alike = report.analyse(table(np.random.default_rng(3), 12, 7, 12, 0.0), 0.5, 200)
+    alike = analysis.analyse(table(np.random.default_rng(3), 12, 7, 12, 0.0), 0.5, 200)
     narrow = alike.headline.estimates["AUROC"]
     assert narrow.high - narrow.low < 0.7 * (estimate.high - estimate.low)
-    assert report.analyse(rows, 0.5, 200).headline == mean
+    assert analysis.analyse(rows, 0.5, 200).headline == mean
     line = next(x for x in report.summary_text(rows, 0.5, found).splitlines() if "(headline)" in x)
-    assert report.percent(estimate) in line
+    assert percent(estimate) in line
 
 
 def test_crossed_cells_are_resampled_by_generator_and_by_source() -> None:
@@ -150,14 +154,14 @@ def test_crossed_cells_are_resampled_by_generator_and_by_source() -> None:
 
 def test_too_few_generators_and_sources_have_no_interval_over_them() -> None:
     rows = table(np.random.default_rng(4), 3, 3, 12)
-    found = report.analyse(rows, 0.5, 50)
+    found = analysis.analyse(rows, 0.5, 50)
     assert found.clustered == {} and found.headline.estimates == {}
     assert "over generators and sources" not in report.summary_text(rows, 0.5, found)
 
 
 def test_fakes_alone_have_an_interval_over_generators() -> None:
     fakes = [each for each in table(np.random.default_rng(4), 6, 1, 12, 3.0) if each.label]
-    found = report.analyse(fakes, 0.5, 50)
+    found = analysis.analyse(fakes, 0.5, 50)
     rate = found.clustered["detection_rate"]
     assert rate.value == found.pooled["detection_rate"].value
     assert rate.low < found.pooled["detection_rate"].low
@@ -165,7 +169,7 @@ def test_fakes_alone_have_an_interval_over_generators() -> None:
 
 def test_the_auroc_of_a_source_is_that_of_its_reals_against_all_fakes(tmp_path: Path) -> None:
     rows = table(np.random.default_rng(6), 3, 4, 15)
-    found = report.analyse(rows, 0.5, 300)
+    found = analysis.analyse(rows, 0.5, 300)
     fakes = [each for values in groups(rows, 1).values() for each in values]
     assert list(found.sources_real) == ["s0", "s1", "s2", "s3"]
     for name, reals in groups(rows, 0).items():
@@ -180,8 +184,8 @@ def test_the_auroc_of_a_source_is_that_of_its_reals_against_all_fakes(tmp_path: 
         assert measured["accuracy_real"].value == np.mean(np.array(reals) <= 0)
     report.write_report(tmp_path, rows, 0.5, {}, "T", found)
     text = (tmp_path / "report.md").read_text()
-    assert f"| s2 | 15 | 45 | 0 | {report.percent(found.sources_real['s2']['AUROC'])} |" in text
-    one = report.analyse([each for each in rows if each.source in ("", "s0")], 0.5, 10)
+    assert f"| s2 | 15 | 45 | 0 | {percent(found.sources_real['s2']['AUROC'])} |" in text
+    one = analysis.analyse([each for each in rows if each.source in ("", "s0")], 0.5, 10)
     assert one.sources_real == {}
 
 
@@ -193,7 +197,7 @@ def few() -> list[ScoreRow]:
 
 def test_generators_of_few_pictures_are_in_no_mean_and_shown_apart(tmp_path: Path) -> None:
     rows = few()
-    found = report.analyse(rows, 0.5, 50)
+    found = analysis.analyse(rows, 0.5, 50)
     mean = found.headline
     alone = [found.cells["", name]["AUROC"].value for name in ("g0", "g1")]
     assert mean.values["AUROC"] == pytest.approx(np.mean(alone))
@@ -204,13 +208,13 @@ def test_generators_of_few_pictures_are_in_no_mean_and_shown_apart(tmp_path: Pat
     report.write_report(tmp_path, rows, 0.5, {}, "T", found)
     tables = (tmp_path / "report.md").read_text().split("\n## Generators\n")[1].split("\n\n")
     assert ["| rare |" in each for each in tables if "| generator |" in each] == [False, True]
-    whole = report.analyse(rows, 0.5, 50, view=View(min_pictures=2))
+    whole = analysis.analyse(rows, 0.5, 50, view=View(min_pictures=2))
     assert whole.headline.name == "mean over 3 generators" and not few_note(whole)
 
 
 def test_reals_are_counted_too_and_all_few_have_no_mean() -> None:
     rows = [each for each in few() if each.label or each.key < "s0/3"]
-    found = report.analyse(rows, 0.5, 50)
+    found = analysis.analyse(rows, 0.5, 50)
     assert found.counted == {} and found.headline.kind == "pictures"
     assert "no mean" in few_note(found)
 
@@ -219,8 +223,8 @@ def test_a_published_mean_of_all_is_not_set_beside_one_of_fewer() -> None:
     cells = {"AUROC": {"": {"g0": 90.0, "g1": 80.0, "rare": 10.0}}}
     figures = Published("P", "d", {}, (), cells, {}, {}, {"AUROC": {"generators": 60.0}})
     for least, expected in ((10, 85.0), (2, 60.0)):
-        found = report.analyse(few(), 0.5, 10, view=View(published=figures, min_pictures=least))
-        [line] = [x for x in report._blocks.average_lines(found) if "mean over" in x.names[0]]
+        found = analysis.analyse(few(), 0.5, 10, view=View(published=figures, min_pictures=least))
+        [line] = [x for x in sections.average_lines(found) if "mean over" in x.names[0]]
         assert line.beside.published == {"AUROC": expected}
 
 
@@ -231,13 +235,13 @@ def test_a_handful_of_pictures_has_no_interval(n: int, stated: bool) -> None:
     for rows in (fakes, [*reals, *fakes]):
         found = metrics.evaluate_rows(rows, 0.5, 50)
         assert all(math.isnan(each.low) != stated for each in found.estimates.values())
-        assert ("[" in report.percent(next(iter(found.estimates.values())))) == stated
+        assert ("[" in percent(next(iter(found.estimates.values())))) == stated
 
 
 def test_every_number_is_in_the_json_too() -> None:
     rows = table(np.random.default_rng(8), 6, 5, 12)
     rows[0] = dataclasses.replace(rows[0], logit=-math.inf)  # whose log loss is infinite
-    found = report.analyse(rows, 0.5, 50)
+    found = analysis.analyse(rows, 0.5, 50)
     written = json.loads(json.dumps(report.metrics_json(found), allow_nan=False))
     assert written["pooled"]["metrics"]["AUROC"] == list(found.pooled["AUROC"])
     assert written["pooled"]["metrics"]["log_loss"][0] is None
@@ -251,6 +255,6 @@ def test_every_number_is_in_the_json_too() -> None:
 
 def test_the_size_of_a_chunk_changes_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = table(np.random.default_rng(9), 6, 5, 6)
-    once = report.metrics_json(report.analyse(rows, 0.5, 60))
-    monkeypatch.setattr(_bootstrap, "CHUNK", 500)
-    assert report.metrics_json(report.analyse(rows, 0.5, 60)) == once
+    once = report.metrics_json(analysis.analyse(rows, 0.5, 60))
+    monkeypatch.setattr(bootstrap, "CHUNK", 500)
+    assert report.metrics_json(analysis.analyse(rows, 0.5, 60)) == once

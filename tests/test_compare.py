@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import _runs, compare, metrics
-from engine.compare import Comparison
 from engine.config import ConfigError
-from engine.metrics import Pairing
-from engine.table import COLUMNS, ScoreRow, TableWriter
+from engine.evaluation import cells, comparison, estimates, metrics
+from engine.evaluation.cells import Pairing
+from engine.evaluation.comparison import Comparison
+from engine.phases import compare
+from engine.runtime.table_writer import TableWriter
+from engine.scoring.table import COLUMNS, ScoreRow
 
 Rows = Sequence[ScoreRow]
 
@@ -72,8 +74,8 @@ def save(tmp_path: Path) -> Save:
 
 
 def measured(*folders: Path) -> Comparison:
-    runs = [_runs.read_run(folder) for folder in folders]
-    return compare.measure(runs, _runs.common(runs))
+    runs = [comparison.read_run(folder) for folder in folders]
+    return comparison.measure(runs, comparison.common(runs))
 
 
 def test_identical_runs_do_not_differ_at_all(save: Save) -> None:
@@ -91,11 +93,11 @@ def test_values_and_differences_are_those_of_the_metrics(save: Save) -> None:
     # The order of a table says nothing.
     found = measured(save("a", first, threshold=0.4), save("b", other[::-1], threshold=0.7))
     group = found.pooled["none"]
-    labels, logits = metrics.labels_logits(first)
-    _, others = metrics.labels_logits(other)
+    labels, logits = cells.labels_logits(first)
+    _, others = cells.labels_logits(other)
     ours = metrics.evaluate(labels, logits, 0.4, 0)
     theirs = metrics.evaluate(labels, others, 0.7, 0)
-    assert set(group.differences[0]) == set(metrics.METRICS)
+    assert set(group.differences[0]) == set(estimates.METRICS)
     for name, difference in group.differences[0].items():
         assert group.measured[0][name].value == ours[name].value
         assert group.measured[1][name].value == pytest.approx(theirs[name].value, abs=1e-12)
@@ -105,17 +107,17 @@ def test_values_and_differences_are_those_of_the_metrics(save: Save) -> None:
     cell = found.cells["s", "sd"].differences[0]
     part = [place for place, each in enumerate(first) if each.generator in ("", "sd")]
     gap = metrics.auroc(labels[part], others[part]) - metrics.auroc(labels[part], logits[part])
-    assert cell[metrics.AUROC].estimate.value == pytest.approx(gap, abs=1e-12)
+    assert cell[estimates.AUROC].estimate.value == pytest.approx(gap, abs=1e-12)
 
 
 @pytest.mark.parametrize("thresholds", [(0.5, 0.5), (0.0, 1.0), (0.2, 0.9)])
 def test_each_run_is_read_at_its_own_threshold(thresholds: tuple[float, float]) -> None:
     labels = np.array([0, 0, 1, 1])
     runs = (np.array([-1.0, 1.0, -0.5, 2.0]), np.array([-3.0, 2.0, 1.0, 3.0]))
-    found = compare.difference(
-        labels, (runs[0], thresholds[0]), (runs[1], thresholds[1]), metrics.METRICS, 10
+    found = comparison.difference(
+        labels, (runs[0], thresholds[0]), (runs[1], thresholds[1]), estimates.METRICS, 10
     )
-    for name in (metrics.ACCURACY, metrics.AUROC, metrics.ECE):
+    for name in (estimates.ACCURACY, estimates.AUROC, estimates.ECE):
         first, other = (
             metrics.evaluate(labels, run, threshold, 0)[name].value
             for run, threshold in zip(runs, thresholds, strict=True)
@@ -141,8 +143,8 @@ def test_only_common_pictures_count(save: Save, tmp_path: Path) -> None:
 def test_three_runs_are_each_compared_with_the_first(save: Save) -> None:
     folders = [save(name, moved(table(), noise)) for name, noise in (("a", 0), ("b", 1), ("c", 2))]
     group = measured(*folders).pooled["none"]
-    values = [each[metrics.AUROC].value for each in group.measured]
-    gaps = [each[metrics.AUROC].estimate.value for each in group.differences]
+    values = [each[estimates.AUROC].value for each in group.measured]
+    gaps = [each[estimates.AUROC].estimate.value for each in group.differences]
     assert gaps == [pytest.approx(value - values[0]) for value in values[1:]]
     header = compare.compare(folders).splitlines()[0]
     assert header.split("  ")[0] == "pooled over pictures"
@@ -153,7 +155,7 @@ def test_fakes_alone_are_compared_by_their_detection_rate(save: Save, tmp_path: 
     fakes = [each for each in table() if each.label]
     folders = [save("a", fakes), save("b", moved(fakes), threshold=0.8)]
     found = measured(*folders)
-    assert set(found.pooled["none"].differences[0]) == {metrics.DETECTION_RATE}
+    assert set(found.pooled["none"].differences[0]) == {estimates.DETECTION_RATE}
     summary = compare.compare(folders, tmp_path / "out")
     assert "detection rate" in summary and "AUROC" not in summary
     assert not (tmp_path / "out" / "compare_roc.png").exists()
@@ -166,8 +168,8 @@ def test_degradations_are_kept_apart(save: Save, tmp_path: Path) -> None:
     b = save("b", [*moved(table(), 0.5), *moved(blurred, 0.5, "blur:2")])
     found = measured(a, b)
     assert list(found.pooled) == ["none", "blur:2"] and found.base == "none"
-    labels, logits = metrics.labels_logits(table())
-    auroc = found.pooled["none"].measured[0][metrics.AUROC].value
+    labels, logits = cells.labels_logits(table())
+    auroc = found.pooled["none"].measured[0][estimates.AUROC].value
     assert auroc == pytest.approx(metrics.auroc(labels, logits))
     assert len(found.cells["s", "sd"].measured) == 2
     assert found.cells["s", "sd"].measured[0].n_synthetic == 30
@@ -185,8 +187,8 @@ def test_cells_are_those_of_the_common_protocol(save: Save) -> None:
     own = measured(save("x", rows, **asked), save("y", moved(rows)))
     assert set(own.cells) == {("", "glide"), ("", "sd")}
     gone = {"benchmark": "no such", "protocol": "published"}
-    runs = [_runs.read_run(save(name, rows, **gone)) for name in "xy"]
-    assert _runs.pairing(runs) == Pairing()
+    runs = [comparison.read_run(save(name, rows, **gone)) for name in "xy"]
+    assert comparison.pairing(runs) == Pairing()
 
 
 def test_what_differs_is_said(save: Save, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -224,7 +226,7 @@ def test_what_differs_is_said(save: Save, tmp_path: Path, caplog: pytest.LogCapt
 def test_runs_are_named_by_what_tells_their_folders_apart(
     folders: list[str], names: list[str]
 ) -> None:
-    assert _runs.names([Path(folder) for folder in folders]) == names
+    assert comparison.names([Path(folder) for folder in folders]) == names
 
 
 def test_files_hold_their_plots_and_escape_names(save: Save, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from PIL import Image
 from trees import write_tree
 
 from datasets import Label, Record
-from engine import thumbnails
-from engine.decoding import Workers
-from engine.thumbnails import Tile, drawable, fitted, jpeg, sheet, sheet_size
+from engine.reporting import thumbnails
+from engine.reporting.thumbnails import Tile, drawable, fitted, jpeg, sheet, sheet_size
+from engine.runtime.workers import Workers
 from scripts import contact_sheet
 
 RED, GREEN = (255, 0, 0), (0, 160, 0)

@@ -25,7 +25,7 @@ from datasets import Label, LayoutError, Record, lmdb_file, parquet_file, tar_sh
 from datasets import _archives as archives
 from datasets._images import PictureDataset, UnreadablePicture, read_bytes
 from engine.config import DataOptions
-from engine.decoding import Workers, in_turn
+from engine.runtime.workers import Workers, in_turn
 
 __all__ = ["cli", "weights"]  # fixtures
 

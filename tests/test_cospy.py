@@ -23,9 +23,9 @@ from trees import write_tree
 import main
 from detectors import _clip, _vae, cospy
 from detectors._base import OptionError, WeightsError, describe_options
-from engine.checkpoint import own_state
-from engine.weight_files import Card, read_weights, save_weights
-from engine.weights import build, open_weights
+from engine.training.checkpoint import own_state
+from engine.weights.files import Card, read_weights, save_weights
+from engine.weights.loading import build, open_weights
 
 VARIANTS = tuple(cospy.VARIANTS)
 MODES: dict[str, dict[str, str]] = {
@@ -297,12 +297,12 @@ def test_text_towers_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read.extend(state)
         return state, card
 
-    monkeypatch.setattr("engine.weights.read_weights", spy)
+    monkeypatch.setattr("engine.weights.loading.read_weights", spy)
     own = {k.removeprefix("semantic."): v for k, v in own_state(model).items()}
     monkeypatch.undo()
     torch.save(own, tmp_path / "semantic_weights.pth")
     file = open_weights(tmp_path / "semantic_weights.pth", "cospy")
-    monkeypatch.setattr("engine.weights.read_weights", spy)
+    monkeypatch.setattr("engine.weights.loading.read_weights", spy)
     build("cospy", model.options, file, [path])
     assert read
     assert all(key.startswith("visual.") for key in read)
@@ -436,7 +436,7 @@ def test_branches_then_fusion_are_trained_and_used(bare: Cli, tree: Path, tmp_pa
 def test_published_weights_that_cannot_be_downloaded(
     bare: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
+    monkeypatch.setattr("engine.weights.manifest.PRETRAINED", tmp_path)
     said = bare("--train_dataset", "progan", "--pretrain", "--input", EXAMPLE).complaint
     assert "cospy-progan" in said
     assert "--from PATH" in said
@@ -447,7 +447,7 @@ def test_published_weights_by_name_and_by_pretrain_are_the_same(
 ) -> None:
     model = make("progan", "fusion")
     write_folder(model, tmp_path / "progan")
-    monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
+    monkeypatch.setattr("engine.weights.manifest.PRETRAINED", tmp_path)
     encoder = backbone_files(model, tmp_path)
     flags = ("--train_dataset", "progan", "--backbone_weights", *encoder, "--json")
     rows = [
@@ -466,7 +466,7 @@ def test_results_lie_and_are_called_as_published(
 ) -> None:
     model = make("progan", "fusion")
     write_folder(model, tmp_path / "progan")
-    monkeypatch.setattr("engine.manifest.PRETRAINED", tmp_path)
+    monkeypatch.setattr("engine.weights.manifest.PRETRAINED", tmp_path)
     root = write_tree("aigcdetect", tmp_path).root
     flags: list[object] = ["--phase", "eval", "--train_dataset", "progan", "--data_root", root]
     flags += ["--backbone_weights", *backbone_files(model, tmp_path), "--cache", "none"]
@@ -481,7 +481,7 @@ def test_results_lie_and_are_called_as_published(
     for name, cell in result["test"].items():
         ap, accuracy = f"AP {100 * cell['AP']:.2f}%", f"Accuracy {100 * cell['Accuracy']:.2f}%"
         said = f"AIGCDetectionBenchMark - test - {name} | Size {cell['size']} | {ap} | {accuracy}"
-        line = rf"^{TIME} \| INFO \| evaluate:\d+ \| Evaluate on {re.escape(said)}$"
+        line = rf"^{TIME} \| INFO \| eval:\d+ \| Evaluate on {re.escape(said)}$"
         assert len(re.findall(line, log, re.MULTILINE)) == 1
     mean = np.mean([cell["AP"] for cell in result["test"].values()])
     assert f"Average Performance on AIGCDetectionBenchMark | AP {100 * mean:.2f}%" in log

@@ -23,10 +23,10 @@ from detectors._augment import blur
 from detectors._base import OptionError, describe_options
 from detectors._cospy_views import Distortion, View, augmented
 from detectors.cospy import CoSpy, CoSpyOptions, interpolate
-from engine.checkpoint import own_state
 from engine.config import CONFIGS, read_yaml, resolve
-from engine.weight_files import Card, save_weights
-from engine.weights import build, open_weights, read_folder
+from engine.training.checkpoint import own_state
+from engine.weights.files import Card, save_weights
+from engine.weights.loading import build, open_weights, read_folder
 
 VARIANTS = tuple(cospy.VARIANTS)
 SEMANTIC = {"mode": "branch", "branch": "semantic"}

@@ -14,7 +14,8 @@ from conftest import make_picture
 from datasets import Label, LayoutError, csv_file, walk_pictures
 from datasets._csv import defused, plain, read_csv
 from engine.config import ConfigError
-from engine.table import COLUMNS, ScoreRow, TableWriter, read_table
+from engine.runtime.table_writer import TableWriter
+from engine.scoring.table import COLUMNS, ScoreRow, read_table
 
 ROWS = b"image,class\na.png,0\nb.png,1\nc.png,0\n"
 

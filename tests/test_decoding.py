@@ -26,7 +26,7 @@ from training import Parts, run
 from datasets import Record, _images
 from datasets._images import Draw, Item, PictureDataset, UnreadablePicture, decode, open_picture
 from datasets._limits import Limits
-from engine.decoding import Pool, Workers, in_turn
+from engine.runtime.workers import Pool, Workers, in_turn
 
 __all__ = ["cli", "weights"]  # fixtures
 

@@ -17,8 +17,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from datasets import Record
 from datasets._images import PictureDataset
-from engine import _degradations, degrade
 from engine.config import ConfigError
+from engine.scoring import degradation_steps, degradations
 
 ONE_OF_EACH = (
     "jpeg:60", "webp:50", "avif:50", "blur:1.5", "noise:8", "resize:0.5", "resize:1.5",
@@ -28,7 +28,7 @@ ONE_OF_EACH = (
 
 
 def degraded(text: str, image: Image.Image, seed: int = 0) -> Image.Image:
-    chain = degrade.parse(text)
+    chain = degradations.parse(text)
     assert chain is not None
     return chain(image, np.random.default_rng(seed))
 
@@ -87,7 +87,7 @@ def test_bands_are_the_whole(
     text: str, band: int, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = degraded(text, picture)
-    monkeypatch.setattr(_degradations, "BAND", band)
+    monkeypatch.setattr(degradation_steps, "BAND", band)
     assert degraded(text, picture).tobytes() == whole.tobytes()
 
 
@@ -199,7 +199,9 @@ def test_tones_change_as_named(picture: Image.Image) -> None:
     assert after("sharpen:3").std() > before.std() > after("sharpen:0").std()
 
 
-NEUTRAL = [(name, step.neutral) for name, step in degrade.STEPS.items() if step.neutral is not None]
+NEUTRAL = [
+    (name, step.neutral) for name, step in degradations.STEPS.items() if step.neutral is not None
+]
 
 
 @pytest.mark.parametrize(("name", "value"), NEUTRAL)
@@ -215,7 +217,7 @@ PROFILES = {
 
 
 def test_every_platform_is_tested() -> None:
-    assert PROFILES.keys() == degrade.PLATFORMS.keys()
+    assert PROFILES.keys() == degradations.PLATFORMS.keys()
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -236,14 +238,14 @@ def test_platforms_reduce_and_encode(name: str) -> None:
 
 def test_one_of_each_is_tested() -> None:
     named = {part.split(":")[0] for text in ONE_OF_EACH for part in text.split("+")}
-    assert named == set(degrade.STEPS) == set(_degradations.STEPS)
+    assert named == set(degradations.STEPS) == set(degradation_steps.STEPS)
 
 
 @pytest.mark.parametrize("text", ONE_OF_EACH)
 def test_a_degradation_is_pure_and_travels(text: str, picture: Image.Image) -> None:
     picture.info["comment"] = b"kept"
     before = picture.tobytes()
-    chain = degrade.parse(text)
+    chain = degradations.parse(text)
     again = pickle.loads(pickle.dumps(chain))  # noqa: S301
     assert again == chain
     found = degraded(text, picture)
@@ -257,7 +259,7 @@ def test_one_step_at_a_time_is_the_chain(picture: Image.Image) -> None:
     rng = np.random.default_rng(0)
     image = picture
     for text in ("crop:30", "noise:4", "jpeg:70"):
-        step = degrade.parse(text)
+        step = degradations.parse(text)
         assert step is not None
         image = step(image, rng)
     assert image.tobytes() == degraded("crop:30+noise:4+jpeg:70", picture).tobytes()
@@ -297,7 +299,7 @@ def test_what_would_be_too_large_is_the_pictures_error(
         degraded(text, image)
     path = tmp_path / "large.png"
     Image.new("1", size).save(path)
-    chain = degrade.parse(text)
+    chain = degradations.parse(text)
     [item] = [PictureDataset([Record("large.png", path)], lambda image, _: image, chain)[0]]
     assert item.error.startswith("cannot be processed: ")
     assert (item.value, item.width) == (None, size[0])
@@ -328,10 +330,10 @@ def test_a_strip_is_cut_before_it_is_enlarged() -> None:
     ],
 )  # fmt: skip
 def test_a_degradation_has_one_spelling(text: str, name: str) -> None:
-    parsed = degrade.parse(text)
+    parsed = degradations.parse(text)
     assert parsed is not None
     assert parsed.name == name
-    assert degrade.parse(name) == parsed
+    assert degradations.parse(name) == parsed
 
 
 WRONG = [
@@ -352,7 +354,7 @@ WRONG = [
 
 @pytest.mark.parametrize("text", WRONG)
 def test_wrong_degradations_are_refused_in_one_line(text: str) -> None:
-    for read in (degrade.parse, lambda text: degrade.parse_sweep([text])):
+    for read in (degradations.parse, lambda text: degradations.parse_sweep([text])):
         with pytest.raises(ConfigError, match=r"^--degrade: expected .+; found '") as raised:
             read(text)
         message = str(raised.value)
@@ -369,7 +371,7 @@ def test_wrong_degradations_are_refused_in_one_line(text: str) -> None:
 )  # fmt: skip
 def test_errors_show_what_is_possible(text: str, ranges: str) -> None:
     with pytest.raises(ConfigError, match=f"expected .*{ranges}.*; found '{text}'"):
-        degrade.parse(text)
+        degradations.parse(text)
 
 
 @pytest.mark.parametrize("coder", ["WEBP", "AVIF"])
@@ -379,9 +381,9 @@ def test_a_missing_encoder_is_said_before_anything_is_read(
     Image.init()
     monkeypatch.delitem(Image.SAVE, coder)
     with pytest.raises(ConfigError, match=f"{coder.lower()} expects a Pillow with {coder}"):
-        degrade.parse(f"blur:1+{coder.lower()}:50")
-    assert degrade.parse("jpeg:50") is not None
-    assert degrade.axis(f"{coder.lower()}:50") == (coder.lower(), 50)  # a table from elsewhere
+        degradations.parse(f"blur:1+{coder.lower()}:50")
+    assert degradations.parse("jpeg:50") is not None
+    assert degradations.axis(f"{coder.lower()}:50") == (coder.lower(), 50)  # a table from elsewhere
 
 
 # --- sweeps and curves
@@ -407,7 +409,7 @@ def test_a_missing_encoder_is_said_before_anything_is_read(
     ],
 )  # fmt: skip
 def test_a_sweep_is_spelt_out(words: list[str], names: list[str]) -> None:
-    assert degrade.parse_sweep(words) == names
+    assert degradations.parse_sweep(words) == names
 
 
 @pytest.mark.parametrize(
@@ -417,7 +419,7 @@ def test_a_sweep_is_spelt_out(words: list[str], names: list[str]) -> None:
 )  # fmt: skip
 def test_wrong_words_of_a_sweep_are_refused(word: str) -> None:
     with pytest.raises(ConfigError, match=r"^--degrade: expected .+; found '"):
-        degrade.parse_sweep(["none", word])
+        degradations.parse_sweep(["none", word])
 
 
 def test_a_sweep_without_end_is_refused() -> None:
@@ -425,12 +427,12 @@ def test_a_sweep_without_end_is_refused() -> None:
     for words in ([f"jpeg:{values}+webp:{values}+noise:{values}+rotate:{values}+crop:{values}"],
                   [f"jpeg:{values}+noise:{n}" for n in range(11)]):  # fmt: skip
         with pytest.raises(ConfigError, match="expected at most 1000 degradations; found"):
-            degrade.parse_sweep(words)
+            degradations.parse_sweep(words)
 
 
 def test_one_value_is_all_that_a_single_degradation_takes() -> None:
     with pytest.raises(ConfigError, match="expected jpeg:1-100; found 'jpeg:90,80'"):
-        degrade.parse("jpeg:90,80")
+        degradations.parse("jpeg:90,80")
 
 
 @pytest.mark.parametrize(
@@ -439,7 +441,7 @@ def test_one_value_is_all_that_a_single_degradation_takes() -> None:
      ("jpeg:95", "blur:2", "jpeg:95+blur:2"), ("jpeg:95", "jpeg:95", "jpeg:95+jpeg:95")],
 )  # fmt: skip
 def test_a_protocol_comes_before_a_degradation(base: str, name: str, both: str) -> None:
-    assert degrade.then(base, name) == both
+    assert degradations.then(base, name) == both
 
 
 @pytest.mark.parametrize(
@@ -458,12 +460,12 @@ def test_a_protocol_comes_before_a_degradation(base: str, name: str, both: str) 
     ],
 )  # fmt: skip
 def test_a_point_on_a_curve(name: str, base: str, point: tuple[str, float] | None) -> None:
-    assert degrade.axis(name, base) == point
+    assert degradations.axis(name, base) == point
 
 
 def test_curves_are_in_order_of_value() -> None:
     words = ["none", "jpeg:9,95,50", "blur:10,2", "crop:0.5", "crop:64", "flip", "resize:2,0.5"]
-    found = degrade.curves(degrade.parse_sweep(words))
+    found = degradations.curves(degradations.parse_sweep(words))
     assert found == {
         "jpeg": [(9, "jpeg:9"), (50, "jpeg:50"), (95, "jpeg:95")],
         "blur": [(0, "none"), (2, "blur:2"), (10, "blur:10")],
@@ -474,18 +476,20 @@ def test_curves_are_in_order_of_value() -> None:
 
 
 def test_curves_start_from_a_protocols_own_encoding() -> None:
-    names = [degrade.then("jpeg:95", name) for name in ("none", "blur:2", "noise:0", "jpeg:50")]
-    assert degrade.curves(names, "jpeg:95") == {
+    names = [
+        degradations.then("jpeg:95", name) for name in ("none", "blur:2", "noise:0", "jpeg:50")
+    ]
+    assert degradations.curves(names, "jpeg:95") == {
         "blur": [(0, "jpeg:95"), (2, "jpeg:95+blur:2")],
         "noise": [(0, "jpeg:95+noise:0")],  # measured at the origin itself
         "jpeg": [(50, "jpeg:95+jpeg:50")],
     }
-    assert degrade.curves(["none"]) == {}
+    assert degradations.curves(["none"]) == {}
 
 
 def test_the_table_of_steps_needs_no_torch() -> None:
     code = (
-        "import sys; from engine import degrade; "
+        "import sys; from engine.scoring import degradations as degrade; "
         "print(degrade.parse_sweep(['blur:1,2'])); print(degrade.describe()); "
         "sys.exit('torch' in sys.modules)"
     )
@@ -493,5 +497,5 @@ def test_the_table_of_steps_needs_no_torch() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    for name in degrade.STEPS:
+    for name in degradations.STEPS:
         assert f"'{name}" in done.stdout

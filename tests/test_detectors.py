@@ -26,8 +26,8 @@ from detectors._base import Detector, OptionError, describe_options
 from detectors._efficientnet import EfficientNetLite0, convert_imagenet
 from detectors._packed import pack, unpack
 from detectors.classifier import Classifier, ClassifierOptions
-from engine.weight_files import Card, save_weights
-from engine.weights import build, load_backbone, open_weights
+from engine.weights.files import Card, save_weights
+from engine.weights.loading import build, load_backbone, open_weights
 
 NAMES = detectors.available()
 NOTHING_TO_SHOW = ("classifier", "ensemble", "ssp_baseline")

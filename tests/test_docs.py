@@ -15,7 +15,10 @@ from conftest import ROOT
 from PIL import Image
 
 import detectors
-from engine import _kept, command_line, config, evaluate, plain_data
+from engine import config, plain_data
+from engine.cli import parser as command_line
+from engine.phases import eval
+from engine.training import outputs
 from scripts import draw_methods
 
 METHODS = ROOT / "docs" / "methods"
@@ -48,8 +51,8 @@ VERDICTS = ("same", "differs", "left out")
 HERE, DEFAULT, WHY = "here", "default here", "what, why"
 SECTIONS = (*config.COMMON, *detectors.available())
 # Names of what runs write, and the one command that is not ours.
-WRITTEN = {*_kept.OUTPUTS, *evaluate.RESULTS, "epoch_N.safetensors", "predictions.csv"}
-WRITTEN |= {evaluate.SCORES, "explain/", "tensorboard/", "torchrun"}
+WRITTEN = {*outputs.OUTPUTS, *eval.RESULTS, "epoch_N.safetensors", "predictions.csv"}
+WRITTEN |= {eval.SCORES, "explain/", "tensorboard/", "torchrun"}
 # Whose words are keys of a YAML file.
 NAMED = {"fetch_weights": "pretrained/manifest.yaml", "fetch_data": "configs/sources.yaml"}
 Row = dict[str, str]

@@ -12,9 +12,10 @@ import pytest
 from huggingface_hub import constants
 from web_site import CONTENT, Site, hub, left, modelscope, remote, services, sha, site, zenodo
 
-from engine import _services
-from engine import download as downloading
-from engine.download import (
+from engine.fetching import download as downloading
+from engine.fetching import services as _services
+from engine.fetching.catalogue import Origin
+from engine.fetching.download import (
     TRIES,
     DownloadError,
     Remote,
@@ -23,7 +24,6 @@ from engine.download import (
     get_json,
     get_size,
 )
-from engine.sources import Origin
 
 __all__ = ["services", "site"]  # fixtures
 

@@ -18,7 +18,7 @@ from scipy.special import expit
 from detectors._base import OptionError
 from detectors._fusion import CLIP, Fusion
 from detectors.ensemble import Ensemble, EnsembleOptions
-from engine import fuse
+from engine.training import ensemble
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def test_one_saturated_member_does_not_decide() -> None:
 def test_average_is_the_mean_of_calibrated_probabilities() -> None:
     labels, logits = labelled()
     groups = grouped(labels)
-    found = fuse.fit(labels, logits, groups, "average")
-    singles = [fuse.fit(labels, logits[:, [k]], groups, "average") for k in range(2)]
-    calibrated = [expit(fuse.fused(f, logits[:, [k]])) for k, f in enumerate(singles)]
-    mean = expit(fuse.fused(found, logits))
+    found = ensemble.fit(labels, logits, groups, "average")
+    singles = [ensemble.fit(labels, logits[:, [k]], groups, "average") for k in range(2)]
+    calibrated = [expit(ensemble.fused(f, logits[:, [k]])) for k, f in enumerate(singles)]
+    mean = expit(ensemble.fused(found, logits))
     np.testing.assert_allclose(mean, np.mean(calibrated, axis=0), atol=1e-5)
     # On its wide scale the good member would drown the other; calibrated they are comparable.
     assert found.slope[0] < 0.2 * found.slope[1]
@@ -106,34 +106,34 @@ def test_average_is_the_mean_of_calibrated_probabilities() -> None:
 
 def test_fusion_leans_on_the_better_member() -> None:
     labels, logits = labelled()
-    fitted = fuse.fit(labels, logits, grouped(labels), "fitted")
+    fitted = ensemble.fit(labels, logits, grouped(labels), "fitted")
     assert fitted.fc is not None
     spread = fitted.calibrated(torch.from_numpy(logits).float()).std(dim=0)
     shares = (fitted.fc.weight[0].abs() * spread).tolist()
     assert shares[0] > 2 * shares[1]
-    right = ((fuse.fused(fitted, logits) > 0) == (labels == 1)).mean()
+    right = ((ensemble.fused(fitted, logits) > 0) == (labels == 1)).mean()
     assert right >= ((logits[:, 0] > 5) == (labels == 1)).mean() - 0.01
 
 
 def test_a_member_that_is_upside_down_cannot_be_averaged() -> None:
     labels, logits = labelled()
     with pytest.raises(ValueError, match="higher logits on synthetic"):
-        fuse.fit(labels, -logits, grouped(labels), "average")
-    turned = fuse.fit(labels, -logits, grouped(labels), "fitted")
-    assert ((fuse.fused(turned, -logits) > 0) == (labels == 1)).mean() > 0.8
+        ensemble.fit(labels, -logits, grouped(labels), "average")
+    turned = ensemble.fit(labels, -logits, grouped(labels), "fitted")
+    assert ((ensemble.fused(turned, -logits) > 0) == (labels == 1)).mean() > 0.8
 
 
 def test_folds_leave_out_whole_generators() -> None:
     labels = np.array([0] * 30 + [1] * 50)
     groups = ["camera"] * 30 + [f"generator {i % 7}" for i in range(50)]
-    found = fuse.folds(labels, groups)
+    found = ensemble.folds(labels, groups)
     assert set(found) == set(range(5))
     for name in set(groups[30:]):
         assert len({f for f, group in zip(found, groups, strict=True) if group == name}) == 1
     for fold in range(5):
         assert set(labels[found == fold]) == {0, 1}, "one source of reals is divided by pictures"
     with pytest.raises(ValueError, match="two pictures of each class"):
-        fuse.folds(labels[29:], groups[29:])
+        ensemble.folds(labels[29:], groups[29:])
 
 
 def test_cross_fitting_does_not_see_the_generator_that_it_judges() -> None:
@@ -143,11 +143,11 @@ def test_cross_fitting_does_not_see_the_generator_that_it_judges() -> None:
     rng = np.random.default_rng(0)
     logits = 4 * (labels[:, None] - 0.5) + rng.normal(0, 1, (400, 1))
     logits[np.array(groups) == "1 3"] = -5.0
-    found = fuse.cross_fitted(labels, logits, groups, "average")
+    found = ensemble.cross_fitted(labels, logits, groups, "average")
     again = np.array(groups) == "1 3"
-    rest = fuse.fit(labels[~again], logits[~again], grouped(labels[~again]), "average")
+    rest = ensemble.fit(labels[~again], logits[~again], grouped(labels[~again]), "average")
     assert (found[again] < 0).all()
-    assert found[again][0] == pytest.approx(fuse.fused(rest, logits[again])[0], abs=0.5)
+    assert found[again][0] == pytest.approx(ensemble.fused(rest, logits[again])[0], abs=0.5)
 
 
 def test_plain_average_on_the_command_line(bare: Cli, members: tuple[str, ...], tree: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 from trees import write_tree
 
 from datasets import Record, spai
-from engine import command_line, eval_flags, flags
+from engine.cli import detector, eval_request, parser
 from engine.config import ConfigError
-from engine.evaluate import Request
-from engine.weights import Loaded
+from engine.phases.eval import Request
+from engine.weights.loading import Loaded
 
 Ask = Callable[..., Request]
 SSP = ("genimage", "ssp", "--set", "data.published=ssp-sdv4")
@@ -23,12 +23,12 @@ SSP = ("genimage", "ssp", "--set", "data.published=ssp-sdv4")
 def evaluation(folder: Path, name: str, *words: object) -> tuple[Request, list[Record]]:
     """What phase eval would do with a detector of that name, without its weights."""
     arguments = ["--phase", "eval", "--detector", name, "--output", folder / "out", *words]
-    args = command_line.parser().parse_args([str(word) for word in arguments])
+    args = parser.parser().parse_args([str(word) for word in arguments])
     model = SimpleNamespace(trained_on=(), title=name.upper())
     loaded = cast(
         Loaded, SimpleNamespace(trained_on=(), model=model, name=name, threshold=0.5, path=folder)
     )
-    return eval_flags.evaluation(args, loaded, flags.resolve_config(args, name, None))
+    return eval_request.evaluation(args, loaded, detector.resolve_config(args, name, None))
 
 
 @pytest.fixture

@@ -28,18 +28,22 @@ from PIL import Image
 import main
 from datasets import Label, Record
 from detectors.default import Default
-from engine import _plots, distributed, evaluate, memo, table, trained_on
-from engine import run as engine_run
 from engine.config import ConfigError
-from engine.table import ScoreRow, read_table
+from engine.phases import eval
+from engine.reporting import plots
+from engine.runtime import distributed, table_writer
+from engine.runtime import run_folder as engine_run
+from engine.scoring import cache as memo
+from engine.scoring import provenance, scorer, trained_on
+from engine.scoring.table import ScoreRow, read_table
 
 FEW = ("--set", "score.resamples=20")
 # Every row on disk at once, so that it is a row that finds the disk full.
 FLUSHED = """
 import sys
 import main
-from engine import table
-table.FLUSH_SECONDS = 0
+from engine.runtime import table_writer
+table_writer.FLUSH_SECONDS = 0
 sys.exit(main.main(sys.argv[1:]))
 """
 
@@ -47,7 +51,7 @@ sys.exit(main.main(sys.argv[1:]))
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of a small run's time, and have tests of their own."""
-    monkeypatch.setattr(_plots, "draw", lambda *_: {})
+    monkeypatch.setattr(plots, "draw", lambda *_: {})
 
 
 @pytest.fixture
@@ -157,15 +161,20 @@ def test_scores_are_not_reused_by_other_code(
 def test_the_code_between_file_and_logit_is_known(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("datasets/_images.py", "detectors/a.py", "detectors/b/c.py", "engine/predict.py"):
+    for name in (
+        "datasets/_images.py",
+        "detectors/a.py",
+        "detectors/b/c.py",
+        "engine/scoring/loop.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
-    monkeypatch.setattr(memo, "ROOT", tmp_path)
-    before = memo.code_digest()
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    before = provenance.code_digest()
     (tmp_path / "engine" / "report.py").write_text("2")
-    assert memo.code_digest() == before
+    assert provenance.code_digest() == before
     (tmp_path / "detectors" / "b" / "c.py").write_text("2")
-    assert memo.code_digest() != before
+    assert provenance.code_digest() != before
 
 
 def test_without_a_cache_nothing_is_kept(
@@ -225,16 +234,16 @@ def test_one_percent_is_not_too_many(caplog: pytest.LogCaptureFixture) -> None:
                  "broken" if n == 0 else "", "none", 8, 8)
         for n in range(100)
     ]  # fmt: skip
-    assert evaluate._check_readable(rows) == 1
+    assert eval._check_readable(rows) == 1
     assert not any("may" in line for line in caplog.messages)
-    assert evaluate._check_readable(rows[:99]) == 1
+    assert eval._check_readable(rows[:99]) == 1
     assert any("1.0 % of the pictures" in line for line in caplog.messages)
 
 
 def test_a_picture_listed_twice_is_refused() -> None:
     records = [Record(key, Path(key), Label.REAL) for key in ("a", "b", "a")]
     with pytest.raises(ConfigError, match="expected each picture once; found 'a' 2 times"):
-        evaluate.check_keys(records)
+        scorer.check_keys(records)
 
 
 # --- sweeps
@@ -310,7 +319,7 @@ def fork(folder: Path, words: list[str], pause: float = 0.0, **environment: str)
         os.environ |= environment
         # A fork has none of the threads that computed for this process, and would wait for them.
         torch.set_num_threads(1)
-        table.FLUSH_SECONDS = 0
+        table_writer.FLUSH_SECONDS = 0
         forward = Default.forward
 
         def slowly(self: Default, batch: torch.Tensor) -> torch.Tensor:

@@ -26,9 +26,10 @@ from archive_makers import (
     tree_of,
 )  # fmt: skip
 
-from engine import _target, _untar
-from engine._parts import Joined, beside, group
-from engine.extract import ExtractError, Layout, Summary, extract
+from engine.fetching import archive_target, untar
+from engine.fetching.archive_names import Joined, beside, group
+from engine.fetching.archive_target import ExtractError, Layout
+from engine.fetching.archives import Summary, extract
 
 HAS_7Z = importlib.util.find_spec("py7zr") is not None
 needs_7z = pytest.mark.skipif(not HAS_7Z, reason="py7zr is not installed")
@@ -41,7 +42,7 @@ def refused(parts: list[Path], target: Path, message: str, **more: object) -> st
         extract(parts, target, **more)  # type: ignore[arg-type]
     text = str(caught.value)
     assert "\n" not in text and str(parts[0].parent) in text
-    assert not [path for path in target.rglob("*") if path.name == _target.TEMPORARY]
+    assert not [path for path in target.rglob("*") if path.name == archive_target.TEMPORARY]
     return text
 
 
@@ -393,13 +394,13 @@ NAMES = {
     "deep": ("/".join(["x" * 250] * 17)[1:] + "/a", "name too long"),
     "newline": ("a/b\nc.png", "has control characters"),
     "terminal": ("a/\x1b[2J.png", "has control characters"),
-    "temporary": (f"a/{_target.TEMPORARY}", "has no file name to unpack to"),
-    "record": (_target.RECORD, "has a name that is kept free"),
-    "record in capitals": (_target.RECORD.upper(), "has a name that is kept free"),
-    "lock": (_target.LOCK, "has a name that is kept free"),
-    "downloads": (f"{_target.ARCHIVES}/hub/a/b/x.zip", "has a name that is kept free"),
-    "doubt": (_target.DOUBT, "has a name that is kept free"),
-    "inner": (f"a/{_target.INNER}/x.zip", "has a name that is kept free"),
+    "temporary": (f"a/{archive_target.TEMPORARY}", "has no file name to unpack to"),
+    "record": (archive_target.RECORD, "has a name that is kept free"),
+    "record in capitals": (archive_target.RECORD.upper(), "has a name that is kept free"),
+    "lock": (archive_target.LOCK, "has a name that is kept free"),
+    "downloads": (f"{archive_target.ARCHIVES}/hub/a/b/x.zip", "has a name that is kept free"),
+    "doubt": (archive_target.DOUBT, "has a name that is kept free"),
+    "inner": (f"a/{archive_target.INNER}/x.zip", "has a name that is kept free"),
 }
 
 
@@ -583,7 +584,7 @@ def test_an_empty_zip(tmp_path: Path) -> None:
 
 
 def test_an_endless_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_untar, "MAX_PADDING", 1 << 20)
+    monkeypatch.setattr(untar, "MAX_PADDING", 1 << 20)
     plain = make_tar(tmp_path / "x.tar", FILES).read_bytes()
     path = tmp_path / "x.tar.gz"
     path.write_bytes(gzip.compress(plain + bytes(1 << 19)))
@@ -593,7 +594,7 @@ def test_an_endless_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_target, "MAX_MEMBERS", 5)
+    monkeypatch.setattr(archive_target, "MAX_MEMBERS", 5)
     for path in (make_zip(tmp_path / "x.zip", FILES), make_tar(tmp_path / "x.tar", FILES)):
         refused([path], tmp_path / "out", "it has over 5 members")
 
@@ -731,7 +732,7 @@ def test_going_on(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) ->
     changed = tmp_path / "out" / next(iter(there))
     changed.write_bytes(b"half")
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.png") if p != changed}
-    (changed.parent / _target.TEMPORARY).write_bytes(b"left by kill -9")
+    (changed.parent / archive_target.TEMPORARY).write_bytes(b"left by kill -9")
     assert extract([path], tmp_path / "out") == Summary(4, 2)
     assert tree_of(tmp_path / "out") == FILES
     assert all(p.stat().st_mtime_ns == time for p, time in kept.items())
@@ -759,7 +760,7 @@ def test_a_full_disk(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch)
         os.close(handle)
         return Full()
 
-    monkeypatch.setattr(_target.os, "fdopen", fdopen)
+    monkeypatch.setattr(archive_target.os, "fdopen", fdopen)
     refused([path], tmp_path / "out", "No space left on device")
     assert tree_of(tmp_path / "out") == {}
 
@@ -775,12 +776,14 @@ def test_memory_of_a_long_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """tarfile keeps every header unless it is told to forget."""
     path = make_tar(tmp_path / "x.tar", {f"{n}.txt": b"" for n in range(300)})
     kept: list[int] = []
-    take = _untar._take
+    take = untar._take
 
-    def count(archive: tarfile.TarFile, member: tarfile.TarInfo, target: _target.Target) -> None:
+    def count(
+        archive: tarfile.TarFile, member: tarfile.TarInfo, target: archive_target.Target
+    ) -> None:
         kept.append(len(archive.members))  # type: ignore[attr-defined]
         take(archive, member, target)
 
-    monkeypatch.setattr(_untar, "_take", count)
+    monkeypatch.setattr(untar, "_take", count)
     extract([path], tmp_path / "out")
     assert len(kept) == 300 and max(kept) <= 1

@@ -15,7 +15,7 @@ from trees import WRITERS, Tree, complaint, described, found, write_tree, wrong
 import datasets
 from datasets import Label
 from datasets._images import PictureDataset
-from engine import benchmark
+from engine.evaluation import benchmark
 
 REAL, FAKE = Label.REAL, Label.FAKE
 SOURCES = {

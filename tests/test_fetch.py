@@ -26,12 +26,12 @@ from web_site import Site, services, site
 import detectors
 from datasets import genimage
 from detectors._base import WeightsError
-from engine import fetch as fetching
-from engine import manifest
 from engine.config import ConfigError
-from engine.fetch import fetch, place
-from engine.manifest import entry_named, find, how_to_get, read_manifest
-from engine.weight_files import Card, read_weights, save_weights, sha256
+from engine.weights import fetch as fetching
+from engine.weights import manifest
+from engine.weights.fetch import fetch, place
+from engine.weights.files import Card, read_weights, save_weights, sha256
+from engine.weights.manifest import entry_named, find, how_to_get, read_manifest
 from scripts import convert_weights, fetch_weights
 
 __all__ = ["services", "site"]  # fixtures

@@ -21,23 +21,17 @@ from huggingface_hub import constants
 from web_site import Site, hub, modelscope, services, sha, site, zenodo
 
 from datasets import drct2m
-from engine import _target, benchmark, progress, sources, train_flags
-from engine import fetch_data as fetch_data_engine
-from engine._items import _item
+from engine.cli import train_request
 from engine.config import ConfigError
-from engine.download import Remote
-from engine.fetch_data import (
-    ARCHIVES,
-    Choice,
-    FetchError,
-    Record,
-    brought,
-    choose,
-    locked,
-    offered,
-    space,
-)
-from engine.sources import Family, family_named, fill, read_sources
+from engine.evaluation import benchmark
+from engine.fetching import archive_target, catalogue
+from engine.fetching import fetch as fetch_data_engine
+from engine.fetching.archive_target import ARCHIVES
+from engine.fetching.catalogue import Family, family_named, fill, read_sources
+from engine.fetching.download import Remote
+from engine.fetching.ledger import Record, locked, space
+from engine.fetching.plan import Choice, FetchError, _item, brought, choose, offered
+from engine.runtime import progress
 from scripts import fetch_data
 
 __all__ = ["services", "site"]  # fixtures
@@ -124,8 +118,8 @@ def test_wrong_sources(
 ) -> None:
     entry = {"hub": "a/b", "match": "{generator}.zip", "into": "{generator}"} | changes
     content = {"f": {"title": "F", "root": "data/f", "files": [entry]}}
-    monkeypatch.setattr(sources, "FILE", tmp_path / "sources.yaml")
-    sources.FILE.write_text(yaml.safe_dump(content), encoding="utf-8")
+    monkeypatch.setattr(catalogue, "FILE", tmp_path / "sources.yaml")
+    catalogue.FILE.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as caught:
         read_sources()
     assert "\n" not in str(caught.value)
@@ -139,8 +133,8 @@ def test_wrong_sources(
      {"title": "F", "root": "x", "files": [None]}],
 )  # fmt: skip
 def test_wrong_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: Any) -> None:
-    monkeypatch.setattr(sources, "FILE", tmp_path / "sources.yaml")
-    sources.FILE.write_text(yaml.safe_dump({"f": family}), encoding="utf-8")
+    monkeypatch.setattr(catalogue, "FILE", tmp_path / "sources.yaml")
+    catalogue.FILE.write_text(yaml.safe_dump({"f": family}), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"sources.yaml: f"):
         read_sources()
 
@@ -190,7 +184,7 @@ class World:
             self.families[name] = known | (
                 content if isinstance(content, dict) else {"files": content}
             )
-        sources.FILE.write_text(yaml.safe_dump(self.families, sort_keys=False), encoding="utf-8")
+        catalogue.FILE.write_text(yaml.safe_dump(self.families, sort_keys=False), encoding="utf-8")
 
     def tree(self) -> dict[str, bytes]:
         """Files below the root but the script's own."""
@@ -206,7 +200,7 @@ class World:
 
 @pytest.fixture
 def world(services: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(sources, "FILE", tmp_path / "sources.yaml")
+    monkeypatch.setattr(catalogue, "FILE", tmp_path / "sources.yaml")
     return World(services, tmp_path)
 
 
@@ -353,9 +347,9 @@ def test_a_file_that_changed_at_its_origin(world: World, run: Cli) -> None:
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, call: Callable[[], Done]) -> None:
     """Interrupts a call when it has unpacked so many files."""
-    write, written = _target.Target.write, 0
+    write, written = archive_target.Target.write, 0
 
-    def stop(target: _target.Target, final: Path, size: int) -> Any:
+    def stop(target: archive_target.Target, final: Path, size: int) -> Any:
         nonlocal written
         written += 1
         if written > count:
@@ -363,7 +357,7 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, call: Callable[[], D
         return write(target, final, size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_target.Target, "write", stop)
+        patch.setattr(archive_target.Target, "write", stop)
         assert call().status == 130
 
 
@@ -570,9 +564,9 @@ def test_interrupted(world: World, run: Cli, when: str, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         if when == "while it downloads":
-            patch.setattr("engine.download.digest", stop)
+            patch.setattr("engine.fetching.download.digest", stop)
         else:
-            patch.setattr("engine.extract._unpack", stop)
+            patch.setattr("engine.fetching.archives._unpack", stop)
         done = run("bench", "--generators", "gan", "--sources", "sbu")
     assert done.status == 130
     assert done.err.endswith("fetch_data.py: interrupted; the same command goes on\n")
@@ -759,7 +753,7 @@ def test_each_generator_that_is_listed_can_be_had(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     remote = [Remote(file, f"{services.url}/{file}", len(files[file])) for file in files]
-    monkeypatch.setattr("engine._services.list_files", lambda _: remote)
+    monkeypatch.setattr("engine.fetching.services.list_files", lambda _: remote)
     extract = ["--extract", str(tmp_path / "brought")] if by_hand else []
     run = script(capsys, "fetch_data.py: ", fetch_data.main)
     done = run(name, "--list", "--root", tmp_path / "none")
@@ -782,7 +776,7 @@ def test_what_cospy_trains_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """One generator of DRCT-2M's, and laid out as the trainer reads it."""
-    assert family_named("sd-v1_4").root == ROOT / str(train_flags.OF_COSPY["sd-v1_4"][1])
+    assert family_named("sd-v1_4").root == ROOT / str(train_request.OF_COSPY["sd-v1_4"][1])
     years = ("train2017", "val2017")
     fakes, reals = "images/stable-diffusion-v1-4.zip", "mscoco2017.zip"
     made = [
@@ -945,7 +939,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys, engine.fetch_data, engine.sources\nprint('torch' in sys.modules)"
+    code = "import sys, engine.fetching.fetch\nprint('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

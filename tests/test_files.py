@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import files
-from engine.files import clear_leftovers, replacing, write_file
+from engine.runtime import files
+from engine.runtime.files import clear_leftovers, replacing, write_file
 
 
 @pytest.mark.parametrize(

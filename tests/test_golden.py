@@ -15,10 +15,10 @@ import detectors
 from datasets._images import open_picture
 from detectors import ssp
 from detectors._base import Detector, WeightsError
-from engine._step import decays
 from engine.config import CONFIGS, read_yaml, resolve
-from engine.schedule import lr_at
-from engine.weights import build, load_exact, open_weights
+from engine.training.schedule import lr_at
+from engine.training.step import decays
+from engine.weights.loading import build, load_exact, open_weights
 
 COSPY_FILE, SSP_FILE = "cospy progan artifact_weights.pth", "ssp Net_epoch_best.pth"
 COSPY = {"train_dataset": "progan", "mode": "branch", "branch": "artifact"}

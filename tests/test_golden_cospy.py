@@ -16,12 +16,12 @@ from torch import Tensor
 from datasets._images import open_picture
 from detectors import cospy
 from detectors._base import WeightsError
-from engine._step import Batch, Stepper
 from engine.config import CONFIGS, Config, read_yaml, resolve
-from engine.distributed import World
-from engine.predict import Device
-from engine.schedule import lr_at
-from engine.weights import load_exact
+from engine.runtime.device import Device
+from engine.runtime.distributed import World
+from engine.training.schedule import lr_at
+from engine.training.step import Batch, Stepper
+from engine.weights.loading import load_exact
 
 FILES = {v: f"cospy {v} artifact_weights.pth" for v in ("sd-v1_4", "progan")}
 BRANCH = {"mode": "branch", "branch": "artifact"}

@@ -18,9 +18,9 @@ from datasets._images import open_picture
 from detectors._base import WeightsError
 from detectors._spectral import frequency_mask, split_frequencies
 from detectors.spai import MASK, PATCH, Spai, SpaiOptions
+from engine.cli.detector import Start, model_to_train
 from engine.config import resolve
-from engine.flags import Start, model_to_train
-from engine.weights import build, load_backbone, load_exact, open_weights
+from engine.weights.loading import build, load_backbone, load_exact, open_weights
 
 FILE = 'spai spai.pth["model"]'
 

@@ -16,9 +16,10 @@ from training import config_of
 import datasets
 import detectors
 from datasets import Record
-from engine.decoding import IN_PROCESS
-from engine.predict import open_device, score
-from engine.train import start
+from engine.phases.train import start
+from engine.runtime.device import open_device
+from engine.runtime.workers import IN_PROCESS
+from engine.scoring.loop import score
 
 pytestmark = [
     pytest.mark.gpu,

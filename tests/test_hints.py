@@ -9,10 +9,10 @@ import pytest
 
 from datasets import Record
 from datasets._images import digest
-from engine import trained_on
-from engine.hints import hints
-from engine.metrics import evaluate_rows
-from engine.table import ScoreRow
+from engine.evaluation.hints import hints
+from engine.evaluation.metrics import evaluate_rows
+from engine.scoring import trained_on
+from engine.scoring.table import ScoreRow
 
 
 def row(label: int, logit: float, key: str, content: str = "") -> ScoreRow:

@@ -139,6 +139,42 @@ def test_nothing_imports_scripts_or_tests(path: Path) -> None:
     assert not {i.root for i in imports(path)} & {"scripts", "tests", "conftest"}
 
 
+# A module of the engine imports from its own room and from those before it.
+ROOMS = (
+    "config", "runtime", "fetching", "weights", "scoring", "evaluation", "reporting", "training",
+    "phases", "cli",
+)  # fmt: skip
+OF_CONFIG = ("config", "plain_data")  # lie in engine/ itself
+
+
+def room_of(parts: tuple[str, ...]) -> int:
+    """The place of a module's room in the order, by its path below engine/ or its dotted name."""
+    return 0 if parts[0] in OF_CONFIG else ROOMS.index(parts[0])
+
+
+def test_the_rooms_of_the_engine_import_one_way() -> None:
+    offenders = []
+    for path in in_package("engine"):
+        parts = path.relative_to(ROOT / "engine").with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        for found in imports(path):
+            names = tuple(found.module.split(".")[1:])
+            if found.root == "engine" and room_of(names) > room_of(parts):
+                offenders.append(f"{name_of(path)}, line {found.line}: {found.module}")
+    assert offenders == []
+
+
+def test_a_room_has_no_modules_of_its_own_and_no_names_of_others() -> None:
+    """No underscore modules: the room is the wall. A name is imported from where it is defined."""
+    for path in in_package("engine"):
+        if path.name == "__init__.py":
+            body = ast.parse(path.read_text(encoding="utf-8")).body
+            assert all(isinstance(node, ast.Expr) for node in body), name_of(path)
+        else:
+            assert not path.stem.startswith("_"), name_of(path)
+
+
 def test_engine_takes_families_through_load() -> None:
     """Neither a detector nor a data set is named in the engine; a CSV is a format as well."""
     named = {f"detectors.{name}" for name in detectors.available()}
@@ -149,8 +185,15 @@ def test_engine_takes_families_through_load() -> None:
 
 
 def test_main_imports_nothing_heavy_before_it_must() -> None:
-    names = ("command_line", "program", "probability", "_arguments", "_text")
-    for path in [ROOT / "main.py", *(ROOT / "engine" / f"{name}.py" for name in names)]:
+    names = (
+        "cli.parser",
+        "cli.arguments",
+        "runtime.program",
+        "runtime.text",
+        "scoring.probability",
+    )
+    files = [ROOT / "engine" / f"{name.replace('.', '/')}.py" for name in names]
+    for path in [ROOT / "main.py", *files]:
         early = {i.module for i in imports(path) if i.top_level}
         heavy = {name for name in early if name.split(".")[0] not in sys.stdlib_module_names}
         allowed = (*(f"engine.{name}" for name in names), "datasets._limits", "datasets._paths")

@@ -13,9 +13,9 @@ from conftest import make_picture, train_and_val
 from containers import pngs
 
 from datasets import Label, LayoutError, Record
-from engine._text import listed
+from datasets._splits import check_both, hold_out, part
 from engine.config import DataOptions
-from engine.listing import check_both, hold_out, part
+from engine.runtime.text import listed
 
 OPTIONS = DataOptions(val_fraction=0.2)
 

@@ -20,12 +20,12 @@ from conftest import ROOT
 from test_imports import Import, imports
 
 from datasets._images import Known
-from engine import memo, run
 from engine.config import ConfigError, parse_override, resolve
-from engine.evaluate import _conditions
-from engine.memo import Memo, open_memo
-from engine.predict import Device
-from engine.table import ScoreRow
+from engine.phases.eval import _conditions
+from engine.runtime.device import Device
+from engine.scoring import cache, provenance
+from engine.scoring.cache import Memo, open_memo
+from engine.scoring.table import ScoreRow
 
 # Leaves without closing anything when some of its rows are on the disk already.
 KILLED = """
@@ -41,11 +41,11 @@ os._exit(1)
 # and weights.
 OUTSIDE = {
     "datasets/__init__.py", "datasets/_archives.py", "datasets/_notes.py", "datasets/_paths.py",
-    "datasets/_record.py", "engine/answer.py",
-    "engine/__init__.py", "engine/_hub.py", "engine/_text.py", "engine/config.py",
-    "engine/files.py", "engine/manifest.py", "engine/plain_data.py", "engine/table.py",
+    "datasets/_csv.py", "datasets/_record.py", "engine/__init__.py", "engine/config.py",
+    "engine/fetching/__init__.py", "engine/fetching/hub.py", "engine/runtime/__init__.py",
+    "engine/plain_data.py", "engine/runtime/files.py", "engine/runtime/text.py",
 }  # fmt: skip
-SCORING = ("engine/predict.py", "engine/weights.py", "engine/onnx_files.py")
+SCORING = ("engine/scoring/loop.py", "engine/weights/loading.py", "engine/weights/onnx.py")
 
 
 def digest(number: int) -> str:
@@ -71,7 +71,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memo, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(cache, "WAIT_SECONDS", 0.05)
 
 
 # --- what a crash, a full disk or a stranger leaves
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begins(
 def test_damage_that_only_the_writer_meets_loses_none_of_its_rows(
     file: Path, caplog: pytest.LogCaptureFixture, damage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memo, "CHUNK", 10)
+    monkeypatch.setattr(cache, "CHUNK", 10)
     found = Memo(file)
     damage(file)
     found.keep(map(row, range(3000, 3025)))
@@ -236,7 +236,7 @@ def test_a_run_goes_on_without_its_cache(
 def test_rows_are_written_a_chunk_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memo, "CHUNK", 10)
+    monkeypatch.setattr(cache, "CHUNK", 10)
     path = tmp_path / "a.sqlite"
 
     def rows() -> Iterator[ScoreRow]:
@@ -288,10 +288,10 @@ def test_a_folder_needs_a_name(word: str) -> None:
 def test_cards_of_one_name_give_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = {0: "A", 1: "A", 2: "B"}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: cards[device.index or 0])
-    names = [run._device_name(Device(torch.device(f"cuda:{n}"))) for n in cards]
-    names.append(run._device_name(Device(torch.device("cuda"))))
+    names = [provenance._device_name(Device(torch.device(f"cuda:{n}"))) for n in cards]
+    names.append(provenance._device_name(Device(torch.device("cuda"))))
     assert names == ["cuda (A)", "cuda (A)", "cuda (B)", "cuda (A)"]
-    assert run._device_name(Device(torch.device("cpu", 0))) == "cpu"
+    assert provenance._device_name(Device(torch.device("cpu", 0))) == "cpu"
 
 
 SCORED = {"weights": {"sha256": "1"}, "precision": "fp32", "compiled": False, "device": "cpu"}
@@ -311,7 +311,7 @@ def test_all_that_decides_a_score_enters_the_key(change: dict[str, Any]) -> None
     def key(set: str = "score.seed=0", degradation: str = "none", **info: Any) -> str:
         config = resolve("default", [("--set", parse_override(set))])
         entries = SCORED | {"versions": {"torch": "1"}} | info
-        return memo.fingerprint(_conditions(entries, config, degradation))
+        return cache.fingerprint(_conditions(entries, config, degradation))
 
     assert key() == key("score.batch_size=3")
     assert key(**change) != key()
@@ -326,7 +326,7 @@ def own_files(found: Import) -> Iterator[Path]:
 
 
 def covered() -> set[Path]:
-    return {path for pattern in memo.CODE for path in ROOT.glob(pattern)}
+    return {path for pattern in provenance.CODE for path in ROOT.glob(pattern)}
 
 
 def reached() -> set[Path]:
@@ -342,34 +342,40 @@ def reached() -> set[Path]:
 
 
 def test_the_code_covers_all_that_scoring_imports() -> None:
-    assert {"_degradations.py", "_images.py", "_base.py"} <= {path.name for path in reached()}
+    assert {"degradation_steps.py", "_images.py", "_base.py"} <= {path.name for path in reached()}
     assert sorted(reached() - covered()) == []
 
 
 def test_the_code_has_files_for_each_of_its_patterns() -> None:
-    assert [pattern for pattern in memo.CODE if not list(ROOT.glob(pattern))] == []
+    assert [pattern for pattern in provenance.CODE if not list(ROOT.glob(pattern))] == []
     assert {ROOT / name for name in OUTSIDE} & covered() == set()
 
 
 @pytest.mark.parametrize(
-    "name", ["engine/degrade.py", "engine/_degradations.py", "engine/onnx_files.py"]
+    "name",
+    [
+        "engine/scoring/degradations.py",
+        "engine/scoring/degradation_steps.py",
+        "engine/weights/onnx.py",
+    ],
 )
 def test_a_change_of_the_code_is_seen(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memo, "ROOT", tmp_path)
-    (tmp_path / "engine").mkdir()
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text("1")
-    before = memo.code_digest()
+    before = provenance.code_digest()
     (tmp_path / name).write_text("2")
-    assert memo.code_digest() != before
+    assert provenance.code_digest() != before
 
 
 def test_libraries_are_all_that_the_code_imports() -> None:
     roots = {each.root for path in covered() for each in imports(path)}
     roots -= {*sys.stdlib_module_names, "datasets", "detectors", "engine"}
+    roots -= {"huggingface_hub", "onnx", "onnxscript", "platformdirs", "yaml"}  # for files alone
     assert {"torch", "PIL", "scipy", "onnxruntime", "open_clip", "diffusers"} <= roots
     names = packages_distributions()
     plain = {root: {re.sub("[-_.]+", "-", n).lower() for n in names.get(root, [root])}
              for root in roots}  # fmt: skip
-    assert [root for root in sorted(roots) if not plain[root] & set(run.LIBRARIES)] == []
+    assert [root for root in sorted(roots) if not plain[root] & set(provenance.LIBRARIES)] == []

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from datasets import Label, Record
-from engine import metadata
 from engine.config import ConfigError
-from engine.metadata import Values, beside, grouped
+from engine.scoring import metadata
+from engine.scoring.metadata import Values, beside, grouped
 
 
 def said(folder: Path, *contents: Any) -> dict[str, Values]:

@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as reference
 
-from engine import _bootstrap, metrics
-from engine.report import percent
-from engine.table import ScoreRow
+from engine.evaluation import bootstrap, cells, estimates, metrics
+from engine.reporting.tables import percent
+from engine.scoring import probability
+from engine.scoring.table import ScoreRow
 
 Arrays = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -208,7 +209,7 @@ def test_calibration_equals_a_loop_over_the_pictures(arrays: Arrays) -> None:
 
 
 def test_a_score_on_an_edge_lies_in_the_bin_above() -> None:
-    third = metrics.threshold_logit(5 / 15)
+    third = probability.threshold_logit(5 / 15)
     below = np.nextafter(third, -1)
     found = metrics.calibration_bins([0, 1, 1], [below, third, third])
     assert [(each.share, each.size) for each in found] == [(0.0, 1), (1.0, 2)]
@@ -248,7 +249,7 @@ def test_infinite_logits_lose_all_or_nothing() -> None:
         # Some resamples leave the lost picture out.
         assert found["log_loss"].value == found["log_loss"].high == math.inf
         assert 0 < found["log_loss"].low < 2
-        for name in metrics.METRICS:
+        for name in estimates.METRICS:
             assert not np.isnan(found[name]).any(), name
         assert found["Brier"].value == metrics.brier_score(labels, logits) < 1
 
@@ -272,22 +273,22 @@ def test_calibration_and_proper_scores_are_defined_for_one_class() -> None:
 def test_a_perfect_detector_is_better_by_every_metric() -> None:
     labels, logits = random(11, n=600)
     worse, found = (metrics.evaluate(labels, each, 0.5, 2) for each in (logits, 40.0 * labels - 20))
-    assert set(metrics.METRICS) > metrics.LOWER_IS_BETTER
-    for name in metrics.METRICS:
+    assert set(estimates.METRICS) > estimates.LOWER_IS_BETTER
+    for name in estimates.METRICS:
         rises = found[name].value > worse[name].value
-        assert rises != (name in metrics.LOWER_IS_BETTER), name
+        assert rises != (name in estimates.LOWER_IS_BETTER), name
 
 
 def test_numbers_that_are_no_fractions_are_marked_and_not_printed_as_percent() -> None:
-    assert frozenset({"Brier", "log_loss"}) == metrics.PLAIN
+    assert frozenset({"Brier", "log_loss"}) == estimates.PLAIN
     found = metrics.evaluate([0, 1, 0, 1], [-1.0, 2.0, 3.0, np.inf], 0.5, resamples=20)
-    for name in metrics.METRICS:
-        plain = isinstance(found[name], metrics.PlainEstimate)
-        assert plain == (name in metrics.PLAIN), name
+    for name in estimates.METRICS:
+        plain = isinstance(found[name], estimates.PlainEstimate)
+        assert plain == (name in estimates.PLAIN), name
     loss = found["log_loss"]
     assert percent(loss) == f"{loss.value:.3f} [{loss.low:.3f}, {loss.high:.3f}]"
-    assert percent(metrics.PlainEstimate(math.inf, math.nan, math.nan)) == "inf"
-    assert metrics.METRICS[:8] == (
+    assert percent(estimates.PlainEstimate(math.inf, math.nan, math.nan)) == "inf"
+    assert estimates.METRICS[:8] == (
         *("AP", "AUROC", "accuracy", "balanced_accuracy", "accuracy_real", "accuracy_synthetic"),
         *("TPR@1%FPR", "TPR@5%FPR"),
     )
@@ -311,7 +312,7 @@ def test_evaluate_measures_what_the_single_functions_do(arrays: Arrays) -> None:
         "Brier": metrics.brier_score(*arrays),
         "log_loss": metrics.log_loss(*arrays),
     }
-    assert tuple(found.estimates) == metrics.METRICS
+    assert tuple(found.estimates) == estimates.METRICS
     assert {name: each.value for name, each in found.estimates.items()} == pytest.approx(expected)
     assert (found.n_real, found.n_synthetic) == (sum(arrays[0] == 0), sum(arrays[0] == 1))
 
@@ -321,7 +322,7 @@ def test_order_of_the_pictures_does_not_change_a_value() -> None:
     shuffled = np.random.default_rng(0).permutation(labels.size)
     first = metrics.evaluate(labels, logits, 0.5, resamples=5)
     second = metrics.evaluate(labels[shuffled], logits[shuffled], 0.5, resamples=5)
-    for name in metrics.METRICS:
+    for name in estimates.METRICS:
         assert first.estimates[name].value == pytest.approx(second.estimates[name].value)
 
 
@@ -453,16 +454,16 @@ def test_the_size_of_a_chunk_changes_nothing(chunk: int, monkeypatch: pytest.Mon
     labels, logits = tied(12)
     logits[:40] = random(13)[1][:40]
     once = metrics.evaluate(labels, logits, 0.5, resamples=120)
-    pair = metrics.paired_difference(labels, logits, 2 * logits, metrics.METRICS, 0.5, 120)
-    monkeypatch.setattr(_bootstrap, "CHUNK", chunk)
+    pair = metrics.paired_difference(labels, logits, 2 * logits, estimates.METRICS, 0.5, 120)
+    monkeypatch.setattr(bootstrap, "CHUNK", chunk)
     assert metrics.evaluate(labels, logits, 0.5, resamples=120) == once
-    again = metrics.paired_difference(labels, logits, 2 * logits, metrics.METRICS, 0.5, 120)
+    again = metrics.paired_difference(labels, logits, 2 * logits, estimates.METRICS, 0.5, 120)
     assert again == pair
 
 
 def test_chunks_do_not_mix_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, logits = np.array([0] * 30 + [1] * 10), np.zeros(40)
-    monkeypatch.setattr(_bootstrap, "CHUNK", 130)
+    monkeypatch.setattr(bootstrap, "CHUNK", 130)
     found = metrics.evaluate(labels, logits, 0.5, resamples=10)
     assert found.estimates["AUROC"] == (0.5, 0.5, 0.5)
     assert found.estimates["AP"] == (0.25, 0.25, 0.25)
@@ -492,7 +493,7 @@ def test_intervals_contain_the_true_value_as_often_as_they_say() -> None:
 
 def test_without_resamples_there_are_values_and_no_intervals(arrays: Arrays) -> None:
     found = metrics.evaluate(*arrays, 0.5, resamples=0)
-    for name in metrics.METRICS:
+    for name in estimates.METRICS:
         assert found[name].value == metrics.evaluate(*arrays, 0.5, resamples=2)[name].value
         assert math.isnan(found[name].low) and math.isnan(found[name].high)
     assert metrics.evaluate([1], [1.0], 0.5, resamples=0)["detection_rate"].value == 1.0
@@ -508,7 +509,7 @@ def test_one_class_has_its_rate_alone() -> None:
     reals = metrics.evaluate(np.zeros(4), [-1.0, -1.0, -1.0, 1.0], 0.5)
     assert set(reals.estimates) == {"accuracy_real"}
     assert reals.estimates["accuracy_real"].value == 0.75
-    assert metrics.evaluate([], [], 0.5) == metrics.Metrics(0, 0)
+    assert metrics.evaluate([], [], 0.5) == estimates.Metrics(0, 0)
 
 
 def test_errors_are_counted_and_enter_no_metric() -> None:
@@ -526,7 +527,7 @@ def test_a_cell_is_a_generator_with_the_reals_of_its_source() -> None:
     glide = [row(1, 1.0, "coco", generator="glide"), row(1, 2.0, "flickr", generator="glide")]
     broken = row(1, None, "coco", generator="glide", error="truncated")
     wild = row(1, 3.0, "wild", generator="lexica")
-    found = metrics.cells([wild, *glide, broken, flickr, coco, row(None, 1.0, "coco")])
+    found = cells.by_cell([wild, *glide, broken, flickr, coco, row(None, 1.0, "coco")])
     assert found == {
         ("coco", "glide"): [coco, glide[0], broken],
         ("flickr", "glide"): [flickr, glide[1]],
@@ -538,8 +539,8 @@ def test_a_cell_is_a_generator_with_the_reals_of_its_source() -> None:
 
 def test_one_class_tables_have_cells_of_what_there_is() -> None:
     fake = row(1, 1.0)
-    assert metrics.cells([row(0, 1.0)]) == {}
-    assert metrics.cells([fake]) == {("s", "g"): [fake]}
+    assert cells.by_cell([row(0, 1.0)]) == {}
+    assert cells.by_cell([fake]) == {("s", "g"): [fake]}
 
 
 def names_of(rows: list[ScoreRow]) -> list[str]:
@@ -564,7 +565,7 @@ def two_sources() -> list[ScoreRow]:
 
 
 def test_crossed_cells_take_the_reals_of_every_source(two_sources: list[ScoreRow]) -> None:
-    found = metrics.cells(two_sources, metrics.Pairing("crossed"))
+    found = cells.by_cell(two_sources, cells.Pairing("crossed"))
     assert {cell: names_of(rows) for cell, rows in found.items()} == {
         ("a", "glide"): ["a0", "a1", "a2", "g0", "g1", "g2"],
         ("a", "sd"): ["a0", "a1", "a2", "s0"],
@@ -573,7 +574,7 @@ def test_crossed_cells_take_the_reals_of_every_source(two_sources: list[ScoreRow
     }
     assert list(found) == sorted(found)
     fakes = [each for each in two_sources if each.label == 1]
-    found = metrics.cells(fakes, metrics.Pairing("crossed"))
+    found = cells.by_cell(fakes, cells.Pairing("crossed"))
     assert {cell: names_of(rows) for cell, rows in found.items()} == {
         ("", "glide"): ["g0", "g1", "g2"],
         ("", "sd"): ["s0"],
@@ -581,26 +582,26 @@ def test_crossed_cells_take_the_reals_of_every_source(two_sources: list[ScoreRow
 
 
 def test_reals_of_all_sources_keep_the_order_of_the_table(two_sources: list[ScoreRow]) -> None:
-    found = metrics.cells(two_sources)
+    found = cells.by_cell(two_sources)
     assert names_of(found["", "glide"]) == ["b0", "a0", "a1", "b1", "a2", "g0", "g2"]
 
 
 @pytest.mark.parametrize(
     ("pairing", "expected"),
     [
-        (metrics.Pairing("own", cap=1), ["a0", "g1"]),
-        (metrics.Pairing("own", cap=2), ["a0", "a1", "g1"]),
-        (metrics.Pairing("own", balanced=True), ["a0", "g1"]),
+        (cells.Pairing("own", cap=1), ["a0", "g1"]),
+        (cells.Pairing("own", cap=2), ["a0", "a1", "g1"]),
+        (cells.Pairing("own", balanced=True), ["a0", "g1"]),
         # The unreadable a1 counts, for which reason a2 does not enter.
-        (metrics.Pairing("crossed", cap=2, balanced=True), ["a0", "a1", "g0", "g1"]),
-        (metrics.Pairing("crossed", cap=9, balanced=True), ["a0", "a1", "a2", "g0", "g1", "g2"]),
-        (metrics.Pairing("crossed", cap=9), ["a0", "a1", "a2", "g0", "g1", "g2"]),
+        (cells.Pairing("crossed", cap=2, balanced=True), ["a0", "a1", "g0", "g1"]),
+        (cells.Pairing("crossed", cap=9, balanced=True), ["a0", "a1", "a2", "g0", "g1", "g2"]),
+        (cells.Pairing("crossed", cap=9), ["a0", "a1", "a2", "g0", "g1", "g2"]),
     ],
 )
 def test_cells_are_cut_to_the_first_of_each_class(
-    two_sources: list[ScoreRow], pairing: metrics.Pairing, expected: list[str]
+    two_sources: list[ScoreRow], pairing: cells.Pairing, expected: list[str]
 ) -> None:
-    found = metrics.cells(two_sources, pairing)["a", "glide"]
+    found = cells.by_cell(two_sources, pairing)["a", "glide"]
     assert names_of(found) == expected
     unreadable = sum(bool(each.error) for each in found)
     assert metrics.evaluate_rows(found, 0.5, resamples=0).n_errors == unreadable
@@ -608,16 +609,16 @@ def test_cells_are_cut_to_the_first_of_each_class(
 
 def test_a_cell_of_fakes_alone_is_capped_and_not_balanced_away() -> None:
     fakes = [row(1, 1.0, key=str(i)) for i in range(3)]
-    assert names_of(metrics.cells(fakes, metrics.Pairing(balanced=True))["s", "g"]) == [*"012"]
-    capped = metrics.cells(fakes, metrics.Pairing(cap=2, balanced=True))
+    assert names_of(cells.by_cell(fakes, cells.Pairing(balanced=True))["s", "g"]) == [*"012"]
+    capped = cells.by_cell(fakes, cells.Pairing(cap=2, balanced=True))
     assert names_of(capped["s", "g"]) == ["0", "1"]
 
 
 def test_a_wrong_pairing_is_refused() -> None:
     with pytest.raises(ValueError, match="own or crossed"):
-        metrics.Pairing("every")  # type: ignore[arg-type]
+        cells.Pairing("every")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1"):
-        metrics.Pairing(cap=0)
+        cells.Pairing(cap=0)
 
 
 def two_runs(seed: int, gain: float = 0.0, n: int = 300) -> tuple[Arrays, NDArray[np.float64]]:
@@ -630,22 +631,22 @@ def two_runs(seed: int, gain: float = 0.0, n: int = 300) -> tuple[Arrays, NDArra
 
 def test_identical_runs_do_not_differ(arrays: Arrays) -> None:
     labels, logits = arrays
-    found = metrics.paired_difference(labels, logits, logits, metrics.METRICS, 0.5, 50)
-    assert found == dict.fromkeys(metrics.METRICS, ((0.0, 0.0, 0.0), 1.0))
+    found = metrics.paired_difference(labels, logits, logits, estimates.METRICS, 0.5, 50)
+    assert found == dict.fromkeys(estimates.METRICS, ((0.0, 0.0, 0.0), 1.0))
 
 
 def test_a_difference_is_that_of_the_values() -> None:
     (labels, first), second = two_runs(0, gain=0.4)
-    found = metrics.paired_difference(labels, first, second, metrics.METRICS, 0.3)
-    swapped = metrics.paired_difference(labels, second, first, metrics.METRICS, 0.3)
+    found = metrics.paired_difference(labels, first, second, estimates.METRICS, 0.3)
+    swapped = metrics.paired_difference(labels, second, first, estimates.METRICS, 0.3)
     ours, theirs = (metrics.evaluate(labels, each, 0.3, 2) for each in (first, second))
-    assert tuple(found) == metrics.METRICS
+    assert tuple(found) == estimates.METRICS
     for name, (estimate, p_value) in found.items():
         assert estimate.value == ours[name].value - theirs[name].value
         assert estimate.low <= estimate.value <= estimate.high
         assert (estimate.low > 0 or estimate.high < 0) == (p_value < 0.05), name
         assert swapped[name] == ((-estimate.value, -estimate.high, -estimate.low), p_value)
-        assert isinstance(estimate, metrics.PlainEstimate) == (name in metrics.PLAIN)
+        assert isinstance(estimate, estimates.PlainEstimate) == (name in estimates.PLAIN)
 
 
 def test_a_clearly_better_run_has_a_small_p_value() -> None:
@@ -653,7 +654,7 @@ def test_a_clearly_better_run_has_a_small_p_value() -> None:
     names = ("AUROC", "accuracy", "EER", "log_loss")
     found = metrics.paired_difference(labels, first, second, names, 0.5)
     for name, (estimate, p_value) in found.items():
-        assert (estimate.value < 0) == (name in metrics.LOWER_IS_BETTER)
+        assert (estimate.value < 0) == (name in estimates.LOWER_IS_BETTER)
         assert p_value == pytest.approx(2 / 1001), name
 
 
@@ -712,7 +713,7 @@ def test_infinite_log_losses_can_be_compared() -> None:
     labels = np.array([0] * 5 + [1] * 5)
     lost = np.array([-1.0] * 5 + [-np.inf] + [2.0] * 4)
     sound = np.where(np.isinf(lost), -1.0, lost)
-    found = metrics.paired_difference(labels, lost, sound, metrics.METRICS, 0.5, 200)
+    found = metrics.paired_difference(labels, lost, sound, estimates.METRICS, 0.5, 200)
     assert found["log_loss"].estimate.value == found["log_loss"].estimate.high == math.inf
     for estimate, p_value in found.values():
         assert not np.isnan(estimate).any() and 0 < p_value <= 1

@@ -23,11 +23,11 @@ from detectors._mfm import CropTransform, MaskedFrequencies, corrupted, loss_map
 from detectors._mfm import spectral_loss as loss_of
 from detectors.spai import Spai, SpaiOptions
 from engine import config
-from engine._kept import CHECKPOINT, HISTORY
-from engine._step import parameter_groups
 from engine.config import CONFIGS, TrainOptions
-from engine.schedule import lr_at, scaled
-from engine.weights import load_backbone
+from engine.training.outputs import CHECKPOINT, HISTORY
+from engine.training.schedule import lr_at, scaled
+from engine.training.step import parameter_groups
+from engine.weights.loading import load_backbone
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "gamma 1": {},

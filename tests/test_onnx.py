@@ -27,9 +27,14 @@ from torch import Tensor, nn
 import detectors
 from detectors._base import WHOLE, Detector, OptionError, Part, WeightsError, describe_options
 from detectors.cospy import CoSpy, CoSpyOptions
-from engine import _onnx_export, onnx_files
 from engine.config import ConfigError
-from engine.onnx_files import (
+from engine.runtime.device import Device
+from engine.scoring.probability import sigmoid
+from engine.weights import onnx as onnx_files
+from engine.weights import onnx_export
+from engine.weights.files import Card, card_metadata, read_card, read_weights, save_weights, sha256
+from engine.weights.loading import Loaded
+from engine.weights.onnx import (
     EXPORT,
     OnnxDetector,
     card_of,
@@ -38,11 +43,7 @@ from engine.onnx_files import (
     open_onnx,
     runs_on_cuda,
 )
-from engine.onnx_proto import network_digest, read_metadata
-from engine.predict import Device
-from engine.probability import sigmoid
-from engine.weight_files import Card, card_metadata, read_card, read_weights, save_weights, sha256
-from engine.weights import Loaded
+from engine.weights.onnx_graph import network_digest, read_metadata
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -707,7 +708,7 @@ def test_a_network_that_fixes_the_batch_is_refused(tmp_path: Path) -> None:
 
     loaded = Loaded(Bad(Bad.Options()).eval(), "toy", Path("w"), "", 0.5, None)
     with pytest.raises(OptionError, match="Toy with these options cannot be exported"):
-        _onnx_export.export(loaded, tmp_path / "x.onnx", {})
+        onnx_export.export(loaded, tmp_path / "x.onnx", {})
     assert not list(tmp_path.iterdir())
 
 
@@ -720,7 +721,7 @@ def test_what_pytorch_cannot_export_is_one_line(
     monkeypatch.setattr(torch.onnx, "export", fail)
     loaded = Loaded(Toy(Toy.Options()).eval(), "toy", Path("w"), "", 0.5, None)
     with pytest.raises(OptionError, match=r"cannot be exported: no such operator$"):
-        _onnx_export.export(loaded, tmp_path / "x.onnx", {})
+        onnx_export.export(loaded, tmp_path / "x.onnx", {})
     assert not list(tmp_path.iterdir())
 
 
@@ -776,7 +777,7 @@ def test_every_mode_of_cospy(variant: str, mode: tuple[str, ...], tmp_path: Path
     model = CoSpy(CoSpyOptions(train_dataset=variant, size="tiny", **chosen))
     randomise(model)
     loaded = Loaded(model.eval(), "cospy", Path("w"), "", 0.5, None)
-    [path] = _onnx_export.export(loaded, tmp_path / "x.onnx", {})
+    [path] = onnx_export.export(loaded, tmp_path / "x.onnx", {})
     exported = load(path).model
     for count in (1, 3):
         batch = batch_of(exported, count)

@@ -16,10 +16,10 @@ from conftest import make_picture, make_tree
 from scipy.stats import beta
 
 from detectors.default import DefaultOptions
-from engine._runs import read_run
 from engine.config import ConfigError
-from engine.own_threshold import Measured, choose, needed, own_band
-from engine.probability import calibrated, sigmoid
+from engine.evaluation.comparison import read_run
+from engine.scoring.own_threshold import Measured, choose, needed, own_band
+from engine.scoring.probability import calibrated, sigmoid
 from scripts import own_threshold
 
 __all__ = ["cli"]  # a fixture

@@ -15,8 +15,8 @@ from PIL import Image
 
 from datasets._images import PictureDataset, decode
 from datasets._limits import DECODINGS, PUBLISHED, UPRIGHT
-from engine import command_line, flags
-from engine.compare import compare
+from engine.cli import machine, parser
+from engine.phases.compare import compare
 from scripts import augment_csv, contact_sheet
 
 __all__ = ["cli", "weights"]  # fixtures
@@ -210,8 +210,8 @@ def test_published_recipes_decode_as_published(path: Path) -> None:
 
 
 def test_one_way_of_decoding_reaches_the_workers() -> None:
-    args = command_line.parser().parse_args([])
-    assert [flags.workers(args, 1, name).decoding for name in DECODINGS] == list(DECODINGS)
+    args = parser.parser().parse_args([])
+    assert [machine.workers(args, 1, name).decoding for name in DECODINGS] == list(DECODINGS)
     assert PictureDataset([], lambda image, _: image).decoding == UPRIGHT
 
 

@@ -13,7 +13,7 @@ import pytest
 import detectors
 from detectors._base import OptionError
 from engine import plain_data
-from engine.command_line import parser
+from engine.cli.parser import parser
 from engine.config import ConfigError, parse_override, read_yaml, resolve
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import _figure, _plots_training
-from engine._plots_training import draw_curves
+from engine.reporting import drawing, training_curves
+from engine.reporting.training_curves import draw_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,13 +36,13 @@ def history(count: int, **columns: list[float]) -> list[Row]:
 def draw(monkeypatch: pytest.MonkeyPatch) -> Draw:
     """A function that draws curves, looks at the picture and returns the figure."""
     figures: list[Figure] = []
-    original = _figure.png
+    original = drawing.png
 
     def png(figure: Figure) -> bytes:
         figures.append(figure)
         return original(figure)
 
-    monkeypatch.setattr(_figure, "png", png)
+    monkeypatch.setattr(drawing, "png", png)
 
     def drawn(rows: list[Mapping[str, float]], best: int = 1, title: str = "x") -> Figure:
         with Image.open(io.BytesIO(draw_curves(rows, best, title))) as picture:
@@ -175,8 +175,8 @@ def test_tested_sets_are_dashed_and_told_apart(draw: Draw) -> None:
 def test_names_are_shown_as_they_are(draw: Draw, name: str) -> None:
     figure = draw(history(2, **{f"{name} AUROC": [0.5, 0.6]}), title=name)
     [legend] = figure.legends
-    assert legend.get_texts()[-1].get_text() == _figure.label(name)
-    assert figure.get_suptitle() == _figure.label(name)
+    assert legend.get_texts()[-1].get_text() == drawing.label(name)
+    assert figure.get_suptitle() == drawing.label(name)
 
 
 def test_same_history_same_bytes() -> None:
@@ -193,4 +193,4 @@ def test_the_kept_epoch_is_one_of_them(count: int, best: int) -> None:
 
 def test_a_tested_set_may_have_the_name_of_a_metric() -> None:
     rows = history(1, **{"AP AP": [0.5], "loss AUROC": [0.5]})
-    assert _plots_training.sets_of(rows, _plots_training.SHOWN) == ["AP", "loss"]
+    assert training_curves.sets_of(rows, training_curves.SHOWN) == ["AP", "loss"]

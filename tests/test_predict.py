@@ -21,12 +21,13 @@ from datasets import Record, folder
 from datasets._images import open_picture
 from detectors import _transforms as T
 from detectors._base import Detector
-from engine import degrade
 from engine.config import ConfigError
-from engine.decoding import Workers
-from engine.predict import Device, open_device, score
-from engine.probability import DECIMALS, sigmoid
-from engine.table import ScoreRow
+from engine.runtime.device import Device, open_device
+from engine.runtime.workers import Workers
+from engine.scoring import degradations
+from engine.scoring.loop import score
+from engine.scoring.probability import DECIMALS, sigmoid
+from engine.scoring.table import ScoreRow
 
 CPU = Device(torch.device("cpu"))
 
@@ -48,7 +49,7 @@ def rows_of(
     records: list[Record],
     batch_size: int = 8,
     workers: int = 0,
-    degradation: degrade.Degradation | None = None,
+    degradation: degradations.Degradation | None = None,
 ) -> list[ScoreRow]:
     found = score(model, records, CPU, batch_size, Workers(workers), degradation)
     return [row for batch in found for row in batch]
@@ -113,7 +114,7 @@ def test_memory_of_freed_tensors_serves_the_next_ones() -> None:
     """Pages that the system has to hand over while 64 MB are filled and freed ten times."""
     code = (
         "import resource, torch\n"
-        "from engine.predict import reuse_memory\n"
+        "from engine.runtime.device import reuse_memory\n"
         "def pages():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    for _ in range(10):\n"
@@ -245,19 +246,19 @@ def test_fp16_needs_a_gpu() -> None:
 )  # fmt: skip
 def test_misspelt_degradations_list_the_right_ones(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--degrade: expected .*(jpeg|crop):\d+-\d+.*; found"):
-        degrade.parse(text)
+        degradations.parse(text)
 
 
 def test_degradations_have_one_spelling() -> None:
-    assert degrade.parse("none") is None
+    assert degradations.parse("none") is None
     for text in ("crop:64+jpeg:90", "crop:064+jpeg:090"):
-        parsed = degrade.parse(text)
+        parsed = degradations.parse(text)
         assert parsed is not None
         assert parsed.name == "crop:64+jpeg:90"
 
 
 def degraded(text: str, image: Image.Image) -> Image.Image:
-    chain = degrade.parse(text)
+    chain = degradations.parse(text)
     assert chain is not None
     return chain(image, np.random.default_rng(0))
 
@@ -290,7 +291,7 @@ def test_steps_are_taken_in_order() -> None:
 def test_degraded_rows_are_those_of_degraded_pictures(
     toy: Toy, records: list[Record], tmp_path: Path
 ) -> None:
-    chain = degrade.parse("jpeg:60")
+    chain = degradations.parse("jpeg:60")
     found = rows_of(toy, records[:4], batch_size=4, degradation=chain)
     assert {row.degradation for row in found} == {"jpeg:60"}
     copies = []
@@ -307,7 +308,9 @@ def test_what_cannot_be_degraded_is_an_error_row(toy: Toy, tmp_path: Path) -> No
     Image.new("RGB", (70_000, 8)).save(tmp_path / "long.png")
     make_picture(1, False).save(tmp_path / "short.png")
     found = [Record(name, tmp_path / name) for name in ("long.png", "short.png")]
-    [rows] = score(toy, found, open_device("cpu", "fp32"), 2, degradation=degrade.parse("jpeg:90"))
+    [rows] = score(
+        toy, found, open_device("cpu", "fp32"), 2, degradation=degradations.parse("jpeg:90")
+    )
     assert "cannot be processed" in rows[0].error
     assert (rows[0].score, rows[0].width) == (None, 70_000)
     assert not rows[1].error

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from engine import program
-from engine.command_line import parser
+from engine.cli.parser import parser
+from engine.runtime import program
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\u202egpj.exe\r\x9b31m"
 
@@ -108,7 +108,8 @@ def test_a_full_device_is_one_line() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full here")
-    code = "import sys; from engine.program import answer; sys.exit(answer('x', lambda: print(1)))"
+    code = "import sys; from engine.runtime.program import answer; "
+    code += "sys.exit(answer('x', lambda: print(1)))"
     with full.open("w") as stream:
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=stream, stderr=subprocess.PIPE, text=True,

@@ -19,7 +19,7 @@ from detectors._spai_files import UNUSED
 from detectors._spectral import frequency_mask
 from detectors.spai import MASK, Spai, SpaiOptions
 from detectors.ssp import Ssp, SspOptions
-from engine.weights import open_weights, read_folder
+from engine.weights.loading import open_weights, read_folder
 
 BRANCHES = [("branch", "semantic"), ("branch", "artifact")]
 VARIANTS = list(cospy.VARIANTS)

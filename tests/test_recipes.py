@@ -12,11 +12,14 @@ from training import Killed, Parts, at_step, kill, plain
 
 import detectors
 from detectors._base import Detector
-from engine import _kept, _trainer, config, train
-from engine._kept import HISTORY
+from engine import config
 from engine.config import CONFIGS, Config
-from engine.decoding import IN_PROCESS
-from engine.weight_files import BEST, read_weights
+from engine.phases import train
+from engine.runtime.workers import IN_PROCESS
+from engine.training import loop, outputs
+from engine.training.outputs import HISTORY
+from engine.weights.files import read_weights
+from engine.weights.manifest import BEST
 
 QUICK = ("spai", "cospy_progan_semantic", "cospy_progan_artifact", "cospy_progan_fusion")
 ALL = (
@@ -32,8 +35,8 @@ SHORT: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
-    monkeypatch.setattr(_trainer, "_tensorboard", lambda output, epoch: None)
+    monkeypatch.setattr(outputs, "draw_curves", lambda history, best, title: b"")
+    monkeypatch.setattr(loop, "_tensorboard", lambda output, epoch: None)
 
 
 def recipe(stem: str, **changes: Any) -> tuple[Config, Detector]:

@@ -20,17 +20,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import _figure, _plots, _plots_groups, metrics, report
-from engine._analysis import Analysis, averages, means
-from engine._blocks import WIDE
-from engine._plots_groups import heat_metric, heatmap
-from engine._plots_training import draw_curves
-from engine._published import OTHER_PICTURES, Beside, Comparable
-from engine._tables import metric_name, points
-from engine.benchmark_file import Facts, Part, Published, Reported
-from engine.metrics import Cell, Estimate, Metrics, Pairing
-from engine.report import View
-from engine.table import ScoreRow
+from engine.evaluation import metrics
+from engine.evaluation.analysis import Analysis, View, analyse, averages, means, worst_errors
+from engine.evaluation.benchmark_file import Facts, Part, Published, Reported
+from engine.evaluation.cells import Cell, Pairing
+from engine.evaluation.estimates import Estimate, Metrics
+from engine.evaluation.reported import OTHER_PICTURES, Beside, Comparable
+from engine.reporting import drawing, plots, plots_groups, report
+from engine.reporting.plots_groups import heat_metric, heatmap
+from engine.reporting.sections import WIDE
+from engine.reporting.tables import metric_name, percent, points
+from engine.reporting.training_curves import draw_curves
+from engine.scoring.table import ScoreRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,20 +156,20 @@ def test_markdown_tables_keep_their_columns(tmp_path: Path) -> None:
 
 
 def test_numbers_are_percent_with_their_interval(tmp_path: Path) -> None:
-    assert report.percent(Estimate(0.9314, 0.91, 0.949)) == "93.1 [91.0, 94.9]"
-    assert report.percent(0.5) == "50.0" and report.percent(None) == "–"
-    assert report.percent(Estimate(0.5, math.nan, math.nan)) == "50.0"
-    found = report.analyse(table(), 0.5)
+    assert percent(Estimate(0.9314, 0.91, 0.949)) == "93.1 [91.0, 94.9]"
+    assert percent(0.5) == "50.0" and percent(None) == "–"
+    assert percent(Estimate(0.5, math.nan, math.nan)) == "50.0"
+    found = analyse(table(), 0.5)
     text, page = written(tmp_path, table())
     for name, estimate in found.pooled.estimates.items():
         label = metric_name(name)
-        assert f"| {label} | {report.percent(estimate)} |" in text
-        assert report.percent(estimate) in page
+        assert f"| {label} | {percent(estimate)} |" in text
+        assert percent(estimate) in page
     cell = found.cells["coco", "sd_v1_4"]
     line = next(line for line in text.splitlines() if line.startswith("| sd_v1_4 |"))
     assert line.startswith("| sd_v1_4 | coco | 40 | 20 | 0 |")
     for name in WIDE:
-        assert report.percent(cell.estimates[name]) in line
+        assert percent(cell.estimates[name]) in line
 
 
 def test_run_information_is_flattened(tmp_path: Path) -> None:
@@ -202,20 +203,20 @@ def section(text: str, heading: str) -> str:
 
 def test_the_sweep_is_apart_from_the_main_numbers(tmp_path: Path, drawn: None) -> None:
     alone, swept = table(), [*table(), *degraded(table(), "blur:2", 3.0)]
-    plain = report.analyse(alone, 0.5)
+    plain = analyse(alone, 0.5)
     # The order in which a table was filled decides nothing.
     for rows in (swept, swept[::-1]):
-        found = report.analyse(rows, 0.5)
+        found = analyse(rows, 0.5)
         assert list(found.degradations) == ["none", "blur:2"]
         values = {name: value.value for name, value in found.pooled.estimates.items()}
         assert values == {name: value.value for name, value in plain.pooled.estimates.items()}
     assert plain.degradations == {}
-    blurred = report.analyse(degraded(table(), "blur:2", 3.0), 0.5)
-    assert report.analyse(swept, 0.5).degradations["blur:2"].pooled == blurred.pooled
+    blurred = analyse(degraded(table(), "blur:2", 3.0), 0.5)
+    assert analyse(swept, 0.5).degradations["blur:2"].pooled == blurred.pooled
     text, _ = written(tmp_path, swept)
     rows = section(text, "Degradations")
     assert rows.count("| none |") == rows.count("| blur:2 |") == 2
-    rate = report.percent(blurred.pooled["accuracy_real"])
+    rate = percent(blurred.pooled["accuracy_real"])
     assert f" {rate} |" in rows and f" {rate} |" not in section(text, "Averages")
     assert (tmp_path / "robustness.png").exists()
     assert "Degradations" not in written(tmp_path, alone)[0]
@@ -224,13 +225,13 @@ def test_the_sweep_is_apart_from_the_main_numbers(tmp_path: Path, drawn: None) -
 
 def test_the_base_is_what_the_view_says() -> None:
     rows = [*table(), *degraded(table(), "jpeg:95", -9.0)]
-    found = report.analyse(rows, 0.5, view=View(base="jpeg:95"))
+    found = analyse(rows, 0.5, view=View(base="jpeg:95"))
     assert found.base == "jpeg:95" and list(found.degradations) == ["jpeg:95", "none"]
     assert found.pooled["accuracy_real"].value == 1.0
     result = report.result_json(rows, 0.5, View(base="jpeg:95"))
     assert result["coco"]["glide"]["size"] == 60
     # A table without the base is read by its first degradation.
-    assert report.analyse(degraded(table(), "webp:80"), 0.5).base == "webp:80"
+    assert analyse(degraded(table(), "webp:80"), 0.5).base == "webp:80"
 
 
 def test_unreadable_pictures_are_counted_per_degradation(tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_averages_are_named_and_differ() -> None:
 @pytest.mark.parametrize("headline", ["generators", "cells", "pictures"])
 def test_one_average_is_marked(tmp_path: Path, headline: str) -> None:
     rows = table(("coco", "flickr"))
-    found = report.analyse(rows, 0.5, 50, view=View(average=headline))
+    found = analyse(rows, 0.5, 50, view=View(average=headline))
     report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
     names = {
         "generators": "mean over 2 generators",
@@ -288,13 +289,13 @@ def test_one_average_is_marked(tmp_path: Path, headline: str) -> None:
 
 def test_a_mean_over_cells_is_marked_where_there_is_one_cell_a_generator() -> None:
     """Where cells and generators are the same, there is but one mean."""
-    found = report.analyse(table(), 0.5, 0, view=View(average="cells"))
+    found = analyse(table(), 0.5, 0, view=View(average="cells"))
     assert found.headline.name == "mean over 2 generators"
 
 
 def test_each_set_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rows = table()
-    found = report.analyse(rows, 0.5)
+    found = analyse(rows, 0.5)
     monkeypatch.setattr(report.metrics, "evaluate", lambda *_: pytest.fail("measured again"))
     report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
     assert report.summary_text(rows, 0.5, found)
@@ -310,7 +311,7 @@ def test_fakes_alone_have_a_detection_rate_and_no_ranking(tmp_path: Path, drawn:
     assert names == {"report.md", "report.html", "histogram.png", "generators.png"}
     cell = report.result_json(fakes, 0.5)["coco"]["glide"]
     assert cell["AP"] is None and cell["size"] == 20
-    rate = report.analyse(fakes, 0.5).cells["coco", "glide"].estimates["detection_rate"]
+    rate = analyse(fakes, 0.5).cells["coco", "glide"].estimates["detection_rate"]
     assert cell["Accuracy"] == rate.value
     assert set(report.output_json(fakes)["coco"]["glide"]["y_true"]) == {1}
 
@@ -405,7 +406,7 @@ def crossed_analysis(figures: Published, sources: Iterable[str] = ("coco", "flic
                 1, 1, {"AP": Estimate(value, 0.5, 1.0), "accuracy": Estimate(0.8, 0.5, 1.0)}
             )
     view = View(average="cells", published=figures, min_pictures=1)
-    empty = report.analyse([], 0.5, view=view)
+    empty = analyse([], 0.5, view=view)
     pooled = cells["coco", "glide"]
     return dataclasses.replace(
         empty, pooled=pooled, cells=cells, averages=averages(pooled, cells, view)
@@ -484,7 +485,7 @@ def crossed(
         Pairing("crossed"), published=figures, generators=("glide", "sd"),
         sources=("raise", "coco"), min_pictures=1,
     )  # fmt: skip
-    empty = report.analyse([], 0.5, view=view)
+    empty = analyse([], 0.5, view=view)
     pooled = measured()
     found = averages(pooled, cells, view)
     return dataclasses.replace(empty, pooled=pooled, cells=cells, averages=found)
@@ -584,7 +585,7 @@ def test_a_mean_says_over_how_many_it_really_is(tmp_path: Path) -> None:
         else each
         for each in swept
     ]
-    found = report.analyse(swept, 0.5, 0)
+    found = analyse(swept, 0.5, 0)
     mean = next(average for average in found.averages if average.kind == "generators")
     assert (mean.name, mean.counts["AP"]) == ("mean over 2 generators", 2)
     assert mean.counts["accuracy_real"] == 3
@@ -624,7 +625,7 @@ def test_figures_of_other_numbers_of_pictures_are_not_compared(
         reported=(Reported("Paper, table 9", {"people": 38.7}),),
     )  # fmt: skip
     rows = table()
-    found = report.analyse(rows, 0.5, 0, view=view)
+    found = analyse(rows, 0.5, 0, view=view)
     report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
     page, web = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     summary = report.summary_text(rows, 0.5, found)
@@ -691,7 +692,7 @@ def test_published_figures_are_printed_with_their_difference(tmp_path: Path) -> 
 def test_the_summary_of_many_cells_has_means_instead(tmp_path: Path) -> None:
     sources = [f"s{place}" for place in range(16)]
     rows = table(sources, n=2)
-    found = report.analyse(rows, 0.5, 0, view=View(min_pictures=1))
+    found = analyse(rows, 0.5, 0, view=View(min_pictures=1))
     assert len(found.cells) == 32
     lines = report.summary_text(rows, 0.5, found).splitlines()
     names = [line.split("  ")[0] for line in lines[1 : lines.index("")]]
@@ -714,11 +715,11 @@ def test_the_summary_of_many_cells_has_means_instead(tmp_path: Path) -> None:
 
 def test_crossed_pairing_and_caps_reach_every_number() -> None:
     rows = table(("coco", "flickr"))
-    crossed = report.analyse(rows, 0.5, 0, view=View(Pairing("crossed")))
+    crossed = analyse(rows, 0.5, 0, view=View(Pairing("crossed")))
     assert set(crossed.cells) == {(s, g) for s in ("coco", "flickr") for g in ("glide", "sd_v1_4")}
     assert {(c.n_real, c.n_synthetic) for c in crossed.cells.values()} == {(40, 40)}
     view = View(Pairing(cap=15, balanced=True))
-    capped = report.analyse(rows, 0.5, 0, view=view)
+    capped = analyse(rows, 0.5, 0, view=view)
     assert {(c.n_real, c.n_synthetic) for c in capped.cells.values()} == {(15, 15)}
     assert report.result_json(rows, 0.5, view)["coco"]["glide"]["size"] == 30
     truth = report.output_json(rows, view)["flickr"]["sd_v1_4"]["y_true"]
@@ -745,12 +746,12 @@ def test_worst_errors_are_the_most_confident_ones() -> None:
         dataclasses.replace(row(1, 0.0, "s", "g", "nan"), logit=math.nan),
         row(1, 0.0, "s", "g", "on the line"),
     ]  # fmt: skip
-    found = [each.key for each in report.worst_errors(rows, 0.5)]
+    found = [each.key for each in worst_errors(rows, 0.5)]
     assert found == ["c", "a", "b", "on the line"]
-    assert [each.key for each in report.worst_errors(rows, 0.5, count=2)] == ["c", "a"]
+    assert [each.key for each in worst_errors(rows, 0.5, count=2)] == ["c", "a"]
     again = [*rows, row(1, -1.0, "s", "g", "c")]
-    assert [each.key for each in report.worst_errors(again, 0.5)] == found
-    assert report.worst_errors(rows[3:5], 0.5) == []
+    assert [each.key for each in worst_errors(again, 0.5)] == found
+    assert worst_errors(rows[3:5], 0.5) == []
 
 
 @pytest.mark.parametrize(("threshold", "keys"), [(0.0, ["b", "a"]), (1.0, ["c", "d"])])
@@ -759,7 +760,7 @@ def test_worst_errors_of_the_outermost_thresholds(threshold: float, keys: list[s
         row(0, -3.0, "s", "", "a"), row(0, 3.0, "s", "", "b"),
         row(1, -3.0, "s", "g", "c"), row(1, 3.0, "s", "g", "d"),
     ]  # fmt: skip
-    assert [each.key for each in report.worst_errors(rows, threshold)] == keys
+    assert [each.key for each in worst_errors(rows, threshold)] == keys
 
 
 def jpeg(colour: str) -> bytes:
@@ -815,9 +816,7 @@ def test_plots_of_an_earlier_report_go(tmp_path: Path, drawn: None) -> None:
 def test_the_heat_map_needs_sources_and_generators_that_cross(
     cells: list[Cell], drawn: bool
 ) -> None:
-    found = dataclasses.replace(
-        report.analyse([], 0.5), cells={each: table_cell(0.8) for each in cells}
-    )
+    found = dataclasses.replace(analyse([], 0.5), cells={each: table_cell(0.8) for each in cells})
     assert (heatmap(found) is not None) == drawn
 
 
@@ -849,15 +848,15 @@ def test_tables_and_plots_have_one_order(
         for shift in (-1.0, 0.0, 1.0)
     ]
     drawn: list[list[str]] = []
-    name_rows = _figure.name_rows
+    name_rows = drawing.name_rows
 
     def spy(axes: Axes, names: Sequence[str], height: float = 1.0) -> None:
         drawn.append(list(names)[::-1])
         name_rows(axes, names, height)
 
-    monkeypatch.setattr(_figure, "name_rows", spy)
-    found = report.analyse(rows, 0.5, 0, view=view)
-    assert _plots_groups.generators(found) and heatmap(found)
+    monkeypatch.setattr(drawing, "name_rows", spy)
+    found = analyse(rows, 0.5, 0, view=view)
+    assert plots_groups.generators(found) and heatmap(found)
     assert drawn == [generators, generators]
     assert list(found.cells) == [(source, name) for source in sources for name in generators]
     report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
@@ -866,7 +865,7 @@ def test_tables_and_plots_have_one_order(
         lines = [line for line in section(text, heading).splitlines() if line.startswith("| ")]
         assert [line.split(" | ")[0][2:] for line in lines[2:]] == names
     alone = [dataclasses.replace(each, source=each.generator) for each in rows if each.label]
-    apart = report.analyse(alone, 0.5, 0, view=view)
+    apart = analyse(alone, 0.5, 0, view=view)
     assert [name for _, name in apart.cells] == generators
 
 
@@ -875,7 +874,7 @@ def table_cell(value: float) -> Metrics:
 
 
 def test_the_heat_map_shows_what_was_published() -> None:
-    found = dataclasses.replace(report.analyse([], 0.5), cells={("a", "x"): table_cell(0.8)})
+    found = dataclasses.replace(analyse([], 0.5), cells={("a", "x"): table_cell(0.8)})
     assert heat_metric(found) == "AUROC"
     view = View(published=FIGURES)
     assert heat_metric(dataclasses.replace(found, view=view)) == "AP"
@@ -889,7 +888,7 @@ def test_the_heat_map_shows_what_was_published() -> None:
 def test_published_json_has_a_cell_per_generator() -> None:
     rows = [*table(("coco", "flickr")), broken("bad.png")]
     result, output = report.result_json(rows, 0.5), report.output_json(rows)
-    found = report.analyse(rows, 0.5).cells
+    found = analyse(rows, 0.5).cells
     for source in ("coco", "flickr"):
         assert set(result[source]) == set(output[source]) == {"glide", "sd_v1_4"}
         for generator, cell in result[source].items():
@@ -920,13 +919,13 @@ def test_plots_survive_infinite_logits_and_odd_names(tmp_path: Path, drawn: None
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn, as matplotlib lays them out."""
     kept: list[Figure] = []
-    png = _figure.png
+    png = drawing.png
 
     def keep(found: Figure) -> bytes:
         kept.append(found)
         return png(found)
 
-    monkeypatch.setattr(_figure, "png", keep)
+    monkeypatch.setattr(drawing, "png", keep)
     return kept
 
 
@@ -935,7 +934,7 @@ def test_bars_do_not_overlap_and_legends_lie_beside_the_axes(figures: list[Figur
     labels = np.repeat([0, 1], 300)
     logits = rng.normal(9 * (2 * labels - 1), 5)
     pooled = metrics.evaluate(labels, logits, 0.9, 0)
-    assert _plots._calibration(labels, logits, pooled) and _plots._histogram(labels, logits, 0.9)
+    assert plots._calibration(labels, logits, pooled) and plots._histogram(labels, logits, 0.9)
     calibration, histogram = figures
     bars = [bar.get_bbox().intervalx for bar in calibration.axes[1].patches]
     assert len(bars) > 5
@@ -950,14 +949,14 @@ def test_axes_of_percents_end_near_a_hundred(figures: list[Figure]) -> None:
     perfect = {"loss": 0.1, "lr": 1e-3, "val_loss": 0.1, "AUROC": 1.0, "AP": 1.0, "accuracy": 0.9}
     draw_curves([{"epoch": n, **perfect} for n in (1, 2)], 2, "T")
     rows = [row(1, 3.0, "", name, f"{name}{i}") for name in ("a", "b") for i in range(12)]
-    assert _plots_groups.generators(report.analyse(rows, 0.5, 20))
+    assert plots_groups.generators(analyse(rows, 0.5, 20))
     training, generators = figures
     assert training.axes[1].get_ylim()[1] < 101 and generators.axes[0].get_xlim()[1] < 101
 
 
 def test_generators_of_few_pictures_are_hollow(figures: list[Figure]) -> None:
     rows = [*table(), *(row(1, 1.0, "coco", "rare", f"rare{i}") for i in range(2))]
-    assert _plots_groups.generators(report.analyse(rows, 0.5, 20))
+    assert plots_groups.generators(analyse(rows, 0.5, 20))
     faces = {
         float(y): line.get_markerfacecolor()
         for line in figures[0].axes[0].lines

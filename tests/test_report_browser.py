@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import compare, report
-from engine.table import COLUMNS, ScoreRow, TableWriter
+from engine.evaluation import analysis
+from engine.phases import compare
+from engine.reporting import report
+from engine.runtime.table_writer import TableWriter
+from engine.scoring.table import COLUMNS, ScoreRow
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -97,8 +100,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, int]
     """Pages and how many pictures each has."""
     folder = tmp_path_factory.mktemp("pages")
     table = rows("<b>é")
-    found = report.analyse(table, 0.5, 50)
-    worst = report.worst_errors(found.rows, 0.5)
+    found = analysis.analyse(table, 0.5, 50)
+    worst = analysis.worst_errors(found.rows, 0.5)
     thumbnails = {row.key: jpeg() for row in worst[1:]}
     run = {"command": "y" * 500, "<script>throw 1</script>": "</script><script>throw 2</script>"}
     report.write_report(folder, table, 0.5, run, "T" * 200, found, thumbnails)

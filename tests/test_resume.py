@@ -21,11 +21,13 @@ from models import FrozenToy, Toy, ToyOptions, tiny
 from training import STEPS, Killed, Parts, at_call, at_step, kill, result, run, terminate
 
 from detectors._base import WeightsError
-from engine import _signals, _trainer, checkpoint
-from engine._kept import CHECKPOINT, HISTORY, REPORT
-from engine._validation import Validation
 from engine.config import ConfigError
-from engine.train import Interrupted, Trainer
+from engine.runtime import signals
+from engine.runtime.signals import Interrupted
+from engine.training import checkpoint, loop
+from engine.training.loop import Trainer
+from engine.training.outputs import CHECKPOINT, HISTORY, REPORT
+from engine.training.validation import Validation
 
 PREVIOUS = f"{CHECKPOINT}.previous"
 Result = dict[str, Any]
@@ -233,15 +235,15 @@ def test_the_second_signal_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> 
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     try:
-        with _signals.stop_requests() as received:
+        with signals.stop_requests() as received:
             assert received == []
             terminate()
             terminate()
             assert (received, came) == ([signal.SIGTERM] * 2, []), "one request, told twice"
-            monkeypatch.setattr(_signals, "SAME_REQUEST_SECONDS", 0.0)
+            monkeypatch.setattr(signals, "SAME_REQUEST_SECONDS", 0.0)
             terminate()
             assert came == [signal.SIGTERM]
-        with _signals.stop_requests():
+        with signals.stop_requests():
             terminate()
             assert came == [signal.SIGTERM] * 2
     finally:
@@ -280,7 +282,7 @@ def test_killed_while_the_weights_are_kept(
     settings = {"save_epochs": 1, "publish": True}
     run(tmp_path / "whole", parts, **settings)
     with pytest.MonkeyPatch.context() as patch:
-        at_call(patch, _trainer, "keep_weights", number, kill)
+        at_call(patch, loop, "keep_weights", number, kill)
         with pytest.raises(Killed):
             run(tmp_path / "killed", parts, **settings)
     run(tmp_path / "killed", parts, resume=True, **settings)

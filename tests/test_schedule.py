@@ -15,9 +15,9 @@ from conftest import ROOT
 
 from datasets import Label, Record
 from detectors.spai import Spai, SpaiOptions
-from engine._step import make_optimizer
 from engine.config import CONFIGS, ConfigError, TrainOptions, read_yaml, resolve
-from engine.schedule import check_learns, epoch_order, lr_at, steps_per_epoch
+from engine.training.schedule import check_learns, epoch_order, lr_at, steps_per_epoch
+from engine.training.step import make_optimizer
 
 STEPS = 7
 

@@ -18,8 +18,8 @@ from models import backbone_files, randomise
 
 from detectors._base import describe_options
 from detectors.default import Default, DefaultOptions
-from engine import manifest
-from engine.weight_files import Card, save_weights, sha256
+from engine.weights import manifest
+from engine.weights.files import Card, save_weights, sha256
 from scripts import bench, ship_default, train_default
 
 HERE = {"bench.py", "ship_default.py", "setup.sh", "train_default.py"}

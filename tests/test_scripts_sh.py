@@ -19,7 +19,7 @@ from models import backbone_files
 from trees import write_tree
 
 from detectors.cospy import CoSpy, CoSpyOptions
-from engine import command_line, rules
+from engine.cli import parser, rules
 
 SCRIPTS = {
     "train.sh": (),
@@ -76,7 +76,7 @@ def noted(calls: Path) -> list[list[str]]:
 def commands(calls: Path) -> list[str]:
     """The flags of each call; main.py must take them."""
     for words in noted(calls):
-        args = command_line.parser().parse_args(words)
+        args = parser.parser().parse_args(words)
         assert rules.broken(args, rules.detector_named(args)) is None
     return [" ".join(words) for words in noted(calls)]
 

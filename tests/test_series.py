@@ -12,14 +12,14 @@ import pytest
 from cli_runner import Cli, runner, write_weights
 from conftest import make_tree
 
-from engine import _plots
+from engine.reporting import plots
 
 FEW = ("--set", "score.resamples=20", "--cache", "none", "--min_pictures", "1")
 
 
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_plots, "draw", lambda *_: {})
+    monkeypatch.setattr(plots, "draw", lambda *_: {})
 
 
 @pytest.fixture(scope="module")

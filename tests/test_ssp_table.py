@@ -10,10 +10,9 @@ import pytest
 from cli_runner import Cli, runner, script, write_weights
 from trees import write_tree
 
-from engine import benchmark as benchmarks
-from engine import manifest
-from engine.weight_files import read_weights, save_weights
-from engine.weights import Card
+from engine.evaluation import benchmark as benchmarks
+from engine.weights import manifest
+from engine.weights.files import Card, read_weights, save_weights
 from scripts import ssp_table
 
 SUBSETS = benchmarks.load("genimage").generators

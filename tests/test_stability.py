@@ -15,12 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets import _images, _notes, folder
 from datasets._images import open_picture
-from engine import answer, degrade
-from engine.answer import RECODINGS, Answer
-from engine.decoding import Workers
-from engine.predict import answers, open_device, score
-from engine.table import ScoreRow
-from engine.verdict import Judge
+from engine.runtime.device import open_device
+from engine.runtime.workers import Workers
+from engine.scoring import answer, degradations
+from engine.scoring.answer import RECODINGS, Answer
+from engine.scoring.loop import answers, score
+from engine.scoring.table import ScoreRow
+from engine.scoring.verdict_rule import Judge
 
 __all__ = ["cli"]  # a fixture
 
@@ -130,7 +131,7 @@ def test_pictures_are_decoded_once_and_batches_change_nothing(
         for told, same in zip((t for batch in found for t in batch), expected, strict=True):
             rows, others = ([t.row.logit, *(v.logit for v in t.views)] for t in (told, same))
             assert rows == pytest.approx(others, abs=1e-5)
-    [alone] = score(model, records, device, 16, degradation=degrade.parse("webp:80"))
+    [alone] = score(model, records, device, 16, degradation=degradations.parse("webp:80"))
     assert [t.views[2].logit for t in expected] == pytest.approx(
         [row.logit for row in alone], abs=1e-5
     )
@@ -212,7 +213,7 @@ def sketch(rng: np.random.Generator) -> Image.Image:
 @pytest.mark.parametrize("seed", range(3))
 def test_notes_of_drawn_pictures(seed: int, quality: int | None) -> None:
     def seen(image: Image.Image) -> tuple[str, ...]:
-        chain = degrade.parse("none" if quality is None else f"jpeg:{quality}")
+        chain = degradations.parse("none" if quality is None else f"jpeg:{quality}")
         return _notes.notes(chain(image, np.random.default_rng(0)) if chain else image)
 
     rng = np.random.default_rng(seed)

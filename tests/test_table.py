@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import table
 from engine.config import ConfigError
-from engine.table import COLUMNS, ScoreRow, TableWriter, read_table
+from engine.runtime import table_writer
+from engine.runtime.table_writer import TableWriter
+from engine.scoring.table import COLUMNS, ScoreRow, read_table
 
 NAMES = [
     "plain.png",
@@ -122,7 +123,7 @@ def test_other_columns_are_named_when_reading(tmp_path: Path) -> None:
 
 def test_rows_reach_the_disk_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "scores.csv"
-    monkeypatch.setattr(table, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(table_writer, "FLUSH_SECONDS", 0.0)
     writer = TableWriter(path, COLUMNS, ("key",), resume=False)
     writer.append([astuple(ROWS[0])])
     assert read_table(path) == ROWS[:1], "before it is closed"
@@ -133,7 +134,7 @@ def test_rows_that_come_slowly_are_on_the_disk_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(table.time, "monotonic", lambda: now)
+    monkeypatch.setattr(table_writer.time, "monotonic", lambda: now)
     path = tmp_path / "scores.csv"
     with TableWriter(path, COLUMNS, ("key",), resume=False) as writer:
         for seconds, lines in ((1.0, 0), (8.0, 3), (1.0, 3), (9.0, 5)):

@@ -19,10 +19,12 @@ from training import at_step, terminate
 
 import detectors
 from datasets import folder
-from engine import flags, threads
-from engine._trainer import Trainer
-from engine.command_line import parser
-from engine.predict import open_device, score
+from engine.cli import machine
+from engine.cli.parser import parser
+from engine.runtime import threads
+from engine.runtime.device import open_device
+from engine.scoring.loop import score
+from engine.training.loop import Trainer
 
 __all__ = ["cli"]  # a fixture
 
@@ -143,5 +145,5 @@ def test_the_default_is_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPat
 
 def test_workers_are_those_that_the_processors_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     args = parser().parse_args([])
-    monkeypatch.setattr(flags, "usable", lambda: 6)
-    assert [flags.workers(args, pictures).count for pictures in (1000, 1)] == [5, 1]
+    monkeypatch.setattr(machine, "usable", lambda: 6)
+    assert [machine.workers(args, pictures).count for pictures in (1000, 1)] == [5, 1]

@@ -20,23 +20,26 @@ from training import STEPS, Killed, Parts, at_step, config_of, kill, plain, resu
 
 import detectors
 from datasets import Record, folder
+from datasets._splits import hold_out
 from detectors._base import Detector
 from detectors.cospy import CoSpyOptions
-from engine import config, train
-from engine._kept import BAD_FILES, CHECKPOINT, CURVES, FINAL, HISTORY, LOG, VALIDATED
-from engine._step import make_optimizer, parameter_groups
-from engine._validation import Validation
-from engine.checkpoint import Averaged, read_checkpoint, save_checkpoint
+from engine import config
 from engine.config import Config, ConfigError, TrainOptions
-from engine.decoding import IN_PROCESS
-from engine.listing import hold_out
-from engine.predict import Device, score
-from engine.run import LOCK, RUN
-from engine.schedule import lr_at
-from engine.train import Trainer
-from engine.trained_on import TRAINED_ON
-from engine.weight_files import BEST, read_weights
-from engine.weights import build, open_weights
+from engine.phases import train
+from engine.runtime.device import Device
+from engine.runtime.run_folder import LOCK, RUN
+from engine.runtime.workers import IN_PROCESS
+from engine.scoring.loop import score
+from engine.scoring.trained_on import TRAINED_ON
+from engine.training.checkpoint import Averaged, read_checkpoint, save_checkpoint
+from engine.training.loop import Trainer
+from engine.training.outputs import BAD_FILES, CHECKPOINT, CURVES, FINAL, HISTORY, LOG, VALIDATED
+from engine.training.schedule import lr_at
+from engine.training.step import make_optimizer, parameter_groups
+from engine.training.validation import Validation
+from engine.weights.files import read_weights
+from engine.weights.loading import build, open_weights
+from engine.weights.manifest import BEST
 
 CPU = torch.device("cpu")
 

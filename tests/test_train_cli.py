@@ -22,11 +22,11 @@ from trees import Tree, write_tree
 from datasets import LayoutError, Record
 from detectors.cospy import CoSpy, CoSpyOptions
 from detectors.default import DefaultOptions
-from engine import command_line, flags, train_flags
+from engine.cli import detector, parser, train_request
+from engine.cli.train_request import Pictures
 from engine.config import Config
-from engine.train_flags import Pictures
-from engine.weight_files import Card, read_weights, save_published, save_weights
-from engine.weights import read_folder
+from engine.weights.files import Card, read_weights, save_published, save_weights
+from engine.weights.loading import read_folder
 
 COSPY = ("--train_dataset", "progan", "--mode")
 FUSION = (*COSPY, "fusion")
@@ -43,11 +43,11 @@ def cli(
 
 def chosen(*words: object) -> tuple[Pictures, Config]:
     """What phase train would see, and its configuration."""
-    args = command_line.parser().parse_args(["--phase", "train", *map(str, words)])
-    name = flags.detector_name(args)
-    config = flags.resolve_config(args, name, None)
-    train_flags.check(args, name, config)
-    return train_flags.pictures(args, config), config
+    args = parser.parser().parse_args(["--phase", "train", *map(str, words)])
+    name = detector.detector_name(args)
+    config = detector.resolve_config(args, name, None)
+    train_request.check(args, name, config)
+    return train_request.pictures(args, config), config
 
 
 def keys(records: list[Record]) -> set[str]:
@@ -367,7 +367,7 @@ def test_flags_reach_the_recipe(tree: Path) -> None:
 
 
 def test_help_of_training_imports_no_torch() -> None:
-    code = "import sys; from engine import command_line as c; c.parser(); "
+    code = "import sys; from engine.cli import parser as c; c.parser(); "
     code += "sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -429,7 +429,7 @@ def test_a_finished_run_is_not_done_again(
         raise AssertionError("a finished run builds no model")
 
     with monkeypatch.context() as patch:
-        patch.setattr(flags, "model_to_train", refuse)
+        patch.setattr(detector, "model_to_train", refuse)
         again = cli(*use, "--resume", "--save_every", 7)
         assert (again.status, again.out, again.err) == (0, first.out, "")
         for gone in ("final.safetensors", "validation/run.json"):

@@ -23,19 +23,24 @@ from training import Killed, Parts, at_step, config_of, kill, result, run
 from datasets import Label, Record, folder
 from datasets._images import Draw, Item, PictureDataset
 from detectors._base import Detector
-from engine import _kept, metrics, train, unpickle
-from engine._kept import CURVES, FINAL, HISTORY, LOG, REPORT, VALIDATED
-from engine._step import Batch, Outcome
-from engine._validation import Validation
-from engine.checkpoint import restore_own
 from engine.config import ConfigError
-from engine.decoding import IN_PROCESS
-from engine.distributed import ALONE
-from engine.embedded import _Own, embed
-from engine.predict import Device, score
-from engine.table import read_table
-from engine.train import Trainer
-from engine.weight_files import BEST, read_weights
+from engine.evaluation import metrics
+from engine.phases import train
+from engine.runtime.device import Device
+from engine.runtime.distributed import ALONE
+from engine.runtime.workers import IN_PROCESS
+from engine.scoring.loop import score
+from engine.scoring.table import read_table
+from engine.training import outputs
+from engine.training.checkpoint import restore_own
+from engine.training.encoder_cache import _Own, embed
+from engine.training.loop import Trainer
+from engine.training.outputs import CURVES, FINAL, HISTORY, LOG, REPORT, VALIDATED
+from engine.training.step import Batch, Outcome
+from engine.training.validation import Validation
+from engine.weights import original as unpickle
+from engine.weights.files import read_weights
+from engine.weights.manifest import BEST
 
 CPU = Device(torch.device("cpu"))
 KEPT = {"anchor": 0.0, "ema": 0.0, "balance": None, "label_smoothing": 0.0}
@@ -198,7 +203,7 @@ def test_tested_sets_are_measured_and_decide_nothing(parts: Parts, tmp_path: Pat
     alone = run(tmp_path / "alone", parts)
     model, settings = Toy(ToyOptions()), config_of()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
+        patch.setattr(outputs, "draw_curves", lambda history, best, title: b"")
         train.seed_everything(settings.train.seed)
         model = Toy(settings.options)
         tested = train.start(
@@ -294,7 +299,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(
     with pytest.raises(ConfigError, match=r"the gradient became nan at epoch 2, step 2"):
         run(tmp_path, parts, clip_norm=None)
     monkeypatch.undo()
-    monkeypatch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
+    monkeypatch.setattr(outputs, "draw_curves", lambda history, best, title: b"")
     run(tmp_path, parts, clip_norm=None, resume=True)
     state, _ = read_weights(tmp_path / BEST)
     assert all(bool(value.isfinite().all()) for value in state.values())

@@ -18,12 +18,13 @@ from models import FrozenToy, Toy, ToyOptions
 from torch import Tensor
 from training import Killed, Parts, at_step, kill, plain, result, run, terminate
 
-from engine import distributed
-from engine._kept import BAD_FILES, CHECKPOINT, HISTORY
-from engine.checkpoint import read_checkpoint
 from engine.config import ConfigError, TrainOptions
-from engine.schedule import draws, shares, steps_per_epoch
-from engine.weight_files import BEST, read_weights
+from engine.runtime import distributed
+from engine.training.checkpoint import read_checkpoint
+from engine.training.outputs import BAD_FILES, CHECKPOINT, HISTORY
+from engine.training.schedule import draws, shares, steps_per_epoch
+from engine.weights.files import read_weights
+from engine.weights.manifest import BEST
 
 SIMPLE: dict[str, Any] = {
     "balance": None, "ema": 0.0, "anchor": 0.0, "save_every": 1, "label_smoothing": 0.0,

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from detectors._base import WeightsError
-from engine import unpickle
 from engine.config import ROOT
-from engine.confined import ConfinedError, Limits, confined
-from engine.weight_files import read_weights
+from engine.runtime.confined import ConfinedError, Limits, confined
+from engine.weights import original
+from engine.weights.files import read_weights
 
 
 def state_of(path: Path) -> dict[str, Tensor]:
@@ -272,7 +272,7 @@ READ_ALL = """
 import re, resource, sys
 from pathlib import Path
 from detectors._base import WeightsError
-from engine.weight_files import read_weights
+from engine.weights.files import read_weights
 for path in map(Path, sys.argv[1:]):
     try:
         read_weights(path)
@@ -303,7 +303,7 @@ def test_bombs_end_in_one_line_each_and_below_a_gigabyte(tmp_path: Path) -> None
 
 def test_what_takes_all_time_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hash of a nest of tuples, as a key's, takes for ever."""
-    monkeypatch.setattr(unpickle, "SECONDS", 1)
+    monkeypatch.setattr(original, "SECONDS", 1)
     path = write_archive(tmp_path / "w.pth", b"\x80\x02}" + nested(60) + b"K\x01s.")
     with pytest.raises(WeightsError, match="it takes over 1 s"):
         state_of(path)

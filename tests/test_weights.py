@@ -26,9 +26,8 @@ from detectors._base import Detector, WeightsError, describe_options
 from detectors.cospy import CoSpy, CoSpyOptions
 from detectors.default import Default
 from detectors.ssp import Ssp
-from engine.checkpoint import own_state, read_checkpoint, save_checkpoint
-from engine.weight_files import (
-    FORMAT,
+from engine.training.checkpoint import own_state, read_checkpoint, save_checkpoint
+from engine.weights.files import (
     Card,
     card_metadata,
     read_weights,
@@ -38,7 +37,8 @@ from engine.weight_files import (
     tensors_digest,
     write_pickle,
 )
-from engine.weights import build, load_backbone, load_exact, locate, open_weights
+from engine.weights.loading import build, load_backbone, load_exact, locate, open_weights
+from engine.weights.original import FORMAT
 
 __all__ = ["cli"]  # a fixture
 
@@ -415,8 +415,8 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         entry |= {"title": name, "format": "state dict"}
     (path / "manifest.yaml").write_text(json.dumps(entries), encoding="utf-8")
     (path / "ssp.pth").write_bytes(b"content")
-    monkeypatch.setattr("engine.manifest.PRETRAINED", path)
-    monkeypatch.setattr("engine.manifest.MANIFEST", path / "manifest.yaml")
+    monkeypatch.setattr("engine.weights.manifest.PRETRAINED", path)
+    monkeypatch.setattr("engine.weights.manifest.MANIFEST", path / "manifest.yaml")
     return path
 
 

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from datasets import Record
 from detectors._base import Detector
-from engine import _kept, _trainer, train
-from engine._kept import CHECKPOINT, HISTORY
-from engine.checkpoint import read_checkpoint
 from engine.config import Config, ScoreOptions, TrainOptions
-from engine.decoding import Workers
-from engine.distributed import ALONE, World
-from engine.train import Trainer
-from engine.weight_files import BEST, read_weights
+from engine.phases import train
+from engine.runtime.distributed import ALONE, World
+from engine.runtime.workers import Workers
+from engine.training import loop, outputs
+from engine.training.checkpoint import read_checkpoint
+from engine.training.loop import Trainer
+from engine.training.outputs import CHECKPOINT, HISTORY
+from engine.weights.files import read_weights
+from engine.weights.manifest import BEST
 
 Parts = tuple[list[Record], list[Record]]
 # Two epochs of four steps; all that a resumed run has to restore is in use.
@@ -63,9 +65,9 @@ def run(
     model = kind(settings.options)
     with pytest.MonkeyPatch.context() as patch:
         if not board:
-            patch.setattr(_trainer, "_tensorboard", lambda output, epoch: None)
+            patch.setattr(loop, "_tensorboard", lambda output, epoch: None)
         if not curves:
-            patch.setattr(_kept, "draw_curves", lambda history, best, title: b"")
+            patch.setattr(outputs, "draw_curves", lambda history, best, title: b"")
         return train.start(
             model, settings, *parts, cpu, output, Workers(workers), "as given", resume, overwrite,
             tests=tests, world=world, origins=origins,

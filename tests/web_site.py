@@ -19,8 +19,9 @@ import pytest
 from archive_makers import pictures
 from huggingface_hub import constants
 
-from engine import _services, download
-from engine.download import Remote
+from engine.fetching import download
+from engine.fetching import services as _services
+from engine.fetching.download import Remote
 
 CONTENT = b"".join(pictures(8, "a", 40_000).values())
 PIECE = 1000  # bytes that a slow site sends at once

@@ -34,13 +34,14 @@ from datasets._limits import Limits
 from datasets.csv_file import read_rows
 from detectors._base import WeightsError
 from engine import config
-from engine._runs import read_run
-from engine._text import LONGEST, one_line
 from engine.config import ConfigError
-from engine.decoding import Workers, in_turn
-from engine.extract import ExtractError, extract
-from engine.onnx_files import card_of
-from engine.weight_files import Card, read_weights, save_weights
+from engine.evaluation.comparison import read_run
+from engine.fetching.archive_target import ExtractError
+from engine.fetching.archives import extract
+from engine.runtime.text import LONGEST, one_line
+from engine.runtime.workers import Workers, in_turn
+from engine.weights.files import Card, read_weights, save_weights
+from engine.weights.onnx import card_of
 
 QUICK_SECONDS, LONG_SECONDS, LIMIT_SECONDS = 1.2, 60.0, 20.0
 FEWEST = 25  # files that each reader gets, also where the machine is slow

@@ -1,0 +1,335 @@
+"""What the flags of phase train choose: the pictures, and whether there is anything left to do."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import datasets
+import detectors
+from datasets import LayoutError, Record
+from datasets import _splits as splits
+from datasets._paths import split_named
+from datasets._splits import HELD_OUT, TRAIN, VAL
+
+from ..config import DETECTION, Config, ConfigError, DataOptions
+from ..evaluation import benchmark as benchmarks
+from ..evaluation.benchmark_file import Benchmark
+from ..evaluation.cells import Pairing
+from ..plain_data import read_json
+from ..reporting.training_curves import VAL_LOSS
+from ..runtime import distributed
+from ..runtime.run_folder import RUN, other_settings
+from ..scoring.scorer import listing_digest
+from ..training.outputs import HISTORY, REPORT, VALIDATED, best_row, results, shown
+from ..weights.manifest import BEST
+from . import detector, rules
+
+# What each variant of CO-SPY is trained on, without --data and --benchmark: the benchmark, where it
+# lies if not in its own place (where `fetch_data.py sd-v1_4` puts it), and which of its generators.
+OF_COSPY: dict[str, tuple[str, Path | None, list[str]]] = {
+    "sd-v1_4": ("drct2m", Path("data/train/sd-v1_4"), ["stable-diffusion-v1-4"]),
+    "progan": ("cnndet", None, []),
+}
+# Splits to train on and to choose by, where these are not train and val: DRCT measures on its
+# val2017 and GenImage on its val, which thus should choose nothing; Fake2M has no other split.
+OWN_SPLITS = {
+    "drct2m": ("drct_train", "drct_val"),
+    "genimage": (TRAIN, HELD_OUT),
+    "fake2m": (TRAIN, HELD_OUT),
+}
+NOT_OF_BACKBONES = (
+    *("benchmark", "data_root", "generators", "sources", "val_data", "test_csv"),
+    *("weights", "backbone_weights"),
+)
+SELECTS_ON_TRAINING = (
+    "the fusion's epoch is chosen by the pictures that it is trained on, as published: its "
+    "validation results are too good; --leak_free takes halves"
+)
+SHARES_REALS = (
+    "the reals of COCO val2017 are {} and are also those of Co-Spy-Bench's source mscoco: results "
+    "there are not on unseen pictures"
+)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a training sees. `how`: how training and validation pictures were told apart; `tests`:
+    what is measured after each epoch, by name; `places`: folders and files that all came from."""
+
+    train: list[Record]
+    val: list[Record]
+    how: str
+    places: list[Path]
+    tests: dict[str, list[Record]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """The pictures of a benchmark, as `splits.divide` asks for them."""
+
+    benchmark: Benchmark
+    root: Path
+    parts: dict[str, str]
+    sources: Sequence[str]
+
+    @property
+    def module(self) -> ModuleType:
+        return datasets.load(self.benchmark.family)
+
+    def splits(self) -> set[str]:
+        """Those that the family knows."""
+        return set(self.module.SPLITS)
+
+    def records(self, split: str | None = None) -> list[Record]:
+        """Lists a split. Raises LayoutError when it is not there."""
+        named = split_named(split) if split else None
+        found: list[Record] = self.module.records(self.root, named, self.parts, self.sources)
+        return found
+
+
+def check(args: argparse.Namespace, name: str, config: Config) -> None:
+    """Raises ConfigError for flags that would have no effect on this detector's training."""
+    if name == detector.ENSEMBLE and (count := distributed.launched()) > 1:
+        raise ConfigError(f"--detector {name}: expected one process in training; found {count}")
+    objectives = [DETECTION, *detectors.load(name).objectives()]
+    if (objective := config.train.objective) not in objectives:
+        raise ConfigError(
+            f"train.objective: expected one of {', '.join(objectives)}; found {objective!r}"
+        )
+    if objective != DETECTION:
+        for flag in detector.given(args, NOT_OF_BACKBONES):
+            raise ConfigError(f"--{flag}: expected train.objective={DETECTION}; found {objective}")
+    if args.val_data and config.data.leak_free:
+        raise ConfigError("data.leak_free, --val_data: expected one of them; found both")
+    if name != "cospy":
+        return
+    for flag in detector.given(args, ("feat_interp_alpha", "feat_interp_ratio")):
+        if not config.options.feat_interp:
+            raise ConfigError(f"--{flag}: expected --feat_interp too; found none")
+    if args.branch and config.options.mode != "branch":
+        raise ConfigError(f"--branch: expected --mode branch too; found {config.options.mode}")
+    if args.leak_free and (part := detector.part_of(config.options)) != "fusion":
+        raise ConfigError(
+            "--leak_free: expected --mode fusion, whose training and validation pictures are the "
+            f"same; found {part}"
+        )
+
+
+def _family(args: argparse.Namespace, config: Config) -> tuple[_Family, list[str]]:
+    """The benchmark that is trained on, and the generators that are wanted."""
+    name, root, generators = args.benchmark, args.data_root, args.generators
+    if name is None and config.detector == "cospy":
+        name, place, usual = OF_COSPY[config.options.train_dataset]
+        whole = benchmarks.load(name).root
+        # Who has all of DRCT-2M need not fetch a part of it again.
+        root = root or (whole if place and whole.is_dir() and not place.is_dir() else place)
+        generators = generators or usual
+    benchmark = benchmarks.load(name)
+    found = _Family(benchmark, root or benchmark.root, config.data.parts, args.sources)
+    return found, generators
+
+
+def _own_splits(family: _Family, options: DataOptions) -> DataOptions:
+    """The splits that are meant where the configuration leaves them open."""
+    train, val = OWN_SPLITS.get(family.benchmark.family, (TRAIN, VAL))
+    return replace(
+        options,
+        train_split=options.train_split or train,
+        val_split=options.val_split or val,
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The set that is trained on, where it lies, which of its splits, and of these which part."""
+
+    data: Any
+    place: Path
+    options: DataOptions
+    generators: Sequence[str]
+    sources: Sequence[str]
+
+    def part(
+        self, records: Sequence[Record], others: Sequence[Record], limit: int | None
+    ) -> list[Record]:
+        """Those of the generators and sources, without reals that no such fake stands against."""
+        found = splits.part(records, self.generators, self.sources, limit, others)
+        chosen = self.generators
+        return benchmarks.needed(found, Pairing("own", None, False)) if chosen else found
+
+
+def _roots(args: argparse.Namespace) -> list[Path | None]:
+    """Where the paths in each CSV of `rules.labelled` start from."""
+    return datasets.csv_roots(rules.labelled(args), args.csv_root)
+
+
+def _choice(args: argparse.Namespace, config: Config) -> _Choice:
+    """What the flags and the configuration say of the data.
+
+    Raises:
+        ConfigError: flags that contradict one another.
+        LayoutError: no such data.
+    """
+    if args.data is None:
+        family, generators = _family(args, config)
+        options = _own_splits(family, config.data)
+        return _Choice(family, family.root, options, generators, ())
+    if config.data.parts:
+        given = ", ".join(config.data.parts)
+        raise ConfigError(f"--set data.{given}: expected --benchmark too; found --data")
+    data = datasets.contents(args.data, _roots(args)[0])
+    return _Choice(data, args.data, config.data, args.generators, args.sources)
+
+
+def _check_leak_free(options: DataOptions) -> None:
+    """Raises ConfigError unless one split is to serve training and validation."""
+    splits = (options.train_split or TRAIN, options.val_split or VAL)
+    if split_named(splits[0]) != split_named(splits[1]):
+        raise ConfigError(
+            "data.leak_free: expected data.train_split and data.val_split to be the same, which it "
+            f"then divides; found {splits[0]} and {splits[1]}"
+        )
+
+
+def _unlabelled(args: argparse.Namespace, config: Config) -> Pictures:
+    """All pictures of --data, whatever they are of, for a backbone to learn from. Nothing is chosen
+    by validation. Raises LayoutError without any."""
+    if args.data is None:
+        raise LayoutError("--phase train: expected --data FOLDER, CSV or archive; found none")
+    found = datasets.open_path(args.data, labelled=False, csv_root=_roots(args)[0])
+    how = f"all of {args.data}, without labels, for train.objective={config.train.objective}"
+    return Pictures(splits.part(found, limit=args.limit), [], how, [args.data])
+
+
+def pictures(args: argparse.Namespace, config: Config) -> Pictures:
+    """The pictures to train on, to choose by, and to measure on after each epoch.
+
+    Raises:
+        ConfigError, LayoutError: what the flags name does not exist or fit.
+    """
+    if config.train.objective != DETECTION:
+        return _unlabelled(args, config)
+    choice = _choice(args, config)
+    data, place, options = choice.data, choice.place, choice.options
+    if options.leak_free:
+        _check_leak_free(options)
+    if args.val_data is None:
+        found, others, how = splits.divide(data, place, options)
+        train = choice.part(found, others, args.limit)
+        if others is found:
+            val = train
+        elif options.val_generators == "all":
+            val = splits.part(others, (), choice.sources, args.limit)
+        else:
+            val = choice.part(others, found, args.limit)
+    else:
+        there = (args.val_data, options, _roots(args)[1 if args.data else 0])
+        found, others, how = splits.train_beside(data, place, *there)
+        train = choice.part(found, (), args.limit)
+        val = splits.part(others, limit=args.limit)
+    elsewhere = _elsewhere(data)
+    splits.check_both(place, "training", train, elsewhere)
+    splits.check_both(args.val_data or place, "validation", val, elsewhere)
+    if choice.generators:
+        all_validate = args.val_data or options.val_generators == "all"
+        of = "training generators" if all_validate else "generators"
+        how += f"; {of}: {', '.join(choice.generators)}"
+    tests = _tests(args)
+    told = []
+    for name, records in [("validation", [] if train is val else val), *tests.items()]:
+        if count := splits.in_both(train, records):
+            told.append(f"{count} of {len(records)} {name} pictures are trained on too")
+    own = replace(options, val_split=None) if args.val_data else options
+    for note in [*told, *([SELECTS_ON_TRAINING] if train is val else []), *_notes(data, own)]:
+        log.warning("%s", note)
+    places = [place, *([args.val_data] if args.val_data else []), *args.test_csv]
+    return Pictures(train, val, "; ".join([how, *told]), places, tests)
+
+
+def _elsewhere(data: Any) -> str:
+    """For the end of a message that misses pictures: how parts of a benchmark are named."""
+    if not isinstance(data, _Family) or not data.module.PARTS:
+        return ""
+    named = ", ".join(f"data.{part}" for part in data.module.PARTS)
+    return f"; pictures that lie elsewhere are named by --set {named}"
+
+
+def _notes(data: Any, options: DataOptions) -> list[str]:
+    """What a reader of the results must know of a benchmark's pictures, some of which are those
+    that it is measured on, or another."""
+    if not isinstance(data, _Family):
+        return []
+    notes = []
+    name, test = data.benchmark.name, data.benchmark.split
+    train, val = (split_named(s or "") for s in (options.train_split, options.val_split))
+    folders = getattr(data.module, "FOLDERS", {})  # two splits may be the same pictures
+    if name == "drct2m" and folders[test] in (used := [folders.get(train), folders.get(val)]):
+        role = "trained on" if used[0] == folders[test] else "what the epoch is chosen by"
+        notes.append(SHARES_REALS.format(role))
+    if test and folders.get(val, val) == folders.get(test, test):
+        notes.append(
+            f"the epoch is chosen by the split {val}, whose pictures --phase eval --benchmark "
+            f"{name} measures; data.val_split={HELD_OUT} takes a part of the training pictures"
+        )
+    return notes
+
+
+def _tests(args: argparse.Namespace) -> dict[str, list[Record]]:
+    """The pictures of --test_csv by the names of their files: of a split test where a file names
+    one, otherwise all."""
+    found: dict[str, list[Record]] = {}
+    places: set[Path] = set()
+    roots = _roots(args)
+    for path, root in zip(args.test_csv, roots[len(roots) - len(args.test_csv) :], strict=True):
+        place = path.resolve()
+        name = place.stem if place.stem not in found else str(path)
+        if place in places:
+            raise ConfigError(f"--test_csv: expected each file once; found {path} twice")
+        places.add(place)
+        records = splits.split_or_all(path, splits.TEST, root)
+        found[name] = splits.part(records, limit=args.limit)
+        splits.check_both(path, "a test", found[name])
+    return found
+
+
+def finished(
+    output: Path, config: Config, chosen: Pictures, origins: Sequence[Mapping[str, str]]
+) -> list[dict[str, float]] | None:
+    """The history of the run in a folder if it is this one, from the same weights, and has ended,
+    else None."""
+    try:
+        info = read_json(output / RUN)
+        with (output / HISTORY).open(newline="", encoding="utf-8") as stream:
+            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        ended = not (config.train.report and chosen.val) or "counts" in read_json(
+            output / REPORT / RUN
+        )
+        tests = {name: listing_digest(part) for name, part in chosen.tests.items()}
+        same = info["listing"] == listing_digest([*chosen.train, *chosen.val])
+        same = same and info["tests"] == tests and not other_settings(info["config"], config)
+        sums = [origin["sha256"] for origin in info["started_from"]]
+        same = same and sums == [origin["sha256"] for origin in origins]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # not one of ours, or cut off: training itself finds out
+    last = rows[-1]["epoch"] if rows else 0
+    whole = all((output / name).is_file() for name in results(config))
+    return rows if same and ended and whole and last == config.train.epochs else None
+
+
+def summary(history: Sequence[dict[str, float]], config: Config, output: Path) -> str:
+    """What a training came to, in a line for standard output."""
+    if config.train.objective != DETECTION:
+        [name] = results(config)
+        loss = f"{len(history)} epochs, loss {history[-1]['loss']:.4f}"
+        return f"{loss}; --backbone_weights takes {output / name}"
+    best = best_row(history, config.train)
+    values = shown({key: best[key] for key in (*VALIDATED, VAL_LOSS)})
+    return f"best epoch {best['epoch']:.0f}: {values}; weights in {output / BEST}"

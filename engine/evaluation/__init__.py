@@ -1,0 +1,1 @@
+"""From a table of scores to numbers; pure functions without torch."""

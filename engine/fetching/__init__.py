@@ -1,0 +1,1 @@
+"""From the network to data/: downloads, archives, and what is there already."""

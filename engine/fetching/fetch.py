@@ -1,0 +1,169 @@
+"""Brings the items of a data set to this machine: downloads, checks, unpacks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets._layout import spelling
+
+from ..runtime.files import replacing
+from ..runtime.progress import Progress
+from ..runtime.text import size_text
+from .archive_target import ARCHIVES, ExtractError, Layout
+from .archives import extract
+from .catalogue import HAND, Entry, Family, fill
+from .download import DownloadError, Remote, UnreachableError, digest, download
+from .ledger import CHANGED, YES, Record, locked, space, stored_at
+from .plan import Choice, FetchError, Item, brought, choose, lying_there, offered
+
+__all__ = [
+    "YES", "Choice", "DownloadError", "ExtractError", "FetchError", "Item", "Options", "Record",
+    "UnreachableError", "bring", "brought", "by_hand", "check_space", "choose", "locked",
+    "lying_there", "offered", "space",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """`keep`: archives that were downloaded stay. `max_size`: bytes that an archive may unpack
+    to."""
+
+    keep: bool = False
+    max_size: int | None = None
+
+
+def check_space(items: Sequence[Item], record: Record, keep: bool) -> None:
+    """Raises FetchError when the items, and what they unpack to, do not fit on the root's disk."""
+    found = space(items, record, keep)
+    if found.need > found.free:
+        raise FetchError(
+            f"{record.root}: expected {size_text(found.need)} free, for archives and what they "
+            f"unpack to; found {size_text(found.free)}: free some, name some --generators, "
+            "or another --root"
+        )
+
+
+def bring(item: Item, root: Path, record: Record, choice: Choice, options: Options) -> Path:
+    """Downloads and unpacks an item, going on where it stopped before. Returns its folder.
+
+    What a person downloaded stays where it is.
+
+    Raises:
+        DownloadError, ExtractError, FetchError: one line. What is complete so far stays.
+    """
+    folder, only = root / item.into, choice.only(item.entry)
+    if item.missing:
+        raise FetchError(f"{item.name}: expected all of its parts; {item.missing} is missing")
+    state = record.state(item, only)
+    got = [_get(root, item, file) for file in item.files] or [(path, None) for path in item.local]
+    facts = [(path.stat().st_size, checksum) for path, checksum in got]
+    ours = [path for path, _ in got if path.is_relative_to(root / ARCHIVES)]
+    if item.is_archive:
+        if state == CHANGED:  # no other generator's files stay those of the old version
+            only = record.kept(item, only)
+        record.begin(item, facts, state)
+        _unpack(item, [path for path, _ in got], folder, only, options, state == CHANGED)
+    else:
+        _copy(got[0][0], folder / Path(item.name).name)
+    record.add(item, facts, only)
+    if not options.keep:
+        _delete(ours, root / ARCHIVES)
+    return folder
+
+
+def _get(root: Path, item: Item, file: Remote) -> tuple[Path, str | None]:
+    """A file, downloaded if need be, and its checksum."""
+    with _progress(f"fetch {file.name}", file.size) as advance:
+        if cached := _in_cache(item, file):
+            found = digest(cached, file)
+            if file.checksum in (None, found):
+                advance(cached.stat().st_size)
+                return cached, found
+        path = stored_at(root, item, file)
+        return path, download(file, path, advance)
+
+
+def _in_cache(item: Item, file: Remote) -> Path | None:
+    """A file of the hub that some program downloaded before, by whatever HF_HOME says."""
+    if item.entry.origin.kind != "hub":
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(item.entry.origin.where, file.name, repo_type="dataset")
+    path = Path(found) if isinstance(found, str) else None
+    return path if path and path.is_file() and path.stat().st_size == file.size else None
+
+
+def _unpack(
+    item: Item, paths: Sequence[Path], folder: Path, only: frozenset[str] | None,
+    options: Options, overwrite: bool,
+) -> None:  # fmt: skip
+    strip = item.entry.strip
+    named = None if strip is None else frozenset(fill(text, item.values) for text in strip)
+    with _progress(f"unpack {item.name}", sum(path.stat().st_size for path in paths)) as advance:
+        done = extract(
+            paths, folder, Layout(named, only),
+            inner=item.entry.holds, max_size=options.max_size, overwrite=overwrite, advance=advance,
+        )  # fmt: skip
+    log.info("%s: %d files, %d were there already", item.name, done.written, done.present)
+
+
+def _copy(path: Path, final: Path) -> None:
+    """A file under its final name, which it gets when it is complete."""
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(final) as temporary:
+            shutil.copyfile(path, temporary)
+    except OSError as error:
+        raise FetchError(f"{final}: {error.strerror or error}") from error
+
+
+def _delete(paths: Sequence[Path], top: Path) -> None:
+    """Deletes files and the folders below `top` that are empty then, `top` too."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+        for folder in path.parents:
+            if not folder.is_relative_to(top) or any(os.scandir(folder)):
+                break
+            folder.rmdir()
+
+
+@contextmanager
+def _progress(what: str, size: int | None) -> Iterator[Callable[[int], None]]:
+    with Progress(size or 0, what, unit="B") as bar:
+        yield bar.advance
+
+
+def by_hand(family: Family, root: Path, record: Record, choice: Choice) -> list[str]:
+    """What a person must still download, one line each."""
+    entries = [e for e in family.entries if e.origin.kind == HAND and choice.may_want(e)]
+    lines = []
+    for text in dict.fromkeys(entry.origin.where for entry in entries):
+        same = [entry for entry in entries if entry.origin.where == text]
+        if same[0].match is None:
+            place = root / same[0].into
+            if not place.is_dir() or not any(os.scandir(place)):
+                lines.append(f"by hand: get {text}, and put it into {place}")
+        elif not _unpacked(family, same, record, choice):
+            lines.append(
+                f"by hand: get {text}, put it into {root} and run this again, or name it by "
+                "--extract PATH"
+            )
+    return lines
+
+
+def _unpacked(family: Family, entries: Sequence[Entry], record: Record, choice: Choice) -> bool:
+    """Whether what a person brings for some entries was, for each generator that is named."""
+    names = record.names(f"{entries[0].origin}/")
+    found = [values for e in entries for name in names if (values := e.values(name)) is not None]
+    have = {spelling(values.get("generator", "")) for values in found}
+    wanted = {*map(spelling, choice.generators or ())} & {*map(spelling, family.generators)}
+    return bool(found) and wanted <= have

@@ -1,0 +1,230 @@
+"""What a data set consists of, at its origins or in a person's downloads, sorted into archives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from datasets._layout import canonical, spelling
+
+from ..config import ConfigError
+from . import services
+from .archive_names import beside, group, kind_of
+from .archive_target import member_parts, refuse_own
+from .catalogue import HAND, Entry, Family, Origin, fill
+from .download import DownloadError, Remote
+
+
+class FetchError(ValueError):
+    """Data that cannot be brought; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An archive with all its parts, or a file that is none. `name`: its path at the origin;
+    `values`: what the holes of the entry's `match` stand for; `files`: what to download, or
+    `local`: what a person downloaded; `missing`: a part that is not there."""
+
+    entry: Entry
+    name: str
+    values: Mapping[str, str]
+    files: tuple[Remote, ...] = ()
+    local: tuple[Path, ...] = ()
+    missing: str | None = None
+
+    @property
+    def generator(self) -> str:
+        """The generator whose pictures the item has, '' where it is of none in particular."""
+        # A hole that the match leaves open cannot be filled.
+        named = "{" not in self.entry.generator or "generator" in self.values
+        return fill(self.entry.generator, self.values) if named else ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the pools of real pictures that the item belongs to, () where it says none."""
+        return self.entry.sources or tuple(v for k, v in self.values.items() if k == "source")
+
+    @property
+    def into(self) -> Path:
+        """The folder below the root that the item goes to. Raises ExtractError for a name that
+        leads elsewhere."""
+        # Values of the holes come from names at the origin, which is a stranger's.
+        text = fill(self.entry.into, self.values)
+        parts = member_parts(text)
+        refuse_own(parts, text)
+        return Path(*parts)
+
+    @property
+    def hosts(self) -> set[str]:
+        """The hosts that the item's files come from."""
+        return {urlsplit(file.url).netloc for file in self.files}
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether the item is to be unpacked."""
+        return kind_of(self.name) is not None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all files, None where one of them is not known."""
+        # Part of a sum would look like the whole of it.
+        sizes = [file.size for file in self.files] + [p.stat().st_size for p in self.local]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    def labels(self) -> list[str]:
+        """A name for each file, by origin and not by place on disk: an archive that a person moved
+        is still known."""
+        folder = PurePosixPath(self.name).parent
+        local = [str(folder / path.name) for path in self.local]
+        return [f"{self.entry.origin}/{n}" for n in ([file.name for file in self.files] or local)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a family is wanted, by name in any spelling; None: everything."""
+
+    generators: frozenset[str] | None = None
+    sources: frozenset[str] | None = None
+
+    def may_want(self, entry: Entry) -> bool:
+        """Whether to ask an entry's origin: False only where its names rule it out already."""
+        # A generator with a hole is known by the origin's files alone.
+        fixed = () if "{" in entry.generator else (entry.generator,)
+        return _meet(fixed, self.generators) and _meet(entry.sources, self.sources)
+
+    def wants(self, item: Item) -> bool:
+        """Files of no generator in particular belong to all; so do files of no source."""
+        named = (item.generator,) if item.generator else ()
+        return _meet(named, self.generators) and _meet(item.sources, self.sources)
+
+    def only(self, entry: Entry) -> frozenset[str] | None:
+        """The folders to unpack of an archive that has several generators in it; None: all."""
+        if entry.only:  # the entry's own choice, which no flag widens
+            return frozenset(entry.only)
+        return self.generators if entry.inside else None
+
+
+def _meet(names: Iterable[str], wanted: frozenset[str] | None) -> bool:
+    """Whether one of the names is wanted; True where nothing is named, or all is wanted."""
+    spelled = {*map(spelling, names)}
+    return wanted is None or not spelled or bool(spelled & {*map(spelling, wanted)})
+
+
+def offered(family: Family, choice: Choice) -> tuple[list[Item], list[str]]:
+    """What the origins of a family have, as far as `choice` may want it; and a line on each origin
+    that cannot be asked, or has nothing of what it should have."""
+    found: list[Item] = []
+    failures: list[str] = []
+    for origin in family.origins:
+        entries = [e for e in family.entries if e.origin == origin and choice.may_want(e)]
+        if not entries:
+            continue
+        try:
+            found += _listed(origin, entries)
+        except DownloadError as error:  # one origin that is away must not hide the others
+            failures.append(str(error))
+    return found, failures
+
+
+def _listed(origin: Origin, entries: Sequence[Entry]) -> list[Item]:
+    """The items that an origin has of its entries. Raises DownloadError."""
+    remote = {file.name: file for file in services.list_files(origin)}
+    found = []
+    for part in group(remote):
+        if item := _item(entries, part.name):
+            files = tuple(remote[name] for name in part.parts)
+            found.append(replace(item, files=files, missing=part.missing))
+    if not found:
+        wanted = ", ".join(str(entry.match) for entry in entries)
+        raise DownloadError(f"{origin}: expected {wanted}; found no such file there any more")
+    return found
+
+
+def brought(family: Family, paths: Iterable[Path]) -> list[Item]:
+    """Archives that a person downloaded: files, of which one part is enough, or folders with them.
+
+    Raises:
+        FetchError: no such path, or nothing of the family there.
+    """
+    found: dict[tuple[Path, ...], Item] = {}
+    for path in paths:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if kind_like(p) and p.is_file())
+        elif path.is_file():
+            # One volume stands for all that lie beside it.
+            files = list(beside(path.absolute()).values())
+        else:
+            raise FetchError(f"{path}: expected an archive or a folder of them; found no such path")
+        items = list(_local(family.entries, files))
+        if not items:
+            wanted = ", ".join(dict.fromkeys(e.match for e in family.entries if e.match))
+            raise FetchError(f"{path}: expected archives of {family.name} ({wanted}); found none")
+        # A file and its folder may both be named; by its files an item counts once.
+        found.update({item.local: item for item in items})
+    return list(found.values())
+
+
+def lying_there(family: Family, root: Path) -> list[Item]:
+    """Archives to be brought by hand that lie in the root, or one folder below, already."""
+    entries = [e for e in family.entries if e.origin.kind == HAND and e.match]
+    if not entries or not root.is_dir():
+        return []
+    # No deeper: below lie the unpacked pictures, perhaps millions.
+    paths = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if kind_like(path)]
+    return list(_local(entries, sorted(path for path in paths if path.is_file())))
+
+
+def kind_like(path: Path) -> bool:
+    """Whether a file is named as an archive or a part of one."""
+    return kind_of(group([path.name])[0].name) is not None
+
+
+def _local(entries: Sequence[Entry], paths: Iterable[Path]) -> Iterator[Item]:
+    """The items that files on disk make."""
+    # By folder: two archives of one name in two folders are not volumes of one.
+    folders: dict[Path, list[str]] = {}
+    for path in paths:
+        folders.setdefault(path.absolute().parent, []).append(path.name)
+    for folder, names in folders.items():
+        for part in group(names):
+            if item := _item(entries, (folder / part.name).as_posix(), whole=False):
+                local = tuple(folder / name for name in part.parts)
+                yield replace(item, local=local, missing=part.missing)
+
+
+def _item(entries: Sequence[Entry], name: str, whole: bool = True) -> Item | None:
+    """An item of the first entry that the name fits, None where there is none. `whole`: whether
+    the name is the whole path at the origin, or only ends as that does."""
+    for entry in entries:
+        values = entry.values(name, whole)
+        if values is not None:
+            # As many folders as the match names, so that here and at the origin it is one name.
+            depth = 1 + str(entry.match).count("/")
+            return Item(entry, "/".join(name.split("/")[-depth:]), values)
+    return None
+
+
+def choose(
+    family: Family, items: Sequence[Item], choice: Choice, all_known: bool = True
+) -> list[Item]:
+    """Those of the items that are wanted. `all_known`: whether every origin said what it has.
+
+    Raises:
+        ConfigError: a generator or source that the family does not have; lists those it has.
+    """
+    if not all_known:  # a name that is missing here may be one of the others
+        return [item for item in items if choice.wants(item)]
+    entries = family.entries
+    generators = {e.generator for e in entries if "{" not in e.generator}
+    generators |= {*family.generators, *(item.generator for item in items)} - {""}
+    sources = {s for e in entries for s in e.sources} | {s for i in items for s in i.sources}
+    for name, wanted, known in (
+        ("generators", choice.generators, generators),
+        ("sources", choice.sources, sources),
+    ):
+        for one in sorted(one for one in wanted or () if canonical(one, known) is None):
+            listed = f"some of {', '.join(sorted(known))}" if known else "none, it has no such"
+            raise ConfigError(f"--{name}: expected {listed}; found {one!r}")
+    return [item for item in items if choice.wants(item)]

@@ -1,0 +1,115 @@
+"""What the services that hold data sets say they have: names, sizes and checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from .catalogue import Origin
+from .download import DownloadError, Remote, UnreachableError, get_json, get_size
+
+MODELSCOPE = "https://www.modelscope.cn"
+ZENODO = "https://zenodo.org"
+PAGE = 100  # files per request to ModelScope
+MAX_PAGES = 10_000
+BY_HAND = "bring the archives by hand: --extract PATH"
+
+
+def list_files(origin: Origin) -> list[Remote]:
+    """All files of an origin, as it states them now.
+
+    Raises:
+        DownloadError: it cannot be asked, or answers something else.
+    """
+    ask: dict[str, Callable[[str], Iterator[Remote]]] = {
+        "hub": _hub, "modelscope": _modelscope, "zenodo": _zenodo, "url": _url,
+    }  # fmt: skip
+    try:
+        return list(ask[origin.kind](origin.where))
+    except UnreachableError as error:
+        raise UnreachableError(f"{error}, or {BY_HAND}") from error
+    except DownloadError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DownloadError(
+            f"{origin}: expected a list of files; its answer has another form ({error!r:.80})"
+        ) from error
+
+
+def _remote(
+    name: str, url: str, size: int, checksum: str | None, headers: Mapping[str, str] | None = None
+) -> Remote:
+    """A file as a service states it. Raises TypeError for values of another kind."""
+    texts = (name, url, checksum or "")
+    if not all(isinstance(text, str) for text in texts) or type(size) is not int or size < 0:
+        raise TypeError(f"{name!r:.40} of {size!r:.40} bytes")
+    return Remote(name, url, size, checksum, headers or {})
+
+
+def _hub(repo: str) -> Iterator[Remote]:
+    # Asked here and not by the hub's library, which has no bound on what it reads and how long it
+    # tries, and changes its transport with its versions.
+    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    if constants.HF_HUB_OFFLINE:
+        raise DownloadError(f"HF_HUB_OFFLINE is set: unset it, or {BY_HAND}")
+    headers = {k: v for k, v in build_hf_headers().items() if k.lower() == "authorization"}
+    page: str | None = f"/api/datasets/{repo}/tree/main?recursive=true"
+    for _ in range(MAX_PAGES):
+        if page is None:
+            return
+        rows, page = get_json(f"{constants.ENDPOINT}{page}", headers)
+        if page is not None:  # a mirror may name the hub itself, which is not to see who asks
+            page = urlsplit(page)._replace(scheme="", netloc="").geturl()
+        for file in rows:
+            if file["type"] == "file":
+                url = hf_hub_url(repo, file["path"], repo_type="dataset")
+                checksum = f"sha256:{file['lfs']['oid']}" if file.get("lfs") else None
+                yield _remote(file["path"], url, file["size"], checksum, headers)
+    raise DownloadError(f"hub:{repo}: refused: its list of files does not end")
+
+
+def _modelscope(repo: str) -> Iterator[Remote]:
+    base = f"{MODELSCOPE}/api/v1/datasets/{repo}/repo"
+    seen: set[str] = set()
+    for page in range(1, MAX_PAGES + 1):
+        answer, _ = get_json(
+            f"{base}/tree?Revision=master&Recursive=True&PageNumber={page}&PageSize={PAGE}"
+        )
+        if not answer.get("Success", True):
+            raise DownloadError(
+                f"modelscope:{repo}: {answer.get('Message') or 'it refused'!s:.200}"
+            )
+        files = answer["Data"]["Files"] or []
+        new = [file for file in files if file["Path"] not in seen]
+        for file in new:
+            seen.add(file["Path"])
+            if file["Type"] != "tree":
+                url = f"{base}?Revision=master&FilePath={quote(file['Path'], safe='')}"
+                checksum = f"sha256:{file['Sha256'].lower()}" if file.get("Sha256") else None
+                yield _remote(file["Path"], url, file["Size"], checksum)
+        if not new or len(files) < PAGE:
+            return
+    raise DownloadError(f"modelscope:{repo}: refused: its list of files does not end")
+
+
+def _zenodo(record: str) -> Iterator[Remote]:
+    answer, _ = get_json(f"{ZENODO}/api/records/{record}")
+    for file in answer["files"]:
+        yield _remote(file["key"], _content(file), file["size"], _known(file.get("checksum")))
+
+
+def _content(file: dict[str, Any]) -> str:
+    links = file["links"]
+    return links.get("content") or links["self"]
+
+
+def _known(checksum: str | None) -> str | None:
+    """A checksum if it is of a kind that is compared here."""
+    return checksum if checksum and checksum.startswith(("md5:", "sha256:")) else None
+
+
+def _url(url: str) -> Iterator[Remote]:
+    yield Remote(url.rpartition("/")[2], url, get_size(url))

@@ -1,0 +1,1 @@
+"""One story each: test, eval, compare, train."""

@@ -1,0 +1,272 @@
+"""Phase eval: score labelled pictures once, then derive every number from the saved table."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from datasets import Record
+
+from ..config import Config, ConfigError
+from ..evaluation.analysis import TOO_MANY_UNREADABLE, View, analyse, worst_errors
+from ..evaluation.hints import hints
+from ..reporting import report
+from ..reporting.thumbnails import jpeg, thumbnails
+from ..runtime.device import Device
+from ..runtime.distributed import ALONE, World
+from ..runtime.program import FILE_ONLY
+from ..runtime.run_folder import RUN, begin, differing_entries, log_to, open_output, write_json
+from ..runtime.workers import IN_PROCESS, Workers
+from ..scoring import degradations as degrade
+from ..scoring import trained_on
+from ..scoring.cache import open_memo
+from ..scoring.metadata import TABLE, Values
+from ..scoring.metadata import write as write_metadata
+from ..scoring.probability import EVEN, restated
+from ..scoring.provenance import deciding, run_info
+from ..scoring.scorer import Scorer, check_keys, listing_digest, score_table
+from ..scoring.table import ScoreRow, count_pictures
+from ..weights.loading import Loaded
+
+SCORES, LOG = "scores.csv", "evaluation.log"
+SERIES = ("series.csv", "series.md")  # of several evaluations below one folder
+RESULTS = (RUN, "result.json", "output.json", "metrics.json", TABLE, LOG, *SERIES, *report.FILES)
+# What a resumed run must have in common with the one it goes on with, beside what decides scores.
+SAME = ("data", "benchmark", "protocol", "degradations", "prevalence")
+THUMBNAIL = 192
+REASONS = 3  # why pictures could not be read that the log names
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What phase eval is asked to do, besides the detector and the pictures.
+
+    `degradations`: canonical names, the first one that of the main tables, `view.base`.
+    `benchmark`, `protocol`: their names, where the pictures are those of a benchmark. `pictures`:
+    what evaluation.log calls them. `metadata`: what is known of pictures, by their keys. `cache`:
+    as open_memo has it. `tag`: the run's name. `prevalence`: the share of generated pictures that
+    the results' probabilities are for; the table and the cache have those for one half.
+    """
+
+    output: Path
+    title: str
+    threshold: float
+    prevalence: float = EVEN
+    degradations: tuple[str, ...] = (degrade.NONE,)
+    view: View = field(default_factory=View)
+    benchmark: str | None = None
+    protocol: str | None = None
+    pictures: str = "data"
+    metadata: Mapping[str, Values] = field(default_factory=dict)
+    cache: str | None = None
+    tag: str = ""
+    workers: Workers = IN_PROCESS
+    resume: bool = False
+    overwrite: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The title of the report, with the run's name."""
+        return f"{self.title} ({self.tag})" if self.tag else self.title
+
+
+def _conditions(info: dict[str, Any], config: Config, degradation: str) -> dict[str, Any]:
+    """All that decides a logit besides the picture and the code."""
+    return {
+        "weights": info["weights"],
+        "detector": config.as_dict()[config.detector],
+        "seed": config.score.seed,
+        "degradation": degradation,
+        "decoding": info["decoding"],
+        "precision": info["precision"],
+        "compiled": info["compiled"],
+        "device": info["device"],
+        # The last digits depend on it, and a run shall give what it gives without kept scores.
+        "threads": info["threads"] if info["device"] == "cpu" else None,
+        "versions": info["versions"],
+    }
+
+
+def _check_readable(rows: Sequence[ScoreRow]) -> int:
+    """How many pictures have an error under some degradation; warns where there are any."""
+    pictures = count_pictures(rows)
+    unreadable = count_pictures(row for row in rows if row.error)
+    if unreadable:
+        log.warning("%d of %d pictures could not be read", unreadable, pictures)
+        reasons: dict[str, dict[str, None]] = {}
+        for row in rows:
+            if row.error:
+                reasons.setdefault(row.error, {})[row.key] = None
+        for reason, keys in list(reasons.items())[:REASONS]:
+            log.warning("%d: %s (%s)", len(keys), reason, next(iter(keys)))
+        if len(reasons) > REASONS:
+            log.warning("%d more reasons are in %s", len(reasons) - REASONS, SCORES)
+    if unreadable > TOO_MANY_UNREADABLE * pictures:
+        share = 100 * unreadable / pictures
+        log.warning(
+            "%.1f %% of the pictures could not be read: results are those of the rest, and may "
+            "mislead; the rows of %s say what is wrong with each", share, SCORES,
+        )  # fmt: skip
+    return unreadable
+
+
+def _check_same(infos: Sequence[dict[str, Any]], same: Sequence[str]) -> None:
+    """Raises ConfigError when the processes of a run, by rank, were to do different things."""
+    for rank, info in enumerate(infos):
+        if names := differing_entries(infos[0], info, same):
+            raise ConfigError(
+                f"process {rank} has other {', '.join(names)} than process 0: "
+                "give all of them the same command, weights and data"
+            )
+
+
+def _open(
+    request: Request, infos: Sequence[dict[str, Any]], same: Sequence[str]
+) -> AbstractContextManager[Any]:
+    """Makes the output folder ready, takes it, and writes run.json into it."""
+    _check_same(infos, same)
+    owned = (SCORES, *RESULTS)
+    taken = open_output(request.output, owned, request.resume, request.overwrite)
+    begin(request.output, infos[0], request.resume, same, SCORES)
+    return taken
+
+
+def run(
+    request: Request,
+    records: Sequence[Record],
+    loaded: Loaded,
+    device: Device,
+    config: Config,
+    world: World = ALONE,
+) -> tuple[str, int]:
+    """Evaluates, and writes scores.csv, the reports, CO-SPY's JSON files and run.json.
+
+    Returns:
+        The summary table for standard output, and how many pictures could not be read; in other
+        processes than the main one, nothing and 0.
+
+    Raises:
+        ConfigError: a picture is listed twice, or the folder holds another run.
+    """
+    check_keys(records)
+    info = run_info(config, device, loaded) | {
+        "threshold": request.threshold,
+        "prevalence": request.prevalence,
+        "data": {"pictures": len(records), "digest": listing_digest(records)},
+        "benchmark": request.benchmark,
+        "protocol": request.protocol,
+        "degradations": list(request.degradations),
+        "decoding": request.workers.decoding,
+        "min_pictures": request.view.min_pictures,
+        "processes": world.size,
+        "tag": request.tag,
+    }
+    same = (*deciding(config), *SAME)
+    memos = {
+        name: open_memo(request.cache, _conditions(info, config, name))
+        for name in request.degradations
+    }
+    scorer = Scorer(loaded.model, device, config, request.workers, memos)
+    infos = world.gather(info)
+    with ExitStack() as stack:
+        # The main process alone opens the folder; the others learn whether it could.
+        def opened() -> None:
+            stack.enter_context(_open(request, infos, same))
+
+        world.shared(opened)
+        if not world.main:
+            score_table(request.output, records, scorer, request.degradations, world=world)
+            world.gather(scorer.tally)
+            return "", 0
+        stack.enter_context(log_to(request.output / LOG))
+        weights = [loaded.path, *(member.path for member in loaded.members)]
+        trained = trained_on.read(weights)
+        summary, unreadable = _run_main(request, records, scorer, info, world, trained)
+        log.info("results are in %s", request.output)
+    with (request.output / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(f"{request.heading}, threshold {request.threshold:g}\n{summary}\n")
+    return summary, unreadable
+
+
+def _run_main(
+    request: Request,
+    records: Sequence[Record],
+    scorer: Scorer,
+    info: dict[str, Any],
+    world: World,
+    trained: Collection[str],
+) -> tuple[str, int]:
+    """`run` in the main process, with its folder open; `trained`: digests of training pictures."""
+    for note in request.view.notes:
+        log.info("note: %s", note)
+    if request.metadata:
+        write_metadata(request.output, request.metadata)
+    start = time.monotonic()
+    rows = score_table(
+        request.output / SCORES, records, scorer, request.degradations, request.resume, world
+    )
+    info["seconds"] = round(time.monotonic() - start, 1)
+    tally = reduce(add, world.gather(scorer.tally))
+    info["counts"] = {"scored_now": tally.scored, "reused": tally.reused}
+    if tally.reused:
+        log.info(
+            "%d scores were known from earlier runs with the same weights and transform; "
+            "--cache none scores all pictures afresh", tally.reused,
+        )  # fmt: skip
+    for name, memo in scorer.memos.items():
+        memo.keep(row for row in rows if row.degradation == name)
+    unreadable = _check_readable(rows)
+    info["counts"] |= {"pictures": len(records), "unreadable": unreadable}
+    if len(rows) != len(records):
+        info["counts"]["rows"] = len(rows)
+    return _write_results(request, records, rows, info, scorer.config, trained), unreadable
+
+
+def _thumbnails(
+    rows: Sequence[ScoreRow], records: Sequence[Record], workers: Workers
+) -> dict[str, bytes]:
+    """Small JPEGs of the pictures of some rows, by key; without those that have gone since."""
+    wanted = {row.key for row in rows}
+    shown = [record for record in records if record.key in wanted]
+    found = {}
+    for record, item in zip(shown, thumbnails(shown, THUMBNAIL, workers), strict=True):
+        if item.value is None:
+            log.warning("%s: no thumbnail: %s", record.key, item.error)
+        else:
+            found[record.key] = jpeg(item.value)
+    return found
+
+
+def _write_results(
+    request: Request,
+    records: Sequence[Record],
+    rows: list[ScoreRow],
+    info: dict[str, Any],
+    config: Config,
+    trained: Collection[str],
+) -> str:
+    """Everything that derives from the table; completes run.json. Returns the summary."""
+    view, threshold = request.view, request.threshold
+    rows = restated(rows, request.prevalence)
+    analysis = analyse(rows, threshold, config.score.resamples, config.score.seed, view)
+    analysis = replace(analysis, hints=hints(analysis.rows, analysis.pooled, trained))
+    for hint in analysis.hints:
+        log.warning("%s", hint)
+    small = _thumbnails(worst_errors(analysis.rows, threshold), records, request.workers)
+    report.write_report(request.output, rows, threshold, info, request.heading, analysis, small)
+    result = report.result_json(rows, threshold, view, analysis)
+    write_json(request.output / "result.json", result)
+    for line in report.log_lines(result, request.pictures):
+        log.info("%s", line, extra=FILE_ONLY)
+    write_json(request.output / "output.json", report.output_json(rows, view))
+    write_json(request.output / "metrics.json", report.metrics_json(analysis))
+    write_json(request.output / RUN, info)
+    return report.summary_text(rows, threshold, analysis)

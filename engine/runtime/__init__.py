@@ -1,0 +1,1 @@
+"""The machine: processes, devices, files, streams. Knows no pictures."""

@@ -1,0 +1,147 @@
+"""Several processes that share one evaluation or training, started by torchrun."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from ..config import ConfigError
+
+# A process may wait for another that scores very large pictures on a CPU; when one dies, torchrun
+# ends the others at once.
+PATIENCE = timedelta(hours=24)
+T = TypeVar("T")
+
+
+class OtherFailed(RuntimeError):
+    """Another process ended with an error, and says so itself."""
+
+
+def lost_another(error: RuntimeError) -> bool:
+    """Whether an error is that another process of this run has gone."""
+    if launched() == 1:
+        return False
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+
+def launched() -> int:
+    """How many processes torchrun started beside this one, itself included; 1 without torchrun.
+
+    Raises:
+        ConfigError: RANK or WORLD_SIZE are no numbers that fit.
+    """
+    if "RANK" not in os.environ:
+        return 1
+    rank, size = os.environ["RANK"], os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ConfigError(
+            f"expected RANK below WORLD_SIZE in the environment, as set by torchrun; found "
+            f"{rank!r} and {size!r}: unset them, or start by torchrun"
+        )
+    return int(size)
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return launched() == 1 or os.environ["RANK"] == "0"
+
+
+def beside() -> int:
+    """How many processes of this run share the machine, this one included."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() > 1 else 1
+
+
+def local_rank() -> int:
+    """The number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run: this one is number `rank` of `size`. Number 0 is the main one."""
+
+    rank: int = 0
+    size: int = 1
+    parent: int = field(default_factory=os.getppid)
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def shared(self, make: Callable[[], T]) -> T:
+        """What the main process makes, in all of them. Raises OtherFailed where it failed there."""
+        if self.size == 1:
+            return make()
+        message: list[Any] = [None, False]
+        try:
+            if self.main:
+                message = [make(), True]
+        finally:
+            distributed.broadcast_object_list(message, src=0)
+        if not message[1]:
+            raise OtherFailed("the main process failed")
+        return message[0]
+
+    def gather(self, value: T) -> list[T]:
+        """The value of each process, by rank, in the main one; an empty list in the others.
+
+        Raises:
+            OtherFailed: what started the processes was killed, and could not end them.
+        """
+        if self.size == 1:
+            return [value]
+        if os.getppid() != self.parent:
+            raise OtherFailed("torchrun has ended")
+        found: list[Any] | None = [None] * self.size if self.main else None
+        distributed.gather_object(value, found, dst=0)
+        return found or []
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sums of the values over all processes, in all of them."""
+        if self.size == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(summed)
+        return summed.tolist()
+
+    def from_main(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrites tensors with those of the main process."""
+        if self.size > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
+
+
+ALONE = World()
+
+
+def join(device: torch.device) -> World:
+    """Meets the other processes: over gloo on the CPU, and over nccl between CUDA devices.
+
+    Raises:
+        ConfigError: the environment does not say where they meet.
+    """
+    if launched() == 1:
+        return ALONE
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise ConfigError(
+            f"RANK and WORLD_SIZE are set, as by torchrun; expected {' and '.join(missing)} too: "
+            "start by torchrun, or unset them"
+        )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not distributed.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=PATIENCE)
+    return World(distributed.get_rank(), distributed.get_world_size())
+
+
+def leave() -> None:
+    """Parts from the other processes; nothing where there are none."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,189 @@
+"""The pixels of `degrade`: pure functions of an 8-bit RGB picture, a step's value and a generator.
+
+A picture that a step would make too large, or that an encoder cannot hold, raises OSError with a
+one-line text: the error of that picture alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from detectors import _augment as A
+from detectors import _transforms as T
+
+from .degradations import PLATFORMS
+
+# (picture, the step's value, generator) -> picture
+Step = Callable[[Image.Image, Any, np.random.Generator], Image.Image]
+
+MOST_PIXELS = 178_956_970  # the most that Pillow decodes
+LONGEST_JPEG, LONGEST_WEBP, LONGEST_AVIF = 65_500, 16_383, 32_768  # px a side
+BAND = 2**22  # px that the float steps take at a time
+TRUNCATE = 4  # deviations after which scipy cuts a Gaussian off
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise OSError(
+            f"expected at most 179 megapixels after enlarging; found {width} x {height} px"
+        )
+
+
+def _check_side(image: Image.Image, coder: str, longest: int) -> None:
+    if max(image.size) > longest:
+        raise OSError(
+            f"{coder} holds at most {longest} px a side; found {image.width} x {image.height} px"
+        )
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    """JPEG of `quality` 1-100, 4:2:0, decoded again."""
+    _check_side(image, "JPEG", LONGEST_JPEG)
+    return T.jpeg(image, quality)
+
+
+def webp(image: Image.Image, quality: int) -> Image.Image:
+    """Lossy WebP of `quality` 0-100, decoded again."""
+    _check_side(image, "WebP", LONGEST_WEBP)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def avif(image: Image.Image, quality: int) -> Image.Image:
+    """AVIF of `quality` 0-100, 4:2:0, decoded again."""
+    _check_side(image, "AVIF", LONGEST_AVIF)
+    buffer = io.BytesIO()
+    # The encoder cuts the picture into as many tiles as it has threads: it must not depend on
+    # the machine.
+    image.save(buffer, "AVIF", quality=quality, max_threads=1)
+    return Image.open(buffer).convert("RGB")
+
+
+def _in_bands(
+    image: Image.Image, step: Callable[[Image.Image], Image.Image], margin: int = 0
+) -> Image.Image:
+    """`step` of the whole, from top to bottom in bands of rows that see `margin` rows around them:
+    a large picture as floats would fill the memory."""
+    rows = max(1, BAND // image.width)
+    if rows >= image.height:
+        return step(image)
+    done = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        first, last = max(0, top - margin), min(image.height, bottom + margin)
+        band = step(image.crop((0, first, image.width, last)))
+        done.paste(band.crop((0, top - first, image.width, bottom - first)), (0, top))
+    return done
+
+
+def blur(image: Image.Image, sigma: float) -> Image.Image:
+    """Gaussian blur of deviation `sigma` px, mirrored at the borders."""
+    margin = math.ceil(TRUNCATE * sigma) + 1
+    return _in_bands(image, lambda band: A.blur(band, sigma), margin)
+
+
+def noise(image: Image.Image, deviation: float, rng: np.random.Generator) -> Image.Image:
+    """Gaussian noise on each value; `deviation` in grey levels of 0-255."""
+    return _in_bands(image, lambda band: A.noise(band, deviation**2, rng))
+
+
+def resize(image: Image.Image, factor: float) -> Image.Image:
+    """Both sides times `factor`, rounded, at least 1 px; bicubic with antialiasing."""
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    _check_size(width, height)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def crop_side(image: Image.Image, side: int) -> Image.Image:
+    """The central `side` x `side` px. A smaller picture is enlarged first."""
+    shorter, longer = sorted(image.size)
+    if shorter < side:
+        longer = min(longer, T.LONGEST * shorter)  # resize_shorter takes no more of a strip
+        _check_size(side, side * longer // shorter)
+        image = T.resize_shorter(image, side)
+    return T.centre_crop(image, side)
+
+
+def crop_share(image: Image.Image, share: float) -> Image.Image:
+    """The middle: `share` (0-1) of the width and of the height, rounded, at least 1 px."""
+    width, height = (max(1, round(side * share)) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def crop(image: Image.Image, value: int | float) -> Image.Image:
+    """`crop_side` of an int, `crop_share` of a float."""
+    return crop_side(image, value) if isinstance(value, int) else crop_share(image, value)
+
+
+def rotate(image: Image.Image, degrees: float) -> Image.Image:
+    """Counter-clockwise about the centre, bilinear, size kept, corners filled by mirroring."""
+    from scipy.ndimage import affine_transform
+
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    matrix = np.array([[cosine, sine], [-sine, cosine]])  # (y, x) of the result -> of the source
+    centre = (np.array([image.height, image.width]) - 1) / 2
+    offset = centre - matrix @ centre
+    turned = [  # scipy rounds to the nearest where the result is unsigned
+        affine_transform(
+            np.asarray(channel), matrix, offset, output=np.uint8, order=1, mode="reflect"
+        )
+        for channel in image.split()
+    ]
+    return Image.merge("RGB", [Image.fromarray(channel) for channel in turned])
+
+
+def flip(image: Image.Image) -> Image.Image:
+    """Mirrored left to right."""
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def gamma(image: Image.Image, value: float) -> Image.Image:
+    """255 * (x / 255) ** `value`: above 1 darkens."""
+    curve = [round(255 * (x / 255) ** value) for x in range(256)]
+    return image.point(curve * 3)
+
+
+def platform(image: Image.Image, name: str) -> Image.Image:
+    """As the platform `name` shares pictures: the longer side reduced to its limit (bicubic with
+    antialiasing; never enlarged), then JPEG of its quality."""
+    longest, quality = PLATFORMS[name]
+    if max(image.size) > longest:
+        scale = longest / max(image.size)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return jpeg(image, quality)
+
+
+def _fixed(step: Callable[..., Image.Image]) -> Step:
+    return lambda image, value, _: step(image, value)
+
+
+def _enhanced(enhancer: Callable[[Image.Image], Any]) -> Step:
+    return lambda image, factor, _: enhancer(image).enhance(factor)
+
+
+STEPS: dict[str, Step] = {
+    "jpeg": _fixed(jpeg),
+    "webp": _fixed(webp),
+    "avif": _fixed(avif),
+    "blur": _fixed(blur),
+    "noise": noise,
+    "resize": _fixed(resize),
+    "crop": _fixed(crop),
+    "rotate": _fixed(rotate),
+    "flip": lambda image, *_: flip(image),
+    "brightness": _enhanced(ImageEnhance.Brightness),
+    "contrast": _enhanced(ImageEnhance.Contrast),
+    "saturation": _enhanced(ImageEnhance.Color),
+    "sharpen": _enhanced(ImageEnhance.Sharpness),
+    "gamma": _fixed(gamma),
+    "platform": _fixed(platform),
+}

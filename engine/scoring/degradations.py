@@ -1,0 +1,297 @@
+"""Degradations: pure picture -> picture functions, applied before the detector's own transform
+and named in every row.
+
+One is written `name:value`, numbers in plain decimal digits, and several one after the other are
+joined by `+`: `crop:256+jpeg:90`. A sweep is a list of words, in each of which a step may take
+several values: `jpeg:95,75 crop:256+blur:1,2`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from ..config import ConfigError
+
+if TYPE_CHECKING:  # the help text and the plots need the names alone
+    import numpy as np
+    from PIL import Image
+
+NONE = "none"
+MOST = 1000  # degradations in a sweep: a chain of long lists would multiply without end
+DECIMAL = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
+SHOWN = 60  # characters of a wrong part that an error repeats
+PLATFORMS = {  # longer side in px, JPEG quality
+    "instagram": (1080, 70),
+    "twitter": (4096, 85),
+    "whatsapp": (1600, 50),
+    "facebook": (2048, 75),
+    "telegram": (2560, 80),
+}
+
+Value = int | float | str | None  # of a step; None where it takes no value
+
+
+@dataclass(frozen=True)
+class Step:
+    """What may be written after a step's name, and what it does.
+
+    `values` shows the range, `read` turns one value's text into the value (ValueError outside the
+    range), `neutral` is the value that leaves a picture as it is (None where there is none), and
+    `coder` Pillow's name of the encoder that the step needs.
+    """
+
+    values: str
+    text: str
+    read: Callable[[str], Value]
+    neutral: float | None = None
+    coder: str | None = None
+
+    def spelling(self, name: str) -> str:
+        """`name` with its values, such as `jpeg:1-100`."""
+        return f"{name}:{self.values}" if self.values else name
+
+
+def _within(low: float, high: float, number: float) -> float:
+    if not low <= number <= high:  # which refuses nan too
+        raise ValueError(number)
+    return number
+
+
+def _decimal(text: str) -> float:
+    """The number that plain decimal digits spell. Raises ValueError for all else that Python takes
+    for one: 9_5, +95, 1e1, digits of other scripts."""
+    if not DECIMAL.fullmatch(text):
+        raise ValueError(text)
+    return float(text)
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if "." in text:
+            raise ValueError(text)
+        return int(_within(low, high, _decimal(text)))
+
+    return read
+
+
+def _real(low: float, high: float) -> Callable[[str], float]:
+    """Floats; those without a fraction become ints, so that 1 and 1.0 are the same value."""
+
+    def read(text: str) -> float:
+        number = _within(low, high, _decimal(text))
+        return int(number) if number == int(number) else number
+
+    return read
+
+
+def _crop(text: str) -> float:
+    """With a decimal point a share of each side (a float), without one a side in px (an int)."""
+    if "." in text:
+        return _within(0.01, 1, _decimal(text))
+    return _whole(2, 8192)(text)
+
+
+def _platform(text: str) -> str:
+    if text not in PLATFORMS:
+        raise ValueError(text)
+    return text
+
+
+def _nothing(text: str) -> None:
+    if text:
+        raise ValueError(text)
+
+
+STEPS: dict[str, Step] = {
+    "jpeg": Step("1-100", "JPEG of this quality, 4:2:0", _whole(1, 100)),
+    "webp": Step("0-100", "lossy WebP of this quality", _whole(0, 100), coder="WEBP"),
+    "avif": Step("0-100", "AVIF of this quality, 4:2:0", _whole(0, 100), coder="AVIF"),
+    "blur": Step("0-50", "Gaussian blur, deviation in px", _real(0, 50), 0),
+    "noise": Step("0-255", "Gaussian noise, deviation in grey levels", _real(0, 255), 0),
+    "resize": Step("0.01-16", "both sides times this, bicubic", _real(0.01, 16), 1),
+    "crop": Step(
+        "2-8192|0.01-1.0",
+        "the central square of this side in px (a smaller picture is enlarged), or, with a "
+        "decimal point, this share of each side",
+        _crop,
+        1,
+    ),
+    "rotate": Step(
+        "-180-180", "degrees counter-clockwise, corners filled by mirroring", _real(-180, 180), 0
+    ),
+    "flip": Step("", "mirrored left to right", _nothing),
+    "brightness": Step("0-10", "all values times this", _real(0, 10), 1),
+    "contrast": Step("0-10", "distance from the mean grey times this", _real(0, 10), 1),
+    "saturation": Step("0-10", "distance from the grey picture times this", _real(0, 10), 1),
+    "sharpen": Step("0-10", "distance from the smoothed picture times this", _real(0, 10), 1),
+    "gamma": Step("0.1-10", "values in 0-1 to this power: above 1 darkens", _real(0.1, 10), 1),
+    "platform": Step(
+        "|".join(PLATFORMS),
+        "reduced and saved as JPEG as the platform does: "
+        + ", ".join(f"{name} {side} px {quality}" for name, (side, quality) in PLATFORMS.items()),
+        _platform,
+    ),
+}
+
+
+def describe() -> list[tuple[str, str]]:
+    """(spelling, what it does) of each step, such as ("jpeg:1-100", "JPEG of this quality …")."""
+    return [(step.spelling(name), step.text) for name, step in STEPS.items()]
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """A chain of steps; `name` is its canonical spelling."""
+
+    name: str
+    steps: tuple[tuple[str, Value], ...]
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """The degraded 8-bit RGB picture; `image` stays as it is.
+
+        Raises OSError where a step would make it larger than 179 megapixels, or an encoder does
+        not hold it.
+        """
+        from . import degradation_steps
+
+        image = image.copy()
+        image.info = {}  # an encoder would take a comment or profile along, and may refuse it
+        for step, value in self.steps:
+            image = degradation_steps.STEPS[step](image, value, rng)
+        return image
+
+
+def _expected(expected: str, found: str) -> ConfigError:
+    shown = found if len(found) <= SHOWN else found[:SHOWN] + "…"
+    return ConfigError(f"--degrade: expected {expected}; found {shown!r}")
+
+
+def _split(part: str) -> tuple[str, str]:
+    """A part of a chain -> its step's name and what follows the colon."""
+    name, colon, values = part.partition(":")
+    if name not in STEPS or (colon and not STEPS[name].values):
+        raise _expected(f"{NONE} or a chain of {', '.join(s for s, _ in describe())}", part)
+    return name, values
+
+
+def _spelt(value: Value) -> str:
+    """A value as `read` takes it: Python would write 0.00001 as 1e-05."""
+    return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
+
+
+def _read(text: str) -> Degradation:
+    """`parse` of a chain, whether or not this machine can run it."""
+    steps: list[tuple[str, Value]] = []
+    for part in text.split("+"):
+        name, value = _split(part)
+        try:
+            steps.append((name, STEPS[name].read(value)))
+        except ValueError as error:
+            raise _expected(STEPS[name].spelling(name), part) from error
+    name = "+".join(step if value is None else f"{step}:{_spelt(value)}" for step, value in steps)
+    return Degradation(name, tuple(steps))
+
+
+def _check_coders(chain: Degradation) -> None:
+    from PIL import Image
+
+    Image.init()
+    for name, _ in chain.steps:
+        coder = STEPS[name].coder
+        if coder is not None and coder not in Image.SAVE:
+            raise ConfigError(
+                f"--degrade: {name} expects a Pillow with {coder}; found one without (install "
+                "Pillow 11.3 or later)"
+            )
+
+
+def parse(text: str) -> Degradation | None:
+    """`none` -> None; else the chain that `text` spells.
+
+    Raises ConfigError listing the steps, or where Pillow was built without an encoder.
+    """
+    if text == NONE:
+        return None
+    chain = _read(text)
+    _check_coders(chain)
+    return chain
+
+
+def _expand(word: str) -> list[str]:
+    """The chains that a word with lists of values stands for, the first step's changing last."""
+    parts = []
+    for part in word.split("+"):
+        name, values = _split(part)
+        parts.append([f"{name}:{v}" for v in values.split(",")] if STEPS[name].values else [name])
+    if math.prod(map(len, parts)) > MOST:
+        raise _expected(f"at most {MOST} degradations", word)
+    return ["+".join(chain) for chain in itertools.product(*parts)]
+
+
+def parse_sweep(words: Sequence[str]) -> list[str]:
+    """Canonical names of the degradations that `words` stand for, in order, without repetitions.
+
+    Where there are several, `none` is put first: curves need their origin. No words stand for
+    `none`. Raises ConfigError as `parse` does, and beyond `MOST` degradations.
+    """
+    names: dict[str, None] = {}
+    for word in words:
+        for text in [NONE] if word == NONE else _expand(word):
+            chain = parse(text)
+            names[chain.name if chain else NONE] = None
+        if len(names) > MOST:
+            raise _expected(f"at most {MOST} degradations", " ".join(words))
+    if len(names) == 1:
+        return list(names)
+    return [NONE, *(name for name in names if name != NONE)]
+
+
+def then(base: str, name: str) -> str:
+    """The degradation `base` followed by `name`: ("jpeg:95", "blur:2") -> "jpeg:95+blur:2"."""
+    return "+".join(part for part in (base, name) if part != NONE) or NONE
+
+
+def axis(name: str, base: str = NONE) -> tuple[str, float] | None:
+    """(step, value) of a degradation that is `base` and one step more: what a curve is drawn over.
+
+    ("jpeg:95+blur:2", "jpeg:95") -> ("blur", 2.0). A crop to a side in px is called "crop px", as
+    it has no scale in common with a "crop" to a share. None for `base` itself, longer chains,
+    steps without a number, and anything that is no degradation.
+    """
+    if base != NONE:
+        if not name.startswith(base + "+"):
+            return None
+        name = name[len(base) + 1 :]
+    try:
+        [(step, value)] = _read(name).steps
+    except ValueError:  # of no or several steps, or a ConfigError
+        return None
+    if value is None or isinstance(value, str):
+        return None
+    return (f"{step} px" if step == "crop" and isinstance(value, int) else step), float(value)
+
+
+def curves(names: Iterable[str], base: str = NONE) -> dict[str, list[tuple[float, str]]]:
+    """Step -> its (value, name) of `names`, by value: the points of each robustness curve.
+
+    Where `base` is among `names`, it stands at the value that leaves a picture as it is (0 of
+    blur, 1 of resize); steps without such a value, such as jpeg, are without it.
+    """
+    names = list(dict.fromkeys(names))
+    found: dict[str, list[tuple[float, str]]] = {}
+    for name in names:
+        point = axis(name, base)
+        if point is not None:
+            found.setdefault(point[0], []).append((point[1], name))
+    for step, points in found.items():
+        neutral = STEPS[step].neutral if step in STEPS else None
+        if base in names and neutral is not None and all(value != neutral for value, _ in points):
+            points.append((neutral, base))
+        points.sort()
+    return found

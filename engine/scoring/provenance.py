@@ -1,0 +1,112 @@
+"""What decides a score: code, libraries, machine, weights and options, as run.json states them.
+
+`--resume` and the score cache compare it, so that no table mixes scores of two kinds. A setting
+that moves a score in its last digit belongs here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+from ..config import ROOT, Config
+from ..runtime.device import Device
+from ..weights.files import sha256
+from ..weights.loading import Loaded, describe_member
+
+# The code between a file's bytes and its logit: a change in it makes earlier scores void.
+CODE = (
+    "datasets/_images.py",
+    "datasets/_limits.py",
+    "datasets/_pixels.py",
+    "detectors/**/*.py",
+    "engine/runtime/confined.py",
+    "engine/runtime/device.py",
+    "engine/runtime/workers.py",
+    "engine/scoring/*.py",
+    "engine/weights/*.py",
+)
+
+
+def code_digest() -> str:
+    """A hash over the code that turns a file into a logit."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern)}):
+        name = path.relative_to(ROOT).as_posix()
+        found.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+LIBRARIES = (
+    "torch", "torchvision", "numpy", "scipy", "pillow", "pi-heif", "timm", "open-clip-torch",
+    "diffusers", "safetensors", "onnxruntime", "onnxruntime-gpu",
+)  # fmt: skip
+
+
+def _git_revision() -> str | None:
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _device_name(device: Device) -> str:
+    """Without its number: cards of one name compute the same."""
+    if device.device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device.device)})"
+    return device.device.type
+
+
+def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str, Any]:
+    """The content of run.json: enough to do the run again."""
+    info: dict[str, Any] = {
+        "command": sys.argv,
+        "config": config.as_dict(),
+        "git_revision": _git_revision(),
+        "versions": _versions(),
+        "code": code_digest(),
+        "platform": platform.platform(),
+        "device": _device_name(device),
+        "precision": device.precision,
+        "threads": torch.get_num_threads(),
+    }
+    if loaded is not None:
+        frozen = {
+            name: {"file": path.name, "sha256": sha256(path)}
+            for name, path in sorted(loaded.external.items())
+        }
+        info["compiled"] = loaded.compiled
+        info["trained_on"] = list(loaded.trained_on)
+        info["weights"] = {"file": loaded.path.name, "sha256": loaded.sha256}
+        if frozen:
+            info["weights"]["frozen"] = frozen
+        if loaded.members:
+            info["weights"]["members"] = [describe_member(member) for member in loaded.members]
+    return info
+
+
+def deciding(config: Config) -> tuple[str, ...]:
+    """The entries of run.json, as dotted names, that decide the score of a picture."""
+    score = ("config.score.batch_size", "config.score.seed")
+    return (
+        *("weights", "precision", "device", "threads", "compiled", "versions", "code", "decoding"),
+        *("config.detector", f"config.{config.detector}", *score),
+    )

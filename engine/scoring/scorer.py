@@ -1,0 +1,182 @@
+"""Scores of records as a saved table: what is already there is kept, the rest is computed.
+
+Phase eval, validation in training and the ensemble score through here; measuring comes later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+
+from datasets import Record
+from datasets._images import UnreadablePicture, digest, read_bytes
+from detectors._base import Detector
+
+from ..config import Config, ConfigError
+from ..runtime.device import Device
+from ..runtime.distributed import ALONE, World
+from ..runtime.progress import Progress
+from ..runtime.table_writer import TableWriter
+from ..runtime.workers import Workers
+from . import degradations as degrade
+from .cache import Memo
+from .loop import Tally, score
+from .table import COLUMNS, ScoreRow, read_table
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What turns pictures into rows."""
+
+    model: Detector
+    device: Device
+    config: Config
+    workers: Workers
+    memos: Mapping[str, Memo] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+    validation: bool = False
+
+    def rows(self, records: Sequence[Record], degradation: str) -> Iterator[list[ScoreRow]]:
+        """The rows of `records`, a batch at a time."""
+        return score(
+            self.model,
+            records,
+            self.device,
+            self.config.score.batch_size,
+            self.workers,
+            degrade.parse(degradation),
+            self.config.score.seed,
+            lookup=self.memos.get(degradation),
+            tally=self.tally,
+            validation=self.validation,
+        )
+
+
+def check_keys(records: Sequence[Record]) -> None:
+    """Raises ConfigError when two pictures have one key, for a row tells them by it."""
+    if len({record.key for record in records}) < len(records):
+        counts = Counter(record.key for record in records)
+        key, count = counts.most_common(1)[0]
+        raise ConfigError(f"expected each picture once; found {key!r} {count} times")
+
+
+def _check_unchanged(path: Path, records: Sequence[Record]) -> None:
+    """Raises ConfigError when a picture that a table has is another one now: the names of two
+    folders may be the same. Reads REREAD of them, evenly spread."""
+    rows = [row for row in read_table(path) if row.digest]
+    named = {record.key: record for record in records}
+    for row in rows[:: max(1, len(rows) // REREAD)]:
+        try:
+            found = digest(read_bytes(named[row.key]))
+        except UnreadablePicture:
+            found = ""
+        if found != row.digest:
+            raise ConfigError(
+                f"--resume: {row.key} is no longer the picture that {path} has a score of: "
+                "use --overwrite or another --output"
+            )
+
+
+def _plan(
+    table: TableWriter, records: Sequence[Record], degradations: Sequence[str], batch_size: int
+) -> list[tuple[str, list[int]]]:
+    """For each degradation, the indices of the pictures that are still to be scored.
+
+    Raises:
+        ConfigError: the table has pictures that are not among the records, or were others.
+    """
+    keys = [record.key for record in records]
+    if others := table.done.difference((key, name) for name in degradations for key in keys):
+        raise ConfigError(
+            f"--resume: {table.path} has rows of other pictures or degradations, such as "
+            f"{' under '.join(min(others))!r}: use --overwrite or another --output"
+        )
+    if table.done:
+        total = len(records) * len(degradations)
+        _check_unchanged(table.path, records)
+        what = "pictures" if len(degradations) == 1 else "rows (pictures x degradations)"
+        log.info("%d of %d %s were scored before", len(table.done), total, what)
+    return [
+        (name, whole_batches([(key, name) not in table.done for key in keys], batch_size))
+        for name in degradations
+    ]
+
+
+def score_share(
+    world: World,
+    scorer: Scorer,
+    records: Sequence[Record],
+    chosen: Sequence[int],
+    degradation: str,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[list[ScoreRow]]:
+    """The rows of the chosen records, a batch at a time and in order, in the main process; the
+    others help and get nothing. The processes take batches in turn, so that each picture shares
+    its batch with the same ones whatever their number. All of them call `check` after each turn."""
+    size = scorer.config.score.batch_size
+    batches = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+    own = [records[i] for batch in batches[world.rank :: world.size] for i in batch]
+    mine = scorer.rows(own, degradation) if own else iter(())
+    for _ in range(0, len(batches), world.size):
+        found = world.gather(next(mine, []))
+        check()
+        yield from found
+
+
+def score_table(
+    path: Path,
+    records: Sequence[Record],
+    scorer: Scorer,
+    degradations: Sequence[str],
+    resume: bool = False,
+    world: World = ALONE,
+) -> list[ScoreRow]:
+    """Appends the rows that a table does not hold yet. Returns all of them in the main process.
+
+    Raises:
+        ConfigError: the table has pictures that are not among the records.
+    """
+    if not world.main:
+        plan = world.shared(list[tuple[str, list[int]]])
+        for name, chosen in plan:
+            for _ in score_share(world, scorer, records, chosen, name):
+                pass
+        return []
+    size = scorer.config.score.batch_size
+    with TableWriter(path, COLUMNS, ("key", "degradation"), resume) as table:
+        plan = world.shared(lambda: _plan(table, records, degradations, size))
+        with Progress(sum(len(chosen) for _, chosen in plan), "scoring") as progress:
+            for name, chosen in plan:
+                for rows in score_share(world, scorer, records, chosen, name):
+                    new = [row for row in rows if (row.key, row.degradation) not in table.done]
+                    table.append(astuple(row) for row in new)
+                    progress.advance(len(rows))
+    return read_table(path)
+
+
+def whole_batches(missing: Sequence[bool], size: int) -> list[int]:
+    """Indices of the batches of `size` in which something is missing, all of each batch: the last
+    digits of a logit depend on what it shares its batch with."""
+    starts = [i for i in range(0, len(missing), size) if any(missing[i : i + size])]
+    return [k for i in starts for k in range(i, min(i + size, len(missing)))]
+
+
+def listing_digest(records: Sequence[Record]) -> str:
+    """A hash over the names, labels, sources and generators of pictures, in their order, so that a
+    resumed run cannot mix data."""
+    found = hashlib.blake2b(digest_size=16)
+    for r in records:
+        row = json.dumps([r.key, r.label, r.source, r.generator])
+        found.update(row.encode() + b"\n")
+    return found.hexdigest()
+
+
+# So many pictures that were scored before are read again, to see whether they are still the same.
+REREAD = 100

@@ -1,0 +1,65 @@
+"""The verdict rule: from a score to "synthetic", "real" or "uncertain"."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from ..scoring.own_threshold import OwnThreshold
+from ..weights.loading import Loaded
+from .degradations import Degradation
+from .probability import DECIMALS, EVEN, sigmoid, threshold_logit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Turns scores into words. `band` holds the probabilities called "uncertain", ends included;
+    `views` are the re-encodings that a verdict has to hold under. Scores are those for a share
+    `prevalence` of generated pictures; threshold and band are compared with them as they are."""
+
+    threshold: float
+    band: tuple[float, float] | None
+    prevalence: float = EVEN
+    views: tuple[Degradation, ...] = ()
+
+    def entries(self) -> dict[str, Any]:
+        """What run.json and each line of --json say of it, but for the views."""
+        band = list(self.band) if self.band else None
+        return {"threshold": self.threshold, "band": band, "prevalence": self.prevalence}
+
+    def label(self, score: float | None) -> str | None:
+        """`synthetic` (strictly above the threshold), `real` or `uncertain`; None without score."""
+        if score is None:
+            return None
+        if self.band and self.band[0] <= score <= self.band[1]:
+            return "uncertain"
+        return "synthetic" if score > self.threshold else "real"
+
+
+def judge_of(
+    loaded: Loaded, threshold: float | OwnThreshold | None, prevalence: float = EVEN
+) -> Judge:
+    """The weights' own threshold and band; those of the user's file; or the user's threshold with
+    the band moved along: its ends stay as far from the threshold, in the logit. A verdict near the
+    threshold is no surer because the threshold is elsewhere. At 0 and 1 there is nothing on the
+    other side, and no band.
+    """
+    if isinstance(threshold, OwnThreshold):
+        return Judge(threshold.threshold, threshold.band, prevalence)
+    if threshold is None or threshold == loaded.threshold:
+        return Judge(loaded.threshold, loaded.band, prevalence)
+    if loaded.band is None:
+        return Judge(threshold, None, prevalence)
+    if threshold in (0, 1):
+        log.warning("--threshold %g: nothing is called uncertain", threshold)
+        return Judge(threshold, None, prevalence)
+    shift = threshold_logit(threshold) - threshold_logit(loaded.threshold)
+    low, high = (round(sigmoid(threshold_logit(end) + shift), DECIMALS) for end in loaded.band)
+    log.info(
+        "--threshold %g: the band that is called uncertain moves along, to %.2f to %.2f",
+        threshold, low, high,
+    )  # fmt: skip
+    return Judge(threshold, (low, high), prevalence)

@@ -1,0 +1,135 @@
+"""What a frozen encoder makes of pictures, computed once where it would be the same every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datasets import Record
+from datasets._images import Draw, Item, PictureDataset
+from detectors._base import Detector
+
+from ..runtime.device import Device
+from ..runtime.distributed import World
+from ..runtime.progress import Progress
+from ..runtime.workers import Workers, in_turn
+from ..scoring.loop import move, rounded, row_of
+from ..scoring.table import ScoreRow
+
+AT_ONCE = 4096  # pictures that the trained part judges in one pass
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """`values` (N, ...): what the frozen part made of the readable ones of some records, float32 on
+    the CPU. `rows_of`: record's index -> its row in them. `errors`: index -> why a picture could
+    not be read."""
+
+    values: Tensor
+    rows_of: Mapping[int, int]
+    errors: Mapping[int, str]
+
+    def __len__(self) -> int:
+        return len(self.rows_of) + len(self.errors)
+
+    def __getitem__(self, place: Draw) -> Item:
+        """As PictureDataset gives it, without its size."""
+        row = self.rows_of.get(place.index)
+        value = None if row is None else self.values[row]
+        return Item(place.index, value, self.errors.get(place.index, ""))
+
+    def batches(self, batches: Iterable[Sequence[Draw]]) -> Iterator[list[Item]]:
+        """The items of each batch, in order, as a Pool gives them."""
+        return ([self[place] for place in batch] for batch in batches)
+
+    def rows(
+        self, model: Detector, records: Sequence[Record], device: Device, degradation: str
+    ) -> list[ScoreRow]:
+        """The rows of the records by the trained part of a model, without the pictures' sizes."""
+        logits: list[float] = []
+        for some in self.values.split(AT_ONCE):
+            with torch.inference_mode(), device.autocast():
+                logits += rounded(model.judge(some.to(device.device)))
+        known = {index: logits[row] for index, row in self.rows_of.items()}
+        return [
+            row_of(record, self[Draw(i, 0)], known.get(i), degradation)
+            for i, record in enumerate(records)
+        ]
+
+
+class _Own:
+    """What one process embeds, in one tensor that is as large as it may become."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.values = torch.empty(0)
+        self.indices: list[int] = []
+        self.errors: dict[int, str] = {}
+
+    def add(self, indices: Sequence[int], values: Tensor) -> None:
+        if not self.indices:
+            self.values = torch.empty(self.most, *values.shape[1:])
+        self.values[len(self.indices) : len(self.indices) + len(indices)] = values
+        self.indices += indices
+
+    def part(self) -> tuple[list[int], Tensor, dict[int, str]]:
+        """For the other processes. Pickled, a view would bring all that it is a view of."""
+        kept = self.values[: len(self.indices)]
+        whole = len(self.indices) == len(self.values)
+        return self.indices, kept if whole else kept.clone(), self.errors
+
+
+def _joined(parts: Sequence[tuple[list[int], Tensor, dict[int, str]]]) -> Embedded:
+    """What the processes embedded, as one."""
+    order = [index for indices, _, _ in parts for index in indices]
+    filled = [values for indices, values, _ in parts if indices]
+    values = filled[0] if len(filled) == 1 else torch.cat(filled or [torch.empty(0)])
+    errors = {index: error for _, _, some in parts for index, error in some.items()}
+    return Embedded(values, {index: row for row, index in enumerate(order)}, errors)
+
+
+def embed(
+    model: Detector,
+    dataset: PictureDataset,
+    device: Device,
+    batch_size: int,
+    workers: Workers,
+    validation: bool,
+    world: World,
+    check: Callable[[], None] = lambda: None,
+) -> Embedded | None:
+    """Runs the frozen part of a model over all pictures, shared among the processes.
+
+    Args:
+        validation: each picture has a seed of its own, as `in_turn` has it, and the main process
+            alone gets the result, the others None; without, all of them do.
+        check: called by all processes after each of their batches, as often by each.
+    """
+    count = len(dataset)
+    batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
+    places = [i for batch in batches[world.rank :: world.size] for i in batch]
+    records = [dataset.records[i] for i in places]
+    part = PictureDataset(
+        records, dataset.transform, dataset.degradation, dataset.seed, None, dataset.limits,
+        dataset.decoding,
+    )  # fmt: skip
+    turns = in_turn(part, batch_size, workers, validation) if places else iter(())
+    own = _Own(len(places))
+    with Progress(count, "frozen encoder", shown=world.main) as progress:
+        for _ in range(0, len(batches), world.size):
+            items = next(turns, [])
+            own.errors |= {places[i.index]: i.error for i in items if i.value is None}
+            if readable := [item for item in items if item.value is not None]:
+                batch = move(model.collate([item.value for item in readable]), device.device)
+                with torch.no_grad(), device.autocast():
+                    found = model.embed(batch).float().cpu()
+                own.add([places[item.index] for item in readable], found)
+            progress.advance(len(items) * world.size)
+            check()
+    parts = world.gather(own.part())
+    if validation:
+        return _joined(parts) if world.main else None
+    return world.shared(lambda: _joined(parts))

@@ -1,0 +1,371 @@
+"""The training loop: one for every detector. Recipes are configurations."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datasets import Record
+from detectors._base import Detector
+
+from ..config import Config, ConfigError
+from ..runtime.device import reuse_memory, training_device
+from ..runtime.distributed import ALONE, World
+from ..runtime.progress import Progress
+from ..runtime.run_folder import other_settings
+from ..runtime.signals import Interrupted, stop_requests
+from ..runtime.workers import IN_PROCESS, Workers
+from ..scoring.scorer import listing_digest
+from ..weights.manifest import BEST
+from .batches import Feed
+from .checkpoint import (
+    Averaged,
+    anchored,
+    frozen_digest,
+    own_state,
+    random_states,
+    read_checkpoint,
+    restore_own,
+    restore_random_states,
+    save_checkpoint,
+)
+from .outputs import (
+    BAD_FILES,
+    BOARD,
+    CHECKPOINT,
+    EPOCH,
+    FINAL,
+    LOG,
+    best_row,
+    keep_weights,
+    shown,
+    write_bad,
+    write_history,
+)
+from .schedule import lr_at, scaled, steps_per_epoch
+from .step import Batch, Outcome, Stepper
+from .validation import Validation, calmer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """Where a run stands; goes into the checkpoint as plain values."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    seen: int = 0  # pictures of the epoch, readable ones
+    loss_sum: float = 0.0  # over them
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """One run, in one of its processes: model, optimizer, state, and the folder that the main
+    process writes to."""
+
+    def __init__(
+        self,
+        model: Detector,
+        config: Config,
+        train: Sequence[Record],
+        val: Sequence[Record],
+        device: torch.device,
+        output: Path,
+        workers: Workers = IN_PROCESS,
+        tests: Mapping[str, Sequence[Record]] | None = None,
+        world: World = ALONE,
+        compiled: bool = False,
+        origins: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        self.options = scaled(config.train, world.size)
+        self.config = config
+        self.train, self.val = list(train), list(val)
+        self.tests = dict(tests or {})
+        self.output = output
+        self.workers = workers
+        self.world = world
+        self.origins = origins
+        self.device = training_device(device, config.train.precision)
+        self.model = model.to(device)
+        self.averaged = Averaged(self.model, self.options.ema) if self.options.ema else None
+        self.start: dict[str, Tensor] | None = None
+        if self.options.anchor:
+            self.start = {k: v.clone() for k, v in own_state(self.model).items()}
+        self.stepper = Stepper(self.model, self.options, self.device, world, compiled)
+        self.stop: list[int] = []  # the signals that came
+        self.steps = steps_per_epoch(self.train, self.options, world.size)
+        self.state = State()
+        self.feed = Feed(self.model, self.train, self.options, self.device, workers, world)
+        self.bad_written = 0
+        self.validation = Validation(
+            self.val, self.tests, config, self.device, workers, world, self._heed_signals
+        )
+
+    def judged(self) -> Detector:
+        """The model whose validation counts and whose weights are kept: the running average if
+        there is one, drawn towards the start weights as `anchor` says; the same in all processes.
+        """
+        model: nn.Module = self.averaged.model if self.averaged else self.model
+        if self.start is not None:
+            model = anchored(model, self.start, self.options.anchor)
+        # Each process has batch norm statistics of its own pictures.
+        self.world.from_main(model.buffers())
+        return model.eval()  # type: ignore[return-value]
+
+    # --- checkpoints
+
+    def save(self) -> None:
+        """Writes the checkpoint that `resume` goes on from."""
+        self.feed.share_bad()
+        random = self.world.gather(random_states())
+        if not self.world.main:
+            return
+        state = {
+            "config": json.dumps(self.config.as_dict()),
+            "identity": self.identity,
+            "state": json.dumps(vars(self.state)),
+            "bad": json.dumps(self.feed.bad),
+            "model": own_state(self.model),
+            "averaged": own_state(self.averaged.model) if self.averaged else None,
+            "start": self.start,
+            **self.stepper.state(),
+            "random": random,
+        }
+        save_checkpoint(self.output / CHECKPOINT, state)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one it goes on with, beside the
+        configuration: by the words that a message names it with."""
+        return {
+            "pictures": listing_digest(self.train + self.val),
+            "number of processes": self.world.size,
+            "weights to start from": [origin["sha256"] for origin in self.origins],
+            "frozen parts": frozen_digest(self.model),
+            "kind of device": self.device.device.type,
+            "precision": self.device.precision,
+            "--compile": self.stepper.compiled,
+            "--test_csv": {name: listing_digest(part) for name, part in self.tests.items()},
+        }
+
+    def _saved(self) -> dict[str, Any] | None:
+        """The folder's checkpoint. Raises ConfigError when it is of another run."""
+        saved, note = read_checkpoint(self.output / CHECKPOINT)
+        if note:
+            log.warning("%s; going on from the one before", note)
+        if saved is None:
+            return None
+        if keys := other_settings(json.loads(saved["config"]), self.config):
+            raise ConfigError(f"--resume: the run in {self.output} had other {', '.join(keys)}")
+        now = self.identity
+        if others := [name for name, value in now.items() if saved["identity"][name] != value]:
+            raise ConfigError(
+                f"--resume: the run in {self.output} had other {', '.join(others)}: give the same, "
+                "or use --overwrite or another --output"
+            )
+        return saved
+
+    def resume(self) -> bool:
+        """Goes on from the folder's checkpoint; False when there is none yet.
+
+        Raises:
+            ConfigError: it was made with another configuration, of other data, or otherwise.
+        """
+        saved = self.world.shared(self._saved)
+        if saved is None:
+            return False
+        self.state = State(**json.loads(saved["state"]))
+        self.feed.bad = json.loads(saved["bad"])
+        renamed = type(self.model).renamed
+        restore_own(self.model, renamed(saved["model"]))
+        if self.averaged:
+            restore_own(self.averaged.model, renamed(saved["averaged"]))
+        self.start = renamed(saved["start"])
+        self.stepper.restore(saved)
+        restore_random_states(saved["random"][self.world.rank])
+        return True
+
+    # --- one epoch
+
+    def _set_train_mode(self) -> None:
+        self.model.train()
+        if self.options.freeze_batchnorm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _step(self, batches: Sequence[Batch], global_step: int) -> Outcome:
+        """One optimizer step."""
+        rate = lr_at(self.options, global_step, self.steps)
+        outcome = self.stepper.step(batches, rate)
+        if outcome.trouble:
+            self._refuse(outcome)
+        if outcome.pictures and self.averaged:
+            self.averaged.update(self.model, global_step)
+        return outcome
+
+    def _refuse(self, outcome: Outcome) -> None:
+        """Raises ConfigError for a loss or gradient that is no number. The weights are as before
+        the step."""
+        keys = [key for part in self.world.gather(outcome.suspects) for key in part]
+        log.error("pictures of the step whose %s: %s", outcome.trouble, ", ".join(keys))
+        saved = self.output / CHECKPOINT
+        raise ConfigError(
+            f"the {outcome.trouble} at epoch {self.state.epoch + 1}, step {self.state.step + 1}: "
+            f"{calmer(self.device)}; {LOG} names its pictures"
+            + (f" (the state before is in {saved})" if saved.exists() else "")
+        )
+
+    def _refuse_bad(self) -> None:
+        """Raises ConfigError for too many unreadable pictures."""
+        self.feed.share_bad()
+        bad = self.feed.bad
+        if self.world.main:
+            write_bad(self.output, bad)
+        raise ConfigError(
+            f"{len(bad)} of {len(self.train)} training pictures "
+            f"({100 * len(bad) / len(self.train):.1f} %) could not be read, "
+            f"{self.output / BAD_FILES} names them: expected at most "
+            f"{self.options.most_bad(len(self.train))}; repair them, or allow more by --set "
+            "train.max_bad=SHARE"
+        )
+
+    def _train_epoch(self) -> None:
+        self.feed.prepare(self.config.score.batch_size, self._heed_signals)
+        self._set_train_mode()
+        pictures = self.options.batch_size * self.options.accumulate * self.world.size
+        total, done = self.steps * pictures, self.state.step * pictures
+        what = f"epoch {self.state.epoch + 1}/{self.options.epochs}"
+        begun = time.monotonic()
+        steps = self.feed.epoch(self.state.epoch, self.steps, self.state.step)
+        with Progress(total, what, done, shown=self.world.main) as progress:
+            for batches in steps:
+                outcome = self._step(batches, self.state.epoch * self.steps + self.state.step)
+                self.state.loss_sum += outcome.loss * outcome.pictures
+                self.state.seen += outcome.pictures
+                self.state.step += 1
+                progress.advance(pictures, **self._shown())
+                self._after_step()
+        spent = time.monotonic() - begun
+        share = 100 * self.feed.waited / max(spent, 1e-9)
+        log.info("%s: %.0f s, %.0f %% of them waiting for pictures", what, spent, share)
+
+    def _shown(self) -> dict[str, str]:
+        """What stands behind the progress bar."""
+        rate = self.stepper.optimizer.param_groups[0]["lr"]
+        mean = self.state.loss_sum / max(1, self.state.seen)
+        bad = len(self.feed.bad) + len(self.feed.new_bad)
+        told = {"loss": f"{mean:.4f}", "lr": f"{rate:.1e}"}
+        return {**told, "unreadable": str(bad)} if bad else told
+
+    def _after_step(self) -> None:
+        """Ends or saves the run, where there is reason to, in all processes alike."""
+        if self.feed.too_many_bad():
+            self._refuse_bad()
+        self._heed_signals()
+        if (every := self.options.save_every) and self.state.step % every == 0:
+            self.save()
+
+    def _heed_signals(self) -> None:
+        """Ends the run in all processes when a signal came to one, with its state saved: within an
+        epoch, or before a validation, which is done again."""
+        [stops] = self.world.total([len(self.stop)])
+        if stops:
+            self.save()
+            number = self.stop[0] if self.stop else int(signal.SIGTERM)
+            raise Interrupted(number, self.output)
+
+    # --- validation and the whole run
+
+    def _finish_epoch(self, board: Any) -> None:
+        judged = self.judged()
+        values = self.validation(judged)
+        number = self.state.epoch + 1
+        rate = lr_at(self.options, number * self.steps - 1, self.steps)
+        loss = self.state.loss_sum / max(1, self.state.seen)
+        row = {"epoch": number, "loss": loss, "lr": rate, **values}
+        self.state.history.append(row)
+        log.info(
+            "epoch %d/%d: loss %.4f, lr %.2e%s",
+            number, self.options.epochs, loss, rate,
+            f", validation {shown(values)}" if values else "",
+        )  # fmt: skip
+        if board is not None:
+            for name, value in row.items():
+                if name != "epoch":
+                    board.add_scalar(name, value, number)
+            board.flush()
+        self._keep(judged, row)
+        self.state.epoch, self.state.step = number, 0
+        self.state.seen, self.state.loss_sum = 0, 0.0
+        self._write_tables()
+        self.save()
+
+    def _keep(self, judged: Detector, row: dict[str, float]) -> None:
+        """Writes the weights of an epoch under the names that they deserve."""
+        names = []
+        if self.val and best_row(self.state.history, self.options) is row:
+            names.append(BEST)
+        # Counted from 0, as in the published programs.
+        if (every := self.options.save_epochs) and self.state.epoch % every == 0:
+            names.append(EPOCH.format(self.state.epoch))
+        if self.state.epoch + 1 == self.options.epochs:
+            names.append(FINAL)
+        if self.world.main:
+            learnt = sorted({r.generator for r in self.train if r.generator})
+            for name in names:
+                keep_weights(self.output / name, judged, self.config, row, learnt)
+
+    def _write_tables(self) -> None:
+        self.feed.share_bad()
+        if self.world.main:
+            history = self.state.history
+            best = best_row(history, self.options)
+            write_history(self.output, history, best, self.model.title)
+            if len(self.feed.bad) != self.bad_written:
+                write_bad(self.output, self.feed.bad)
+                self.bad_written = len(self.feed.bad)
+
+    def run(self) -> list[dict[str, float]]:
+        """Trains until the last epoch. Returns the history, a dict per epoch.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state is saved.
+            ConfigError: the loss is no longer finite, or too many pictures cannot be read.
+        """
+        if self.device.device.type == "cpu":
+            reuse_memory()
+        board = _tensorboard(self.output, self.state.epoch + 1) if self.world.main else None
+        try:
+            with stop_requests() as self.stop:
+                self.world.shared(self.validation.check_there)
+                while self.state.epoch < self.options.epochs:
+                    self._train_epoch()
+                    self._finish_epoch(board)
+                    self._heed_signals()
+        finally:
+            self.feed.close()
+            if board is not None:
+                board.close()
+        return self.state.history
+
+
+def _tensorboard(output: Path, epoch: int) -> Any:
+    """TensorBoard's writer when it is installed, else None. What an interrupted run wrote about
+    `epoch` (1-based) and later ones is dropped."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(output / BOARD), purge_step=epoch)

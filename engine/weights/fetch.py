@@ -1,0 +1,306 @@
+"""Brings the weight files of the manifest to this machine: from the hub, or from a file by hand.
+
+Whatever comes is checked under a temporary name first, so that nothing half-done or wrong ever
+stands where a weight file is looked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from detectors._base import WeightsError
+
+from ..fetching.hub import hub_file, is_other_file, trouble
+from ..runtime.files import replace_file
+
+# As modules: weights may import this one first, and tests put other folders in place.
+from . import manifest
+from .files import read_weights, sha256
+from .manifest import Entry, Hub
+
+MAX_UNPACKED = 8 << 30  # bytes; the published files are a few hundred megabytes
+MAX_RATIO = 100  # weights hardly shrink in a zip
+CHUNK = 1 << 20
+BY_HAND = f"bring the file by {manifest.FETCH} {{name}} --from PATH"
+log = logging.getLogger(__name__)
+
+
+def fetch(name: str, force: bool = False, recheck: bool = False) -> Path:
+    """The entry's file or folder, downloaded if it is not on this machine yet.
+
+    Files of the hub stay in its cache; a zip is unpacked below pretrained/. `force` downloads anew;
+    `recheck` compares what is already there with the manifest's sum as well, which reads all of it.
+
+    Raises:
+        ConfigError: no such entry.
+        WeightsError: cannot be downloaded (the message says what to do instead), or is not what
+            the manifest says.
+    """
+    entry = manifest.entry_named(name)
+    path = None if force else manifest.find(name)
+    if path is not None:
+        if recheck:
+            verify(entry, path)
+        return path
+    if not isinstance(entry.source, Hub):
+        raise WeightsError(f"{name}: cannot be downloaded by itself: {manifest.how_to_get(entry)}")
+    path = _download(entry, entry.source, force)
+    verify(entry, path)
+    if not entry.unpack:
+        return path
+    with _disk_errors(name), _workspace(entry) as room:
+        _unpack(entry, path, room)
+        return _settle(entry, room)
+
+
+def recheck(name: str) -> Path:
+    """The entry's file or folder on this machine, after a look whether it is what the manifest says
+    and undamaged: sizes and sums, and the checksums that a weight file holds itself.
+
+    Raises:
+        ConfigError: no such entry.
+        WeightsError: not there yet, another file, or damaged.
+    """
+    entry = manifest.entry_named(name)
+    path = manifest.find(name)
+    if path is None:
+        where, how = manifest.local_path(entry), manifest.how_to_get(entry)
+        raise WeightsError(f"{name}: {where}: not there yet: {how}")
+    verify(entry, path)
+    for file in [path / name for name in entry.files] if path.is_dir() else [path]:
+        _check_readable(file)
+    return path
+
+
+def place(name: str, path: Path) -> Path:
+    """Puts a file brought by hand where the entry belongs, and returns that place.
+
+    `path`: the weight file, the zip, or a folder with the files. It is copied, not moved.
+
+    Raises:
+        ConfigError: no such entry.
+        WeightsError: not there, not what the manifest says, or not readable as weights. What was
+            there before stays.
+    """
+    entry = manifest.entry_named(name)
+    with _disk_errors(name), _workspace(entry) as room:
+        if entry.unpack and path.is_file():
+            verify(entry, path)
+            _unpack(entry, path, room)
+        else:
+            for file, source in _brought(entry, path).items():
+                _refuse_other_files(source)
+                _need_space(room, source.stat().st_size)
+                shutil.copyfile(source, room / file)
+                _check_copy(entry, room / file, source)
+        return _settle(entry, room)
+
+
+def _brought(entry: Entry, path: Path) -> dict[str, Path]:
+    """The entry's files by name, in a folder or as the one file that was brought."""
+    files = entry.files or (entry.path.name,)
+    folders = [path, path / entry.path.name] if path.is_dir() else []
+    for folder in folders:
+        if all((folder / file).is_file() for file in files):
+            return {file: folder / file for file in files}
+    if folders or not path.is_file():
+        wanted = f"{', '.join(files)} in it" if folders else "a file or folder"
+        raise WeightsError(f"{path}: expected {wanted}; found no such file")
+    is_safe, should = (name.endswith(".safetensors") for name in (path.name, files[0]))
+    if is_safe != should:
+        raise WeightsError(f"{path}: expected a file like {files[0]}; found {path.name}")
+    return {files[0]: path}
+
+
+def _check_copy(entry: Entry, copy: Path, source: Path) -> None:
+    """Checks a copy as what it will be read as; messages name the file it was made of."""
+    try:
+        if not entry.files:
+            verify(entry, copy)
+        _check_readable(copy)
+    except WeightsError as error:
+        raise WeightsError(str(error).replace(str(copy), str(source))) from error
+
+
+def verify(entry: Entry, path: Path) -> None:
+    """Compares a file with the sizes and sums that the manifest has for the entry; logs its sum.
+
+    An unpacked folder has none. Raises WeightsError when the file is none of the entry's copies.
+    """
+    if path.is_dir():
+        return
+    _refuse_other_files(path)
+    size = path.stat().st_size
+    if all(copy.size not in (None, size) for copy in entry.copies):
+        raise WeightsError(
+            f"{path}: expected {_listed(entry, 'size')} bytes; found {size}: get it again"
+        )
+    digest = sha256(path)
+    if all(copy.sha256 not in (None, digest) for copy in entry.copies):
+        raise WeightsError(
+            f"{path}: expected sha256 {_listed(entry, 'sha256')}; found {digest}: it is another "
+            "file or damaged: get it again (--force)"
+        )
+    known = "as expected" if entry.sha256 else "none published to compare with"
+    log.info("%s: %d bytes, sha256 %s (%s)", entry.name, size, digest, known)
+
+
+def _listed(entry: Entry, attribute: str) -> str:
+    return " or ".join(str(getattr(copy, attribute)) for copy in entry.copies)
+
+
+def _refuse_other_files(path: Path) -> None:
+    if other := is_other_file(path):
+        raise WeightsError(f"{path}: expected a weight file; found {other}")
+
+
+def _check_readable(path: Path) -> None:
+    """Raises WeightsError when a file is no weights, or damaged as far as its format can tell."""
+    read_weights(path)
+
+
+# --- the hub
+
+
+def _download(entry: Entry, hub: Hub, force: bool) -> Path:
+    if not force and (cached := manifest.cached(hub)):
+        return cached
+    try:
+        return Path(hub_file(hub.repo, hub.filename, hub.revision, entry.size, force))
+    # Its transports raise almost any type: of httpx, of requests, of hf_xet, of the disk.
+    except Exception as error:
+        by_hand = BY_HAND.format(name=entry.name)
+        why = trouble(error, f"{hub.filename} of {hub.repo}", hub.repo, hub.repo, by_hand)
+        raise WeightsError(f"{entry.name}: {why}") from error
+
+
+# --- zips
+
+
+def _member(entry: Entry, info: zipfile.ZipInfo) -> str | None:
+    """Which of the entry's files a member of its zip is; None for those that nobody needs.
+
+    Raises:
+        WeightsError: a name that leads elsewhere, a link, or something unexpected.
+    """
+    name, kind = info.filename, stat.S_IFMT(info.external_attr >> 16)
+    parts = name.removesuffix("/").split("/")
+    strange = any(part in ("", ".", "..") or ":" in part or "\\" in part for part in parts)
+    if strange or info.orig_filename != name or not name.isprintable():
+        raise WeightsError(f"refused: its member {name!r:.80} leads out of the folder")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise WeightsError(f"refused: its member {name!r:.80} is a link or a device")
+    # What the archiver of macOS adds; the published zips hold it.
+    if parts[0] == "__MACOSX" or parts[-1] == ".DS_Store":
+        return None
+    if info.is_dir() and parts == [entry.path.name]:
+        return None
+    if parts[-1] in entry.files and parts[:-1] in ([], [entry.path.name]) and not info.is_dir():
+        return parts[-1]
+    raise WeightsError(f"refused: its member {name!r:.80} is none of {', '.join(entry.files)}")
+
+
+def _members(entry: Entry, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """The members to unpack by file name. Raises WeightsError for anything out of the ordinary."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        file = _member(entry, info)
+        if file in found:
+            raise WeightsError(f"refused: it holds {file} twice")
+        if file is not None:
+            found[file] = info
+    if missing := [file for file in entry.files if file not in found]:
+        raise WeightsError(f"expected {', '.join(entry.files)} in it; found no {missing[0]}")
+    total = sum(info.file_size for info in found.values())
+    if total > MAX_UNPACKED or total > MAX_RATIO * size:
+        raise WeightsError(f"refused: its {size} bytes would unpack to {total}")
+    return found
+
+
+def _unpack(entry: Entry, path: Path, room: Path) -> None:
+    """Unpacks the entry's files, and no others, from a zip, and checks that they are weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _members(entry, archive, path.stat().st_size)
+            _need_space(room, sum(info.file_size for info in members.values()))
+            for file, info in members.items():
+                with archive.open(info) as source, (room / file).open("wb") as target:
+                    shutil.copyfileobj(source, target, CHUNK)
+                _check_readable(room / file)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {str(error).replace(f'{room}{os.sep}', '')}") from error
+    except OSError:
+        raise
+    # Damaged, encrypted and exotic zips: BadZipFile, zlib.error, RuntimeError, EOFError, ...
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise WeightsError(
+            f"{path}: expected a zip of {', '.join(entry.files)}; it is damaged or none: {reason}"
+        ) from error
+
+
+# --- the disk
+
+
+@contextmanager
+def _disk_errors(name: str) -> Iterator[None]:
+    """Turns errors of the file system into a WeightsError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            reason = f"no space left in {manifest.PRETRAINED}: free some and try again"
+        else:
+            reason = " ".join(str(error).split())
+        raise WeightsError(f"{name}: {reason}") from error
+
+
+def _need_space(folder: Path, size: int) -> None:
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def _workspace(entry: Entry) -> Iterator[Path]:
+    """A temporary folder on the disk where the entry belongs, gone at the end."""
+    final = manifest.local_path(entry)
+    near = [final, final.parent] if entry.files else [final.parent]
+    base = next((folder for folder in near if folder.is_dir()), manifest.PRETRAINED)
+    base.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=base) as name:
+        room = Path(name, "files")
+        room.mkdir()
+        yield room
+
+
+def _settle(entry: Entry, room: Path) -> Path:
+    """Renames finished files into place. Other files that are there stay."""
+    final = manifest.local_path(entry)
+    if not entry.files:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(room / final.name, final)
+        return final
+    if not final.exists():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for file in entry.files:
+            with (room / file).open("rb") as stream:
+                os.fsync(stream.fileno())
+        try:
+            room.rename(final)  # all of them at once
+        except OSError:
+            if not final.is_dir():  # where another process was faster, files are replaced
+                raise
+        else:
+            return final
+    for file in entry.files:
+        replace_file(room / file, final / file)
+    return final

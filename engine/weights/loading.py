@@ -1,0 +1,325 @@
+"""A detector's weights: finding their files, checking that they fit, and loading them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import detectors
+from detectors._base import Detector, WeightsError, describe_options
+
+from ..config import ConfigError
+from . import manifest
+from .files import Card, cast, read_weights, sha256
+from .manifest import BEST, PUBLISHED_BEST
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A weight file as read: its tensors under the detector's own keys and with its sign, and its
+    card, None when it has none."""
+
+    path: Path
+    state: dict[str, Tensor]
+    card: Card | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A detector ready to score, and where its weights came from."""
+
+    model: Detector
+    name: str
+    path: Path
+    sha256: str
+    threshold: float
+    band: tuple[float, float] | None
+    external: dict[str, Path] = field(default_factory=dict)  # manifest entry -> its file
+    members: list[Loaded] = field(default_factory=list)  # of an ensemble
+    compiled: bool = False
+    trained_on: tuple[str, ...] = ()  # generators that it learnt from, where the files say so
+
+
+def describe_member(member: Loaded) -> dict[str, Any]:
+    """What a fitted ensemble and run.json say of a member; plain values, as JSON gives them."""
+    described = {
+        "detector": member.name,
+        "options": describe_options(member.model.options),
+        "weights": member.path.name,
+        "sha256": member.sha256,
+    }
+    return json.loads(json.dumps(described))
+
+
+def _some(keys: Iterable[str]) -> str:
+    names = sorted(keys)
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more
+
+
+def check_keys(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    """Raises WeightsError naming missing, unexpected and wrongly shaped keys, if any."""
+    problems = []
+    if missing := expected.keys() - state.keys():
+        problems.append(f"missing {_some(missing)}")
+    if unexpected := state.keys() - expected.keys():
+        problems.append(f"unexpected {_some(unexpected)}")
+    shapes = [
+        f"{k} {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}"
+        for k in expected.keys() & state.keys()
+        if state[k].shape != expected[k].shape
+    ]
+    if shapes:
+        problems.append(f"other shapes: {_some(shapes)}")
+    kinds = [
+        f"{k} {state[k].dtype}, {state[k].layout}"
+        for k in expected.keys() & state.keys()
+        if state[k].is_floating_point() != expected[k].is_floating_point()
+        or state[k].layout != torch.strided
+    ]
+    if kinds:
+        problems.append(f"other kinds of numbers: {_some(kinds)}")
+    if problems:
+        raise WeightsError(f"{path}: not the weights of this detector: {'; '.join(problems)}")
+
+
+def load_exact(
+    model: Detector, state: dict[str, Tensor], path: Path, optional: tuple[str, ...] = ()
+) -> None:
+    """Copies a state dict into the model; every key must be there, and no other. What begins with
+    one of `optional` may be missing, and stays as it is."""
+    own = model.state_dict()
+    expected = {k: v for k, v in own.items() if k in state or not k.startswith(optional)}
+    check_keys(state, expected, path)
+    model.load_state_dict({**own, **state})
+
+
+def load_backbone(model: Detector, path: Path) -> None:
+    """Starts a model's backbone from a published file, all of it or an error."""
+    state, card = read_weights(path)
+    if card is not None:
+        raise WeightsError(f"{path}: expected a backbone; found weights of {card.detector}")
+    part = type(model).convert_backbone(state)
+    own = model.state_dict()
+    # Modules of which the file has nothing (SSP's fixed filters) and classifiers stay as they are.
+    roots = {key.split(".")[0] for key in part or own}
+    outside = own.keys() - part.keys()
+    heads = {k for k in outside if k.rsplit(".", 1)[0].endswith(("fc", "classifier", "head"))}
+    expected = {k: v for k, v in own.items() if k.split(".")[0] in roots and k not in heads}
+    check_keys(part, expected, path)
+    model.load_state_dict({**own, **part})
+
+
+def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
+    """The file or folder that `--weights`, or another flag, means: a path, or a name of the
+    manifest.
+
+    Without `weights`, the manifest's entry named like the detector.
+
+    Raises:
+        WeightsError: neither a path nor a known name, or a known file that is not there yet.
+    """
+    try:
+        path = manifest.locate(weights, detector, flag)
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
+    # Also by its path: the file that ships is named so as often as not.
+    entry = manifest.entry_at(path)
+    if entry is None and not (weights and Path(weights).exists()):
+        entry = manifest.entry_named(weights or detector)
+    sums = {copy.sha256 for copy in entry.copies} if entry else {None}
+    if path.is_file() and None not in sums and sha256(path) not in sums:
+        raise WeightsError(f"{path}: its sha256 is not the manifest's: fetch the file again")
+    return path
+
+
+def _part_file(folder: Path, part: str) -> Path | None:
+    """CO-SPY's file of a part below a folder: a published one, or what training left there, ours or
+    the published program's."""
+    weights = f"{part}_weights"
+    names = (
+        f"{weights}.pth",
+        f"{weights}.safetensors",
+        f"{part}/{BEST}",
+        f"{part}/{PUBLISHED_BEST}",
+    )
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a folder where a training kept its best weights."""
+    return (path / BEST).is_file()
+
+
+def _own(kind: type[Detector], state: dict[str, Tensor], card: Card | None) -> dict[str, Tensor]:
+    """A file's tensors with the detector's own keys and sign. A card says that they are; without
+    one, which it may have lost, their keys tell."""
+    return kind.renamed(state) if card else kind.convert(state)
+
+
+def _trained_part(place: Path, part: str) -> Path | None:
+    """The weights that the training of a CO-SPY part left in a folder, or such a file, as their
+    card says; None where they are of something else."""
+    path = place / BEST if place.is_dir() else place
+    card = read_weights(path)[1] if path.is_file() else None
+    of = card.options if card and card.detector == "cospy" else {}
+    return path if of.get("branch" if of.get("mode") == "branch" else "mode") == part else None
+
+
+def read_folder(folder: Path, parts: Sequence[str], *others: Path) -> WeightFile:
+    """The parts of CO-SPY as one state dict, each converted, out of a folder of several parts, or
+    what the trainings of single ones left. Raises WeightsError when one is missing."""
+    state: dict[str, Tensor] = {}
+    digest = hashlib.sha256()
+    variants: dict[str, Path] = {}  # which the cards name
+    kind = detectors.load("cospy")
+    for part in parts:
+        places = (folder, *others)
+        paths = (_part_file(place, part) or _trained_part(place, part) for place in places)
+        path = next((path for path in paths if path), None)
+        if path is None:
+            raise WeightsError(
+                f"{', '.join(map(str, places))}: expected {part}_weights.pth, {part}/{BEST} or "
+                f"{part}/{PUBLISHED_BEST} in it; found none of them: name the --output of each "
+                "part's training by --weights FOLDER,FOLDER"
+            )
+        found, card = read_weights(path)
+        if card and card.detector != "cospy":
+            raise WeightsError(f"{path}: expected weights of cospy; found those of {card.detector}")
+        if card and "train_dataset" in card.options:
+            variants.setdefault(str(card.options["train_dataset"]), path)
+        state |= _own(kind, found, card)
+        digest.update(bytes.fromhex(sha256(path)))
+    if len(variants) > 1:
+        raise WeightsError(f"{folder}: expected one variant; found {_some(variants)}")
+    options = {"train_dataset": next(iter(variants))} if variants else {}
+    return WeightFile(folder, state, Card("cospy", options), digest.hexdigest())
+
+
+def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> WeightFile:
+    """Reads a weight file for a detector, a folder where it was trained, or one with the `parts` of
+    CO-SPY.
+
+    Raises:
+        WeightsError: see `read_weights`; or the file's card names another detector.
+    """
+    if is_run(path):
+        path = path / BEST
+    elif path.is_dir():
+        if not parts:
+            raise WeightsError(
+                f"{path}: expected a weight file of {detector}, or a folder with {BEST}, which "
+                "training leaves; found a folder without"
+            )
+        return read_folder(path, parts)
+    state, card = read_weights(path)
+    if card and card.detector != detector:
+        raise WeightsError(
+            f"{path}: expected weights of {detector}; found those of {card.detector}"
+        )
+    return WeightFile(path, _own(detectors.load(detector), state, card), card, sha256(path))
+
+
+def _read_backbone(
+    kind: type[Detector], path: Path, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """What a file of frozen parts holds for a detector, under the detector's keys."""
+    state, _ = read_weights(path, kind.BACKBONE_KEYS, dtype)
+    return kind.convert_backbone(state)
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def missing_parts(
+    kind: type[Detector], options: Any, state: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """The frozen parts that a state dict leaves out: prefix -> name of the manifest's entry."""
+    parts = kind.external(options).items()
+    return {p: name for p, name in parts if not any(key.startswith(p) for key in state)}
+
+
+def external_state(
+    kind: type[Detector],
+    options: Any,
+    state: Mapping[str, Tensor],
+    backbones: Sequence[Path],
+    dtype: torch.dtype | None,
+) -> tuple[dict[str, Tensor], dict[str, Path]]:
+    """What `state` leaves out of a detector's frozen parts, from the user's files or from where
+    the manifest's entries are on this machine.
+
+    Returns:
+        State dict of those parts, and the file that each came from, by the entry's name.
+
+    Raises:
+        WeightsError: a part is nowhere; the message says how to get it.
+    """
+    found: dict[str, Tensor] = {}
+    sources: dict[str, Path] = {}
+    missing = missing_parts(kind, options, state)
+    for path in backbones:
+        held = _read_backbone(kind, path, dtype)
+        for prefix, name in missing.items():
+            if name not in sources and (part := _below(held, prefix)):
+                found |= part
+                sources[name] = path
+    for prefix, name in missing.items():
+        if name not in sources and (fetched := manifest.find(name)) is not None:
+            found |= _below(_read_backbone(kind, fetched, dtype), prefix)
+            sources[name] = fetched
+        if not _below(found, prefix):
+            how = manifest.how_to_get(manifest.read_manifest()[name])
+            raise WeightsError(
+                f"{name}, which these weights build on, is not there yet: {how}; or name its file "
+                "by --backbone_weights"
+            )
+    return found, sources
+
+
+def build(
+    name: str,
+    options: Any,
+    file: WeightFile,
+    backbones: Sequence[Path] = (),
+    dtype: torch.dtype | None = None,
+) -> Loaded:
+    """A detector with a file's weights, in evaluation mode, without initialising it first.
+
+    Args:
+        name, options: of the detector.
+        file: its weights.
+        backbones: local files for the frozen parts that the weights leave out.
+        dtype: of those frozen parts; None = as the files have them.
+
+    Raises:
+        WeightsError: other keys than the detector's, or a frozen part is missing.
+    """
+    kind = detectors.load(name)
+    with torch.device("meta"):
+        model = kind(options)
+    state = dict(file.state)
+    external, sources = external_state(kind, options, state, backbones, dtype)
+    frozen = tuple(kind.external(options))
+    for key, value in state.items():
+        small = dtype if dtype and frozen and key.startswith(frozen) else torch.float32
+        state[key] = cast(value, small)
+    state |= external
+    check_keys(state, model.state_dict(), file.path)
+    model.load_state_dict(state, assign=True)
+    model.to(memory_format=torch.channels_last)
+    card = file.card or Card(name, {})
+    learnt = (card.extra or {}).get("trained_on") or manifest.trained_on(file.path)
+    return Loaded(
+        model.eval(), name, file.path, file.sha256, card.threshold, card.band, sources,
+        trained_on=tuple(learnt),
+    )  # fmt: skip
