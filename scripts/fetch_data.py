@@ -29,8 +29,8 @@ from scripts._answer import USAGE, answer, names  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.fetching.catalogue import Family
-    from engine.fetching.ledger import Record
-    from engine.fetching.plan import Choice, Item
+    from engine.fetching.ledger import Ledger
+    from engine.fetching.plan import Choice, FetchItem
 
 PROGRAM = "fetch_data.py"
 FAILED = 1
@@ -163,7 +163,7 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def table(items: list[Item], root: Path, record: Record, choice: Choice) -> list[str]:
+def table(items: list[FetchItem], root: Path, ledger: Ledger, choice: Choice) -> list[str]:
     """Items, a line each under a header."""
     from engine.runtime.text import columns, size_text
 
@@ -172,7 +172,7 @@ def table(items: list[Item], root: Path, record: Record, choice: Choice) -> list
         rows.append(
             (
                 item.name, str(len(item.labels())), size_text(item.size), item.generator or "-",
-                ",".join(item.sources) or "-", record.state(item, choice.only(item.entry)),
+                ",".join(item.sources) or "-", ledger.state(item, choice.only(item.entry)),
                 str(item.entry.origin), shown(root / item.into),
             )
         )  # fmt: skip
@@ -186,7 +186,7 @@ def say(text: str) -> None:
 
 def find(
     args: argparse.Namespace, family: Family, root: Path, choice: Choice
-) -> tuple[list[Item], int]:
+) -> tuple[list[FetchItem], int]:
     """What the command line is about, and of how many origins that cannot be said."""
     from engine.fetching.plan import brought, choose, lying_there, offered
 
@@ -200,16 +200,14 @@ def find(
 
 
 def bring_items(
-    items: list[Item], root: Path, record: Record, choice: Choice, args: argparse.Namespace
+    items: list[FetchItem], root: Path, ledger: Ledger, choice: Choice, args: argparse.Namespace
 ) -> int:
     """Brings one item after the other, prints their folders. Returns how many failed.
 
     Of a host that does not answer nothing else is tried: each try would take minutes.
     """
-    from engine.fetching.archive_target import ExtractError
-    from engine.fetching.download import DownloadError, UnreachableError
+    from engine.fetching.download import FetchError, UnreachableError
     from engine.fetching.fetch import Options, bring
-    from engine.fetching.plan import FetchError
 
     options = Options(args.keep_archives, args.max_size)
     failed = skipped = 0
@@ -219,12 +217,12 @@ def bring_items(
             skipped += 1
             continue
         try:
-            print(shown(bring(item, root, record, choice, options)), flush=True)
+            print(shown(bring(item, root, ledger, choice, options)), flush=True)
         except UnreachableError as error:
             say(str(error))
             failed += 1
             away |= item.hosts
-        except (DownloadError, ExtractError, FetchError) as error:
+        except FetchError as error:
             say(str(error))
             failed += 1
     if skipped:
@@ -233,13 +231,13 @@ def bring_items(
 
 
 def hints(
-    args: argparse.Namespace, family: Family, root: Path, record: Record, choice: Choice
+    args: argparse.Namespace, family: Family, root: Path, ledger: Ledger, choice: Choice
 ) -> int:
     """Says what is left to a person. Returns how much of that must be downloaded by hand."""
     from datasets._layout import canonical
     from engine.fetching.fetch import by_hand
 
-    lines = by_hand(family, root, record, choice)
+    lines = by_hand(family, root, ledger, choice)
     for line in lines:
         say(line)
     for note in family.notes:
@@ -260,9 +258,10 @@ def status(failed: int, left: int, some: bool) -> int:
 def run_family(args: argparse.Namespace) -> int:
     """What the command line asks for of one family. Returns the exit status."""
     from engine.fetching.catalogue import HAND, family_named
+    from engine.fetching.download import FetchError
     from engine.fetching.fetch import check_space
-    from engine.fetching.ledger import YES, Record, locked, space
-    from engine.fetching.plan import Choice, FetchError
+    from engine.fetching.ledger import YES, Ledger, locked, space
+    from engine.fetching.plan import Choice
     from engine.runtime.text import size_text
 
     family = family_named(args.family)
@@ -271,36 +270,34 @@ def run_family(args: argparse.Namespace) -> int:
     if (root.exists() or root.is_symlink()) and not root.is_dir():
         raise FetchError(f"{root}: expected a folder; found a file or a link that leads nowhere")
     items, unknown = find(args, family, root, choice)
-    record = Record.read(root)
-    todo = [i for i in items if args.extract or record.state(i, choice.only(i.entry)) != YES]
+    ledger = Ledger.read(root)
+    todo = [i for i in items if args.extract or ledger.state(i, choice.only(i.entry)) != YES]
     if args.list or args.dry_run:
         if shown_items := todo if args.dry_run else items:
-            print("\n".join(table(shown_items, root, record, choice)))
+            print("\n".join(table(shown_items, root, ledger, choice)))
         if args.dry_run:
-            found = space(todo, record, args.keep_archives)
+            found = space(todo, ledger, args.keep_archives)
             print(f"needs {size_text(found.need)}, free {size_text(found.free)}")
-        hints(args, family, root, record, choice)
+        hints(args, family, root, ledger, choice)
         return status(unknown, 0, bool(items))
     if not items and not unknown and not any(entry.origin.kind == HAND for entry in family.entries):
         raise FetchError(f"{family.name}: expected something to fetch; nothing fits all of that")
     failed = 0
     if todo:
-        check_space(todo, record, args.keep_archives)
+        check_space(todo, ledger, args.keep_archives)
         with locked(root):
-            failed = bring_items(todo, root, Record.read(root), choice, args)
+            failed = bring_items(todo, root, Ledger.read(root), choice, args)
     for item in items:
         if item not in todo:
             print(shown(root / item.into))
-    left = 0 if args.extract else hints(args, family, root, Record.read(root), choice)
+    left = 0 if args.extract else hints(args, family, root, Ledger.read(root), choice)
     return status(failed + unknown, left, failed < len(items))
 
 
 def run(args: argparse.Namespace) -> int:
     """What the command line asks for. Returns the exit status."""
     from engine.config import ConfigError
-    from engine.fetching.archive_target import ExtractError
-    from engine.fetching.download import DownloadError
-    from engine.fetching.plan import FetchError
+    from engine.fetching.download import FetchError
 
     try:
         if args.urls:
@@ -309,7 +306,7 @@ def run(args: argparse.Namespace) -> int:
             print("\n".join(families()))
             return 0
         return run_family(args)
-    except (ConfigError, DownloadError, ExtractError, FetchError, OSError) as error:
+    except (ConfigError, FetchError, OSError) as error:
         say(str(error))
         return USAGE
 

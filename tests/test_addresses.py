@@ -61,7 +61,7 @@ def test_pictures_are_kept_and_the_rest_is_named(run: Cli, site: Site, tmp_path:
     assert table["same"]["image"] == table["0"]["image"]
     assert len([name for name in left(tmp_path / "out") if "/" in name]) == 3
     for name, said in (
-        ("gone", "404"), ("page", "a web page"), ("empty", "found nothing"), ("c.png", "http://"),
+        ("gone", "404"), ("page", "a web page"), ("empty", "an empty file"), ("c.png", "http://"),
     ):  # fmt: skip
         assert table[name]["state"] == "dead" and said in table[name]["error"]
 

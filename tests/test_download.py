@@ -17,7 +17,7 @@ from engine.fetching import services as _services
 from engine.fetching.catalogue import Origin
 from engine.fetching.download import (
     TRIES,
-    DownloadError,
+    FetchError,
     Remote,
     UnreachableError,
     download,
@@ -54,7 +54,7 @@ def test_nothing_is_no_file_where_nobody_says_how_large_it_is(
 ) -> None:
     listed = remote(site, b"", checked=False)
     site.codes, site.lengths = [code] if code != 200 else [], lengths
-    with pytest.raises(DownloadError, match=rf"x.bin: expected a file; found {code} "):
+    with pytest.raises(FetchError, match=rf"x.bin: expected a file; found {code} "):
         download(listed, tmp_path / "x.bin")
     assert left(tmp_path) == set() and len(site.asked) == 1
 
@@ -83,7 +83,7 @@ def test_a_later_call_goes_on(site: Site, tmp_path: Path) -> None:
     for checked in (True, False):
         site.cuts = [100_000, *[0] * TRIES]
         site.tags["/x.bin"] = '"one"'
-        with pytest.raises(DownloadError, match=r"ended after 100000 .* goes on"):
+        with pytest.raises(FetchError, match=r"ended after 100000 .* goes on"):
             download(remote(site, checked=checked), tmp_path / "x.bin")
         assert left(tmp_path) == ({"x.bin.part"} if checked else set())
         site.asked.clear()
@@ -103,7 +103,7 @@ def test_progress_lets_failures_be_forgotten(site: Site, tmp_path: Path) -> None
 
 def test_progress_does_not_let_a_server_hold_us(site: Site, tmp_path: Path) -> None:
     site.cuts = [1] * 1000
-    with pytest.raises(DownloadError, match="goes on"):
+    with pytest.raises(FetchError, match="goes on"):
         download(remote(site), tmp_path / "x.bin")
     assert len(site.asked) == downloading.MOST_TRIES
 
@@ -186,7 +186,7 @@ def test_what_is_there_is_checked(site: Site, tmp_path: Path) -> None:
 def test_other_content_than_listed(
     site: Site, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(DownloadError, match=message):
+    with pytest.raises(FetchError, match=message):
         download(remote(site, **change), tmp_path / "x.bin")
     assert not (tmp_path / "x.bin").exists()
     assert download(remote(site), tmp_path / "x.bin") == sha(CONTENT)
@@ -210,7 +210,7 @@ def test_never_more_on_disk_than_the_known_size(
         assert download(listed, tmp_path / "x.bin", watch) == sha(CONTENT)
     else:
         limit = 320_000 if known == "size" else 400_000
-        with pytest.raises(DownloadError, match=f"expected at most {limit} bytes; more came"):
+        with pytest.raises(FetchError, match=f"expected at most {limit} bytes; more came"):
             download(listed, tmp_path / "x.bin", watch)
         assert most <= limit and len(site.asked) == 1
     assert most > 100_000
@@ -220,7 +220,7 @@ def test_a_file_of_unknown_size_that_is_too_large(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloading, "MAX_UNKNOWN", 1000)
-    with pytest.raises(DownloadError, match="expected 1000 bytes at most; the server has 320000"):
+    with pytest.raises(FetchError, match="expected 1000 bytes at most; the server has 320000"):
         download(remote(site, checked=False), tmp_path / "x.bin")
     assert left(tmp_path) == set()
 
@@ -229,9 +229,9 @@ def test_a_packed_answer(site: Site, tmp_path: Path) -> None:
     """A few bytes of it would become as many as they like."""
     listed = remote(site)
     site.headers["Content-Encoding"] = "gzip"
-    with pytest.raises(DownloadError, match="expected it as it is; found it packed by 'gzip'"):
+    with pytest.raises(FetchError, match="expected it as it is; found it packed by 'gzip'"):
         download(listed, tmp_path / "x.bin")
-    with pytest.raises(DownloadError, match="found it packed by 'gzip'"):
+    with pytest.raises(FetchError, match="found it packed by 'gzip'"):
         get_json(listed.url)
 
 
@@ -242,10 +242,10 @@ def test_a_server_that_drips(site: Site, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(downloading, "MOST_TRIES", 3)
     listed = remote(site)
     site.pace = 0.02
-    with pytest.raises(DownloadError, match=r"under 1048576 bytes came per second.*goes on"):
+    with pytest.raises(FetchError, match=r"under 1048576 bytes came per second.*goes on"):
         download(listed, tmp_path / "x.bin")
     assert len(site.asked) == 3
-    with pytest.raises(DownloadError, match="under 1048576 bytes came per second"):
+    with pytest.raises(FetchError, match="under 1048576 bytes came per second"):
         get_json(listed.url)
     site.pace = 0.0
     assert download(listed, tmp_path / "x.bin") == sha(CONTENT)
@@ -256,7 +256,7 @@ def test_a_server_that_stalls(site: Site, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(downloading, "MOST_TRIES", 2)
     listed = remote(site)
     site.pace = 0.3
-    with pytest.raises(DownloadError, match=r"ended after \d000 bytes \(timed out\)") as caught:
+    with pytest.raises(FetchError, match=r"ended after \d000 bytes \(timed out\)") as caught:
         download(listed, tmp_path / "x.bin")
     assert not isinstance(caught.value, UnreachableError)
 
@@ -272,7 +272,7 @@ def test_a_server_that_stalls(site: Site, tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_refusals(site: Site, tmp_path: Path, codes: list[int], message: str) -> None:
     site.codes = codes
-    with pytest.raises(DownloadError, match=message) as caught:
+    with pytest.raises(FetchError, match=message) as caught:
         download(remote(site), tmp_path / "x.bin")
     assert "\n" not in str(caught.value) and site.codes == []
     assert not isinstance(caught.value, UnreachableError)
@@ -285,7 +285,7 @@ def test_a_busy_server(site: Site, tmp_path: Path) -> None:
 
 def test_a_web_page_in_its_place(site: Site, tmp_path: Path) -> None:
     site.kind = "text/html; charset=utf-8"
-    with pytest.raises(DownloadError, match="expected a file; found a web page"):
+    with pytest.raises(FetchError, match="expected a file; found a web page"):
         download(remote(site), tmp_path / "x.bin")
 
 
@@ -297,10 +297,10 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UnreachableError, match=r"127.0.0.1:1/x.*goes on"):
         download(Remote("x", "http://127.0.0.1:1/x"), tmp_path / "x")
     assert sum(slept) <= 2
-    with pytest.raises(DownloadError, match="expected an address that starts with http"):
+    with pytest.raises(FetchError, match="expected an address that starts with http"):
         download(Remote("x", "file:///etc/passwd"), tmp_path / "x")
     monkeypatch.setenv("all_proxy", "nonsense://x")
-    with pytest.raises(DownloadError, match="expected a usable proxy"):
+    with pytest.raises(FetchError, match="expected a usable proxy"):
         download(Remote("x", "http://127.0.0.1:1/x"), tmp_path / "x")
 
 
@@ -328,7 +328,7 @@ def test_what_is_meant_for_one_host_goes_to_no_other(site: Site, tmp_path: Path)
     download(listed, tmp_path / "y.bin")
     assert [headers.get("Authorization") for _, _, headers in site.asked] == ["Bearer secret"] * 2
     site.moved = {"/x.bin": "ftp://example.org/here"}
-    with pytest.raises(DownloadError, match="refused: it leads to ftp"):
+    with pytest.raises(FetchError, match="refused: it leads to ftp"):
         download(listed, tmp_path / "z.bin")
 
 
@@ -336,7 +336,7 @@ def test_what_is_meant_for_one_host_goes_to_no_other(site: Site, tmp_path: Path)
 def test_redirects_that_lead_nowhere(site: Site, tmp_path: Path, target: str) -> None:
     listed = remote(site)
     site.moved = {"/x.bin": target}
-    with pytest.raises(DownloadError) as caught:
+    with pytest.raises(FetchError) as caught:
         download(listed, tmp_path / "x.bin")
     assert "\n" not in str(caught.value) and len(site.asked) <= downloading.REDIRECTS + 1
 
@@ -380,7 +380,7 @@ def test_interrupted_downloads_keep_what_came(site: Site, tmp_path: Path) -> Non
 
 def test_a_disk_that_refuses(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DownloadError, match="file"):
+    with pytest.raises(FetchError, match="file"):
         download(remote(site), tmp_path / "file" / "x.bin")
     assert site.asked == []
 
@@ -399,7 +399,7 @@ def test_the_hub(services: Site) -> None:
 
 def test_the_hub_without_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DownloadError, match=r"HF_HUB_OFFLINE is set.*unset it, or .* --extract"):
+    with pytest.raises(FetchError, match=r"HF_HUB_OFFLINE is set.*unset it, or .* --extract"):
         _services.list_files(Origin("hub", "a/b"))
 
 
@@ -417,12 +417,12 @@ def test_the_hubs_list_on_several_pages(services: Site) -> None:
         services.following = {first: f"{host}/api/more?cursor=1"}
         assert [file.name for file in _services.list_files(Origin("hub", "a/b"))] == ["1", "2"]
     services.following = {first: "http://[x"}
-    with pytest.raises(DownloadError, match="another form"):
+    with pytest.raises(FetchError, match="another form"):
         _services.list_files(Origin("hub", "a/b"))
 
 
 def test_the_hub_has_no_such_repository(services: Site) -> None:
-    with pytest.raises(DownloadError, match="a/b") as caught:
+    with pytest.raises(FetchError, match="a/b") as caught:
         _services.list_files(Origin("hub", "a/b"))
     assert "\n" not in str(caught.value)
 
@@ -461,7 +461,7 @@ def test_plain_addresses(site: Site) -> None:
 
 
 def test_the_size_of_nothing(site: Site) -> None:
-    with pytest.raises(DownloadError, match="answered 404"):
+    with pytest.raises(FetchError, match="answered 404"):
         get_size(f"{site.url}/x.zip")
 
 
@@ -490,7 +490,7 @@ def listing(**changes: Any) -> bytes:
 )
 def test_answers_of_another_form(services: Site, answer: bytes, message: str) -> None:
     services.files["/api/v1/datasets/a/b/repo/tree"] = answer
-    with pytest.raises(DownloadError, match=message):
+    with pytest.raises(FetchError, match=message):
         _services.list_files(Origin("modelscope", "a/b"))
 
 
@@ -502,5 +502,5 @@ def test_json_after_a_pause(site: Site) -> None:
 def test_json_without_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloading, "MAX_JSON", 1 << 20)
     site.files["/x"], site.more, site.lengths = b"[", b" " * 10_000, False
-    with pytest.raises(DownloadError, match="expected at most 1048576 bytes; more came"):
+    with pytest.raises(FetchError, match="expected at most 1048576 bytes; more came"):
         get_json(f"{site.url}/x")

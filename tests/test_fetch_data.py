@@ -24,13 +24,13 @@ from datasets import drct2m
 from engine.cli import train_request
 from engine.config import ConfigError
 from engine.evaluation import benchmark
-from engine.fetching import archive_target, catalogue
+from engine.fetching import archives, catalogue
 from engine.fetching import fetch as fetch_data_engine
-from engine.fetching.archive_target import ARCHIVES
+from engine.fetching.archive_names import ARCHIVES
 from engine.fetching.catalogue import Family, family_named, fill, read_sources
-from engine.fetching.download import Remote
-from engine.fetching.ledger import Record, locked, space
-from engine.fetching.plan import Choice, FetchError, _item, brought, choose, offered
+from engine.fetching.download import FetchError, Remote
+from engine.fetching.ledger import Ledger, locked, space
+from engine.fetching.plan import Choice, _item, brought, choose, offered
 from engine.runtime import progress
 from scripts import fetch_data
 
@@ -347,17 +347,17 @@ def test_a_file_that_changed_at_its_origin(world: World, run: Cli) -> None:
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, call: Callable[[], Done]) -> None:
     """Interrupts a call when it has unpacked so many files."""
-    write, written = archive_target.Target.write, 0
+    write, written = archives.Target.write, 0
 
-    def stop(target: archive_target.Target, final: Path, size: int) -> Any:
+    def stop(target: archives.Target, *member: Any) -> Any:
         nonlocal written
         written += 1
         if written > count:
             raise KeyboardInterrupt
-        return write(target, final, size)
+        return write(target, *member)
 
     with monkeypatch.context() as patch:
-        patch.setattr(archive_target.Target, "write", stop)
+        patch.setattr(archives.Target, "write", stop)
         assert call().status == 130
 
 
@@ -524,7 +524,7 @@ def test_space(world: World, run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_space_counts(world: World, run: Cli) -> None:
     items, _ = offered(family_named("bench"), Choice())
-    record = Record(world.root)
+    record = Ledger(world.root)
     sizes = [item.size or 0 for item in items]
     unpacked = sum(round(size * 1.1) for size in sizes)
     assert space(items, record, keep=True).need == unpacked + sum(sizes)
@@ -542,9 +542,9 @@ def test_space_for_the_rest(
     stop_after(3, monkeypatch, lambda: run("gen", "--extract", split[0]))
     family = family_named("gen")
     (item,) = choose(family, brought(family, [split[0]]), Choice())
-    need = space([item], Record.read(world.root), keep=False).need
+    need = space([item], Ledger.read(world.root), keep=False).need
     assert need == round((item.size or 0) * 1.1) - 3 * 3000
-    assert space([item], Record(world.root), keep=False).need == need + 3 * 3000
+    assert space([item], Ledger(world.root), keep=False).need == need + 3 * 3000
     usage = shutil.disk_usage(world.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=need))
     assert run("gen", "--extract", split[0]).status == 0
@@ -553,7 +553,7 @@ def test_space_for_the_rest(
 
 def test_the_largest_size(world: World, run: Cli) -> None:
     done = run("bench", "--generators", "gan", "--max_size", "7K")
-    assert done.status == 1 and "--max_size says 7000" in done.err
+    assert done.status == 1 and "at most 7000, by --max_size" in done.err
     assert fetch_data.size("1.5 GB") == 1_500_000_000 and fetch_data.size("12") == 12
 
 
@@ -566,7 +566,7 @@ def test_interrupted(world: World, run: Cli, when: str, monkeypatch: pytest.Monk
         if when == "while it downloads":
             patch.setattr("engine.fetching.download.digest", stop)
         else:
-            patch.setattr("engine.fetching.archives._unpack", stop)
+            patch.setattr("engine.fetching.archives._untar", stop)
         done = run("bench", "--generators", "gan", "--sources", "sbu")
     assert done.status == 130
     assert done.err.endswith("fetch_data.py: interrupted; the same command goes on\n")

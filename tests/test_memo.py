@@ -42,7 +42,7 @@ os._exit(1)
 OUTSIDE = {
     "datasets/__init__.py", "datasets/_archives.py", "datasets/_notes.py", "datasets/_paths.py",
     "datasets/_csv.py", "datasets/_record.py", "engine/__init__.py", "engine/config.py",
-    "engine/fetching/__init__.py", "engine/fetching/hub.py", "engine/runtime/__init__.py",
+    "engine/fetching/__init__.py", "engine/fetching/download.py", "engine/runtime/__init__.py",
     "engine/plain_data.py", "engine/runtime/files.py", "engine/runtime/text.py",
 }  # fmt: skip
 SCORING = ("engine/scoring/loop.py", "engine/weights/loading.py", "engine/weights/onnx.py")

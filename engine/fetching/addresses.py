@@ -29,8 +29,7 @@ from datasets._images import digest
 from ..runtime.files import write_file
 from ..runtime.progress import Progress
 from ..runtime.table_writer import TableWriter
-from .download import DownloadError, UnreachableError, get_bytes
-from .plan import FetchError
+from .download import FetchError, UnreachableError, get_bytes, other_content
 
 TABLE = "addresses.csv"
 COLUMNS = ("url", "image", "caption", "state", "error")
@@ -84,8 +83,7 @@ def read_list(place: str, limit: int | None = None) -> list[Address]:
         limit: only so many lines, the first.
 
     Raises:
-        DownloadError: the list cannot be had.
-        FetchError: it names no address, or is no text.
+        FetchError: the list cannot be had, names no address, or is no text.
         OSError: it cannot be read.
     """
     with _opened(place) as stream:
@@ -138,13 +136,12 @@ def suffix_of(content: bytes) -> str | None:
 
 def _keep(address: Address, folder: Path, manners: Manners) -> str:
     """Path below `folder` of the picture, which its content names: where many addresses answer with
-    the same "no longer here", that is one file. Raises DownloadError, OSError."""
+    the same "no longer here", that is one file. Raises FetchError, OSError."""
     content, _ = get_bytes(address.url, manners.max_size, public=not manners.private)
     suffix = suffix_of(content)
     if suffix is None:
-        page = content[:256].lstrip().lower().startswith((b"<!doctype html", b"<html"))
-        what = "a web page" if page else "something else" if content else "nothing"
-        raise DownloadError(f"{address.url}: expected a picture; found {what}")
+        what = other_content(content[:512]) or "something else"
+        raise FetchError(f"{address.url}: expected a picture; found {what.partition(':')[0]}")
     name = digest(content)
     path = folder / name[:2] / f"{name}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +177,7 @@ class _Run:
                         self.note(other, AWAY, error=str(error).partition(": ")[2])
                     return
                 self.note(address, DEAD, error=str(error))
-            except DownloadError as error:
+            except FetchError as error:
                 self.note(address, DEAD, error=str(error))
 
 

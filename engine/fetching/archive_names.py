@@ -1,28 +1,45 @@
-"""Archives that come in several files: which files belong together, and reading them as one."""
+"""Names of archives, of the volumes that archives are cut into, and of what is stored in them.
+
+For everything that lists, fetches or unpacks archives. Reads no file but a folder's list, and never
+lets a name of a stranger lead out of the folder that it is meant for.
+"""
 
 from __future__ import annotations
 
-import io
+import math
+import os
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import accumulate
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from datasets._kinds import TARS
 
+from .download import FetchError
+
 KINDS = {".tar": "tar", **TARS, ".zip": "zip", ".7z": "7z"}
-_DISK = re.compile(r"(?P<stem>.+)\.z(?P<part>\d{2,5})", re.IGNORECASE)
-_PIECE = re.compile(r"(?P<name>.+)\.(?P<part>\d{1,5}|[a-z]{2,3})")
-GAP = 25  # parts that may be missing in a row; what comes later is no part
-BUFFER = 1 << 20
+# How the names of volumes count: X.z01 before X.zip; X.tar.gz.0, X.7z.001; X.tar.gz.aa.
+DISKS, DIGITS, LETTERS = "disks", "digits", "letters"
+_VOLUME = {
+    DISKS: re.compile(r"(.+)\.z(\d{2,5})", re.IGNORECASE),
+    DIGITS: re.compile(r"(.+)\.(\d{1,5})"),
+    LETTERS: re.compile(r"(.+)\.([a-z]{2})"),
+}
+WHOLE = math.inf  # number of X.zip behind its disks, and of a file that is all of its archive
+GAP = 25  # volumes that may be missing in a row; X.tar.gz.2023 and X.tar.gz.md are other files
+
+# Names that this program keeps for itself in the folders that it unpacks into.
+TEMPORARY = ".extracting.part"
+INNER = ".inner"  # holds an archive within an archive, until that is unpacked
+ARCHIVES = ".archives"  # holds downloads, until they are unpacked
+LEDGER = ".fetched.json"
+LOCK = ".fetched.lock"
+OWN = frozenset({TEMPORARY, INNER, ARCHIVES, LEDGER, LOCK})
 
 
 def kind_of(name: str) -> str | None:
-    """The value of KINDS for an archive in one file, or for the name all its pieces share."""
+    """The value of KINDS for an archive in one file, or for the name that its volumes share."""
     lower = name.lower()
     return next((kind for end, kind in KINDS.items() if lower.endswith(end)), None)
 
@@ -34,181 +51,106 @@ def stem_of(name: str) -> str:
     return last[: len(last) - len(end)] or last
 
 
+def safe_parts(name: str) -> tuple[str, ...]:
+    """Folders and file of a name that a stranger chose, () for the top folder itself.
+
+    Raises:
+        FetchError: the name leads out of a folder, has control characters, or is one of OWN.
+    """
+    # Refused and not mended, as zipfile and tarfile would: who writes such names means harm.
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    drive = re.match("[A-Za-z]:", name) or (os.name == "nt" and ":" in name)
+    if name.startswith("/") or "\\" in name or drive or ".." in parts:
+        raise FetchError(f"refused: its member {name!r:.80} leads out of the folder")
+    if any(unicodedata.category(letter) == "Cc" for letter in name):
+        raise FetchError(f"refused: its member {name!r:.80} has control characters in its name")
+    # In any case, for file systems that do not tell them apart.
+    if own := next((part for part in parts if part.casefold() in OWN), None):
+        raise FetchError(f"refused: its member {name!r:.80} has a name that is kept free: {own}")
+    return parts
+
+
 @dataclass(frozen=True)
-class Group:
+class Archive:
     """Files that make one archive, or a single file that is none. `name`: that of the whole;
-    `parts`: in the order of their bytes; `missing`: the first one that is not there."""
+    `volumes`: in the order of their bytes; `missing`: the first one that is not there."""
 
     name: str
-    parts: tuple[str, ...]
+    volumes: tuple[str, ...]
     missing: str | None = None
 
 
-@dataclass
-class _Found:
-    whole: str | None = None
-    disks: dict[int, str] = field(default_factory=dict)
-    pieces: dict[str, str] = field(default_factory=dict)
-
-
-def group(names: Iterable[str]) -> list[Group]:
-    """Sorts file names into archives: X.zip with X.z01, X.z02 and so on before it; X.tar.gz.0,
-    X.tar.gz.1 (as numbers, from 0 or 1); X.tar.gz.aa, X.tar.gz.ab. Folders count, case does not.
-    What is only named like a part, such as X.tar.gz.sha, is a file by itself."""
-    found: dict[str, _Found] = {}
+def group(names: Iterable[str]) -> list[Archive]:
+    """Archives that files make, by their names: X.zip with X.z01, X.z02 and so on before it;
+    X.tar.gz.0, X.tar.gz.1 (as numbers, from 0 or 1); X.tar.gz.aa, X.tar.gz.ab. Folders count, case
+    does not. A file that is only named like a volume, as X.tar.gz.sha, is by itself."""
+    sets: dict[tuple[str, str], dict[float, str]] = {}
     shown: dict[str, str] = {}
     for name in names:
-        whole, part, disk = _place(name)
-        key = whole.lower()
-        shown.setdefault(key, whole)
-        entry = found.setdefault(key, _Found())
-        if part is None:
-            entry.whole = shown[key] = name
-        elif disk:
-            entry.disks[int(part)] = name
-        else:
-            entry.pieces[part] = name
-    return [one for key, entry in found.items() for one in _groups(shown[key], entry)]
+        whole, style, number = _numbered(name)
+        shown.setdefault(whole.lower(), whole)
+        if number == WHOLE:
+            shown[whole.lower()] = name
+        sets.setdefault((whole.lower(), style), {}).setdefault(number, name)
+    archives: list[Archive] = []
+    for (key, style), files in sets.items():
+        # Volumes beside the file that somebody joined them to are left out.
+        if style == DISKS or WHOLE not in sets.get((key, DISKS), {}):
+            archives += _archives(shown[key], style, files)
+    return archives
 
 
-def _place(name: str) -> tuple[str, str | None, bool]:
-    """Name of the whole, which part of it this is (None: all of it), whether it is a zip's disk."""
-    if kind_of(name):
-        return name, None, False
-    if match := _DISK.fullmatch(name):
-        return f"{match['stem']}.zip", match["part"], True
-    if (match := _PIECE.fullmatch(name)) and kind_of(match["name"]):
-        return match["name"], match["part"], False
-    return name, None, False
+def _numbered(name: str) -> tuple[str, str, float]:
+    """Name of the whole that a file belongs to, how its volumes count, and the file's number."""
+    if match := _VOLUME[DISKS].fullmatch(name):
+        return f"{match[1]}.zip", DISKS, int(match[2])
+    for style in (DIGITS, LETTERS):
+        if (match := _VOLUME[style].fullmatch(name)) and kind_of(match[1]):
+            return match[1], style, _number(style, match[2])
+    return name, DISKS, WHOLE
 
 
-def _groups(name: str, found: _Found) -> list[Group]:
-    if found.whole and not found.disks:
-        return [Group(found.whole, (found.whole,))]
-    if found.disks:
-        return [_disks(name, found)]
-    parts, missing = max((_run(found.pieces, *style) for style in _STYLES), key=lambda r: len(r[0]))
-    whole = [Group(name, parts, missing and f"{name}.{missing}")] if parts else []
-    return whole + [Group(one, (one,)) for one in found.pieces.values() if one not in parts]
+def _number(style: str, text: str) -> int:
+    """The number that a volume's ending stands for; aa is 0, as split(1) counts."""
+    return int(text) if style == DIGITS else 26 * (ord(text[0]) - 97) + ord(text[1]) - 97
 
 
-def _disks(name: str, found: _Found) -> Group:
-    stem = name[: -len(".zip")]
-    wanted = {number: f"{stem}.z{number:02}" for number in range(1, max(found.disks) + 1)}
-    missing = [wanted[number] for number in wanted if number not in found.disks]
-    parts = [found.disks[number] for number in sorted(found.disks)]
-    return Group(
-        name,
-        (*parts, *([found.whole] if found.whole else [])),
-        missing[0] if missing else None if found.whole else name,
-    )
+def _ending(style: str, number: int, width: int) -> str:
+    """The ending that stands for a number, as 7 in three digits is 007."""
+    if style == LETTERS:
+        return chr(97 + number // 26) + chr(97 + number % 26)
+    return f"{number:0{width}}"
 
 
-def _padded(width: int, number: int) -> str:
-    return f"{number:0{width}}"  # 7-Zip goes on with .1000 behind .999
-
-
-def _letters(width: int, number: int) -> str:
-    """aa, ab, ..., as split(1) counts."""
-    digits = (number // 26**place % 26 for place in reversed(range(width)))
-    return "".join(chr(ord("a") + digit) for digit in digits)
-
-
-# How the endings of parts count, and from which number on at the latest.
-_STYLES = (
-    *((partial(_padded, width), 1) for width in range(1, 6)),
-    *((partial(_letters, width), 0) for width in (2, 3)),
-)
-
-
-def _run(
-    pieces: Mapping[str, str], ending: Callable[[int], str], first: int
-) -> tuple[tuple[str, ...], str | None]:
-    """The files whose endings count so, over small gaps, and the first ending in a gap."""
-    parts: list[str] = []
-    missing = gap = None
-    number = at = 0 if ending(0) in pieces else first
-    while number - at <= GAP:
-        if name := pieces.get(ending(number)):
-            parts.append(name)
-            missing, at = gap, number + 1
-        else:
-            gap = gap or ending(number)
-        number += 1
-    return tuple(parts), missing
+def _archives(name: str, style: str, files: Mapping[float, str]) -> Iterator[Archive]:
+    """The archive that numbered files make, and those that are too far from it by themselves."""
+    numbers = sorted(number for number in files if number != WHOLE)
+    first = 0 if style == LETTERS or (style == DIGITS and 0 in files) else 1
+    last, run = first, 0
+    while run < len(numbers) and numbers[run] - last <= GAP:
+        last, run = int(numbers[run]), run + 1
+    volumes = [files[number] for number in numbers[:run]]
+    missing = None
+    if volumes:
+        width = 2 if style == DISKS else len(volumes[0].rpartition(".")[2])
+        stem = f"{name.removesuffix(name[-4:])}.z" if style == DISKS else f"{name}."
+        gaps = (number for number in range(first, last) if number not in files)
+        missing = next((f"{stem}{_ending(style, number, width)}" for number in gaps), None)
+    if WHOLE in files:
+        volumes.append(files[WHOLE])
+    elif style == DISKS:
+        missing = missing or name
+    if volumes:
+        yield Archive(name, tuple(volumes), missing)
+    yield from (Archive(files[number], (files[number],)) for number in numbers[run:])
 
 
 def beside(path: Path) -> dict[str, Path]:
-    """The files of its folder that make one archive with a file, itself too, by name.
+    """The files of a file's folder that make one archive with it, itself too, by name.
 
     Raises OSError when the folder cannot be read.
     """
-    for found in group(sorted(other.name for other in path.parent.iterdir())):
-        if path.name in (found.name, *found.parts):
-            return {part: path.with_name(part) for part in found.parts}
+    for archive in group(sorted(other.name for other in path.parent.iterdir())):
+        if path.name in (archive.name, *archive.volumes):
+            return {name: path.with_name(name) for name in archive.volumes}
     return {path.name: path}
-
-
-class Joined(io.RawIOBase):
-    """Files one after the other as one seekable file; no copy is made.
-
-    `start`, `size`: the part of it to read (None: to the end). `advance`, once set, is told how
-    many bytes further than ever before a read came.
-    """
-
-    def __init__(self, parts: Sequence[Path], start: int = 0, size: int | None = None) -> None:
-        self._parts = parts
-        self._starts = [0, *accumulate(part.stat().st_size for part in parts)]
-        self._first = start
-        self._size = max(0, self._starts[-1] - start) if size is None else size
-        self._at = self._furthest = 0
-        self._open: BinaryIO | None = None
-        self._number = -1
-        self.advance: Callable[[int], None] | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            # zipfile and others look for an OSError where a file is too short.
-            raise OSError(f"expected a place within the file; found {base + offset}")
-        self._at = base + offset
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        wanted = min(len(buffer), self._size - self._at)
-        at = self._first + self._at
-        if wanted <= 0 or at >= self._starts[-1]:
-            return 0
-        number = bisect_right(self._starts, at) - 1
-        stream = self._part(number)
-        stream.seek(at - self._starts[number])
-        data = stream.read(min(wanted, self._starts[number + 1] - at))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        if self.advance and self._at > self._furthest:
-            self.advance(self._at - self._furthest)
-            self._furthest = self._at
-        return len(data)
-
-    def _part(self, number: int) -> BinaryIO:
-        if self._open is None or number != self._number:
-            if self._open is not None:
-                self._open.close()
-            self._open = self._parts[number].open("rb")
-            self._number = number
-        return self._open
-
-    def close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-        super().close()

@@ -40,7 +40,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SourceEntry:
     """Files of one origin; the keys of configs/sources.yaml. `match` None: a person's download of
     any name, which is not unpacked here. `strip` None: all folders."""
 
@@ -89,7 +89,7 @@ class Family:
     name: str
     title: str
     root: Path
-    entries: tuple[Entry, ...]
+    entries: tuple[SourceEntry, ...]
     generators: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -145,7 +145,7 @@ def _origin(where: str, given: Mapping[str, Any]) -> Origin:
     return Origin(kinds[0], text)
 
 
-def _entry(where: str, content: Any) -> Entry:
+def _entry(where: str, content: Any) -> SourceEntry:
     given = _mapping(where, content, _ENTRY)
     origin = _origin(where, given)
     match = given.get("match")
@@ -155,7 +155,7 @@ def _entry(where: str, content: Any) -> Entry:
         raise _fail(f"{where}.match", "a path", None)
     into = _path(f"{where}.into", given.get("into", "."))
     strip = given.get("strip", [])
-    entry = Entry(
+    entry = SourceEntry(
         origin,
         None if match is None else _path(f"{where}.match", match),
         into,
@@ -172,7 +172,7 @@ def _entry(where: str, content: Any) -> Entry:
     return entry
 
 
-def _check_holes(where: str, entry: Entry) -> None:
+def _check_holes(where: str, entry: SourceEntry) -> None:
     known = {*_HOLE.findall(entry.match or ""), "archive"}
     for text in (entry.into, *(entry.strip or ())):
         for hole in _HOLE.findall(text):

@@ -46,11 +46,12 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class DownloadError(ValueError):
-    """A file that cannot be had, or is not what its service says; the message is one line."""
+class FetchError(ValueError):
+    """Data that cannot be had: not downloaded, not unpacked, or other than what its service or its
+    archive says; the message is one line."""
 
 
-class UnreachableError(DownloadError):
+class UnreachableError(FetchError):
     """A host that does not answer at all, so that others of its files need not be tried."""
 
 
@@ -95,12 +96,12 @@ class Meter:
         """Adds bytes that came, before they are kept.
 
         Raises:
-            DownloadError: they are more than there may be.
+            FetchError: they are more than there may be.
             _BrokenError: they come too slowly.
         """
         self.size += more
         if self.size > self.limit:
-            raise DownloadError(
+            raise FetchError(
                 f"{self.name}: expected at most {self.limit} bytes; more came: try again later"
             )
         passed = time.monotonic() - self._since
@@ -125,11 +126,11 @@ class _Attempts:
         """Returns when it is time for the next try. `size`: bytes that are there.
 
         Raises:
-            DownloadError: there is none.
+            FetchError: there is none.
         """
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if isinstance(error, _StatusError) and error.code not in PASSING:
-            raise DownloadError(f"{self.url}: {reason}") from error
+            raise FetchError(f"{self.url}: {reason}") from error
         if size > self.furthest:
             self.furthest, self.in_a_row = size, 0
         self.in_a_row += 1
@@ -141,7 +142,7 @@ class _Attempts:
         if not self.answered and isinstance(error, httpx.ConnectTimeout):
             tries = 1  # each of the host's addresses has taken its time already
         if self.in_a_row >= tries or self.in_all >= MOST_TRIES:
-            kind = DownloadError if self.answered else UnreachableError
+            kind = FetchError if self.answered else UnreachableError
             raise kind(f"{self.url}: {reason}: the same command goes on") from error
         pause = max(PAUSES[min(self.in_a_row, len(PAUSES)) - 1], _asked_to_wait(error))
         log.info("%s: %s; trying again in %.0f s", self.url, reason, pause)
@@ -169,15 +170,15 @@ def _persist(
     """The value of `ask`, after some tries where the network fails it.
 
     `size`: how many bytes are there already, by which progress shows. `public`: connect to hosts
-    of the public internet alone. Raises DownloadError.
+    of the public internet alone. Raises FetchError.
     """
     if not url.startswith(("http://", "https://")):
-        raise DownloadError(f"{url}: expected an address that starts with http:// or https://")
+        raise FetchError(f"{url}: expected an address that starts with http:// or https://")
     attempts = _Attempts(url)
     try:
         client = httpx.Client(verify=_certificates(), headers=HEADERS, timeout=TIMEOUT)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise DownloadError(f"expected a usable proxy in the environment; {error}") from error
+        raise FetchError(f"expected a usable proxy in the environment; {error}") from error
     if public:
         client.event_hooks = {"request": [_public.watch]}
     with client:
@@ -185,9 +186,9 @@ def _persist(
             try:
                 return ask(client, attempts)
             except httpx.InvalidURL as error:
-                raise DownloadError(f"{url}: expected an address; {error}") from error
+                raise FetchError(f"{url}: expected an address; {error}") from error
             except _public.PrivateError as error:
-                raise DownloadError(f"{url}: refused: {error}") from error
+                raise FetchError(f"{url}: refused: {error}") from error
             except (httpx.HTTPError, _BrokenError, _StatusError) as error:
                 attempts.failed(error, size())
 
@@ -222,15 +223,15 @@ def _answer(
         new = request.url if request else old.url
         allowed = ("https",) if old.url.scheme == "https" else ("http", "https")
         if new.scheme not in allowed:
-            raise DownloadError(f"{attempts.url}: refused: it leads to {new!s:.200}")
-    raise DownloadError(f"{attempts.url}: refused: it leads on more than {REDIRECTS} times")
+            raise FetchError(f"{attempts.url}: refused: it leads to {new!s:.200}")
+    raise FetchError(f"{attempts.url}: refused: it leads on more than {REDIRECTS} times")
 
 
 def _chunks(answer: httpx.Response, meter: Meter) -> Iterator[bytes]:
     """An answer's content as it comes, counted by `meter` before it is handed on."""
     encoding = answer.headers.get("Content-Encoding", "identity")
     if encoding != "identity":  # unpacked, a few bytes would become as many as they like
-        raise DownloadError(f"{meter.name}: expected it as it is; found it packed by {encoding!r}")
+        raise FetchError(f"{meter.name}: expected it as it is; found it packed by {encoding!r}")
     try:
         for chunk in answer.iter_raw():
             meter.count(len(chunk))
@@ -249,13 +250,13 @@ def get_bytes(
         public: refuse hosts that are none of the public internet, also where redirects lead there.
 
     Raises:
-        DownloadError: no answer, or too large.
+        FetchError: no answer, or too large.
     """
 
     def ask(client: httpx.Client, attempts: _Attempts) -> tuple[bytes, str | None]:
         with _answer(client, attempts, headers or {}) as answer:
             if (stated := _length(answer) or 0) > limit:
-                raise DownloadError(f"{url}: expected {limit} bytes at most; found {stated}")
+                raise FetchError(f"{url}: expected {limit} bytes at most; found {stated}")
             content = b"".join(_chunks(answer, Meter(url, limit)))
             return content, answer.links.get("next", {}).get("url")
 
@@ -266,19 +267,19 @@ def get_json(url: str, headers: Mapping[str, str] | None = None) -> tuple[Any, s
     """What a service answers, as JSON, and the address of the next page of it.
 
     Raises:
-        DownloadError: no answer, over MAX_JSON bytes, or something else than JSON.
+        FetchError: no answer, over MAX_JSON bytes, or something else than JSON.
     """
     content, following = get_bytes(url, MAX_JSON, headers)
     try:
         return json.loads(content), following
     except (ValueError, RecursionError) as error:
-        raise DownloadError(
+        raise FetchError(
             f"{url}: expected JSON; found {content[:40]!r}: is there a log-in page in between?"
         ) from error
 
 
 def get_size(url: str) -> int | None:
-    """The size of a file in bytes, None where the server does not say. Raises DownloadError."""
+    """The size of a file in bytes, None where the server does not say. Raises FetchError."""
 
     def ask(client: httpx.Client, attempts: _Attempts) -> int | None:
         # No HEAD: some servers know none, and what a GET would hold is not read.
@@ -322,7 +323,7 @@ class _Part:
         self.size, self.tag = 0, None
 
     def append(self, chunks: Iterable[bytes]) -> None:
-        """Writes what comes. Raises DownloadError for the disk, and what `chunks` raises."""
+        """Writes what comes. Raises FetchError for the disk, and what `chunks` raises."""
         with _disk_errors(self.path):
             stream = self.path.open("ab")
         with stream:
@@ -336,11 +337,11 @@ class _Part:
 
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
-    """Turns errors of the disk into DownloadErrors."""
+    """Turns errors of the disk into FetchErrors."""
     try:
         yield
     except OSError as error:
-        raise DownloadError(f"{path}: {error.strerror or error}") from error
+        raise FetchError(f"{path}: {error.strerror or error}") from error
 
 
 def download(remote: Remote, target: Path, advance: Callable[[int], None] = lambda _: None) -> str:
@@ -350,7 +351,7 @@ def download(remote: Remote, target: Path, advance: Callable[[int], None] = lamb
     Returns the checksum, "sha256:..." or of the kind that the service states.
 
     Raises:
-        DownloadError: cannot be had, or size or checksum are not what the service states.
+        FetchError: cannot be had, or size or checksum are not what the service states.
     """
     with _disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -376,7 +377,7 @@ def download(remote: Remote, target: Path, advance: Callable[[int], None] = lamb
                 return found
             part.discard()
         if not begun:
-            raise DownloadError(
+            raise FetchError(
                 f"{remote.name}: expected {remote.checksum}; found {found}: get it again"
             )
         # The beginning, from an earlier call, was of another version.
@@ -387,7 +388,7 @@ def _get_rest(remote: Remote, part: _Part, client: httpx.Client, attempts: _Atte
 
     Raises:
         _BrokenError, _StatusError, httpx.HTTPError: the next try goes on.
-        DownloadError: it is another file.
+        FetchError: it is another file.
     """
     headers = dict(remote.headers)
     if part.size:
@@ -411,14 +412,14 @@ def _get_rest(remote: Remote, part: _Part, client: httpx.Client, attempts: _Atte
     # Where nothing says how large it is, an answer of nothing (204, or a proxy's) looks complete.
     if not part.size and remote.size is None and not remote.checksum:
         found = f"{answer.status_code} {answer.reason_phrase} without a byte"
-        raise DownloadError(f"{remote.name}: expected a file; found {found}: try again later")
+        raise FetchError(f"{remote.name}: expected a file; found {found}: try again later")
 
 
 def _total(remote: Remote, part: _Part, answer: httpx.Response) -> int | None:
     """The file's size as its answer states it. Starts over where the answer is not the rest."""
     kind = answer.headers.get("Content-Type", "")
     if kind.startswith("text/html") and not remote.name.endswith((".html", ".htm")):
-        raise DownloadError(f"{remote.url}: expected a file; found a web page: log in there first?")
+        raise FetchError(f"{remote.url}: expected a file; found a web page: log in there first?")
     tag = answer.headers.get("ETag", "")
     if answer.status_code == 206:
         content_range = answer.headers.get("Content-Range", "")
@@ -439,7 +440,24 @@ def _total(remote: Remote, part: _Part, answer: httpx.Response) -> int | None:
         wanted = f"{MAX_UNKNOWN} bytes at most"
         if remote.size is not None:
             wanted = f"{remote.size} bytes, as listed"
-        raise DownloadError(
+        raise FetchError(
             f"{remote.name}: expected {wanted}; the server has {total}: try again later"
         )
     return total
+
+
+def other_content(head: bytes) -> str | None:
+    """What stands in a file's place when its download went wrong, and what to do: a web page, a
+    git-lfs pointer, nothing; None for anything else. `head`: its first 512 bytes."""
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page: download the file itself, in a browser"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of git-lfs: download the file that it stands for"
+    return None if head else "an empty file"
+
+
+def is_other_file(path: Path) -> str | None:
+    """What `other_content` says of a file."""
+    with path.open("rb") as stream:
+        return other_content(stream.read(512))

@@ -15,18 +15,12 @@ from datasets._layout import spelling
 from ..runtime.files import replacing
 from ..runtime.progress import Progress
 from ..runtime.text import size_text
-from .archive_target import ARCHIVES, ExtractError, Layout
-from .archives import extract
-from .catalogue import HAND, Entry, Family, fill
-from .download import DownloadError, Remote, UnreachableError, digest, download
-from .ledger import CHANGED, YES, Record, locked, space, stored_at
-from .plan import Choice, FetchError, Item, brought, choose, lying_there, offered
-
-__all__ = [
-    "YES", "Choice", "DownloadError", "ExtractError", "FetchError", "Item", "Options", "Record",
-    "UnreachableError", "bring", "brought", "by_hand", "check_space", "choose", "locked",
-    "lying_there", "offered", "space",
-]  # fmt: skip
+from .archive_names import ARCHIVES
+from .archives import Layout, extract
+from .catalogue import HAND, Family, SourceEntry, fill
+from .download import FetchError, Remote, digest, download
+from .ledger import CHANGED, Ledger, space, stored_at
+from .plan import Choice, FetchItem
 
 log = logging.getLogger(__name__)
 
@@ -40,46 +34,46 @@ class Options:
     max_size: int | None = None
 
 
-def check_space(items: Sequence[Item], record: Record, keep: bool) -> None:
+def check_space(items: Sequence[FetchItem], ledger: Ledger, keep: bool) -> None:
     """Raises FetchError when the items, and what they unpack to, do not fit on the root's disk."""
-    found = space(items, record, keep)
+    found = space(items, ledger, keep)
     if found.need > found.free:
         raise FetchError(
-            f"{record.root}: expected {size_text(found.need)} free, for archives and what they "
+            f"{ledger.root}: expected {size_text(found.need)} free, for archives and what they "
             f"unpack to; found {size_text(found.free)}: free some, name some --generators, "
             "or another --root"
         )
 
 
-def bring(item: Item, root: Path, record: Record, choice: Choice, options: Options) -> Path:
+def bring(item: FetchItem, root: Path, ledger: Ledger, choice: Choice, options: Options) -> Path:
     """Downloads and unpacks an item, going on where it stopped before. Returns its folder.
 
     What a person downloaded stays where it is.
 
     Raises:
-        DownloadError, ExtractError, FetchError: one line. What is complete so far stays.
+        FetchError: one line. What is complete so far stays.
     """
     folder, only = root / item.into, choice.only(item.entry)
     if item.missing:
         raise FetchError(f"{item.name}: expected all of its parts; {item.missing} is missing")
-    state = record.state(item, only)
+    state = ledger.state(item, only)
     got = [_get(root, item, file) for file in item.files] or [(path, None) for path in item.local]
     facts = [(path.stat().st_size, checksum) for path, checksum in got]
     ours = [path for path, _ in got if path.is_relative_to(root / ARCHIVES)]
     if item.is_archive:
         if state == CHANGED:  # no other generator's files stay those of the old version
-            only = record.kept(item, only)
-        record.begin(item, facts, state)
+            only = ledger.kept(item, only)
+        ledger.begin(item, facts, state)
         _unpack(item, [path for path, _ in got], folder, only, options, state == CHANGED)
     else:
         _copy(got[0][0], folder / Path(item.name).name)
-    record.add(item, facts, only)
+    ledger.add(item, facts, only)
     if not options.keep:
         _delete(ours, root / ARCHIVES)
     return folder
 
 
-def _get(root: Path, item: Item, file: Remote) -> tuple[Path, str | None]:
+def _get(root: Path, item: FetchItem, file: Remote) -> tuple[Path, str | None]:
     """A file, downloaded if need be, and its checksum."""
     with _progress(f"fetch {file.name}", file.size) as advance:
         if cached := _in_cache(item, file):
@@ -91,7 +85,7 @@ def _get(root: Path, item: Item, file: Remote) -> tuple[Path, str | None]:
         return path, download(file, path, advance)
 
 
-def _in_cache(item: Item, file: Remote) -> Path | None:
+def _in_cache(item: FetchItem, file: Remote) -> Path | None:
     """A file of the hub that some program downloaded before, by whatever HF_HOME says."""
     if item.entry.origin.kind != "hub":
         return None
@@ -103,7 +97,7 @@ def _in_cache(item: Item, file: Remote) -> Path | None:
 
 
 def _unpack(
-    item: Item, paths: Sequence[Path], folder: Path, only: frozenset[str] | None,
+    item: FetchItem, paths: Sequence[Path], folder: Path, only: frozenset[str] | None,
     options: Options, overwrite: bool,
 ) -> None:  # fmt: skip
     strip = item.entry.strip
@@ -142,7 +136,7 @@ def _progress(what: str, size: int | None) -> Iterator[Callable[[int], None]]:
         yield bar.advance
 
 
-def by_hand(family: Family, root: Path, record: Record, choice: Choice) -> list[str]:
+def by_hand(family: Family, root: Path, ledger: Ledger, choice: Choice) -> list[str]:
     """What a person must still download, one line each."""
     entries = [e for e in family.entries if e.origin.kind == HAND and choice.may_want(e)]
     lines = []
@@ -152,7 +146,7 @@ def by_hand(family: Family, root: Path, record: Record, choice: Choice) -> list[
             place = root / same[0].into
             if not place.is_dir() or not any(os.scandir(place)):
                 lines.append(f"by hand: get {text}, and put it into {place}")
-        elif not _unpacked(family, same, record, choice):
+        elif not _unpacked(family, same, ledger, choice):
             lines.append(
                 f"by hand: get {text}, put it into {root} and run this again, or name it by "
                 "--extract PATH"
@@ -160,9 +154,11 @@ def by_hand(family: Family, root: Path, record: Record, choice: Choice) -> list[
     return lines
 
 
-def _unpacked(family: Family, entries: Sequence[Entry], record: Record, choice: Choice) -> bool:
+def _unpacked(
+    family: Family, entries: Sequence[SourceEntry], ledger: Ledger, choice: Choice
+) -> bool:
     """Whether what a person brings for some entries was, for each generator that is named."""
-    names = record.names(f"{entries[0].origin}/")
+    names = ledger.names(f"{entries[0].origin}/")
     found = [values for e in entries for name in names if (values := e.values(name)) is not None]
     have = {spelling(values.get("generator", "")) for values in found}
     wanted = {*map(spelling, choice.generators or ())} & {*map(spelling, family.generators)}

@@ -14,16 +14,16 @@ from datasets._layout import spelling
 
 from ..plain_data import read_json
 from ..runtime.files import write_file
-from .archive_target import ARCHIVES, LOCK, RECORD, member_parts
-from .download import Remote
-from .plan import FetchError, Item
+from .archive_names import ARCHIVES, LEDGER, LOCK, safe_parts
+from .download import FetchError, Remote
+from .plan import FetchItem
 
 UNPACKED = 1.1  # pictures hardly shrink, and every file fills its last block in part
 YES, NO, PART, CHANGED = "yes", "no", "part", "changed"
 
 
 @dataclass
-class Record:
+class Ledger:
     """What was fetched into a root: of each file size, checksum, and the generators that were
     unpacked (None: all; an empty list: it was begun); `replacing` while another version of it goes
     over the old one."""
@@ -32,9 +32,9 @@ class Record:
     files: dict[str, dict[str, object]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, root: Path) -> Record:
-        """The record of a root; an empty one where there is none. Raises FetchError."""
-        path = root / RECORD
+    def read(cls, root: Path) -> Ledger:
+        """The ledger of a root; an empty one where there is none. Raises FetchError."""
+        path = root / LEDGER
         try:
             files = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -46,12 +46,12 @@ class Record:
             raise FetchError(f"{path}: expected names with sizes; found something else: delete it")
         return cls(root, files)
 
-    def state(self, item: Item, only: frozenset[str] | None) -> str:
+    def state(self, item: FetchItem, only: frozenset[str] | None) -> str:
         """YES, NO, PART (there, but not all generators that are wanted) or CHANGED (there, but the
         origin has another file now)."""
         notes = [self.files.get(key) for key in item.labels()]
         known = [note for note in notes if note is not None]
-        # The disk before the record: a folder that a person deleted is to be fetched again.
+        # The disk before the ledger: a folder that a person deleted is to be fetched again.
         if not known or not self._stands(item):
             return NO
         # Some volumes alone are known where the origin has cut the archive anew.
@@ -68,7 +68,7 @@ class Record:
         spelled = {*map(spelling, _names(kept))}
         return YES if only is not None and {*map(spelling, only)} <= spelled else PART
 
-    def _stands(self, item: Item) -> bool:
+    def _stands(self, item: FetchItem) -> bool:
         """Whether anything of an item is on disk: it may have been deleted by hand. One name is
         enough, for a look at all pictures would take minutes."""
         folder = self.root / item.into
@@ -89,14 +89,14 @@ class Record:
             if key.startswith(prefix) and note.get("only") != [] and not note.get("replacing")
         ]
 
-    def kept(self, item: Item, only: frozenset[str] | None) -> frozenset[str] | None:
+    def kept(self, item: FetchItem, only: frozenset[str] | None) -> frozenset[str] | None:
         """The generators that are wanted and those that were unpacked before; None: all. They are
         added up, for unpacking more takes nothing away."""
         notes = [self.files[key] for key in item.labels() if key in self.files]
         before = notes[0].get("only") if notes else []
         return None if only is None or before is None else only | _names(before)
 
-    def begin(self, item: Item, facts: Sequence[tuple[int, str | None]], state: str) -> None:
+    def begin(self, item: FetchItem, facts: Sequence[tuple[int, str | None]], state: str) -> None:
         """Writes down that an item of that state is about to be unpacked, so that an interruption
         shows: what is on disk then may be of this version, or of two."""
         if state not in (NO, CHANGED):  # PART stays what it is until more is there
@@ -111,7 +111,7 @@ class Record:
         self._write()
 
     def add(
-        self, item: Item, facts: Sequence[tuple[int, str | None]], only: frozenset[str] | None
+        self, item: FetchItem, facts: Sequence[tuple[int, str | None]], only: frozenset[str] | None
     ) -> None:
         """Writes down that an item is there. `facts`: size and checksum of each file."""
         kept = self.kept(item, only)
@@ -121,7 +121,7 @@ class Record:
         self._write()
 
     def _write(self) -> None:
-        write_file(self.root / RECORD, json.dumps(self.files, indent=1) + "\n")
+        write_file(self.root / LEDGER, json.dumps(self.files, indent=1) + "\n")
 
 
 def _differ(one: object, other: object) -> bool:
@@ -133,7 +133,7 @@ def _differ(one: object, other: object) -> bool:
 
 
 def _names(value: object) -> set[str]:
-    """The names in a list of the record, which anybody may have edited."""
+    """The names in a list of the ledger, which anybody may have edited."""
     return {str(one) for one in value} if isinstance(value, list) else set()
 
 
@@ -155,11 +155,11 @@ def locked(root: Path) -> Iterator[None]:
         lock.release()
 
 
-def stored_at(root: Path, item: Item, file: Remote) -> Path:
-    """The file that a download is kept in. Raises ExtractError for a name that leads elsewhere."""
+def stored_at(root: Path, item: FetchItem, file: Remote) -> Path:
+    """The file that a download is kept in. Raises FetchError for a name that leads elsewhere."""
     origin = item.entry.origin
     place = origin.where.partition("://")[2] or origin.where
-    return root.joinpath(ARCHIVES, origin.kind, *member_parts(place), *member_parts(file.name))
+    return root.joinpath(ARCHIVES, origin.kind, *safe_parts(place), *safe_parts(file.name))
 
 
 @dataclass(frozen=True)
@@ -170,11 +170,11 @@ class Space:
     free: int
 
 
-def space(items: Sequence[Item], record: Record, keep: bool) -> Space:
+def space(items: Sequence[FetchItem], ledger: Ledger, keep: bool) -> Space:
     """What downloading and unpacking takes at its peak, as far as sizes are known, beyond what is
-    on the disk of the record's root already. Archives go one by one as they are unpacked, unless
+    on the disk of the ledger's root already. Archives go one by one as they are unpacked, unless
     `keep`."""
-    root = record.root
+    root = ledger.root
     need = archives = largest = 0
     unpacked: dict[Path, int] = {}
     begun: set[Path] = set()
@@ -183,8 +183,10 @@ def space(items: Sequence[Item], record: Record, keep: bool) -> Space:
         more = 0 if item.local else max(0, (item.size or 0) - here)
         if item.is_archive:
             folder = root / item.into
-            unpacked[folder] = unpacked.get(folder, 0) + round((item.size or 0) * UNPACKED)
-            if any(key in record.files for key in item.labels()):
+            # The archive that this one holds lies beside what comes out of it for a while.
+            times = UNPACKED + (1 if item.entry.holds else 0)
+            unpacked[folder] = unpacked.get(folder, 0) + round((item.size or 0) * times)
+            if any(key in ledger.files for key in item.labels()):
                 begun.add(folder)
             archives += more
             largest = max(largest, more)
@@ -210,7 +212,7 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def _bytes_here(root: Path, item: Item, file: Remote) -> int:
+def _bytes_here(root: Path, item: FetchItem, file: Remote) -> int:
     """Bytes of a download that are on disk, whole or begun."""
     path = stored_at(root, item, file)
     found = [p.stat().st_size for p in (path, path.with_name(f"{path.name}.part")) if p.is_file()]

@@ -11,23 +11,18 @@ from datasets._layout import canonical, spelling
 
 from ..config import ConfigError
 from . import services
-from .archive_names import beside, group, kind_of
-from .archive_target import member_parts, refuse_own
-from .catalogue import HAND, Entry, Family, Origin, fill
-from .download import DownloadError, Remote
-
-
-class FetchError(ValueError):
-    """Data that cannot be brought; the message is one line."""
+from .archive_names import beside, group, kind_of, safe_parts
+from .catalogue import HAND, Family, Origin, SourceEntry, fill
+from .download import FetchError, Remote
 
 
 @dataclass(frozen=True)
-class Item:
+class FetchItem:
     """An archive with all its parts, or a file that is none. `name`: its path at the origin;
     `values`: what the holes of the entry's `match` stand for; `files`: what to download, or
     `local`: what a person downloaded; `missing`: a part that is not there."""
 
-    entry: Entry
+    entry: SourceEntry
     name: str
     values: Mapping[str, str]
     files: tuple[Remote, ...] = ()
@@ -48,13 +43,10 @@ class Item:
 
     @property
     def into(self) -> Path:
-        """The folder below the root that the item goes to. Raises ExtractError for a name that
+        """The folder below the root that the item goes to. Raises FetchError for a name that
         leads elsewhere."""
         # Values of the holes come from names at the origin, which is a stranger's.
-        text = fill(self.entry.into, self.values)
-        parts = member_parts(text)
-        refuse_own(parts, text)
-        return Path(*parts)
+        return Path(*safe_parts(fill(self.entry.into, self.values)))
 
     @property
     def hosts(self) -> set[str]:
@@ -88,18 +80,18 @@ class Choice:
     generators: frozenset[str] | None = None
     sources: frozenset[str] | None = None
 
-    def may_want(self, entry: Entry) -> bool:
+    def may_want(self, entry: SourceEntry) -> bool:
         """Whether to ask an entry's origin: False only where its names rule it out already."""
         # A generator with a hole is known by the origin's files alone.
         fixed = () if "{" in entry.generator else (entry.generator,)
         return _meet(fixed, self.generators) and _meet(entry.sources, self.sources)
 
-    def wants(self, item: Item) -> bool:
+    def wants(self, item: FetchItem) -> bool:
         """Files of no generator in particular belong to all; so do files of no source."""
         named = (item.generator,) if item.generator else ()
         return _meet(named, self.generators) and _meet(item.sources, self.sources)
 
-    def only(self, entry: Entry) -> frozenset[str] | None:
+    def only(self, entry: SourceEntry) -> frozenset[str] | None:
         """The folders to unpack of an archive that has several generators in it; None: all."""
         if entry.only:  # the entry's own choice, which no flag widens
             return frozenset(entry.only)
@@ -112,10 +104,10 @@ def _meet(names: Iterable[str], wanted: frozenset[str] | None) -> bool:
     return wanted is None or not spelled or bool(spelled & {*map(spelling, wanted)})
 
 
-def offered(family: Family, choice: Choice) -> tuple[list[Item], list[str]]:
+def offered(family: Family, choice: Choice) -> tuple[list[FetchItem], list[str]]:
     """What the origins of a family have, as far as `choice` may want it; and a line on each origin
     that cannot be asked, or has nothing of what it should have."""
-    found: list[Item] = []
+    found: list[FetchItem] = []
     failures: list[str] = []
     for origin in family.origins:
         entries = [e for e in family.entries if e.origin == origin and choice.may_want(e)]
@@ -123,32 +115,32 @@ def offered(family: Family, choice: Choice) -> tuple[list[Item], list[str]]:
             continue
         try:
             found += _listed(origin, entries)
-        except DownloadError as error:  # one origin that is away must not hide the others
+        except FetchError as error:  # one origin that is away must not hide the others
             failures.append(str(error))
     return found, failures
 
 
-def _listed(origin: Origin, entries: Sequence[Entry]) -> list[Item]:
-    """The items that an origin has of its entries. Raises DownloadError."""
+def _listed(origin: Origin, entries: Sequence[SourceEntry]) -> list[FetchItem]:
+    """The items that an origin has of its entries. Raises FetchError."""
     remote = {file.name: file for file in services.list_files(origin)}
     found = []
-    for part in group(remote):
-        if item := _item(entries, part.name):
-            files = tuple(remote[name] for name in part.parts)
-            found.append(replace(item, files=files, missing=part.missing))
+    for archive in group(remote):
+        if item := _item(entries, archive.name):
+            files = tuple(remote[name] for name in archive.volumes)
+            found.append(replace(item, files=files, missing=archive.missing))
     if not found:
         wanted = ", ".join(str(entry.match) for entry in entries)
-        raise DownloadError(f"{origin}: expected {wanted}; found no such file there any more")
+        raise FetchError(f"{origin}: expected {wanted}; found no such file there any more")
     return found
 
 
-def brought(family: Family, paths: Iterable[Path]) -> list[Item]:
+def brought(family: Family, paths: Iterable[Path]) -> list[FetchItem]:
     """Archives that a person downloaded: files, of which one part is enough, or folders with them.
 
     Raises:
         FetchError: no such path, or nothing of the family there.
     """
-    found: dict[tuple[Path, ...], Item] = {}
+    found: dict[tuple[Path, ...], FetchItem] = {}
     for path in paths:
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if kind_like(p) and p.is_file())
@@ -166,7 +158,7 @@ def brought(family: Family, paths: Iterable[Path]) -> list[Item]:
     return list(found.values())
 
 
-def lying_there(family: Family, root: Path) -> list[Item]:
+def lying_there(family: Family, root: Path) -> list[FetchItem]:
     """Archives to be brought by hand that lie in the root, or one folder below, already."""
     entries = [e for e in family.entries if e.origin.kind == HAND and e.match]
     if not entries or not root.is_dir():
@@ -181,20 +173,20 @@ def kind_like(path: Path) -> bool:
     return kind_of(group([path.name])[0].name) is not None
 
 
-def _local(entries: Sequence[Entry], paths: Iterable[Path]) -> Iterator[Item]:
+def _local(entries: Sequence[SourceEntry], paths: Iterable[Path]) -> Iterator[FetchItem]:
     """The items that files on disk make."""
     # By folder: two archives of one name in two folders are not volumes of one.
     folders: dict[Path, list[str]] = {}
     for path in paths:
         folders.setdefault(path.absolute().parent, []).append(path.name)
     for folder, names in folders.items():
-        for part in group(names):
-            if item := _item(entries, (folder / part.name).as_posix(), whole=False):
-                local = tuple(folder / name for name in part.parts)
-                yield replace(item, local=local, missing=part.missing)
+        for archive in group(names):
+            if item := _item(entries, (folder / archive.name).as_posix(), whole=False):
+                local = tuple(folder / name for name in archive.volumes)
+                yield replace(item, local=local, missing=archive.missing)
 
 
-def _item(entries: Sequence[Entry], name: str, whole: bool = True) -> Item | None:
+def _item(entries: Sequence[SourceEntry], name: str, whole: bool = True) -> FetchItem | None:
     """An item of the first entry that the name fits, None where there is none. `whole`: whether
     the name is the whole path at the origin, or only ends as that does."""
     for entry in entries:
@@ -202,13 +194,13 @@ def _item(entries: Sequence[Entry], name: str, whole: bool = True) -> Item | Non
         if values is not None:
             # As many folders as the match names, so that here and at the origin it is one name.
             depth = 1 + str(entry.match).count("/")
-            return Item(entry, "/".join(name.split("/")[-depth:]), values)
+            return FetchItem(entry, "/".join(name.split("/")[-depth:]), values)
     return None
 
 
 def choose(
-    family: Family, items: Sequence[Item], choice: Choice, all_known: bool = True
-) -> list[Item]:
+    family: Family, items: Sequence[FetchItem], choice: Choice, all_known: bool = True
+) -> list[FetchItem]:
     """Those of the items that are wanted. `all_known`: whether every origin said what it has.
 
     Raises:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from .catalogue import Origin
-from .download import DownloadError, Remote, UnreachableError, get_json, get_size
+from .download import MAX_UNKNOWN, FetchError, Meter, Remote, UnreachableError, get_json, get_size
 
 MODELSCOPE = "https://www.modelscope.cn"
 ZENODO = "https://zenodo.org"
 PAGE = 100  # files per request to ModelScope
 MAX_PAGES = 10_000
 BY_HAND = "bring the archives by hand: --extract PATH"
+log = logging.getLogger(__name__)
 
 
 def list_files(origin: Origin) -> list[Remote]:
     """All files of an origin, as it states them now.
 
     Raises:
-        DownloadError: it cannot be asked, or answers something else.
+        FetchError: it cannot be asked, or answers something else.
     """
     ask: dict[str, Callable[[str], Iterator[Remote]]] = {
         "hub": _hub, "modelscope": _modelscope, "zenodo": _zenodo, "url": _url,
@@ -29,10 +32,10 @@ def list_files(origin: Origin) -> list[Remote]:
         return list(ask[origin.kind](origin.where))
     except UnreachableError as error:
         raise UnreachableError(f"{error}, or {BY_HAND}") from error
-    except DownloadError:
+    except FetchError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DownloadError(
+        raise FetchError(
             f"{origin}: expected a list of files; its answer has another form ({error!r:.80})"
         ) from error
 
@@ -54,7 +57,7 @@ def _hub(repo: str) -> Iterator[Remote]:
     from huggingface_hub.utils import build_hf_headers
 
     if constants.HF_HUB_OFFLINE:
-        raise DownloadError(f"HF_HUB_OFFLINE is set: unset it, or {BY_HAND}")
+        raise FetchError(f"HF_HUB_OFFLINE is set: unset it, or {BY_HAND}")
     headers = {k: v for k, v in build_hf_headers().items() if k.lower() == "authorization"}
     page: str | None = f"/api/datasets/{repo}/tree/main?recursive=true"
     for _ in range(MAX_PAGES):
@@ -68,7 +71,7 @@ def _hub(repo: str) -> Iterator[Remote]:
                 url = hf_hub_url(repo, file["path"], repo_type="dataset")
                 checksum = f"sha256:{file['lfs']['oid']}" if file.get("lfs") else None
                 yield _remote(file["path"], url, file["size"], checksum, headers)
-    raise DownloadError(f"hub:{repo}: refused: its list of files does not end")
+    raise FetchError(f"hub:{repo}: refused: its list of files does not end")
 
 
 def _modelscope(repo: str) -> Iterator[Remote]:
@@ -79,9 +82,7 @@ def _modelscope(repo: str) -> Iterator[Remote]:
             f"{base}/tree?Revision=master&Recursive=True&PageNumber={page}&PageSize={PAGE}"
         )
         if not answer.get("Success", True):
-            raise DownloadError(
-                f"modelscope:{repo}: {answer.get('Message') or 'it refused'!s:.200}"
-            )
+            raise FetchError(f"modelscope:{repo}: {answer.get('Message') or 'it refused'!s:.200}")
         files = answer["Data"]["Files"] or []
         new = [file for file in files if file["Path"] not in seen]
         for file in new:
@@ -92,7 +93,7 @@ def _modelscope(repo: str) -> Iterator[Remote]:
                 yield _remote(file["Path"], url, file["Size"], checksum)
         if not new or len(files) < PAGE:
             return
-    raise DownloadError(f"modelscope:{repo}: refused: its list of files does not end")
+    raise FetchError(f"modelscope:{repo}: refused: its list of files does not end")
 
 
 def _zenodo(record: str) -> Iterator[Remote]:
@@ -113,3 +114,76 @@ def _known(checksum: str | None) -> str | None:
 
 def _url(url: str) -> Iterator[Remote]:
     yield Remote(url.rpartition("/")[2], url, get_size(url))
+
+
+# --- weight files of the hub
+
+
+def hub_file(repo: str, file: str, revision: str | None, size: int | None, force: bool) -> str:
+    """Path of a repository's file in the hub's cache, brought there by the hub's own library.
+
+    `size`: what the file should have, None where that is not known. The library tries for half
+    a minute to reach a host that is away, and takes as many bytes as it is given; both end here.
+
+    Raises:
+        FetchError: away, too slow, or of another size.
+        Exception: its transports raise almost any type.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.utils import tqdm
+
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_size(constants.ENDPOINT)
+        except UnreachableError:
+            raise
+        except FetchError:
+            log.debug("%s is there, whatever it answers", constants.ENDPOINT)
+    meter = Meter(file, size or MAX_UNKNOWN)
+
+    class Metered(tqdm):
+        """The library's bar, which is told of bytes before they are written."""
+
+        def update(self, n: float | None = 1) -> bool | None:
+            meter.count(int(n or 0))
+            return super().update(n)
+
+    return hf_hub_download(repo, file, revision=revision, force_download=force, tqdm_class=Metered)
+
+
+def trouble(error: Exception, what: str, repo: str, page: str, by_hand: str) -> str:
+    """What went wrong with a request to the hub, and what to do, in one line.
+
+    `what`: the thing asked for, with its repository; `page`: the path of that on the hub's site;
+    `by_hand`: how to do without the hub.
+    """
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{page}"
+    causes = list(_causes(error))
+    for kinds, text in (
+        (errors.OfflineModeIsEnabled,
+         f"HF_HUB_OFFLINE is set, and {what} is not in the cache: unset it, or {by_hand}"),
+        (errors.GatedRepoError,
+         f"{repo} wants its terms accepted: do so at {page}, then log in: hf auth login"),
+        (errors.RepositoryNotFoundError,
+         f"found no repository {repo}, or no right to read it, at {page}: {by_hand}"),
+        ((UnreachableError, errors.LocalEntryNotFoundError),
+         f"cannot reach {constants.ENDPOINT} for {what}: check the connection, or {by_hand}"),
+        ((errors.RevisionNotFoundError, errors.EntryNotFoundError),
+         f"found no {what} at {page}: look there for its new name, or {by_hand}"),
+    ):  # fmt: skip
+        if any(isinstance(cause, kinds) for cause in causes):
+            return text
+    if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in causes):
+        return f"no space left in {constants.HF_HUB_CACHE}: free some, or set HF_HOME elsewhere"
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"the download of {what} broke off ({reason}): the same command goes on, or {by_hand}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from detectors._base import WeightsError
 
-from ..fetching.hub import hub_file, is_other_file, trouble
+from ..fetching.download import is_other_file
+from ..fetching.services import hub_file, trouble
 from ..runtime.files import replace_file
 
 # As modules: weights may import this one first, and tests put other folders in place.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from detectors._base import WeightsError
 
-from ..fetching.hub import is_other_file
+from ..fetching.download import is_other_file
 from ..plain_data import parse_json
 from ..runtime.files import naming, replacing, write_file
 from ..runtime.text import reason

@@ -36,8 +36,8 @@ from detectors._base import WeightsError
 from engine import config
 from engine.config import ConfigError
 from engine.evaluation.comparison import read_run
-from engine.fetching.archive_target import ExtractError
 from engine.fetching.archives import extract
+from engine.fetching.download import FetchError
 from engine.runtime.text import LONGEST, one_line
 from engine.runtime.workers import Workers, in_turn
 from engine.weights.files import Card, read_weights, save_weights
@@ -152,8 +152,8 @@ READERS = {
     "onnx metadata": Reader(onnx_seeds, [b"card", b"{", b"\x72", b"\x0a"], card_of, WeightsError,
                             ".onnx"),
     "zip unpacked": Reader(zip_seeds, [b"PK\1\2", b"PK\3\4", b"../", b"/etc/x"], unpack,
-                           ExtractError, ".zip"),
-    "tar unpacked": Reader(tar_seeds, [b"ustar", b"../", b"2", b"1"], unpack, ExtractError, ".tar"),
+                           FetchError, ".zip"),
+    "tar unpacked": Reader(tar_seeds, [b"ustar", b"../", b"2", b"1"], unpack, FetchError, ".tar"),
     "zip in place": Reader(zip_seeds, [b"PK\1\2", b"PK\3\4", b"../"], in_place, LayoutError,
                            ".zip"),
     "tar in place": Reader(tar_seeds, [b"ustar", b"../", b"2"], in_place, LayoutError, ".tar"),
