@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from engine.evaluation import analysis, bootstrap, estimates, metrics, statistics
+from engine.evaluation import analysis, bootstrap, estimates, metrics
 from engine.evaluation import clusters as _clusters
 from engine.evaluation.analysis import View
 from engine.evaluation.benchmark_file import Published
@@ -73,6 +73,7 @@ def plain_bootstrap(rows: list[ScoreRow], resamples: int) -> np.ndarray:
     return np.array(values)
 
 
+@pytest.mark.slow
 def test_the_cluster_bootstrap_equals_a_plain_loop() -> None:
     rows = table(np.random.default_rng(1), 8, 6, 10)
     uneven = [each for i, each in enumerate(rows) if not each.key.startswith("g0/") or i < 3]
@@ -96,7 +97,7 @@ def test_every_metric_of_a_resample_is_that_of_its_pictures() -> None:
         for chosen, places in ((synthetic, ranking.fakes), (~synthetic, ranking.reals))
     ]
     samples = bootstrap.samples_of(ranking, both[0], both[1])
-    found = statistics.statistics(samples, int((ranking.thresholds > 0).sum()))
+    found = bootstrap.statistics(samples, int((ranking.thresholds > 0).sum()))
     for place, each in enumerate(counts):
         drawn = np.repeat(np.arange(16), each)
         labels = synthetic[drawn].astype(int)
@@ -105,6 +106,7 @@ def test_every_metric_of_a_resample_is_that_of_its_pictures() -> None:
             assert found[name][place] == pytest.approx(expected[name].value), name
 
 
+@pytest.mark.slow
 def test_intervals_over_clusters_cover_what_those_over_pictures_miss() -> None:
     rng = np.random.default_rng(0)
     true = 0.5 * (1 + math.erf(1.2 / math.sqrt(4 * (1 + 0.7**2))))

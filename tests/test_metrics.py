@@ -97,6 +97,11 @@ def reference_log_loss(labels: NDArray[np.int64], logits: NDArray[np.float64]) -
     return math.fsum(losses) / len(losses)
 
 
+def value(arrays: Arrays | tuple[list[int], list[float]], name: str) -> float:
+    """One metric at the threshold 0.5, without an interval."""
+    return metrics.evaluate(*arrays, 0.5, resamples=0)[name].value
+
+
 def row(label: int | None, logit: float | None, source: str = "s", **other: str) -> ScoreRow:
     score = None if logit is None else 1 / (1 + math.exp(-logit))
     generator = other.get("generator", "g" if label else "")
@@ -121,17 +126,22 @@ def test_ranking_metrics_equal_scikit_learn(arrays: Arrays) -> None:
     )
 
 
+def tpr_at_fpr(labels: NDArray[np.int64], logits: NDArray[np.float64], fpr: float) -> float:
+    samples = bootstrap.measured(bootstrap.rank(labels == 1, logits))
+    return float(bootstrap.tprs_at_fpr(samples, fpr)[0])
+
+
 @pytest.mark.parametrize("fpr", [0.0, 0.01, 0.05, 0.07, 0.5, 1.0])
 def test_tpr_at_fpr_equals_scikit_learn(arrays: Arrays, fpr: float) -> None:
-    assert metrics.tpr_at_fpr(*arrays, fpr) == reference_tpr(*arrays, fpr)
+    assert tpr_at_fpr(*arrays, fpr) == reference_tpr(*arrays, fpr)
 
 
 def test_tpr_at_fpr_includes_a_rate_that_rounds_badly() -> None:
     # 7 of 100 reals lie above the synthetic pictures, and 0.07 * 100 is not 7 in binary.
     labels = np.array([0] * 100 + [1] * 3)
     logits = np.array([2.0] * 7 + [-1.0] * 93 + [1.0] * 3)
-    assert metrics.tpr_at_fpr(labels, logits, 0.07) == 1.0
-    assert metrics.tpr_at_fpr(labels, logits, 0.0699) == 0.0
+    assert tpr_at_fpr(labels, logits, 0.07) == 1.0
+    assert tpr_at_fpr(labels, logits, 0.0699) == 0.0
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 0.9, 1.0])
@@ -146,55 +156,43 @@ def test_accuracies_equal_scikit_learn(arrays: Arrays, threshold: float) -> None
     assert metrics.balanced_accuracy(*arrays, threshold) == pytest.approx(
         reference.balanced_accuracy_score(labels, called)
     )
-    assert metrics.accuracy_real(*arrays, threshold) == pytest.approx(confusion[0, 0])
-    assert metrics.accuracy_synthetic(*arrays, threshold) == pytest.approx(confusion[1, 1])
-    assert metrics.detection_rate(*arrays, threshold) == pytest.approx(confusion[1, 1])
+    measured = metrics.evaluate(*arrays, threshold, resamples=0)
+    assert measured["accuracy_real"].value == pytest.approx(confusion[0, 0])
+    assert measured["accuracy_synthetic"].value == pytest.approx(confusion[1, 1])
+    fakes = metrics.evaluate(labels[labels == 1], logits[labels == 1], threshold, resamples=0)
+    assert fakes["detection_rate"].value == pytest.approx(confusion[1, 1])
 
 
 def test_equal_error_rate_equals_a_walk_along_the_roc(arrays: Arrays) -> None:
-    assert metrics.equal_error_rate(*arrays) == pytest.approx(reference_eer(*arrays), abs=1e-12)
+    assert value(arrays, "EER") == pytest.approx(reference_eer(*arrays), abs=1e-12)
 
 
 def test_equal_error_rate_is_interpolated() -> None:
     # From (0, 2/3) straight to (1/2, 2/3), which crosses fpr = 1/3 on the way.
-    assert metrics.equal_error_rate([1, 1, 0, 1, 0], [5, 4, 3, 2, 1]) == pytest.approx(1 / 3)
-    assert metrics.equal_error_rate([1, 0, 1, 0], [0, 0, 0, 0]) == 0.5
-    assert metrics.equal_error_rate([1, 1, 0], [2, 1, 0]) == 0.0
-    assert metrics.equal_error_rate([0, 1], [1, 0]) == 1.0
+    assert value(([1, 1, 0, 1, 0], [5, 4, 3, 2, 1]), "EER") == pytest.approx(1 / 3)
+    assert value(([1, 0, 1, 0], [0, 0, 0, 0]), "EER") == 0.5
+    assert value(([1, 1, 0], [2, 1, 0]), "EER") == 0.0
+    assert value(([0, 1], [1, 0]), "EER") == 1.0
 
 
 def test_best_accuracy_is_that_of_the_best_of_all_thresholds(arrays: Arrays) -> None:
     labels, logits = arrays
     rights = [((logits > cut) == labels).mean() for cut in (-np.inf, *logits)]
-    assert metrics.best_accuracy(*arrays) == pytest.approx(max(rights), abs=1e-12)
-    found = metrics.best_threshold(*arrays)
-    assert ((logits > found) == labels).mean() == pytest.approx(max(rights), abs=1e-12)
+    assert value(arrays, "best_accuracy") == pytest.approx(max(rights), abs=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("labels", "logits", "accuracy", "threshold"),
+    ("labels", "logits", "accuracy"),
     [
-        ([0, 0, 1, 1], [-2.0, -1.0, 3.0, 4.0], 1.0, 1.0),  # midway
-        ([0, 1, 0, 1], [1.0, 2.0, 3.0, 4.0], 0.75, 3.5),  # 1.5 is as good: the highest
-        ([1, 1, 0], [0.0, 1.0, 2.0], 2 / 3, -math.inf),
-        ([0, 0, 1], [1.0, 2.0, 0.0], 2 / 3, math.inf),
-        ([0, 1], [0.0, 0.0], 0.5, math.inf),
-        ([0, 1], [1.0, np.nextafter(1.0, 2.0)], 1.0, 1.0),  # no number lies between
-        ([0, 1], [-1.7e308, 1.7e308], 1.0, 0.0),
-        ([0, 1], [1.0e308, 1.5e308], 1.0, 1.25e308),
-        ([0, 1], [-np.inf, np.inf], 1.0, -math.inf),
-        ([0, 1], [-np.inf, 3.0], 1.0, -math.inf),
-        ([0, 1], [3.0, np.inf], 1.0, 3.0),
-        ([1, 1, 0], [-np.inf, -np.inf, 2.0], 1 / 3, math.inf),  # nothing lies below -inf
+        ([0, 1, 0, 1], [1.0, 2.0, 3.0, 4.0], 0.75),
+        ([1, 1, 0], [0.0, 1.0, 2.0], 2 / 3),  # all called synthetic
+        ([0, 0, 1], [1.0, 2.0, 0.0], 2 / 3),  # none
+        ([0, 1], [-np.inf, np.inf], 1.0),
+        ([1, 1, 0], [-np.inf, -np.inf, 2.0], 1 / 3),  # no threshold lies below -inf
     ],
 )
-def test_best_threshold_gives_its_accuracy(
-    labels: list[int], logits: list[float], accuracy: float, threshold: float
-) -> None:
-    assert metrics.best_accuracy(labels, logits) == pytest.approx(accuracy)
-    assert metrics.best_threshold(labels, logits) == threshold
-    called = np.array(logits) > threshold
-    assert (called == np.array(labels)).mean() == pytest.approx(accuracy)
+def test_best_accuracy_at_the_ends(labels: list[int], logits: list[float], accuracy: float) -> None:
+    assert value((labels, logits), "best_accuracy") == pytest.approx(accuracy)
 
 
 def test_calibration_equals_a_loop_over_the_pictures(arrays: Arrays) -> None:
@@ -205,7 +203,7 @@ def test_calibration_equals_a_loop_over_the_pictures(arrays: Arrays) -> None:
         assert ours == pytest.approx(theirs, abs=1e-12)
     assert sum(each.size for each in found) == arrays[0].size
     error = sum(size * abs(score - share) for score, share, size in expected) / arrays[0].size
-    assert metrics.expected_calibration_error(*arrays) == pytest.approx(error, abs=1e-12)
+    assert value(arrays, "ECE") == pytest.approx(error, abs=1e-12)
 
 
 def test_a_score_on_an_edge_lies_in_the_bin_above() -> None:
@@ -218,23 +216,24 @@ def test_a_score_on_an_edge_lies_in_the_bin_above() -> None:
 def test_proper_scores_equal_scikit_learn(arrays: Arrays) -> None:
     labels, logits = arrays
     scores = [sigmoid(logit) for logit in logits.tolist()]
-    assert metrics.brier_score(*arrays) == pytest.approx(
-        reference.brier_score_loss(labels, scores), abs=1e-12
-    )
-    assert metrics.log_loss(*arrays) == pytest.approx(reference_log_loss(*arrays), rel=1e-12)
+    brier = reference.brier_score_loss(labels, scores)
+    assert value(arrays, "Brier") == pytest.approx(brier, abs=1e-12)
+    loss = value(arrays, "log_loss")
+    assert loss == pytest.approx(reference_log_loss(*arrays), rel=1e-12)
     if np.abs(logits).max() < 20:
-        assert metrics.log_loss(*arrays) == pytest.approx(reference.log_loss(labels, scores))
+        assert loss == pytest.approx(reference.log_loss(labels, scores))
 
 
 @pytest.mark.filterwarnings("error")
 def test_log_loss_of_finite_logits_is_finite() -> None:
-    assert metrics.log_loss([1], [-800.0]) == 800.0
-    assert metrics.log_loss([0, 1], [1.5e308, -1.5e308]) == pytest.approx(1.5e308)
-    assert metrics.log_loss([0, 0, 1], [-1e308, -800.0, 750.0]) == pytest.approx(0.0, abs=1e-300)
-    assert metrics.log_loss([0, 1], [0.0, 0.0]) == pytest.approx(math.log(2))
+    assert value(([0, 1], [-800.0, -800.0]), "log_loss") == 400.0
+    assert value(([0, 1], [1.5e308, -1.5e308]), "log_loss") == pytest.approx(1.5e308)
+    assert value(([0, 0, 1], [-1e308, -800.0, 750.0]), "log_loss") == pytest.approx(0, abs=1e-300)
+    assert value(([0, 1], [0.0, 0.0]), "log_loss") == pytest.approx(math.log(2))
     # 1 - sigmoid(40) is 0 in floating point, the probability of an error is not.
-    assert metrics.log_loss([1], [40.0]) == pytest.approx(math.exp(-40), rel=1e-9)
-    assert metrics.brier_score([1], [40.0]) == pytest.approx(math.exp(-80), rel=1e-9)
+    sure = [0, 1], [-40.0, 40.0]
+    assert value(sure, "log_loss") == pytest.approx(math.exp(-40), rel=1e-9)
+    assert value(sure, "Brier") == pytest.approx(math.exp(-80), rel=1e-9)
 
 
 @pytest.mark.filterwarnings("error")
@@ -244,14 +243,13 @@ def test_infinite_logits_lose_all_or_nothing() -> None:
     assert found["log_loss"].value == pytest.approx(math.log1p(math.exp(-1)) / 2)
     assert math.isfinite(found["log_loss"].high)
     for labels, logits in (([0, 1, 1], [-1.0, -np.inf, 2.0]), ([0, 0, 1], [np.inf, -1.0, 2.0])):
-        assert metrics.log_loss(labels, logits) == math.inf
         found = metrics.evaluate(labels, logits, 0.5, resamples=200)
         # Some resamples leave the lost picture out.
         assert found["log_loss"].value == found["log_loss"].high == math.inf
         assert 0 < found["log_loss"].low < 2
         for name in estimates.METRICS:
             assert not np.isnan(found[name]).any(), name
-        assert found["Brier"].value == metrics.brier_score(labels, logits) < 1
+        assert found["Brier"].value < 1
 
 
 @pytest.mark.filterwarnings("error")
@@ -263,11 +261,8 @@ def test_an_interval_ends_at_a_resample_where_infinity_is_near() -> None:
         assert not np.isnan(found["log_loss"]).any()
 
 
-def test_calibration_and_proper_scores_are_defined_for_one_class() -> None:
-    assert metrics.expected_calibration_error([1, 1], [0.0, 0.0]) == pytest.approx(0.5)
+def test_calibration_is_defined_for_one_class() -> None:
     assert metrics.calibration_bins([1, 1], [0.0, 0.0]) == [(0.5, 1.0, 2)]
-    assert metrics.brier_score([0, 0], [0.0, -np.inf]) == pytest.approx(0.125)
-    assert metrics.log_loss([0], [0.0]) == pytest.approx(math.log(2))
 
 
 def test_a_perfect_detector_is_better_by_every_metric() -> None:
@@ -302,18 +297,11 @@ def test_evaluate_measures_what_the_single_functions_do(arrays: Arrays) -> None:
         "AUROC": metrics.auroc(*arrays),
         "accuracy": metrics.accuracy(*arrays, threshold),
         "balanced_accuracy": metrics.balanced_accuracy(*arrays, threshold),
-        "accuracy_real": metrics.accuracy_real(*arrays, threshold),
-        "accuracy_synthetic": metrics.accuracy_synthetic(*arrays, threshold),
-        "TPR@1%FPR": metrics.tpr_at_fpr(*arrays, 0.01),
-        "TPR@5%FPR": metrics.tpr_at_fpr(*arrays, 0.05),
-        "EER": metrics.equal_error_rate(*arrays),
-        "best_accuracy": metrics.best_accuracy(*arrays),
-        "ECE": metrics.expected_calibration_error(*arrays),
-        "Brier": metrics.brier_score(*arrays),
-        "log_loss": metrics.log_loss(*arrays),
+        "TPR@1%FPR": tpr_at_fpr(*arrays, 0.01),
+        "TPR@5%FPR": tpr_at_fpr(*arrays, 0.05),
     }
     assert tuple(found.estimates) == estimates.METRICS
-    assert {name: each.value for name, each in found.estimates.items()} == pytest.approx(expected)
+    assert {name: found[name].value for name in expected} == pytest.approx(expected)
     assert (found.n_real, found.n_synthetic) == (sum(arrays[0] == 0), sum(arrays[0] == 1))
 
 
@@ -339,7 +327,6 @@ def test_infinite_logits_rank_at_the_ends() -> None:
 
 def test_a_logit_at_the_threshold_is_real() -> None:
     assert metrics.accuracy([0, 1], [0.0, 0.0], 0.5) == 0.5
-    assert metrics.detection_rate([1], [0.0], 0.5) == 0.0
     found = metrics.evaluate([0, 1], [0.0, 0.0], 0.5, resamples=2)
     assert found.estimates["accuracy_real"].value == 1.0
     assert found.estimates["accuracy_synthetic"].value == 0.0
@@ -348,34 +335,18 @@ def test_a_logit_at_the_threshold_is_real() -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_is_refused_where_two_are_compared(label: int) -> None:
     labels, logits = [label] * 3, [0.1, 0.2, 0.3]
-    for function in (
-        metrics.auroc,
-        metrics.average_precision,
-        metrics.equal_error_rate,
-        metrics.best_accuracy,
-        metrics.best_threshold,
-    ):
+    for function in (metrics.auroc, metrics.average_precision):
         with pytest.raises(ValueError, match="needs real and synthetic"):
             function(labels, logits)
-    for rate in (metrics.tpr_at_fpr, metrics.balanced_accuracy):
-        with pytest.raises(ValueError, match="needs real and synthetic"):
-            rate(labels, logits, 0.5)
-    other = metrics.accuracy_real if label else metrics.accuracy_synthetic
-    with pytest.raises(ValueError, match="found none"):
-        other(labels, logits, 0.5)
+    with pytest.raises(ValueError, match="needs real and synthetic"):
+        metrics.balanced_accuracy(labels, logits, 0.5)
 
 
 def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one picture"):
         metrics.accuracy([], [], 0.5)
-    for function in (
-        metrics.log_loss,
-        metrics.brier_score,
-        metrics.expected_calibration_error,
-        metrics.calibration_bins,
-    ):
-        with pytest.raises(ValueError, match="at least one picture"):
-            function([], [])
+    with pytest.raises(ValueError, match="at least one picture"):
+        metrics.calibration_bins([], [])
     with pytest.raises(ValueError, match="one shape"):
         metrics.auroc([0, 1], [0.1])
     with pytest.raises(ValueError, match="labels 0"):
@@ -385,8 +356,6 @@ def test_wrong_input_is_refused() -> None:
     for threshold in (-0.1, 1.5, math.nan):
         with pytest.raises(ValueError, match="threshold between 0 and 1"):
             metrics.evaluate([0, 1], [0.1, 0.2], threshold)
-    with pytest.raises(ValueError, match="false positive rate"):
-        metrics.tpr_at_fpr([0, 1], [0.1, 0.2], 5)
     with pytest.raises(ValueError, match="confidence"):
         metrics.evaluate([0, 1], [0.1, 0.2], 0.5, confidence=95)
 
@@ -413,6 +382,17 @@ def test_a_higher_confidence_gives_a_wider_interval() -> None:
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
+def test_interval_of_an_accuracy_is_that_of_its_binomial() -> None:
+    """A smoke of the statistics that are `slow`: 100 right of 120 in each class."""
+    labels = np.repeat([0, 1], 120)
+    logits = np.where(np.arange(240) % 120 < 100, 1.0, -1.0) * (2 * labels - 1)
+    accuracy = metrics.evaluate(labels, logits, 0.5, resamples=300)["accuracy"]
+    width = 1.96 * math.sqrt(100 / 120 * 20 / 120 / 240)
+    assert accuracy.low == pytest.approx(100 / 120 - width, abs=0.02)
+    assert accuracy.high == pytest.approx(100 / 120 + width, abs=0.02)
+
+
+@pytest.mark.slow
 def test_intervals_equal_a_plain_stratified_bootstrap() -> None:
     labels, logits = random(9, n=400)
     rng = np.random.default_rng(0)
@@ -429,10 +409,8 @@ def test_intervals_equal_a_plain_stratified_bootstrap() -> None:
         samples["accuracy"].append(float(((sample[1] > 0) == sample[0]).mean()))
         samples["TPR@5%FPR"].append(reference_tpr(*sample, 0.05))
         samples["EER"].append(reference_eer(*sample))
-        samples["best_accuracy"].append(metrics.best_accuracy(*sample))
-        samples["ECE"].append(metrics.expected_calibration_error(*sample))
-        samples["Brier"].append(metrics.brier_score(*sample))
-        samples["log_loss"].append(metrics.log_loss(*sample))
+        for name in ("best_accuracy", "ECE", "Brier", "log_loss"):
+            samples[name].append(value(sample, name))
     found = metrics.evaluate(labels, logits, 0.5).estimates
     for name, values in samples.items():
         low, high = np.quantile(values, [0.025, 0.975])
@@ -473,6 +451,7 @@ def normal_distribution(z: float) -> float:
     return (1 + math.erf(z / math.sqrt(2))) / 2
 
 
+@pytest.mark.slow
 def test_intervals_contain_the_true_value_as_often_as_they_say() -> None:
     # Logits of unit variance around +-0.6 have these very AUROC and accuracy.
     true = {
@@ -658,6 +637,7 @@ def test_a_clearly_better_run_has_a_small_p_value() -> None:
         assert p_value == pytest.approx(2 / 1001), name
 
 
+@pytest.mark.slow
 def test_p_values_of_equal_runs_are_small_as_often_as_they_say() -> None:
     small = 0
     for seed in range(200):
@@ -667,6 +647,7 @@ def test_p_values_of_equal_runs_are_small_as_often_as_they_say() -> None:
     assert 1 <= small <= 20
 
 
+@pytest.mark.slow
 def test_paired_intervals_equal_a_plain_paired_bootstrap() -> None:
     (labels, first), second = two_runs(2, gain=0.2)
     rng = np.random.default_rng(0)
@@ -674,8 +655,8 @@ def test_paired_intervals_equal_a_plain_paired_bootstrap() -> None:
     samples: dict[str, list[float]] = {"AUROC": [], "Brier": []}
     for _ in range(600):
         drawn = np.concatenate([rng.choice(reals, reals.size), rng.choice(fakes, fakes.size)])
-        for name, metric in (("AUROC", metrics.auroc), ("Brier", metrics.brier_score)):
-            ours, theirs = (metric(labels[drawn], run[drawn]) for run in (first, second))
+        for name in samples:
+            ours, theirs = (value((labels[drawn], run[drawn]), name) for run in (first, second))
             samples[name].append(ours - theirs)
     found = metrics.paired_difference(labels, first, second, samples, 0.5)
     for name, values in samples.items():

@@ -426,16 +426,16 @@ FIGURES = published(
 
 def mean(theirs: Comparable, kind: str, name: str) -> Mapping[str, float]:
     """The figures of a mean that are of the same pictures."""
-    return theirs.mean(kind, name).published
+    return getattr(theirs, kind)(name).published
 
 
 def test_published_figures_stand_beside_ours() -> None:
     found = Comparable(FIGURES, crossed_analysis(FIGURES))
     assert found.cell(("flickr", "sd_v1_4")) == Beside({"AP": 80.0})
-    assert mean(found, "sources", "coco") == {"AP": 92.6}
-    assert mean(found, "generators", "glide") == {"AP": 90.0}
-    assert mean(found, "averages", "cells") == {"AP": 87.5} == mean(found, "averages", "generators")
-    assert mean(found, "averages", "pictures") == {}
+    assert mean(found, "source", "coco") == {"AP": 92.6}
+    assert mean(found, "generator", "glide") == {"AP": 90.0}
+    assert mean(found, "average", "cells") == {"AP": 87.5} == mean(found, "average", "generators")
+    assert mean(found, "average", "pictures") == {}
 
 
 def test_a_part_is_not_compared_with_the_mean_of_the_whole() -> None:
@@ -445,11 +445,11 @@ def test_a_part_is_not_compared_with_the_mean_of_the_whole() -> None:
         averages={"AP": {"cells": 65.0, "pictures": 66.0}},
     )
     found = Comparable(figures, crossed_analysis(figures, ["coco"]))
-    assert mean(found, "sources", "coco") == {"AP": 92.5}
-    assert mean(found, "averages", "cells") == {"AP": 92.5}
-    assert mean(found, "averages", "pictures") == {}
+    assert mean(found, "source", "coco") == {"AP": 92.5}
+    assert mean(found, "average", "cells") == {"AP": 92.5}
+    assert mean(found, "average", "pictures") == {}
     # Nor is a mean of ours, where one of its cells has no figure.
-    assert mean(Comparable(figures, crossed_analysis(figures)), "averages", "cells") == {}
+    assert mean(Comparable(figures, crossed_analysis(figures)), "average", "cells") == {}
 
 
 def test_published_averages_count_where_all_was_measured() -> None:
@@ -459,9 +459,9 @@ def test_published_averages_count_where_all_was_measured() -> None:
     )
     for sources in (["coco"], ["coco", "flickr"]):
         found = Comparable(figures, crossed_analysis(figures, sources))
-        assert mean(found, "generators", "glide") == {"accuracy": 70.0}
-        assert mean(found, "averages", "generators") == {"accuracy": 81.0}
-        assert mean(found, "averages", "pictures") == {"accuracy": 82.0}
+        assert mean(found, "generator", "glide") == {"accuracy": 70.0}
+        assert mean(found, "average", "generators") == {"accuracy": 81.0}
+        assert mean(found, "average", "pictures") == {"accuracy": 82.0}
         # Of several sources a generator's figure is a mean, and that of no cell.
         own = {"accuracy": 70.0} if len(sources) == 1 else {}
         assert found.cell(("coco", "glide")).published == own
@@ -493,18 +493,16 @@ def crossed(
 
 def test_a_mean_over_all_sources_is_not_shown_beside_one_over_fewer() -> None:
     whole = Comparable(SPAI, crossed(SPAI, ["coco", "raise"]))
-    assert mean(whole, "generators", "glide") == {"AUROC": 90.0}
-    assert mean(whole, "averages", "generators") == {"AUROC": 85.5}
+    assert mean(whole, "generator", "glide") == {"AUROC": 90.0}
+    assert mean(whole, "average", "generators") == {"AUROC": 85.5}
     for sources in (["coco"], ["coco", "raise", "of my own"]):
         part = Comparable(SPAI, crossed(SPAI, sources))
-        assert mean(part, "generators", "glide") == mean(part, "averages", "generators") == {}
+        assert mean(part, "generator", "glide") == mean(part, "average", "generators") == {}
         assert part.cell(("coco", "glide")) == Beside()
     fewer = Comparable(SPAI, crossed(SPAI, ["coco", "raise"], ["sd"]))
-    assert (
-        mean(fewer, "averages", "generators") == mean(fewer, "generators", "sd") == {"AUROC": 80.0}
-    )
+    assert mean(fewer, "average", "generators") == mean(fewer, "generator", "sd") == {"AUROC": 80.0}
     more = Comparable(SPAI, crossed(SPAI, ["coco", "raise"], ["sd", "glide", "mine"]))
-    assert mean(more, "averages", "generators") == {} and mean(more, "generators", "sd") == {
+    assert mean(more, "average", "generators") == {} and mean(more, "generator", "sd") == {
         "AUROC": 80.0
     }
 
@@ -515,8 +513,8 @@ def test_a_published_mean_needs_all_of_its_cells_to_have_the_metric() -> None:
     lacking["coco", "glide"] = measured(["accuracy_real"])
     theirs = Comparable(FIGURES, dataclasses.replace(found, cells=lacking))
     # The printed 92.6 is of glide, too.
-    assert mean(theirs, "sources", "coco") == {"AP": 90.0}
-    assert mean(theirs, "averages", "cells") == {"AP": 85.0}
+    assert mean(theirs, "source", "coco") == {"AP": 90.0}
+    assert mean(theirs, "average", "cells") == {"AP": 85.0}
 
 
 @pytest.mark.parametrize(
@@ -655,12 +653,12 @@ def test_figures_of_other_pictures_are_not_compared() -> None:
     theirs = Comparable(figures, crossed_analysis(figures))
     assert theirs.cell(("coco", "glide")) == Beside(reported={"AP": 95.0})
     assert theirs.cell(("flickr", "glide")) == Beside({"AP": 85.0})
-    assert theirs.mean("sources", "coco") == Beside(reported={"AP": 92.6})
-    assert theirs.mean("sources", "flickr") == Beside({"AP": 82.4})
-    assert theirs.mean("generators", "glide") == Beside(reported={"AP": 90.0})
+    assert theirs.source("coco") == Beside(reported={"AP": 92.6})
+    assert theirs.source("flickr") == Beside({"AP": 82.4})
+    assert theirs.generator("glide") == Beside(reported={"AP": 90.0})
     # Nor is a printed mean beside ours of a part.
     part = Comparable(SPAI, crossed(SPAI, ["coco"]))
-    assert part.mean("averages", "generators") == Beside(reported={"AUROC": 85.5})
+    assert part.average("generators") == Beside(reported={"AUROC": 85.5})
 
 
 def test_differences_are_signed_points() -> None:

@@ -1,4 +1,8 @@
-"""Every number of an evaluation, derived from its per-picture table."""
+"""Every number of an evaluation, derived from its per-picture table.
+
+`analyse` computes them once, in the order that all tables and plots have; the reports only print.
+Pure functions of rows, called by phase eval and by reporting: they read no file, and never score.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,7 @@ from ..runtime.progress import Progress
 from ..scoring import degradations as degrade
 from ..scoring import probability
 from ..scoring.table import ScoreRow
-from . import clusters as _clusters
-from . import metrics
+from . import clusters, metrics
 from .benchmark_file import Facts, Published, Reported
 from .cells import Cell, Pairing, by_cell, reason_unusable
 from .estimates import FEWEST, Estimate, Metrics
@@ -56,10 +59,10 @@ class View:
     facts: Facts = field(default_factory=Facts)
     reported: tuple[Reported, ...] = ()
 
-    def counts(self, found: Metrics) -> bool:
+    def counts(self, measured: Metrics) -> bool:
         """Whether the metrics of a cell enter the means. One of a single class has its rate, and is
         asked for pictures of that class alone."""
-        sizes = [size for size in (found.n_real, found.n_synthetic) if size]
+        sizes = [size for size in (measured.n_real, measured.n_synthetic) if size]
         return min(sizes, default=0) >= self.min_pictures
 
 
@@ -85,8 +88,8 @@ class Average:
     @property
     def number(self) -> int:
         """Over how many the means of most metrics are."""
-        found = Counter(self.counts.values())
-        return max(found, key=lambda number: (found[number], number), default=0)
+        numbers = Counter(self.counts.values())
+        return max(numbers, key=lambda number: (numbers[number], number), default=0)
 
     @property
     def name(self) -> str:
@@ -115,7 +118,7 @@ class Degraded:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Every number of one table, computed once for all the forms it is printed in.
+    """The numbers of one table, computed once for all the forms they are printed in.
 
     `rows` are those of the degradation `base`, and so are `pooled`, `cells` and `averages`.
     `degradations` has `base` first, and is empty when the table has no other. `unreadable` maps
@@ -143,7 +146,7 @@ class Analysis:
     @property
     def counted(self) -> dict[Cell, Metrics]:
         """The cells that enter the means."""
-        return {cell: found for cell, found in self.cells.items() if self.view.counts(found)}
+        return {cell: m for cell, m in self.cells.items() if self.view.counts(m)}
 
     @property
     def headline(self) -> Average:
@@ -157,12 +160,12 @@ class Analysis:
 
     @property
     def generators(self) -> list[str]:
-        """Those of the cells, in the order of every table and plot."""
+        """Generators of the cells, in the order of every table and plot."""
         return ordered((generator for _, generator in self.cells), self.view.generators)
 
     @property
     def sources(self) -> list[str]:
-        """Those of the cells, in the order of every table and plot."""
+        """Sources of the cells, in the order of every table and plot."""
         return ordered((source for source, _ in self.cells), self.view.sources)
 
 
@@ -171,17 +174,17 @@ def by_degradation(rows: Sequence[ScoreRow], base: str) -> dict[str, list[ScoreR
 
     In a table without `base` the first degradation takes its place.
     """
-    found: defaultdict[str, list[ScoreRow]] = defaultdict(list)
+    groups: defaultdict[str, list[ScoreRow]] = defaultdict(list)
     for row in rows:
-        found[row.degradation].append(row)
-    first = {base: found[base]} if base in found or not found else {}
-    return {**first, **found}
+        groups[row.degradation].append(row)
+    first = {base: groups[base]} if base in groups or not groups else {}
+    return {**first, **groups}
 
 
 def ordered(names: Iterable[str], known: Sequence[str]) -> list[str]:
     """Names without repetitions: those of `known` in its order, then the others, sorted."""
-    found = set(names)
-    return [*(name for name in known if name in found), *sorted(found.difference(known))]
+    distinct = set(names)
+    return [*(name for name in known if name in distinct), *sorted(distinct.difference(known))]
 
 
 def arranged(cells: Mapping[Cell, T], view: View) -> dict[Cell, T]:
@@ -190,102 +193,126 @@ def arranged(cells: Mapping[Cell, T], view: View) -> dict[Cell, T]:
     generators = ordered((generator for _, generator in cells), view.generators)
     crossed = len(generators) < len(cells)
 
-    def place(cell: Cell) -> tuple[int, int]:
+    def position(cell: Cell) -> tuple[int, int]:
         source, generator = sources.index(cell[0]), generators.index(cell[1])
         return (source, generator) if crossed else (generator, source)
 
-    return {cell: cells[cell] for cell in sorted(cells, key=place)}
+    return {cell: cells[cell] for cell in sorted(cells, key=position)}
 
 
-def means(cells: Mapping[Cell, Metrics], place: int) -> dict[str, Values]:
-    """Source (`place` 0) or generator (1) -> each metric's mean over the cells that have it."""
-    groups: defaultdict[str, defaultdict[str, list[float]]]
-    groups = defaultdict(lambda: defaultdict(list))
-    for cell, found in cells.items():
-        for name, estimate in found.estimates.items():
-            groups[cell[place]][name].append(estimate.value)
-    return {
-        group: {name: float(np.mean(values)) for name, values in groups[group].items()}
-        for group in sorted({cell[place] for cell in cells})
-    }
+def _values(measured: Metrics) -> Values:
+    return {name: estimate.value for name, estimate in measured.estimates.items()}
 
 
-def _mean(kind: str, groups: Sequence[Values]) -> Average:
-    found: defaultdict[str, list[float]] = defaultdict(list)
+def _mean(kind: str, groups: Iterable[Values]) -> Average:
+    """Each metric's mean over the groups that have it."""
+    columns: defaultdict[str, list[float]] = defaultdict(list)
     for group in groups:
         for name, value in group.items():
-            found[name].append(value)
+            columns[name].append(value)
     return Average(
         kind,
-        {name: float(np.mean(values)) for name, values in found.items()},
+        {name: float(np.mean(values)) for name, values in columns.items()},
         headline=False,
-        counts={name: len(values) for name, values in found.items()},
+        counts={name: len(values) for name, values in columns.items()},
     )
 
 
-def averages(pooled: Metrics, cells: Mapping[Cell, Metrics], view: View) -> list[Average]:
-    """The named averages: over pictures, over generators (each one's cells averaged first) and
-    over cells; one of them, `view.average`, is the one that counts.
+def means(cells: Mapping[Cell, Metrics], axis: int) -> dict[str, Values]:
+    """Source (`axis` 0) or generator (1) -> each metric's mean over the cells that have it."""
+    groups: defaultdict[str, list[Values]] = defaultdict(list)
+    for cell, measured in cells.items():
+        groups[cell[axis]].append(_values(measured))
+    return {group: _mean("cells", groups[group]).values for group in sorted(groups)}
 
-    A metric is averaged over those that have it, cells of too few pictures left out. With one cell
-    per generator the last two are one and the same, and without cells there is none.
+
+def averages(pooled: Metrics, cells: Mapping[Cell, Metrics], view: View) -> list[Average]:
+    """The averages over pictures, over generators (the cells of each first) and over cells.
+
+    Args:
+        pooled: of all pictures together.
+        cells: a metric is averaged over those that have it, cells of too few pictures left out.
+        view: whose `average` is the one that counts.
+
+    Returns:
+        Two or three; with one cell per generator the last two are one and the same, and without
+        cells there is none.
     """
-    counted = {cell: found for cell, found in cells.items() if view.counts(found)}
-    generators = list(means(counted, 1).values())
-    plain = [
-        {name: estimate.value for name, estimate in each.estimates.items()}
-        for each in (pooled, *counted.values())
-    ]
-    found = [Average("pictures", plain[0], headline=False)]
+    counted = {cell: measured for cell, measured in cells.items() if view.counts(measured)}
+    generators = means(counted, 1)
+    named = [Average("pictures", _values(pooled), headline=False)]
     if counted:
         left_out = len({generator for _, generator in cells}) - len(generators)
-        found.append(replace(_mean("generators", generators), left_out=left_out))
+        named.append(replace(_mean("generators", generators.values()), left_out=left_out))
     if len(counted) > len(generators):
         left_out = len(cells) - len(counted)
-        found.append(replace(_mean("cells", plain[1:]), left_out=left_out))
-    kinds = [average.kind for average in found]
+        named.append(replace(_mean("cells", map(_values, counted.values())), left_out=left_out))
+    kinds = [average.kind for average in named]
     chosen = view.average if view.average in kinds else kinds[-1]
-    return [replace(average, headline=average.kind == chosen) for average in found]
+    return [replace(average, headline=average.kind == chosen) for average in named]
 
 
 def _with_intervals(
-    found: Sequence[Average],
+    plain: Sequence[Average],
     cells: Mapping[Cell, Sequence[ScoreRow]],
     crossed: bool,
-    threshold: float,
-    resamples: int,
-    seed: int,
+    drawing: tuple[float, int, int],
 ) -> list[Average]:
     """The averages; those over generators or cells with their intervals of the cluster bootstrap,
     if there are generators enough. `cells`: those that enter."""
     if len({generator for _, generator in cells}) < FEWEST:
-        return list(found)
-    drawn = _clusters.mean_samples(cells, crossed, threshold, resamples, seed)
+        return list(plain)
+    drawn = clusters.mean_samples(cells, crossed, *drawing)
     return [
         replace(
             average,
             estimates={
-                name: with_interval(name, value, drawn[average.kind][name], _clusters.CONFIDENCE)
+                name: with_interval(name, value, drawn[average.kind][name], clusters.CONFIDENCE)
                 for name, value in average.values.items()
             },
         )
         if average.kind in drawn
         else average
-        for average in found
+        for average in plain
     ]
 
 
+def _unreadable(rows: Sequence[ScoreRow]) -> dict[tuple[str, str, str], str]:
+    """What is wrong with the unusable pictures, the first reason of each."""
+    reasons: dict[tuple[str, str, str], str] = {}
+    for row in rows:
+        if reason := reason_unusable(row):
+            reasons.setdefault((row.source, row.generator, row.key), reason)
+    return reasons
+
+
 def _measure(
-    sets: Sequence[tuple[Sequence[ScoreRow], int]], threshold: float, seed: int
-) -> list[Metrics]:
-    """`metrics.evaluate_rows` of each set of rows with its number of resamples."""
-    found = []
+    tables: Mapping[str, tuple[Sequence[ScoreRow], Mapping[Cell, Sequence[ScoreRow]]]],
+    drawing: tuple[float, int, int],
+) -> dict[str, tuple[Metrics, dict[Cell, Metrics]]]:
+    """Metrics of the rows of each degradation, and of each of its cells.
+
+    Args:
+        tables: degradation -> its rows and its cells, the main one first: only its cells have
+            intervals, for of the others the average alone is shown.
+        drawing: threshold, resamples and seed, as in `metrics.evaluate_rows`.
+    """
+    threshold, resamples, seed = drawing
+    main = next(iter(tables))
+    measured: dict[str, tuple[Metrics, dict[Cell, Metrics]]] = {}
+    total = sum(len(rows) + sum(map(len, cells.values())) for rows, cells in tables.values())
     # In one thread: numpy holds the interpreter's lock for most of it, so that several are slower.
-    with Progress(sum(len(rows) for rows, _ in sets), "measuring") as progress:
-        for rows, resamples in sets:
-            found.append(metrics.evaluate_rows(rows, threshold, resamples, seed))
+    with Progress(total, "measuring") as progress:
+        for name, (rows, cells) in tables.items():
+            pooled = metrics.evaluate_rows(rows, threshold, resamples, seed)
             progress.advance(len(rows))
-    return found
+            of_cells: dict[Cell, Metrics] = {}
+            for cell, members in cells.items():
+                draws = resamples if name == main else 0
+                of_cells[cell] = metrics.evaluate_rows(members, threshold, draws, seed)
+                progress.advance(len(members))
+            measured[name] = pooled, of_cells
+    return measured
 
 
 def analyse(
@@ -295,57 +322,59 @@ def analyse(
     seed: int = 0,
     view: View = WHOLE,
 ) -> Analysis:
-    """Every number of the table at `threshold`, a probability.
+    """Every number of a table.
 
-    Intervals are those of `resamples` resamples drawn with `seed`; the cells of the degradations
-    beside the base have none, for only their average is shown.
+    Args:
+        rows: the table, of one or several degradations.
+        threshold: a probability, above which a picture is called synthetic.
+        resamples, seed: of the bootstrap intervals.
+        view: how the table is to be read.
     """
+    drawing = threshold, resamples, seed
     groups = by_degradation(rows, view.base)
-    base, *others = groups
-    cells = {
-        name: arranged(by_cell(members, view.pairing), view) for name, members in groups.items()
+    base = next(iter(groups))
+    tables = {
+        name: (members, arranged(by_cell(members, view.pairing), view))
+        for name, members in groups.items()
     }
-    sets = [(members, resamples) for members in (*groups.values(), *cells[base].values())]
-    sets += [(members, 0) for name in others for members in cells[name].values()]
-    measured = iter(_measure(sets, threshold, seed))
-    pooled = {name: next(measured) for name in groups}
-    values = {name: {cell: next(measured) for cell in cells[name]} for name in groups}
-    named = {name: averages(pooled[name], values[name], view) for name in groups}
-    entering = {cell: cells[base][cell] for cell, m in values[base].items() if view.counts(m)}
+    measured = _measure(tables, drawing)
+    named = {name: averages(pooled, cells, view) for name, (pooled, cells) in measured.items()}
+    pooled, cells = measured[base]
+    entering = {c: rows for c, rows in tables[base][1].items() if view.counts(cells[c])}
     crossed = len({generator for _, generator in entering}) < len(entering)
-    drawing = (threshold, resamples, seed)
-    named[base] = _with_intervals(named[base], entering, crossed, *drawing)
-    headlines = {
-        name: next(average for average in found if average.headline)
-        for name, found in named.items()
+    named[base] = _with_intervals(named[base], entering, crossed, drawing)
+    degraded = {
+        name: Degraded(measured[name][0], next(a for a in named[name] if a.headline))
+        for name in groups
     }
-    unreadable: dict[tuple[str, str, str], str] = {}
-    for members in groups.values():
-        for row in members:
-            if reason := reason_unusable(row):
-                unreadable.setdefault((row.source, row.generator, row.key), reason)
     return Analysis(
         threshold=threshold,
         view=view,
         base=base,
         rows=groups[base],
-        pooled=pooled[base],
-        cells=values[base],
+        pooled=pooled,
+        cells=cells,
         averages=named[base],
-        degradations={name: Degraded(pooled[name], headlines[name]) for name in groups if others},
-        unreadable=unreadable,
+        degradations=degraded if len(groups) > 1 else {},
+        unreadable=_unreadable([row for members in groups.values() for row in members]),
         n_unlabelled=sum(row.label is None for row in groups[base]),
-        clustered=_clusters.intervals(groups[base], pooled[base], *drawing),
-        clusters=_clusters.numbers(groups[base]),
-        sources_real=_clusters.by_source(groups[base], *drawing),
+        clustered=clusters.intervals(groups[base], pooled, *drawing),
+        clusters=clusters.numbers(groups[base]),
+        sources_real=clusters.by_source(groups[base], *drawing),
     )
 
 
 def worst_errors(rows: Sequence[ScoreRow], threshold: float, count: int = 20) -> list[ScoreRow]:
-    """The pictures that were most confidently called what they are not, at most `count`.
+    """The pictures that were most confidently called what they are not.
 
-    Sorted by how far their logit is on the wrong side of `threshold` (a probability), then by
-    key; a key appears once, with its worst row.
+    Args:
+        rows: of the table; those without a label or a score are passed over.
+        threshold: a probability.
+        count: the most that are listed.
+
+    Returns:
+        Rows by how far their logit is on the wrong side of the threshold, then by key; a key
+        appears once, with its worst row.
     """
     limit = probability.threshold_logit(threshold)
     worst: dict[str, tuple[float, str, ScoreRow]] = {}
@@ -355,7 +384,7 @@ def worst_errors(rows: Sequence[ScoreRow], threshold: float, count: int = 20) ->
         if (row.logit > limit) != bool(row.label):
             # Everything is as far from a threshold of 0 or 1: there the logit itself counts.
             distance = row.logit - (limit if math.isfinite(limit) else 0.0)
-            found = (distance if row.label else -distance, row.key, row)
-            if row.key not in worst or found[0] < worst[row.key][0]:
-                worst[row.key] = found
+            error = (distance if row.label else -distance, row.key, row)
+            if row.key not in worst or error[0] < worst[row.key][0]:
+                worst[row.key] = error
     return [row for _, _, row in heapq.nsmallest(count, worst.values(), key=lambda e: e[:2])]

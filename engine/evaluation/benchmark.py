@@ -1,4 +1,9 @@
-"""What a benchmark consists of, and which of its published figures belong beside a run's."""
+"""What a benchmark consists of, and which of its published figures belong beside a run's.
+
+Called by the requests of phases train and eval, by reports, and by the scripts that look at a
+benchmark's pictures. Nothing here scores or measures; figures of other pictures or of another
+detector are named in a note, never passed on as comparable.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +54,7 @@ def available() -> list[str]:
 def trainable() -> list[str]:
     """Names of the benchmarks that have training pictures."""
     every = map(load, available())
-    return [found.name for found in every if "train" in datasets.load(found.family).SPLITS]
+    return [b.name for b in every if "train" in datasets.load(b.family).SPLITS]
 
 
 def load(name: str) -> Benchmark:
@@ -68,16 +73,25 @@ def protocol(benchmark: Benchmark, name: str) -> Protocol:
 
 
 def _other(what: Published | Note, options: Any) -> Iterator[str]:
-    """The options that are not those that something is about, each with what it should be."""
+    """The options of a run that are not those of figures or a note, each with theirs."""
     for key, value in what.options.items():
-        if (found := getattr(options, key, None)) != value:
-            yield f"{what.detector}.{key} {value}, these of {found}"
+        if (own := getattr(options, key, None)) != value:
+            yield f"{what.detector}.{key} {value}, these of {own}"
 
 
 def notes(
     benchmark: Benchmark, detector: str, options: Any, sources: Sequence[str]
 ) -> tuple[str, ...]:
-    """What a reader of this detector's results on these sources must know."""
+    """What a reader of a detector's results must know.
+
+    Args:
+        benchmark: whose file has the notes.
+        detector, options: of the run; a note may be about some options alone.
+        sources: of the run's pictures; a note may be about some sources alone.
+
+    Returns:
+        The texts of the notes, in the order of the file.
+    """
     return tuple(
         note.text
         for note in benchmark.notes
@@ -141,11 +155,17 @@ def _shown(
 def comparable(
     benchmark: Benchmark, run: Measurement, chosen: str | None = None
 ) -> tuple[Published | None, tuple[str, ...]]:
-    """The figures that were published for the run's detector; and notes that say which ones are not
-    shown, or are of other pictures, and why.
+    """The figures that were published for the run's detector, and notes on those left out.
 
-    `chosen` names one where several fit, as those of detectors that differ in their training set.
-    None when nothing fits, or several do and none was chosen.
+    Args:
+        benchmark: whose file has the figures.
+        run: how the benchmark is measured here.
+        chosen: the name of the figures where several fit, as those of detectors that differ in
+            their training set.
+
+    Returns:
+        The figures, None when nothing fits or several do and none was chosen; and notes that say
+        which ones are not shown, or are of other pictures, and why.
 
     Raises:
         ConfigError: the benchmark has no figures of the chosen name.
@@ -177,14 +197,23 @@ def comparable(
 
 
 def of_these_pictures(
-    benchmark: Benchmark, figures: Published, found: Sequence[datasets.Record]
+    benchmark: Benchmark, figures: Published, records: Sequence[datasets.Record]
 ) -> tuple[Published, tuple[str, ...]]:
-    """The figures, with the generators and sources of which other pictures are among the records
-    than were published, where the family knows which these are; and a note that names them."""
+    """Reported figures, told which of them are of other pictures than the records.
+
+    Args:
+        benchmark: whose family may know which pictures were published.
+        figures: of the benchmark.
+        records: the pictures of the run.
+
+    Returns:
+        The figures, with the generators and sources of which other pictures are here among their
+        `others`; and a note that names these.
+    """
     family = datasets.load(benchmark.family)
     if not hasattr(family, "published_share"):
         return figures, ()
-    share = family.published_share(found)
+    share = family.published_share(records)
     low = [name for name, part in share.items() if part < ENOUGH]
     if not low:
         return figures, ()
@@ -195,10 +224,10 @@ def of_these_pictures(
     return replace(figures, others=figures.others.union(low)), (note,)
 
 
-def as_stated(found: int, stated: int | None) -> bool:
-    """Whether so many pictures are as many as is stated, of which a hundredth may be missing or
-    too many: some files of the published sets are broken. True where nothing is stated."""
-    return stated is None or abs(found - stated) <= (1 - ENOUGH) * stated
+def as_stated(count: int, stated: int | None) -> bool:
+    """Whether a number of pictures is the stated one; True where none is stated."""
+    # A hundredth may be missing or too many: some files of the published sets are broken.
+    return stated is None or abs(count - stated) <= (1 - ENOUGH) * stated
 
 
 def records(
@@ -208,9 +237,14 @@ def records(
     parts: Mapping[str, str],
     sources: Sequence[str],
 ) -> list[datasets.Record]:
-    """Lists the benchmark's pictures below `root` (None = its default place).
+    """The benchmark's pictures, as its family lists them.
 
-    `split` None = the benchmark's own; `parts`: what lives elsewhere; `sources`: only these.
+    Args:
+        benchmark: which one.
+        root: the folder of its pictures; None = its default one.
+        split: None = the benchmark's own.
+        parts: name -> path of what lives elsewhere.
+        sources: only these; none = all.
 
     Raises:
         LayoutError: they are not there, or not laid out as its family says.
@@ -220,49 +254,42 @@ def records(
 
 
 def needed(records: Sequence[datasets.Record], pairing: Pairing) -> list[datasets.Record]:
-    """Those of the records that some cell takes, in their order: the others need no score."""
-    groups: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for record in records:
-        groups[record.source, record.generator] += 1
-    reals = {source: count for (source, generator), count in groups.items() if not generator}
+    """The records that some cell takes, in their order: the others need no score."""
+    groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, record in enumerate(records):
+        groups[record.source, record.generator].append(index)
+    largest: dict[str, int] = {}  # the most fakes that a generator has of each source
+    for (source, generator), members in groups.items():
+        if generator:
+            largest[source] = max(len(members), largest.get(source, 0))
     own = pairing.mode == "own"
-    fakes_of = {source for source, generator in groups if generator}
     # Reals of a source without fakes are measured against only by fakes without reals.
-    idle = set(reals) - fakes_of if own and fakes_of and fakes_of <= set(reals) else set()
-
-    def most(source: str, generator: str) -> int:
-        """How many pictures of a group its cells take at most."""
-        if source in idle:
-            return 0
-        bounds = [groups[source, generator], *([pairing.cap] if pairing.cap else [])]
-        if pairing.balanced and own and source in reals:
-            fakes = (n for (s, g), n in groups.items() if g and s == source)
-            bounds.append(reals[source] if generator else max(fakes, default=bounds[0]))
-        return min(bounds)
-
-    left = {group: most(*group) for group in groups}
-    kept = []
-    for record in records:
-        group = record.source, record.generator
-        if left[group] > 0:
-            left[group] -= 1
-            kept.append(record)
-    return kept
+    all_have_reals = bool(largest) and all((source, "") in groups for source in largest)
+    chosen: list[int] = []
+    for (source, generator), members in groups.items():
+        if own and not generator and source not in largest and all_have_reals:
+            continue
+        bounds = [len(members), pairing.cap or len(members)]
+        if own and pairing.balanced and (source, "") in groups:
+            reals = len(groups[source, ""])
+            bounds.append(reals if generator else largest.get(source, reals))
+        chosen += members[: min(bounds)]
+    return [records[index] for index in sorted(chosen)]
 
 
-def missing(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]:
-    """Lines that say what of the whole benchmark is not among the records. Of a benchmark whose
+def missing(benchmark: Benchmark, records: Sequence[datasets.Record]) -> list[str]:
+    """Lines that say what of the whole benchmark is not among the records; of a benchmark whose
     mean is over cells, also which sources lack a generator that others have."""
-    lines = _too_few(benchmark, found)
-    generators = {r.generator for r in found if r.generator}
+    lines = _too_few(benchmark, records)
+    generators = {r.generator for r in records if r.generator}
     for what, whole, there in (
         ("generators", benchmark.generators, generators),
-        ("sources", benchmark.sources, {r.source for r in found}),
+        ("sources", benchmark.sources, {r.source for r in records}),
     ):
         if absent := [name for name in whole if name not in there]:
             lines.append(_absent(f"{len(whole)} {what}", benchmark, absent))
     if benchmark.average == "cells":
-        cells = {(r.source, r.generator) for r in found if r.generator}
+        cells = {(r.source, r.generator) for r in records if r.generator}
         sources = sorted({source for source, _ in cells})
         pairs = [(s, g) for s in sources for g in sorted(generators)]
         if absent := [f"{s}/{g}" for s, g in pairs if (s, g) not in cells]:
@@ -270,12 +297,12 @@ def missing(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]
     return lines
 
 
-def _too_few(benchmark: Benchmark, found: Sequence[datasets.Record]) -> list[str]:
+def _too_few(benchmark: Benchmark, records: Sequence[datasets.Record]) -> list[str]:
     """A line with the folders, generators and sources that have fewer pictures than is stated; not
     those that have none, which are missing altogether."""
     parts = benchmark.facts.parts
     counts: Counter[str] = Counter()
-    for record in found:
+    for record in records:
         names = {record.generator, record.source, *record.key.split("/")} & parts.keys()
         kind = "synthetic" if record.generator else "real"
         counts.update(name for name in names if getattr(parts[name], kind))

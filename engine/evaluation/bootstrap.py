@@ -2,14 +2,15 @@
 
 A resample is how often each picture was drawn; sorted by logit, all metrics follow from those
 counts and their running sums, whole numbers that are exact. Only what weighs a picture by its
-score (calibration, Brier, log loss) is floating point.
+score (calibration, Brier, log loss) is floating point. Called by `metrics` and by `clusters`,
+which differ in what they draw.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..scoring.probability import threshold_logit
+from . import estimates
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -26,8 +28,6 @@ Bools = NDArray[np.bool_]
 BINS = 15
 # Elements of one chunk of resamples: small enough for the processor's cache.
 CHUNK = 1 << 15
-
-
 BIN_EDGES = np.array([threshold_logit(edge / BINS) for edge in range(1, BINS)])
 
 
@@ -145,8 +145,8 @@ def measured(ranking: Ranking) -> Samples:
 
 def _before(sums: Ints, ends: Ints) -> Ints:
     """Entry `ends - 1` of each row of (R, U), 0 where `ends` (R,) is 0."""
-    found = np.take_along_axis(sums, np.maximum(ends - 1, 0)[:, None], axis=1)[:, 0]
-    return np.where(ends > 0, found, 0)
+    entries = np.take_along_axis(sums, np.maximum(ends - 1, 0)[:, None], axis=1)[:, 0]
+    return np.where(ends > 0, entries, 0)
 
 
 def areas_roc(samples: Samples) -> Floats:
@@ -168,10 +168,10 @@ def average_precisions(samples: Samples) -> Floats:
 def _allowed(n_real: int, fpr: float) -> int:
     """The most false positives whose rate is at most `fpr`, by the division that defines it:
     0.07 * 100 is above 7."""
-    found = min(int(fpr * n_real) + 1, n_real)
-    while found / n_real > fpr:
-        found -= 1
-    return found
+    flagged = min(int(fpr * n_real) + 1, n_real)
+    while flagged / n_real > fpr:
+        flagged -= 1
+    return flagged
 
 
 def tprs_at_fpr(samples: Samples, fpr: float) -> Floats:
@@ -251,6 +251,36 @@ def log_losses(samples: Samples) -> Floats:
     if thresholds[-1] == -math.inf:
         surely_wrong |= samples.synthetic[:, -1] > 0
     return np.where(surely_wrong, math.inf, finite)
+
+
+def statistics(samples: Samples, cut: int) -> dict[str, Floats]:
+    """Every metric of `METRICS` for R samples, the first `cut` distinct logits called synthetic."""
+    n_synthetic, n_real = samples.n_synthetic, samples.n_real
+    detected, kept = right_answers(samples, cut)
+    return {
+        estimates.AP: average_precisions(samples),
+        estimates.AUROC: areas_roc(samples),
+        estimates.ACCURACY: (detected + kept) / samples.sizes,
+        estimates.BALANCED_ACCURACY: (detected / n_synthetic + kept / n_real) / 2,
+        estimates.ACCURACY_REAL: kept / n_real,
+        estimates.ACCURACY_SYNTHETIC: detected / n_synthetic,
+        estimates.TPR_AT_1: tprs_at_fpr(samples, 0.01),
+        estimates.TPR_AT_5: tprs_at_fpr(samples, 0.05),
+        estimates.EER: equal_error_rates(samples),
+        estimates.BEST_ACCURACY: best_accuracies(samples),
+        estimates.ECE: calibration_errors(samples),
+        estimates.BRIER: brier_scores(samples),
+        estimates.LOG_LOSS: log_losses(samples),
+    }
+
+
+def joined(chunks: Iterable[dict[str, Floats]]) -> dict[str, Floats]:
+    """The metrics of all samples (R,) from those of their chunks."""
+    parts = list(chunks)
+    # Of no resamples nothing is to be joined: the empty list keeps that a (0,) array.
+    return {
+        name: np.concatenate([[], *(part[name] for part in parts)]) for name in estimates.METRICS
+    }
 
 
 def draws(n_synthetic: int, n_real: int, resamples: int, seed: int) -> Iterator[tuple[Ints, Ints]]:

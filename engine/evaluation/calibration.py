@@ -1,4 +1,8 @@
-"""From a detector's raw logits to probabilities that can be believed, and a band of doubt."""
+"""From a detector's raw logits to probabilities that can be believed, and a band of doubt.
+
+Fitted on pictures that the detector was not trained on, by the training of an ensemble and by the
+script that fits the shipped detector. A fit is refused rather than turned upside down.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,8 @@ class Platt:
 
 
 def fit_platt(labels: Ints, logits: Floats) -> Platt:
-    """Fits labels (N,) in {0, 1} on logits (N,) by logistic regression, both classes weighing the
-    same, so that 0.5 lies between them whatever their shares.
+    """Logistic regression of labels (N,) in {0, 1} on logits (N,), both classes weighing the same,
+    so that 0.5 lies between them whatever their shares.
 
     Raises:
         ValueError: a class is missing, or higher logits do not mean synthetic.
@@ -45,9 +49,17 @@ def fit_platt(labels: Ints, logits: Floats) -> Platt:
 def doubt_band(
     labels: Ints, probabilities: Floats, false_alarms: float, missed: float
 ) -> tuple[float, float]:
-    """Ends (low, high), in steps of 0.01, of the probabilities that give no verdict: at most a
-    share `false_alarms` of the real pictures lies above, and of the synthetic ones `missed` below.
-    0.5 is inside."""
+    """Ends (low, high) of the probabilities that give no verdict, 0.5 among them.
+
+    Args:
+        labels: (N,), 1 = synthetic, 0 = real.
+        probabilities: (N,), of synthetic, in the same order.
+        false_alarms: the most that may lie above, as a share of the real pictures.
+        missed: the most that may lie below, as a share of the synthetic ones.
+
+    Returns:
+        The narrowest band in steps of 0.01.
+    """
     real, fake = probabilities[labels == 0], probabilities[labels == 1]
     steps = np.arange(101) / 100
     high = next(float(p) for p in steps if float((real > p).mean()) <= false_alarms)

@@ -1,7 +1,8 @@
 """What is odd about an evaluation, in lines for its log and the top of its report.
 
 Three mistakes give numbers that look like results: pictures that the weights were trained on,
-labels the wrong way round, and one picture in both classes. None is an error: all may be meant.
+labels the wrong way round, and one picture in both classes. None is an error: all may be meant, so
+nothing here stops a run. Called by phase eval once the table is complete.
 """
 
 from __future__ import annotations
@@ -44,14 +45,20 @@ def _in_both_classes(rows: Sequence[ScoreRow]) -> Iterator[str]:
 
 
 def _reversed(pooled: Metrics) -> Iterator[str]:
-    found = pooled.estimates.get(estimates.AUROC)
-    if found and found.value < REVERSED and min(pooled.n_real, pooled.n_synthetic) >= ENOUGH:
+    auroc = pooled.estimates.get(estimates.AUROC)
+    if auroc and auroc.value < REVERSED and min(pooled.n_real, pooled.n_synthetic) >= ENOUGH:
         yield (
-            f"the AUROC is {100 * found.value:.1f} %, below chance: are the labels swapped? "
+            f"the AUROC is {100 * auroc.value:.1f} %, below chance: are the labels swapped? "
             "1 = synthetic, 0 = real"
         )
 
 
 def hints(rows: Sequence[ScoreRow], pooled: Metrics, trained: Collection[str]) -> tuple[str, ...]:
-    """Lines about a table, `pooled` its metrics, `trained` the digests of training pictures."""
+    """Lines about what is odd.
+
+    Args:
+        rows: of the table.
+        pooled: their metrics, all pictures together.
+        trained: digests of the pictures that the weights were trained on.
+    """
     return (*_trained_on(rows, trained), *_in_both_classes(rows), *_reversed(pooled))

@@ -2,13 +2,14 @@
 
 Labels are 1 = synthetic, 0 = real; every rate is a fraction in [0, 1]. All are computed from the
 logits, never from sigmoid scores: those saturate at 0 and 1 and tie pictures that the detector
-told apart. Equal logits share one threshold, as in scikit-learn; infinite ones are allowed.
+told apart. Equal logits share one threshold, as in scikit-learn; infinite ones are allowed. Called
+by the analysis of a table, by training's validation and by the scripts that tabulate scores.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,15 +18,13 @@ from numpy.typing import ArrayLike
 from ..scoring.probability import threshold_logit
 from ..scoring.table import ScoreRow
 from . import bootstrap
-from .bootstrap import Bools, Floats, Ints, Samples
+from .bootstrap import Bools, Floats, Ints, Samples, joined, statistics
 from .cells import labels_logits, reason_unusable
 from .estimates import (
     ACCURACY_REAL,
     AP,
     AUROC,
     DETECTION_RATE,
-    ECE,
-    EER,
     FEWEST,
     METRICS,
     Difference,
@@ -34,7 +33,6 @@ from .estimates import (
     estimate,
     p_value,
 )
-from .statistics import joined, statistics
 
 
 class Curve(NamedTuple):
@@ -83,21 +81,14 @@ def _both_classes(labels: ArrayLike, logits: ArrayLike, name: str) -> tuple[Bool
     return synthetic, scores
 
 
-def _measured(labels: ArrayLike, logits: ArrayLike, name: str) -> Samples:
-    synthetic, scores = _checked(labels, logits)
-    if not scores.size:
-        raise ValueError(f"{name} needs at least one picture, found none")
-    return bootstrap.measured(bootstrap.rank(synthetic, scores))
-
-
 def _compared(labels: ArrayLike, logits: ArrayLike, name: str) -> Samples:
     return bootstrap.measured(bootstrap.rank(*_both_classes(labels, logits, name)))
 
 
 def curve(labels: ArrayLike, logits: ArrayLike) -> Curve:
     """Cumulated counts at every distinct logit; either class may be missing."""
-    found = bootstrap.measured(bootstrap.rank(*_checked(labels, logits)))
-    return Curve(found.tps[0], found.fps[0], found.ranking.thresholds)
+    samples = bootstrap.measured(bootstrap.rank(*_checked(labels, logits)))
+    return Curve(samples.tps[0], samples.fps[0], samples.ranking.thresholds)
 
 
 def auroc(labels: ArrayLike, logits: ArrayLike) -> float:
@@ -110,140 +101,57 @@ def average_precision(labels: ArrayLike, logits: ArrayLike) -> float:
     return float(bootstrap.average_precisions(_compared(labels, logits, AP))[0])
 
 
-def tpr_at_fpr(labels: ArrayLike, logits: ArrayLike, fpr: float) -> float:
-    """Highest share of synthetic pictures found while at most `fpr` of the reals are flagged.
-
-    `fpr` in [0, 1]. Raises ValueError without both classes.
-    """
-    if not 0.0 <= fpr <= 1.0:
-        raise ValueError(f"expected a false positive rate between 0 and 1, found {fpr}")
-    return float(bootstrap.tprs_at_fpr(_compared(labels, logits, "TPR at FPR"), fpr)[0])
-
-
-def equal_error_rate(labels: ArrayLike, logits: ArrayLike) -> float:
-    """The rate in [0, 1] at which as large a share of the reals is flagged as of the fakes missed.
-
-    The points (false positive rate, true positive rate) at every distinct logit, and (0, 0), are
-    joined by straight lines; it is the false positive rate where these cross fpr = 1 - tpr. Raises
-    ValueError without both classes.
-    """
-    return float(bootstrap.equal_error_rates(_compared(labels, logits, EER))[0])
-
-
-def best_accuracy(labels: ArrayLike, logits: ArrayLike) -> float:
-    """The highest `accuracy` that any threshold gives, `best_threshold` for one.
-
-    Chosen on the pictures it is measured on, it is optimistic. Raises ValueError without both
-    classes.
-    """
-    return float(bootstrap.best_accuracies(_compared(labels, logits, "best accuracy"))[0])
-
-
-def best_threshold(labels: ArrayLike, logits: ArrayLike) -> float:
-    """A threshold t, as a logit, whose rule "synthetic where logit > t" has `best_accuracy`.
-
-    It lies midway between the lowest logit called synthetic and the highest called real, or at
-    the latter where no number lies midway; it is inf to call all pictures real and -inf to call
-    all synthetic. Of several best cuts it is the highest: the one that flags the fewest pictures.
-    Raises ValueError without both classes.
-    """
-    found = _compared(labels, logits, "best threshold")
-    thresholds, gains = found.ranking.thresholds, (found.tps - found.fps)[0]
-    cut = int(np.argmax(np.append(0, gains[: found.ranking.reachable])))
-    if cut == 0:
-        return math.inf
-    if cut == thresholds.size:
-        return -math.inf
-    called, kept = float(thresholds[cut - 1]), float(thresholds[cut])
-    # Halved first, lest the sum of huge logits overflow.
-    middle = called / 2 + kept / 2
-    return middle if kept <= middle < called else kept
-
-
 def calibration_bins(labels: ArrayLike, logits: ArrayLike) -> list[CalibrationBin]:
     """Score against share of synthetic pictures, in the bins that hold a picture, ascending.
 
     Bin k of 15 holds k / 15 <= score < (k + 1) / 15, the last one score 1 as well; a picture's
     bin is found from its logit. Raises ValueError for no pictures.
     """
-    found = _measured(labels, logits, "calibration")
-    at = found.ranking.bin_starts
-    synthetic, both = found.synthetic[0], found.synthetic[0] + found.real[0]
-    sizes = np.add.reduceat(both, at)
-    scores = np.add.reduceat(both * found.ranking.scores, at) / sizes
-    shares = np.add.reduceat(synthetic, at) / sizes
-    bins = zip(scores.tolist(), shares.tolist(), sizes.tolist(), strict=True)
-    return [CalibrationBin(score, share, int(size)) for score, share, size in bins][::-1]
-
-
-def expected_calibration_error(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Mean over pictures of |mean score - share of synthetic| of their bin, in [0, 1].
-
-    The 15 bins of `calibration_bins` are of equal width in the score, the probability of
-    synthetic (Naeini et al. 2015; not of the confidence in the answer, max(score, 1 - score)).
-    Raises ValueError for no pictures.
-    """
-    return float(bootstrap.calibration_errors(_measured(labels, logits, ECE))[0])
-
-
-def brier_score(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Mean of (score - label) ** 2, in [0, 1] (Brier 1950); ValueError for no pictures."""
-    return float(bootstrap.brier_scores(_measured(labels, logits, "Brier score"))[0])
-
-
-def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Mean of -log(probability given to the right class), in nats; ValueError for no pictures.
-
-    From the logits: it is finite for finite ones, however large, and infinite where a picture is
-    wrong with an infinite one.
-    """
-    return float(bootstrap.log_losses(_measured(labels, logits, "log loss"))[0])
-
-
-def _correct(labels: ArrayLike, logits: ArrayLike, threshold: float) -> tuple[Bools, ...]:
     synthetic, scores = _checked(labels, logits)
-    return synthetic, (scores > threshold_logit(threshold)) == synthetic
+    if not scores.size:
+        raise ValueError("calibration needs at least one picture, found none")
+    ranking = bootstrap.rank(synthetic, scores)
+    samples, starts = bootstrap.measured(ranking), ranking.bin_starts
+    fakes, both = samples.synthetic[0], samples.synthetic[0] + samples.real[0]
+    sizes = np.add.reduceat(both, starts)
+    means = np.add.reduceat(both * ranking.scores, starts) / sizes
+    shares = np.add.reduceat(fakes, starts) / sizes
+    bins = zip(means.tolist(), shares.tolist(), sizes.tolist(), strict=True)
+    # The ranking is in descending order, the bins of a plot are not.
+    return [CalibrationBin(score, share, int(size)) for score, share, size in bins][::-1]
 
 
 def accuracy(labels: ArrayLike, logits: ArrayLike, threshold: float) -> float:
     """Share of right answers, "synthetic" where logit > logit(threshold), strictly.
 
-    `threshold` is a probability. Raises ValueError for no pictures.
+    Args:
+        labels: (N,), 1 = synthetic, 0 = real.
+        logits: (N,), in the same order.
+        threshold: a probability.
+
+    Raises:
+        ValueError: no pictures.
     """
-    _, right = _correct(labels, logits, threshold)
-    if not right.size:
+    synthetic, scores = _checked(labels, logits)
+    if not scores.size:
         raise ValueError("accuracy needs at least one picture, found none")
-    return float(right.mean())
-
-
-def accuracy_real(labels: ArrayLike, logits: ArrayLike, threshold: float) -> float:
-    """Share of the real pictures called real; ValueError when there are none."""
-    synthetic, right = _correct(labels, logits, threshold)
-    if synthetic.all():
-        raise ValueError("accuracy on real needs real pictures (label 0), found none")
-    return float(right[~synthetic].mean())
-
-
-def accuracy_synthetic(labels: ArrayLike, logits: ArrayLike, threshold: float) -> float:
-    """Share of the synthetic pictures called synthetic; ValueError when there are none."""
-    synthetic, right = _correct(labels, logits, threshold)
-    if not synthetic.any():
-        raise ValueError("accuracy on synthetic needs synthetic pictures (label 1), found none")
-    return float(right[synthetic].mean())
-
-
-def detection_rate(labels: ArrayLike, logits: ArrayLike, threshold: float) -> float:
-    """`accuracy_synthetic` under the name it has where there are no real pictures."""
-    return accuracy_synthetic(labels, logits, threshold)
+    return float(((scores > threshold_logit(threshold)) == synthetic).mean())
 
 
 def balanced_accuracy(labels: ArrayLike, logits: ArrayLike, threshold: float) -> float:
-    """Mean of the accuracies on real and on synthetic; ValueError without both classes."""
+    """Mean of the accuracies on real and on synthetic pictures, as `accuracy` counts them.
+
+    Args:
+        labels: (N,), 1 = synthetic, 0 = real.
+        logits: (N,), in the same order.
+        threshold: a probability.
+
+    Raises:
+        ValueError: a class is missing.
+    """
     synthetic, scores = _both_classes(labels, logits, "balanced accuracy")
-    return (
-        accuracy_real(synthetic, scores, threshold)
-        + accuracy_synthetic(synthetic, scores, threshold)
-    ) / 2
+    called = scores > threshold_logit(threshold)
+    return float((~called)[~synthetic].mean() + called[synthetic].mean()) / 2
 
 
 def _check_resampling(resamples: int, confidence: float) -> None:
@@ -262,13 +170,26 @@ def evaluate(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Metrics:
-    """Every metric of labels (N,), logits (N,) at `threshold` (a probability), with intervals.
+    """Every metric of a set of pictures, with bootstrap intervals.
 
-    The intervals are percentiles of `resamples` bootstrap resamples that draw the real and the
-    synthetic pictures separately; they are widened to contain the measured value, and infinite
-    where the log losses of resamples are. The same seed gives the same intervals; with 0
-    resamples their ends are NaN. Raises ValueError for labels
-    other than 0 and 1, NaN logits, negative `resamples`, or `confidence` outside (0, 1).
+    The intervals are percentiles of resamples that draw the real and the synthetic pictures
+    separately; they are widened to contain the measured value, and infinite where the log losses
+    of resamples are.
+
+    Args:
+        labels: (N,), 1 = synthetic, 0 = real.
+        logits: (N,), in the same order.
+        threshold: a probability, above which a picture is called synthetic.
+        resamples: their number; with 0 the ends of all intervals are NaN.
+        seed: of the draws; the same one gives the same intervals.
+        confidence: the share of resamples that an interval holds.
+
+    Returns:
+        The metrics that the classes define; none for no pictures.
+
+    Raises:
+        ValueError: labels other than 0 and 1, NaN logits, a threshold outside [0, 1], negative
+            `resamples`, or `confidence` outside (0, 1).
     """
     synthetic, scores = _checked(labels, logits)
     limit = threshold_logit(threshold)
@@ -350,14 +271,23 @@ def paired_difference(
 ) -> dict[str, Difference]:
     """How far each named metric of run a is above that of run b, on the very same pictures.
 
-    `labels`, `logits_a` and `logits_b` (N,) are in one order; `threshold` is a probability. Every
-    resample draws the same pictures for both runs, each class for itself, as in `evaluate`. The
-    p-value is the percentile interval's: twice the share of resamples on the other side of 0, or
-    on it, the measured difference counted among them; it is never below 2 / (resamples + 1). Two
-    infinite log losses do not differ.
+    Every resample draws the same pictures for both runs, each class for itself, as in `evaluate`.
+    The p-value is the percentile interval's: twice the share of resamples on the other side of 0,
+    or on it, the measured difference counted among them; it is never below 2 / (resamples + 1).
+    Two infinite log losses do not differ.
 
-    Raises ValueError for what `evaluate` refuses, for no pictures, and for a name that `evaluate`
-    has no estimate of for such labels.
+    Args:
+        labels: (N,), 1 = synthetic, 0 = real.
+        logits_a, logits_b: (N,), in the same order.
+        names: of the metrics to compare.
+        threshold, resamples, seed, confidence: as in `evaluate`.
+
+    Returns:
+        Difference and p-value of each named metric.
+
+    Raises:
+        ValueError: what `evaluate` refuses, no pictures, or a name that `evaluate` has no estimate
+            of for such labels.
     """
     synthetic, first = _checked(labels, logits_a)
     _, second = _checked(labels, logits_b)
@@ -385,8 +315,8 @@ def paired_difference(
 
 
 def resamples_for(labels: Ints, resamples: int) -> int:
-    """That many resamples, or none where a class has too few pictures for an interval: the
-    percentiles of fewer than `FEWEST` say nothing, and 0.0 [0.0, 100.0] of one misleads."""
+    """Number of resamples to draw: `resamples`, or 0 where a class of labels (N,) is too small."""
+    # Percentiles of fewer than FEWEST pictures say nothing, and 0.0 [0.0, 100.0] of one misleads.
     counts = np.bincount(labels, minlength=2)
     return resamples if counts[counts > 0].min(initial=FEWEST) >= FEWEST else 0
 
@@ -394,9 +324,17 @@ def resamples_for(labels: Ints, resamples: int) -> int:
 def evaluate_rows(
     rows: Sequence[ScoreRow], threshold: float, resamples: int = 1000, seed: int = 0
 ) -> Metrics:
-    """`evaluate` of the usable rows, without intervals where a class has fewer than `FEWEST` of
-    them; the unusable labelled ones are counted in `n_errors`."""
+    """Metrics of the usable rows of a table, as `evaluate` gives them.
+
+    Args:
+        rows: of a score table; those without a label are passed over.
+        threshold, resamples, seed: as in `evaluate`; there are no intervals where a class has
+            fewer than `FEWEST` usable rows.
+
+    Returns:
+        The metrics, the labelled rows that are unusable counted in `n_errors`.
+    """
     labels, logits = labels_logits(rows)
-    found = evaluate(labels, logits, threshold, resamples_for(labels, resamples), seed)
     n_errors = sum(row.label is not None and bool(reason_unusable(row)) for row in rows)
-    return Metrics(found.n_real, found.n_synthetic, found.estimates, n_errors)
+    measured = evaluate(labels, logits, threshold, resamples_for(labels, resamples), seed)
+    return replace(measured, n_errors=n_errors)

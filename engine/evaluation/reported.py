@@ -1,9 +1,14 @@
-"""Published figures beside measured ones: only those of the same pictures are compared."""
+"""Reported figures of papers beside measured numbers: only those of the same pictures compare.
+
+A figure stands beside a cell, or beside a mean over cells; the reports ask for both. No measured
+number is ever changed here, and no figure is shown as that of pictures it was not measured on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from .analysis import Analysis
 from .benchmark import as_stated
@@ -28,7 +33,7 @@ NOTHING = Beside()
 
 @dataclass(frozen=True)
 class Origins:
-    """What the published figures beside an analysis are.
+    """What the reported figures beside an analysis are.
 
     `cells`: some are of single cells. Of the means, some are as `printed`, and some `taken` here of
     the figures of the same cells. `reported`: some are of other pictures.
@@ -40,18 +45,35 @@ class Origins:
     reported: bool
 
 
+class _Figure(NamedTuple):
+    """A figure in percent, whether it is of the `same` pictures, and its origin: `printed` in the
+    paper, `taken` here as the mean of its figures, or printed, but a mean over `other` cells."""
+
+    value: float
+    same: bool
+    origin: Literal["printed", "taken", "other"]
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Their mean; None where one of them is missing, or there are none."""
+    """The mean of all values; None where one of them is missing, or there are none."""
     known = list(values)
     given = [value for value in known if value is not None]
     return sum(given) / len(given) if given and len(given) == len(known) else None
 
 
-class Comparable:
-    """The published figures that belong to the cells of an analysis.
+def _beside(figures: Mapping[str, _Figure]) -> Beside:
+    """The figures of all metrics, those of the same pictures apart from the others."""
+    return Beside(
+        {metric: figure.value for metric, figure in figures.items() if figure.same},
+        {metric: figure.value for metric, figure in figures.items() if not figure.same},
+    )
 
-    A mean that was published counts only where it is of just the generators and sources that have
-    its metric here; otherwise, and where none was published, the mean of the published figures of
+
+class Comparable:
+    """The reported figures that belong to the cells of an analysis.
+
+    A mean that was printed counts only where it is of just the generators and sources that have
+    its metric here; otherwise, and where none was printed, the mean of the reported figures of
     the same cells takes its place. A figure is compared where every cell that it is of has as many
     pictures here as is stated of it, and no generator or source is among the figures' `others`.
     """
@@ -65,133 +87,136 @@ class Comparable:
 
     def _measured(self, metric: str) -> list[Cell]:
         """The cells that have a metric and enter the means here: one that is left out of ours must
-        not be in the published mean beside it either."""
+        not be in the printed mean beside it either."""
         cells = self.analysis.counted
-        return [cell for cell, found in cells.items() if metric in found.estimates]
+        return [cell for cell, measured in cells.items() if metric in measured.estimates]
 
     def same_pictures(self, cell: Cell) -> bool:
-        """Whether a cell was measured on the pictures of its published figures, as far as is
-        known."""
-        found, stated = self.analysis.cells[cell], self.view.facts.stated(*cell)
+        """Whether a cell was measured on the pictures of its figures, as far as is known."""
+        measured, stated = self.analysis.cells[cell], self.view.facts.stated(*cell)
         return self.published.others.isdisjoint(cell) and all(
-            map(as_stated, (found.n_real, found.n_synthetic), stated)
+            map(as_stated, (measured.n_real, measured.n_synthetic), stated)
         )
 
     def _all_sources(self, metric: str, generator: str) -> bool:
-        """Whether a generator was measured against just the sources of its published mean."""
-        found = {source for source, name in self._measured(metric) if name == generator}
-        return self.own_reals or not self.view.sources or found == set(self.view.sources)
+        """Whether a generator was measured against just the sources of its printed mean."""
+        measured = {source for source, name in self._measured(metric) if name == generator}
+        return self.own_reals or not self.view.sources or measured == set(self.view.sources)
 
     def _all_generators(self, metric: str, source: str) -> bool:
-        """Whether just the generators of a source's published mean were measured in it."""
-        found = {name for place, name in self._measured(metric) if place == source}
+        """Whether just the generators of a source's printed mean were measured in it."""
+        measured = {generator for name, generator in self._measured(metric) if name == source}
         known = {*self.view.generators, *self.published.cells.get(metric, {}).get(source, {})}
-        return found == known if known else bool(found)
+        return measured == known if known else bool(measured)
 
     def _everything(self, metric: str) -> bool:
-        """Whether just what the published averages are of was measured."""
+        """Whether just what the printed averages are of was measured."""
         table = self.published.cells.get(metric, {})
         cells = {(source, name) for source, row in table.items() for name in row}
         known = {name for _, name in cells} | set(self.view.generators)
         known |= self.published.generators.get(metric, {}).keys()
         measured = set(self._measured(metric))
-        found = {name for _, name in measured}
+        generators = {name for _, name in measured}
         return (
-            bool(found)
-            and (not known or found == known)
+            bool(generators)
+            and (not known or generators == known)
             and (not cells or cells == measured)
-            and all(self._all_sources(metric, name) for name in found)
+            and all(self._all_sources(metric, name) for name in generators)
         )
 
-    def _mean_as_printed(self, table: str, metric: str, name: str) -> float | None:
-        """A mean as it was published, whatever was measured here."""
-        value: float | None = getattr(self.published, table).get(metric, {}).get(name)
+    def _of_cell(self, metric: str, cell: Cell) -> float | None:
+        """The reported figure of a cell; a generator's own where it has one source alone."""
+        source, generator = cell
+        value = self.published.cells.get(metric, {}).get(source, {}).get(generator)
+        if value is None and self.own_reals:
+            return self.published.generators.get(metric, {}).get(generator)
         return value
 
-    def _printed(self, table: str, metric: str, name: str) -> float | None:
-        """A mean as it was published, where it is of just what was measured."""
-        if table == "generators":
-            whole = self._all_sources(metric, name)
-        elif table == "sources":
-            whole = self._all_generators(metric, name)
-        else:
-            whole = self._everything(metric)
-        return self._mean_as_printed(table, metric, name) if whole else None
+    def _of_cells(self, metric: str, cells: Iterable[Cell]) -> float | None:
+        """The mean of the reported figures of cells."""
+        return _mean(self._of_cell(metric, cell) for cell in cells)
 
-    def _taken(self, table: str, metric: str, name: str) -> float | None:
-        """A mean of the published figures of the same cells."""
+    def _chosen(
+        self, printed: float | None, whole: bool, taken: float | None, cells: Sequence[Cell]
+    ) -> _Figure | None:
+        """The figure beside a mean: as `printed` where that is of the `whole` of the same cells,
+        else the one `taken` of their figures, else the printed one as that of other pictures."""
+        same = all(map(self.same_pictures, cells))
+        if printed is not None and whole:
+            return _Figure(printed, same, "printed")
+        if taken is not None:
+            return _Figure(taken, same, "taken")
+        return None if printed is None else _Figure(printed, False, "other")
+
+    def _of_generator(self, metric: str, name: str) -> _Figure | None:
+        printed = self.published.generators.get(metric, {}).get(name)
+        cells = [cell for cell in self._measured(metric) if cell[1] == name]
+        taken = self._of_cells(metric, cells)
+        return self._chosen(printed, self._all_sources(metric, name), taken, cells)
+
+    def _of_source(self, metric: str, name: str) -> _Figure | None:
+        printed = self.published.sources.get(metric, {}).get(name)
+        cells = [cell for cell in self._measured(metric) if cell[0] == name]
+        taken = self._of_cells(metric, cells)
+        return self._chosen(printed, self._all_generators(metric, name), taken, cells)
+
+    def _of_average(self, metric: str, kind: str) -> _Figure | None:
+        printed = self.published.averages.get(metric, {}).get(kind)
         cells = self._measured(metric)
-        if table == "averages" and name == "generators":
-            generators = dict.fromkeys(generator for _, generator in cells)
-            return _mean(self._any("generators", metric, generator) for generator in generators)
-        if table == "averages" and name == "pictures":
-            return None
-        return _mean(self._cell(metric, cell) for cell in self._cells_of(table, metric, name))
+        if kind == "cells":
+            taken = self._of_cells(metric, cells)
+        elif kind == "generators":
+            names = dict.fromkeys(generator for _, generator in cells)
+            figures = [self._of_generator(metric, name) for name in names]
+            taken = _mean(f.value if f and f.origin != "other" else None for f in figures)
+        else:  # a figure over pictures does not follow from figures over cells
+            taken = None
+        return self._chosen(printed, self._everything(metric), taken, cells)
 
-    def _cells_of(self, table: str, metric: str, name: str) -> list[Cell]:
-        """The cells that a mean is over."""
-        cells = self._measured(metric)
-        if table == "averages":
-            return cells
-        return [cell for cell in cells if cell[table == "generators"] == name]
-
-    def _any(self, table: str, metric: str, name: str) -> float | None:
-        found = self._printed(table, metric, name)
-        return self._taken(table, metric, name) if found is None else found
-
-    def _cell(self, metric: str, cell: Cell) -> float | None:
-        source, generator = cell
-        found = self.published.cells.get(metric, {}).get(source, {}).get(generator)
-        if found is None and self.own_reals:
-            return self.published.generators.get(metric, {}).get(generator)
-        return found
-
-    def _beside(self, figure: Callable[[str], tuple[float | None, bool]]) -> Beside:
-        """The figures of all metrics, each with whether it is of the same pictures."""
-        published: dict[str, float] = {}
-        reported: dict[str, float] = {}
-        for metric in self.published.metrics:
-            value, same = figure(metric)
-            if value is not None:
-                (published if same else reported)[metric] = value
-        return Beside(published, reported)
+    def _by_metric(self, figure: Callable[[str], _Figure | None]) -> dict[str, _Figure]:
+        """The figures of all metrics that have one."""
+        figures = {metric: figure(metric) for metric in self.published.metrics}
+        return {metric: figure for metric, figure in figures.items() if figure}
 
     def cell(self, cell: Cell) -> Beside:
         """The figures of a (source, generator)."""
+        values = {metric: self._of_cell(metric, cell) for metric in self.published.metrics}
         same = self.same_pictures(cell)
-        return self._beside(lambda metric: (self._cell(metric, cell), same))
+        return _beside({m: _Figure(v, same, "printed") for m, v in values.items() if v is not None})
 
-    def mean(self, table: str, name: str) -> Beside:
-        """The figures of a mean: of one of the "generators" over its sources, of one of the
-        "sources" over its generators, or of one of the "averages" over "generators", "cells" or
-        "pictures"."""
+    def generator(self, name: str) -> Beside:
+        """The figures of a generator's mean over its sources."""
+        return _beside(self._by_metric(lambda metric: self._of_generator(metric, name)))
 
-        def figure(metric: str) -> tuple[float | None, bool]:
-            value = self._any(table, metric, name)
-            if value is None:
-                return self._mean_as_printed(table, metric, name), False
-            return value, all(map(self.same_pictures, self._cells_of(table, metric, name)))
+    def source(self, name: str) -> Beside:
+        """The figures of a source's mean over its generators."""
+        return _beside(self._by_metric(lambda metric: self._of_source(metric, name)))
 
-        return self._beside(figure)
+    def average(self, kind: str) -> Beside:
+        """The figures of the average over "generators", "cells" or "pictures"."""
+        return _beside(self._by_metric(lambda metric: self._of_average(metric, kind)))
 
-    def _means(self) -> Iterator[tuple[str, str]]:
-        """The means of the analysis: the table that one was published in, and its name there."""
-        yield from (("averages", average.kind) for average in self.analysis.averages)
-        if self.analysis.crossed:
-            yield from (("sources", name) for name in self.analysis.sources)
-        if not self.own_reals:
-            yield from (("generators", name) for name in self.analysis.generators)
+    def _means(self) -> Iterator[_Figure]:
+        """The figures beside all means that a report of the analysis has."""
+        analysis = self.analysis
+        names = {
+            self._of_average: [average.kind for average in analysis.averages],
+            self._of_source: analysis.sources if analysis.crossed else [],
+            self._of_generator: [] if self.own_reals else analysis.generators,
+        }
+        for metric in self.published.metrics:
+            for figure_of, of_kind in names.items():
+                yield from filter(None, (figure_of(metric, name) for name in of_kind))
 
     @property
     def origins(self) -> Origins:
         """Where the figures that stand beside the analysis are from."""
         cells = [self.cell(cell) for cell in self.analysis.cells]
-        printed = taken = False
-        reported = any(found.reported for found in cells)
-        for table, name in self._means():
-            found = self.mean(table, name)
-            reported = reported or bool(found.reported)
-            for metric in found.published:
-                as_printed = self._printed(table, metric, name) is not None
-                printed, taken = printed or as_printed, taken or not as_printed
-        return Origins(any(found.published for found in cells), printed, taken, reported)
+        means = list(self._means())
+        of_same = {figure.origin for figure in means if figure.same}
+        return Origins(
+            cells=any(beside.published for beside in cells),
+            printed="printed" in of_same,
+            taken="taken" in of_same,
+            reported=any(beside.reported for beside in cells) or not all(f.same for f in means),
+        )

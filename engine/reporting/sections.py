@@ -50,7 +50,7 @@ def cells_beside(analysis: Analysis) -> dict[Cell, Beside]:
 def average_beside(analysis: Analysis, kind: str) -> Beside:
     """Those beside the mean over "generators", "cells" or "pictures"."""
     theirs = _comparable(analysis)
-    return theirs.mean("averages", kind) if theirs else NOTHING
+    return theirs.average(kind) if theirs else NOTHING
 
 
 def average_lines(analysis: Analysis) -> list[Line]:
@@ -82,7 +82,7 @@ def cell_lines(analysis: Analysis, counted: bool) -> list[Line]:
 def generator_lines(analysis: Analysis) -> list[Line]:
     theirs, found = _comparable(analysis), means(analysis.counted, 1)
     return [
-        Line([name], found[name], theirs.mean("generators", name) if theirs else NOTHING)
+        Line([name], found[name], theirs.generator(name) if theirs else NOTHING)
         for name in analysis.generators
         if name in found
     ]
@@ -91,7 +91,7 @@ def generator_lines(analysis: Analysis) -> list[Line]:
 def source_lines(analysis: Analysis) -> list[Line]:
     theirs, found = _comparable(analysis), means(analysis.counted, 0)
     return [
-        Line([name], found[name], theirs.mean("sources", name) if theirs else NOTHING)
+        Line([name], found[name], theirs.source(name) if theirs else NOTHING)
         for name in analysis.sources
         if name in found
     ]
