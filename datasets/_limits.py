@@ -12,10 +12,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 # `upright`: turned as EXIF says, 16 bit scaled to 8. `published`: as the published programs do it,
 # by Pillow's convert("RGB") alone, which leaves pictures as they lie, and clips 16 bit at 255.
-UPRIGHT, PUBLISHED = DECODINGS = ("upright", "published")
+Decoding = Literal["upright", "published"]
+DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
+UPRIGHT, PUBLISHED = DECODINGS
 GIB = 1 << 30
 TIME_IS_UP = getattr(signal, "SIGPROF", None)  # Windows has none, nor the timer that sends it
 STATM, STATM_BYTES = "/proc/self/statm", 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -26,14 +26,6 @@ class OptionError(ValueError):
 
 class WeightsError(ValueError):
     """Weights are missing, or not those of the detector; the message says which were expected."""
-
-
-def one_of(name: str, value: str, choices: Iterable[str]) -> str:
-    """`value`, or an OptionError that lists the choices."""
-    choices = list(choices)
-    if value not in choices:
-        raise OptionError(f"{name}: expected one of {', '.join(choices)}; found {value!r}")
-    return value
 
 
 def _bce(logits: Tensor, labels: Tensor) -> Tensor:

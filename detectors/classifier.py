@@ -8,52 +8,51 @@ paper does not give its own. configs/classifier.yaml and configs/fake2m.yaml are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 from PIL import Image
+from pydantic import AfterValidator
 from torch import Tensor
 
 from . import _augment
 from . import _transforms as T
-from ._base import Detector, OptionError, Transform
+from ._base import Detector, Transform
+from ._options import STRICT, Probability, Side, within
 
 # Names that timm gives to last layers: a pretrained file's has other outputs, and is left out.
 LAST_LAYERS = ("fc", "head", "head.fc", "classifier", "head.l", "last_linear")
 
 
-@dataclass(frozen=True)
+def _known(network: str) -> str:
+    """A name of timm's, as it is. Raises ValueError with similar ones for any other."""
+    import timm
+
+    # A tag, as in convnext_small.fb_in1k, names weights; these come by --backbone_weights.
+    if "." in network or not timm.is_model(network):
+        near = ", ".join(timm.list_models(f"{network.split('.')[0][:8]}*")[:8])
+        raise ValueError(
+            "expected a network of timm without a tag, such as "
+            f"{near or 'convnext_small, resnet50'}"
+        )
+    return network
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class ClassifierOptions:
-    """`network`: a name of timm's. `size`: side in px of what it sees. `area`: range of the share
-    of the picture that a training crop has; `jpeg_prob`, `jpeg`: probability and range of quality
-    of a JPEG encoding in training, the same for both classes."""
+    """The network, the size of what it sees, and how training varies pictures."""
 
-    network: str = "convnext_small"
-    size: int = 224
-    area: tuple[float, float] = (0.5, 1.0)
-    jpeg_prob: float = 0.0
-    jpeg: tuple[int, int] = (60, 100)
-
-    def __post_init__(self) -> None:
-        import timm
-
-        # A tag, as in convnext_small.fb_in1k, names weights; these come by --backbone_weights.
-        if "." in self.network or not timm.is_model(self.network):
-            near = ", ".join(timm.list_models(f"{self.network.split('.')[0][:8]}*")[:8])
-            raise OptionError(
-                f"classifier.network: expected a network of timm without a tag, such as "
-                f"{near or 'convnext_small, resnet50'}; found {self.network!r}"
-            )
-        if not 32 <= self.size <= 4096:
-            raise OptionError(f"classifier.size: expected 32 to 4096; found {self.size}")
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise OptionError(f"classifier.area: expected 0 < low <= high <= 1; found {self.area}")
-        if not 0 <= self.jpeg_prob <= 1:
-            raise OptionError(f"classifier.jpeg_prob: expected 0 to 1; found {self.jpeg_prob}")
-        if not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
-            raise OptionError(
-                f"classifier.jpeg: expected 1 <= low <= high <= 100; found {self.jpeg}"
-            )
+    network: Annotated[str, AfterValidator(_known)] = "convnext_small"
+    """A name of timm's, without a tag."""
+    size: Side = 224
+    """Side in px of what it sees."""
+    area: Annotated[tuple[float, float], within(1e-6, 1)] = (0.5, 1.0)
+    """Range of the share of the picture that a training crop has."""
+    jpeg_prob: Probability = 0.0
+    """Of a JPEG encoding in training, the same for both classes."""
+    jpeg: Annotated[tuple[int, int], within(1, 100)] = (60, 100)
+    """Range of its quality."""
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import pydantic
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 
 from . import _clip, _overlay, _vae
 from . import _transforms as T
-from ._base import WHOLE, Detector, OptionError, Running, Transform, one_of
+from ._base import WHOLE, Detector, OptionError, Running, Transform
 from ._cospy_files import own_keys, published_keys
 from ._cospy_views import Distortion, View, ViewTransform, centred, split_views
 from ._faster import convolve_linears, fold_norms
+from ._options import STRICT, Probability
 from ._resnet import ArtifactTrunk
 
 NONE, HALF, UNIT = (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)
@@ -86,30 +89,21 @@ VARIANTS = {
 }
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class CoSpyOptions:
-    """`train_dataset`, `mode`, `branch`: as on the published command line. `size`: the published
-    networks, or tiny ones with the same parts, for tests. `feat_interp`: whether the semantic
-    branch learns from `interpolate`d features, with `feat_interp_alpha`, `feat_interp_ratio`."""
+    """The published variant, which of its networks judge, and how the semantic one learns."""
 
-    train_dataset: str = "sd-v1_4"
-    mode: str = "fusion"
-    branch: str = "artifact"
-    size: str = "published"
+    train_dataset: Literal["sd-v1_4", "progan"] = "sd-v1_4"
+    """This and the next two as on the published command line."""
+    mode: Literal["branch", "fusion", "end2end"] = "fusion"
+    branch: Literal["artifact", "semantic"] = "artifact"
+    size: Literal["published", "tiny"] = "published"
+    """The published networks, or tiny ones with the same parts, for tests."""
     feat_interp: bool = False
-    feat_interp_alpha: float = 0.2
-    feat_interp_ratio: float = 0.5
-
-    def __post_init__(self) -> None:
-        one_of("cospy.train_dataset", self.train_dataset, VARIANTS)
-        one_of("cospy.mode", self.mode, ("branch", "fusion", "end2end"))
-        one_of("cospy.branch", self.branch, ("artifact", "semantic"))
-        one_of("cospy.size", self.size, ("published", "tiny"))
-        for name, low, high in (("feat_interp_alpha", 0.01, 1000.0), ("feat_interp_ratio", 0, 1)):
-            value = getattr(self, name)
-            # Of smaller alphas torch draws 0.5 alone, where it should draw 0 or 1.
-            if not low <= value <= high:
-                raise OptionError(f"cospy.{name}: expected {low} to {high}; found {value}")
+    """Whether the semantic branch learns from `interpolate`d features."""
+    feat_interp_alpha: Annotated[float, Field(ge=0.01, le=1000)] = 0.2
+    """Of smaller ones torch draws 0.5 alone, where it should draw 0 or 1."""
+    feat_interp_ratio: Probability = 0.5
 
     @property
     def variant(self) -> Variant:

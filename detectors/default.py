@@ -11,87 +11,70 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+import pydantic
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
+from pydantic import Field
 from torch import Tensor, nn
 
 from . import _clip, _overlay
 from . import _transforms as T
-from ._base import Detector, OptionError, Transform, one_of
+from ._base import Detector, Transform
 from ._efficientnet import EfficientNetLite0, convert_imagenet
 from ._faster import fold_norms
+from ._options import STRICT, Probability, Side, within
 from ._packed import unpack
 
 RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
-LARGEST_CROP = 4096  # px
 CLIP_SIDE = 224  # px, what CLIP's positions were trained for
 ENCODER = "clip-vit-b-16"  # the manifest's name of the frozen encoder
-PROBABILITIES = ("dropout", "resize_prob", "blur_prob", "colour_prob", "encode_prob", "webp_prob")
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class DefaultOptions:
-    """`branch`: `both` and their fusion, or `semantic` or `artifact` alone. `blocks`: of the
-    encoder, the last so many of which are judged. `crop`: side in px of a view; with the encoder
-    the one it was trained for. `views`: crops per picture when scoring, 1 (centre) or 5 (corners
-    too). `stem_stride`: of the trunk's first convolution. `dropout`: before its classifier. `size`:
-    the published encoder, or a tiny one, for tests. The rest is augmentation in training, the same
-    for both classes: probabilities, and ranges of the resize factor and of the quality of one
-    encoding, WebP with `webp_prob` and else JPEG."""
+    """The parts that judge, what they see of a picture, and how training varies pictures."""
 
-    branch: str = "both"
-    blocks: int = 8
-    crop: int = 224
-    views: int = 5
-    stem_stride: int = 2
-    dropout: float = 0.2
-    size: str = "published"
-    resize_prob: float = 0.5
-    resize: tuple[float, float] = (0.6, 1.3)
-    blur_prob: float = 0.05
-    colour_prob: float = 0.1
-    encode_prob: float = 0.95
-    webp_prob: float = 0.25
-    quality: tuple[int, int] = (35, 95)
+    branch: Literal["both", "semantic", "artifact"] = "both"
+    """Both and their fusion, or one alone."""
+    blocks: Annotated[int, Field(ge=1, le=12)] = 8
+    """Of the encoder, the last so many of which are judged."""
+    crop: Side = 224
+    """Side in px of a view; with the encoder the one it was trained for."""
+    views: Literal[1, 5] = 5
+    """Crops per picture when scoring: the centre, or the corners too."""
+    stem_stride: Literal[1, 2] = 2
+    """Of the trunk's first convolution."""
+    dropout: Probability = 0.2
+    """Before the trunk's classifier."""
+    size: Literal["published", "tiny"] = "published"
+    """The published encoder, or a tiny one, for tests."""
+    resize_prob: Probability = 0.5
+    """Augmentation in training, the same for both classes, as all that follows."""
+    resize: Annotated[tuple[float, float], within(1e-3, 16)] = (0.6, 1.3)
+    """Factor."""
+    blur_prob: Probability = 0.05
+    colour_prob: Probability = 0.1
+    encode_prob: Probability = 0.95
+    """Of one encoding, WebP with `webp_prob` and else JPEG."""
+    webp_prob: Probability = 0.25
+    quality: Annotated[tuple[int, int], within(1, 100)] = (35, 95)
+    """Of that encoding."""
 
     def __post_init__(self) -> None:
-        one_of("default.branch", self.branch, ("both", "semantic", "artifact"))
-        one_of("default.size", self.size, ("published", "tiny"))
-        if not 1 <= self.blocks <= 12:
-            raise OptionError(f"default.blocks: expected 1 to 12; found {self.blocks}")
-        if self.views not in (1, 5):
-            raise OptionError(f"default.views: expected 1 or 5; found {self.views}")
-        if self.stem_stride not in (1, 2):
-            raise OptionError(f"default.stem_stride: expected 1 or 2; found {self.stem_stride}")
-        for name in PROBABILITIES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"default.{name}: expected 0 to 1; found {getattr(self, name)}")
-        if not 32 <= self.crop <= LARGEST_CROP:
-            raise OptionError(f"default.crop: expected 32 to {LARGEST_CROP}; found {self.crop}")
-        self._check_crop()
-        if not 0 < self.resize[0] <= self.resize[1] <= 16:
-            raise OptionError(
-                f"default.resize: expected 0 < low <= high <= 16; found {self.resize}"
-            )
-        if not 1 <= self.quality[0] <= self.quality[1] <= 100:
-            raise OptionError(
-                f"default.quality: expected 1 <= low <= high <= 100; found {self.quality}"
-            )
-
-    def _check_crop(self) -> None:
-        """Raises OptionError where the encoder could not see views of this size."""
+        """Raises ValueError where the encoder could not see views of this size."""
         if self.branch == "artifact":
             return
         if self.size == "published" and self.crop != CLIP_SIDE:
-            raise OptionError(
-                f"default.crop: expected {CLIP_SIDE}, which the encoder sees (any with "
+            raise ValueError(
+                f"expected default.crop={CLIP_SIDE}, which the encoder sees (any with "
                 f"default.branch=artifact); found {self.crop}"
             )
         if self.crop % _clip.B16_PATCH:
-            raise OptionError(
-                f"default.crop: expected a multiple of {_clip.B16_PATCH}; found {self.crop}"
+            raise ValueError(
+                f"expected default.crop a multiple of {_clip.B16_PATCH}; found {self.crop}"
             )
 
 

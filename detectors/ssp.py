@@ -10,18 +10,22 @@ import logging
 import re
 import zlib
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+import pydantic
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models import resnet
 
 from . import _overlay
 from . import _transforms as T
-from ._base import Detector, OptionError, Transform, WeightsError
+from ._base import Detector, Transform, WeightsError
 from ._faster import fold_norms
+from ._options import STRICT, Blocks, Probability, Side
 
 PATCH, CANDIDATES = 32, 64
 SIDE = 256  # px of a picture that is taken whole, or that is too small for a patch
@@ -32,39 +36,32 @@ FLIPPED = (f"{THEIRS}fc.weight", f"{THEIRS}fc.bias")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class SspOptions:
-    """`patches`: average the logits of the N simplest patches (1 as published). `patch_size` in px;
-    `crops`: random ones, among which the simplest are looked for (null = as many as fill 256 x 256,
-    64 of 32 px). `whole_picture`: the picture at 256 x 256, whatever its aspect, in the patch's
-    place. `blur_prob`, `jpg_prob`: augmentation in training (0 as published). `layers`, `size`:
-    blocks per stage and side in px of the upsampled patch; the published ResNet-50 has (3, 4, 6, 3)
-    and 256."""
+    """The patches that are judged, augmentation, and the network; published: a ResNet-50."""
 
-    patches: int = 1
-    patch_size: int = PATCH
-    crops: int | None = None
+    patches: Annotated[int, Field(ge=1)] = 1
+    """Average the logits of the N simplest patches (1 as published)."""
+    patch_size: Annotated[int, Field(ge=2, le=SIDE)] = PATCH
+    """Px."""
+    crops: Annotated[int | None, Field(ge=1, le=SIDE**2)] = None
+    """Random ones, among which the simplest are looked for (null = as many as fill 256 x 256, 64
+    of 32 px)."""
     whole_picture: bool = False
-    blur_prob: float = 0.0
-    jpg_prob: float = 0.0
-    layers: tuple[int, ...] = (3, 4, 6, 3)
-    size: int = 256
+    """The picture at 256 x 256, whatever its aspect, in the patch's place."""
+    blur_prob: Probability = 0.0
+    """Augmentation in training (0 as published)."""
+    jpg_prob: Probability = 0.0
+    """Augmentation in training (0 as published)."""
+    layers: tuple[Blocks, Blocks, Blocks, Blocks] = (3, 4, 6, 3)
+    """Blocks per stage."""
+    size: Side = 256
+    """Side in px of the upsampled patch."""
 
     def __post_init__(self) -> None:
-        if not 2 <= self.patch_size <= SIDE:
-            raise OptionError(f"ssp.patch_size: expected 2 to {SIDE}; found {self.patch_size}")
-        if self.crops is not None and not 1 <= self.crops <= SIDE**2:
-            raise OptionError(f"ssp.crops: expected 1 to {SIDE**2}; found {self.crops}")
         most = 1 if self.whole_picture else self.candidates
-        if not 1 <= self.patches <= most:
-            raise OptionError(f"ssp.patches: expected 1 to {most}; found {self.patches}")
-        for name in ("blur_prob", "jpg_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"ssp.{name}: expected 0 to 1; found {getattr(self, name)}")
-        if len(self.layers) != 4 or not 1 <= min(self.layers) <= max(self.layers) <= 100:
-            raise OptionError(f"ssp.layers: expected four counts, 1 to 100; found {self.layers}")
-        if not PATCH <= self.size <= 4096:
-            raise OptionError(f"ssp.size: expected {PATCH} to 4096; found {self.size}")
+        if self.patches > most:
+            raise ValueError(f"expected ssp.patches from 1 to {most}; found {self.patches}")
 
     @property
     def candidates(self) -> int:

@@ -10,31 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pydantic
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet
 
 from . import _transforms as T
-from ._base import Detector, OptionError, Transform
+from ._base import Detector, Transform
 from ._faster import fold_norms
+from ._options import STRICT, Blocks, Side
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class SspBaselineOptions:
-    """`size`: side in px that the whole picture is resized to, without regard to its aspect;
-    `layers`: blocks per stage. The published ResNet-50 has 256 and (3, 4, 6, 3)."""
+    """The size of what the network sees and its depth; the published one is a ResNet-50."""
 
-    size: int = 256
-    layers: tuple[int, ...] = (3, 4, 6, 3)
-
-    def __post_init__(self) -> None:
-        if not 32 <= self.size <= 4096:
-            raise OptionError(f"ssp_baseline.size: expected 32 to 4096; found {self.size}")
-        if len(self.layers) != 4 or not 1 <= min(self.layers) <= max(self.layers) <= 100:
-            raise OptionError(
-                f"ssp_baseline.layers: expected four counts, 1 to 100; found {self.layers}"
-            )
+    size: Side = 256
+    """Side in px that the whole picture is resized to, without regard to its aspect."""
+    layers: tuple[Blocks, Blocks, Blocks, Blocks] = (3, 4, 6, 3)
+    """Blocks per stage."""
 
 
 @dataclass(frozen=True)

@@ -1,131 +1,121 @@
-"""The resolved configuration: dataclass defaults < the detector's YAML < --config < --set."""
+"""The resolved configuration: dataclass defaults < the detector's YAML < --config < --set.
+
+Every phase asks it for its options. Type, range and description of a key stand together; an error
+says all three.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import types
-import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 import detectors
-from datasets._limits import DECODINGS, UPRIGHT
+from datasets._limits import UPRIGHT, Decoding
+from detectors._options import STRICT, BelowOne, Count, Probability, one_line, shown
 
 from . import plain_data
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 MAX_SEED = 2**63 - 10_000  # torch's, with room for the numbers of processes
-LARGEST = 2**63 - 1
-MOST = 10**5  # pictures in a batch, epochs, resamples: more is a slip, and no memory holds it
-SHOWN = 60  # characters of a wrong value that an error repeats
 FEW_BAD = 3  # unreadable pictures that are no reason to stop, however small the set
-SELECTABLE = ("AUROC", "AP", "balanced_accuracy", "accuracy", "loss")
 DETECTION = "detection"
-SCHEDULES = ("constant", "cosine", "warm_cosine", "polynomial", "step")
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Steps = Annotated[int, Field(ge=0, lt=2**63)]  # what is larger fits into no tensor
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Location = Annotated[
+    str | None,
+    Field(description="Folder of these real pictures of a benchmark, if not below its root."),
+]
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A configuration key or value that does not exist or fit; the message lists what does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainOptions:
-    """How to train. `objective`: detection, or what a detector's backbone can learn from unlabelled
-    pictures (SPAI: mfm). `lr_per`: the pictures of a step that `lr` is meant for; it grows with the
-    step (null = it does not). `schedule`: constant; cosine (per step, from lr to lr * final_lr
-    after `warmup` epochs; final_lr null = 1 / epochs); warm_cosine (the same, but the warm-up is
-    linear from lr * final_lr, or lr * `warmup_lr`, and the cosine counts from step 0); polynomial
-    (per epoch, lr * (1 - epoch / epochs) ** 0.9, 1-based); step (per epoch, times 0.9 after each
-    epoch whose 0-based index is a non-zero multiple of 10). `decay_vectors`: whether weight decay
-    also shrinks biases and other vectors; `decay_positions`: positions and class token of a ViT.
-    `balance`: draw pictures with weights that make classes equal and generators within a class
-    count as (their size) ** balance (0 = all alike, 1 = by size); null = each picture once.
-    `select`: the validation metric whose best epoch is kept, or loss, whose lowest is; `ties`: of
-    epochs that are equally good the later (CO-SPY) or the earlier (SPAI, SSP). `ema`: decay of
-    averaged weights (0 = off). `anchor`: share of the start weights in the judged and kept ones,
-    the classifier apart (0 = off; WiSE-FT, Wortsman et al. 2022). `batch_size`: pictures at a time
-    in every process; an optimizer step takes `accumulate` times as many. `drop_last`: leave out the
-    smaller last step of an epoch. `augment`: whether training pictures vary; without, they are seen
-    as in scoring, and what a frozen encoder makes of them is computed once. `save_every`: steps
-    between checkpoints within an epoch (0 = epochs only). `save_epochs`: keep the weights of every
-    so many epochs, the first included (0 = of the best and the last). `publish`: write weights in
-    the published program's layout too. `max_bad`: share of unreadable training, or validation,
-    pictures above which training stops; unless it is 0, three are always allowed. `report`:
-    evaluate the kept weights on the validation pictures at the end. `precision`: fp32, bf16, fp16,
-    or null: mixed on CUDA, fp32 elsewhere."""
+    """The recipe of a training."""
 
     objective: str = DETECTION
-    epochs: int = 10
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    lr: float = 1e-4
-    lr_per: int | None = None
-    head_lr: float = 1.0
-    weight_decay: float = 0.0
+    """Detection, or what a detector's backbone learns from unlabelled pictures (SPAI: mfm)."""
+    epochs: Count = 10
+    batch_size: Count = 32
+    """Pictures at a time in every process."""
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    lr: Positive = 1e-4
+    """Learning rate."""
+    lr_per: Count | None = None
+    """Pictures of a step that `lr` is meant for; it grows with the step (null = it does not)."""
+    head_lr: Positive = 1.0
+    """The classifier's learning rate, as a multiple of `lr`."""
+    weight_decay: NotNegative = 0.0
     decay_vectors: bool = True
+    """Whether weight decay also shrinks biases and other vectors."""
     decay_positions: bool = True
-    betas: tuple[float, float] = (0.9, 0.999)
-    schedule: str = "constant"
-    warmup: float = 0.0
-    warmup_lr: float | None = None
-    final_lr: float | None = 0.0
-    clip_norm: float | None = None
-    label_smoothing: float = 0.0
-    balance: float | None = None
+    """Whether it also shrinks positions and class token of a ViT."""
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    schedule: Literal["constant", "cosine", "warm_cosine", "polynomial", "step"] = "constant"
+    """Constant; cosine (per step, from lr to lr * final_lr after `warmup` epochs); warm_cosine
+    (the same, but the warm-up is linear from lr * final_lr, or lr * `warmup_lr`, and the cosine
+    counts from step 0); polynomial (per epoch, lr * (1 - epoch / epochs) ** 0.9, 1-based); step
+    (per epoch, times 0.9 after each epoch whose 0-based index is a non-zero multiple of 10)."""
+    warmup: NotNegative = 0.0
+    """Epochs in which the learning rate rises."""
+    warmup_lr: NotNegative | None = None
+    """Share of `lr`; null = `final_lr`."""
+    final_lr: NotNegative | None = 0.0
+    """Share of `lr`; null = 1 / epochs."""
+    clip_norm: Positive | None = None
+    """Largest norm of the gradient (null = any)."""
+    label_smoothing: BelowOne = 0.0
+    balance: Probability | None = None
+    """Draw pictures with weights that make classes equal and generators within a class count as
+    (their size) ** balance (0 = all alike, 1 = by size); null = each picture once."""
     freeze_batchnorm: bool = False
-    ema: float = 0.0
-    anchor: float = 0.0
-    select: str = "AUROC"
-    ties: str = "later"
+    ema: BelowOne = 0.0
+    """Decay of averaged weights (0 = off)."""
+    anchor: BelowOne = 0.0
+    """Share of the start weights in the validated and kept ones, the classifier apart (0 = off;
+    WiSE-FT, Wortsman et al. 2022)."""
+    select: Literal["AUROC", "AP", "balanced_accuracy", "accuracy", "loss"] = "AUROC"
+    """The validation metric whose best epoch is kept, or loss, whose lowest is."""
+    ties: Literal["later", "earlier"] = "later"
+    """Of epochs that are equally good, the later (CO-SPY) or the earlier (SPAI, SSP)."""
     val_degrade: str = "none"
-    accumulate: int = 1
+    """Degradation of the validation pictures, as --degrade spells it."""
+    accumulate: Count = 1
+    """Batches that an optimizer step takes."""
     drop_last: bool = True
+    """Leave out the smaller last step of an epoch."""
     augment: bool = True
-    save_every: int = 200
-    save_epochs: int = 0
+    """Whether training pictures vary; without, they are seen as in scoring, and what a frozen
+    encoder makes of them is computed once."""
+    save_every: Steps = 200
+    """Steps between checkpoints within an epoch (0 = epochs only)."""
+    save_epochs: Steps = 0
+    """Keep the weights of every so many epochs, the first included (0 = of the best and the
+    last)."""
     publish: bool = False
-    max_bad: float = 0.01
+    """Write weights in the published program's layout too."""
+    max_bad: Probability = 0.01
+    """Share of unreadable training, or validation, pictures above which training stops; unless
+    it is 0, three are always allowed."""
     report: bool = True
-    precision: str | None = None
-    seed: int = 1024
-
-    def __post_init__(self) -> None:
-        _choice("train.optimizer", self.optimizer, ("adam", "adamw"))
-        _choice("train.schedule", self.schedule, SCHEDULES)
-        if self.precision is not None:
-            _choice("train.precision", self.precision, ("fp32", "bf16", "fp16"))
-        _choice("train.select", self.select, SELECTABLE)
-        _choice("train.ties", self.ties, ("later", "earlier"))
-        if not 0 <= self.max_bad <= 1:
-            raise ConfigError(f"train.max_bad: expected 0 to 1; found {self.max_bad}")
-        for name in ("epochs", "batch_size", "accumulate"):
-            _counted(f"train.{name}", getattr(self, name))
-        if self.lr_per is not None:
-            _counted("train.lr_per", self.lr_per)
-        names = ("weight_decay", "warmup", "warmup_lr", "final_lr", "save_every", "save_epochs")
-        for name in names:
-            if not 0 <= (getattr(self, name) or 0) < math.inf:
-                raise ConfigError(f"train.{name}: expected 0 or more; found {getattr(self, name)}")
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ConfigError(f"train.seed: expected 0 to {MAX_SEED}; found {self.seed}")
-        if not 0 <= (self.balance or 0) <= 1:
-            raise ConfigError(f"train.balance: expected 0 to 1; found {self.balance}")
-        for name in ("lr", "head_lr", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"train.{name}: expected more than 0; found {value}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"train.betas: expected 0 to below 1; found {self.betas}")
-        for name in ("ema", "anchor", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"train.{name}: expected 0 to below 1; found {getattr(self, name)}"
-                )
+    """Evaluate the kept weights on the validation pictures at the end."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Null = mixed on CUDA, fp32 elsewhere."""
+    seed: Seed = 1024
 
     def most_bad(self, pictures: int) -> int:
         """How many of so many pictures may be unreadable. One bad file among fewer than a hundred
@@ -133,46 +123,37 @@ class TrainOptions:
         return max(FEW_BAD, int(self.max_bad * pictures)) if self.max_bad else 0
 
 
-VAL_GENERATORS = ("trained", "all")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DataOptions:
-    """Which part of a data set. `split`: what eval takes (null = everything, or the benchmark's
-    own). `train_split`, `val_split`: what training takes where the data name splits (null = train
-    and val, or the benchmark's own). Where they name none, and where `val_split` is held_out,
-    `val_fraction` of the pictures of every generator is held out, chosen by a hash of the picture's
-    key. `leak_free`: where one split is to serve both, divide it in halves. `mscoco`, `flickr`,
-    `coco`, `lsun`: where those real pictures of a benchmark lie, if not below its root; `reals`:
-    real pictures for a benchmark that has none, as NAME=PATH,NAME=PATH. `published`: the published
-    figures to compare with, where those of several fit. `val_generators`: whether validation takes
-    the generators that --generators names (trained), or all of the data's (all). `decoding`: how
-    pictures are decoded, upright (turned as EXIF says, 16 bit scaled to 8) or published (neither,
-    as the published programs do); null = in training as the recipe's `train_decoding` says, on a
-    benchmark as its protocol does, and upright elsewhere."""
+    """The part of a data set that is taken, and how its pictures are decoded."""
 
     split: str | None = None
+    """What eval takes (null = everything, or the benchmark's own)."""
     train_split: str | None = None
+    """What training takes where the data name splits (null = train, or the benchmark's own)."""
     val_split: str | None = None
-    val_fraction: float = 0.1
+    """What validation takes (null = val, or the benchmark's own); held_out, and data that name
+    no splits: `val_fraction` of the training pictures."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of every generator's pictures that is held out, chosen by a hash of the picture's
+    key."""
     leak_free: bool = False
-    mscoco: str | None = None
-    flickr: str | None = None
-    coco: str | None = None
-    lsun: str | None = None
+    """Where one split is to serve training and validation, divide it in halves."""
+    mscoco: Location = None
+    flickr: Location = None
+    coco: Location = None
+    lsun: Location = None
     reals: str | None = None
+    """Real pictures for a benchmark that has none, as NAME=PATH,NAME=PATH."""
     published: str | None = None
-    val_generators: str = "trained"
-    decoding: str | None = None
-    train_decoding: str = UPRIGHT
-
-    def __post_init__(self) -> None:
-        if not 0 < self.val_fraction < 1:
-            raise ConfigError(f"data.val_fraction: expected 0 to 1; found {self.val_fraction}")
-        _choice("data.val_generators", self.val_generators, VAL_GENERATORS)
-        if self.decoding is not None:
-            _choice("data.decoding", self.decoding, DECODINGS)
-        _choice("data.train_decoding", self.train_decoding, DECODINGS)
+    """The published figures to compare with, where those of several fit."""
+    val_generators: Literal["trained", "all"] = "trained"
+    """Whether validation takes the generators that --generators names, or all of the data's."""
+    decoding: Decoding | None = None
+    """Upright (turned as EXIF says, 16 bit scaled to 8) or published (neither, as the published
+    programs do); null = in training `train_decoding`, on a benchmark its protocol's, else
+    upright."""
+    train_decoding: Decoding = UPRIGHT
 
     @property
     def parts(self) -> dict[str, str]:
@@ -181,23 +162,19 @@ class DataOptions:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ScoreOptions:
-    """`batch_size` pictures at a time, on a GPU in one forward pass; `resamples` of the bootstrap;
-    `seed` of the bootstrap and of random degradations."""
+    """The settings of scoring and of what is derived from scores."""
 
-    batch_size: int = 16
-    resamples: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "resamples"):
-            _counted(f"score.{name}", getattr(self, name))
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ConfigError(f"score.seed: expected 0 to {MAX_SEED}; found {self.seed}")
+    batch_size: Count = 16
+    """Pictures at a time, on a GPU in one forward pass."""
+    resamples: Count = 1000
+    """Of the bootstrap."""
+    seed: Seed = 0
+    """Of the bootstrap and of random degradations."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides a result, besides the data and the weights."""
 
@@ -219,55 +196,30 @@ class Config:
         return json.loads(json.dumps(plain))
 
 
-def _counted(name: str, value: int) -> None:
-    if not 1 <= value <= MOST:
-        raise ConfigError(f"{name}: expected 1 to {MOST}; found {value}")
+def validated(kind: type[T], section: str, values: Any) -> T:
+    """An object of a dataclass of pydantic's out of what a YAML file spells.
+
+    Args:
+        kind: the dataclass, not a strict one; it may hold others.
+        section: the name of the values in errors.
+        values: a mapping of its keys.
+
+    Raises:
+        ConfigError: an unknown or missing key, a value of another type or out of range.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(one_line(error, kind, section)) from error
 
 
-def _choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name}: expected one of {', '.join(choices)}; found {value!r}")
-
-
-def _coerce(name: str, value: Any, kind: Any) -> Any:
-    """`value` as the annotated type `kind`. Raises ConfigError when it is something else."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _coerce(name, value, next(a for a in arguments if a is not type(None)))
-    if origin is tuple and isinstance(value, (list, tuple)):
-        open_ended = arguments[-1] is Ellipsis
-        kinds = [arguments[0]] * len(value) if open_ended else list(arguments)
-        if len(kinds) == len(value):
-            return tuple(_coerce(name, v, k) for v, k in zip(value, kinds, strict=True))
-    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        # YAML reads 1e-4 as text.
-        try:
-            if math.isfinite(number := float(value)):
-                return number
-        except (ValueError, OverflowError):
-            pass
-    # What is larger than 64 bits hold fits into no tensor and no size.
-    fits = type(value) is not int or abs(value) <= LARGEST
-    if kind in (int, bool, str) and type(value) is kind and fits:
-        return value
-    wanted = {int: "an int of at most 64 bits", float: "a finite float"}.get(kind) or str(
-        getattr(kind, "__name__", kind)
-    )
-    found = repr(value)
-    raise ConfigError(f"{name}: expected {wanted}; found {found[:SHOWN]}")
-
-
-def _build(kind: type, section: str, values: dict[str, Any]) -> Any:
-    hints = typing.get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                f"unknown key {section}.{key}; known: {', '.join(f'{section}.{k}' for k in known)}"
-            )
-    return kind(**{k: _coerce(f"{section}.{k}", v, hints[k]) for k, v in values.items()})
+def _options(kind: type[T], section: str, values: dict[Any, Any]) -> T:
+    """The options of a section. YAML has lists where options have tuples."""
+    given = {str(key): tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        raise ConfigError(one_line(error, kind, section)) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -292,8 +244,7 @@ def parse_override(text: str) -> dict[str, Any]:
     try:
         return {section: {key: plain_data.parse_yaml(value)}}
     except ValueError as error:
-        found = repr(value if len(value) <= SHOWN else value[:SHOWN] + "…")
-        raise ConfigError(f"--set {name}: expected a YAML value; found {found}") from error
+        raise ConfigError(f"--set {name}: expected a YAML value; found {shown(value)}") from error
 
 
 def _merge(base: dict[str, Any], layer: dict[str, Any], where: str) -> dict[str, Any]:
@@ -329,7 +280,7 @@ def check_sections(layers: Layers, names: Sequence[str]) -> None:
     whose modules it leaves alone."""
     merged = _layered(layers, names)
     for section, kind in COMMON.items():
-        _build(kind, section, merged.get(section, {}))
+        _options(kind, section, merged.get(section, {}))
 
 
 def data_options(sets: Sequence[str]) -> DataOptions:
@@ -341,8 +292,7 @@ def data_options(sets: Sequence[str]) -> DataOptions:
     merged = _layered([("--set", parse_override(text)) for text in sets], [])
     if others := [section for section in merged if section != "data"]:
         raise ConfigError(f"--set: expected data.KEY=VALUE; found the section {others[0]!r}")
-    found: DataOptions = _build(DataOptions, "data", merged.get("data", {}))
-    return found
+    return _options(DataOptions, "data", merged.get("data", {}))
 
 
 def resolve(detector: str, layers: Layers) -> Config:
@@ -359,5 +309,7 @@ def resolve(detector: str, layers: Layers) -> Config:
         raise ConfigError(
             f"the configuration is for detector {named!r}; found --detector {detector}"
         )
-    common = [_build(of, section, merged.get(section, {})) for section, of in COMMON.items()]
-    return Config(detector, _build(kind, detector, merged.get(detector, {})), *common)
+    common: list[Any] = [
+        _options(of, section, merged.get(section, {})) for section, of in COMMON.items()
+    ]
+    return Config(detector, _options(kind, detector, merged.get(detector, {})), *common)

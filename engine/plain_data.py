@@ -7,6 +7,7 @@ a file that nests or repeats itself without end costs neither the memory nor the
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ class _Loader(yaml.SafeLoader):
             where = node.start_mark
             raise yaml.composer.ComposerError(None, None, f"the key {twice[0]!r} twice", where)
         return node
+
+
+# PyYAML knows YAML 1.1 alone, where 1e-4 is a text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 def _read(path: Path, most: int) -> str:

@@ -199,12 +199,6 @@ def test_draws_are_those_of_the_seeded_generator() -> None:
     assert not torch.equal(found[0], interpolate(features, labels, 0.2, 0.5)[0])
 
 
-@pytest.mark.parametrize(("name", "bad"), [("alpha", 0.0), ("alpha", 1e9), ("ratio", 1.5)])
-def test_options_of_the_interpolation_say_what_they_take(name: str, bad: float) -> None:
-    with pytest.raises(OptionError, match=rf"cospy\.feat_interp_{name}: expected .*; found {bad}"):
-        CoSpyOptions(**{f"feat_interp_{name}": bad})
-
-
 @pytest.mark.parametrize("alpha", [0.01, 1000.0])
 def test_extreme_alphas_give_numbers(alpha: float) -> None:
     features, labels = batch_of(500)

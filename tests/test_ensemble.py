@@ -15,7 +15,6 @@ from conftest import make_picture
 from models import tiny
 from scipy.special import expit
 
-from detectors._base import OptionError
 from detectors._fusion import CLIP, Fusion
 from detectors.ensemble import Ensemble, EnsembleOptions
 from engine.training import ensemble
@@ -54,17 +53,6 @@ def labelled(count: int = 400) -> tuple[np.ndarray, np.ndarray]:
 def grouped(labels: np.ndarray) -> list[str]:
     """Four generators and four sources."""
     return [f"{label} {number % 4}" for number, label in enumerate(labels)]
-
-
-def test_options_are_checked() -> None:
-    with pytest.raises(OptionError, match=r"ensemble\.members.*cospy, default, spai, ssp"):
-        EnsembleOptions(members=("cospy", "nobody"))
-    with pytest.raises(OptionError, match=r"ensemble\.members"):
-        EnsembleOptions(members=("ensemble",))
-    with pytest.raises(OptionError, match=r"ensemble\.weights.*each of 2"):
-        EnsembleOptions(members=("ssp", "default"), weights=("a.pth",))
-    with pytest.raises(OptionError, match=r"ensemble\.fusion"):
-        EnsembleOptions(fusion="vote")
 
 
 def test_it_starts_as_the_average_of_its_members() -> None:

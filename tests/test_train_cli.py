@@ -230,10 +230,10 @@ def test_leak_free_halves_share_nothing(tmp_path: Path) -> None:
         ("--data {root} --train_dataset progan --branch semantic", "--branch: .*found fusion"),
         ("--data {root} --detector ensemble --weights x", "--weights: .*found ensemble"),
         ("--data {root} --seed 99999999999999999999", "--seed: expected .* 0 to"),
-        ("--data {root} --set train.balance=1000", "train.balance: expected 0 to 1; found 1000"),
+        ("--data {root} --set train.balance=1000", "train.balance: .* 1; found 1000"),
         (
             "--data {root} --set train.warmup=.inf",
-            "train.warmup: expected a finite float",
+            "train.warmup: .* finite number",
         ),
         ("--data {root} --set train.val_degrade=jpg:5", "jpg"),
         ("--data {root} --feat_interp_ratio 2", "0 to 1"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from datasets._limits import DECODINGS, UPRIGHT
+from datasets._limits import DECODINGS, UPRIGHT, Decoding
 
 from ..config import ConfigError, read_yaml
 from ..scoring import degradations
@@ -31,7 +31,7 @@ class Protocol:
 
     degradation: str
     pairing: Pairing
-    decoding: str
+    decoding: Decoding
 
 
 @dataclass(frozen=True)
