@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,7 @@ def test_a_download(site: Site, tmp_path: Path, checked: bool, content: bytes) -
     assert left(tmp_path) == {"deep/x.bin"}
 
 
-@pytest.mark.parametrize("code", [204, 200])
-@pytest.mark.parametrize("lengths", [True, False])
+@pytest.mark.parametrize(("code", "lengths"), [(204, True), (200, True), (200, False)])
 def test_nothing_is_no_file_where_nobody_says_how_large_it_is(
     site: Site, tmp_path: Path, code: int, lengths: bool
 ) -> None:
@@ -64,26 +62,21 @@ def test_md5_where_the_service_states_that(site: Site, tmp_path: Path) -> None:
     assert download(remote(site, checksum=checksum), tmp_path / "x.bin") == checksum
 
 
-@pytest.mark.parametrize("checked", [True, False])
-def test_a_cut_connection_goes_on(site: Site, tmp_path: Path, checked: bool) -> None:
-    site.cuts = [100_000, 0, 50_000]
-    seen: list[int] = []
-    site.tags["/x.bin"] = '"one"'
-    download(remote(site, checked=checked), tmp_path / "x.bin", seen.append)
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT and sum(seen) == len(CONTENT)
-    assert site.requests() == [
-        "/x.bin", "/x.bin bytes=100000-", "/x.bin bytes=100000-", "/x.bin bytes=150000-",
-    ]  # fmt: skip
-    conditions = [headers.get("If-Range") for _, _, headers in site.asked]
-    assert conditions == ([None] * 4 if checked else [None, *['"one"'] * 3])
+def test_a_cut_connection_goes_on(site: Site, tmp_path: Path) -> None:
+    """Where a sum tells in the end whether all is of one version; else it begins again."""
+    for checked, starts in ((True, (100_000, 100_000, 150_000)), (False, (0, 0, 0))):
+        site.cuts, seen = [100_000, 0, 50_000], list[int]()
+        site.asked.clear()
+        download(remote(site, checked=checked), tmp_path / f"{checked}", seen.append)
+        assert (tmp_path / f"{checked}").read_bytes() == CONTENT and sum(seen) == len(CONTENT)
+        ranges = [f"/x.bin bytes={start}-" if start else "/x.bin" for start in (0, *starts)]
+        assert site.requests() == ranges
 
 
 def test_a_later_call_goes_on(site: Site, tmp_path: Path) -> None:
-    """By the sum alone: of a file without one nothing says that the rest is of the same."""
     for checked in (True, False):
         site.cuts = [100_000, *[0] * TRIES]
-        site.tags["/x.bin"] = '"one"'
-        with pytest.raises(FetchError, match=r"ended after 100000 .* goes on"):
+        with pytest.raises(FetchError, match=r"ended after \d+ .* goes on"):
             download(remote(site, checked=checked), tmp_path / "x.bin")
         assert left(tmp_path) == ({"x.bin.part"} if checked else set())
         site.asked.clear()
@@ -95,50 +88,37 @@ def test_a_later_call_goes_on(site: Site, tmp_path: Path) -> None:
         (tmp_path / "x.bin").unlink()
 
 
-def test_progress_lets_failures_be_forgotten(site: Site, tmp_path: Path) -> None:
+def test_progress_lets_failures_be_forgotten_for_a_while(site: Site, tmp_path: Path) -> None:
     site.cuts = [10_000, 0, 0, 0] * 6
     download(remote(site), tmp_path / "x.bin")
     assert (tmp_path / "x.bin").read_bytes() == CONTENT
-
-
-def test_progress_does_not_let_a_server_hold_us(site: Site, tmp_path: Path) -> None:
+    site.asked.clear()
     site.cuts = [1] * 1000
     with pytest.raises(FetchError, match="goes on"):
-        download(remote(site), tmp_path / "x.bin")
+        download(remote(site), tmp_path / "y.bin")
     assert len(site.asked) == downloading.MOST_TRIES
 
 
-@pytest.mark.parametrize("checked", [True, False])
-def test_a_server_that_ignores_ranges(site: Site, tmp_path: Path, checked: bool) -> None:
-    site.ranges = False
-    site.cuts = [100_000]
+def test_a_server_that_ignores_ranges(site: Site, tmp_path: Path) -> None:
+    site.ranges, site.cuts = False, [100_000]
     seen: list[int] = []
-    download(remote(site, checked=checked), tmp_path / "x.bin", seen.append)
+    download(remote(site), tmp_path / "x.bin", seen.append)
     assert (tmp_path / "x.bin").read_bytes() == CONTENT and sum(seen) == len(CONTENT)
     assert len(site.asked) == 2
 
 
-@pytest.mark.parametrize("tags", [('"old"', '"new"'), ('W/"same"', 'W/"same"'), (None, None)])
-@pytest.mark.parametrize("heeds", [True, False])
-def test_no_file_is_made_of_two_versions(
-    site: Site, tmp_path: Path, tags: tuple[str | None, str | None], heeds: bool
-) -> None:
-    """It changes after the connection was cut, and only a strong tag could tell."""
-
-    def change(count: int) -> None:
-        if site.files["/x.bin"] == CONTENT and count == len(CONTENT) // 2:
-            site.files["/x.bin"] = CONTENT[::-1]
-            site.tags["/x.bin"] = tags[1] or ""
-
-    site.tags["/x.bin"], site.heeds = tags[0] or "", heeds
-    site.cuts = [len(CONTENT) // 2]
+def test_no_file_is_made_of_two_versions(site: Site, tmp_path: Path) -> None:
+    """It changes after the connection was cut, and nothing tells."""
     seen: list[int] = []
-    download(
-        remote(site, checked=False), tmp_path / "x.bin",
-        lambda more: (seen.append(more), change(sum(seen)))[0],
-    )  # fmt: skip
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT[::-1]
-    assert sum(seen) == len(CONTENT)
+
+    def change(more: int) -> None:
+        seen.append(more)
+        if sum(seen) == len(CONTENT) // 2:
+            site.files["/x.bin"] = CONTENT[::-1]
+
+    site.cuts = [len(CONTENT) // 2]
+    download(remote(site, checked=False), tmp_path / "x.bin", change)
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT[::-1] and sum(seen) == len(CONTENT)
 
 
 def test_a_part_of_another_version(site: Site, tmp_path: Path) -> None:
@@ -151,19 +131,16 @@ def test_a_part_of_another_version(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_part_that_is_too_long_or_complete(site: Site, tmp_path: Path) -> None:
-    for content, requests in ((CONTENT + b"more", ["/x.bin"]), (CONTENT, [])):
-        (tmp_path / "x.bin.part").write_bytes(content)
-        site.asked.clear()
-        download(remote(site), tmp_path / "x.bin")
-        assert (tmp_path / "x.bin").read_bytes() == CONTENT and site.requests() == requests
-        (tmp_path / "x.bin").unlink()
-
-
-def test_a_complete_part_of_unknown_size(site: Site, tmp_path: Path) -> None:
-    for content in (CONTENT, CONTENT + b"more"):
-        (tmp_path / "x.bin.part").write_bytes(content)
-        download(remote(site, size=None), tmp_path / "x.bin")
-        assert (tmp_path / "x.bin").read_bytes() == CONTENT
+    for size in (len(CONTENT), None):  # of unknown size the server says that it is too long
+        for content, requests in (
+            (CONTENT + b"more", 1 if size else 2),
+            (CONTENT, 0 if size else 2),
+        ):
+            (tmp_path / "x.bin.part").write_bytes(content)
+            site.asked.clear()
+            download(remote(site, size=size), tmp_path / "x.bin")
+            assert (tmp_path / "x.bin").read_bytes() == CONTENT and len(site.asked) == requests
+            (tmp_path / "x.bin").unlink()
 
 
 def test_what_is_there_is_checked(site: Site, tmp_path: Path) -> None:
@@ -180,7 +157,7 @@ def test_what_is_there_is_checked(site: Site, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"checksum": sha(b"")}, "x.bin: expected sha256:e3b0.*; found sha256:.*: get it again"),
-        ({"size": 7}, "x.bin: expected 7 bytes, as listed; the server has 320000"),
+        ({"size": 7}, "x.bin: expected 7 bytes; the server has 320000"),
     ],
 )
 def test_other_content_than_listed(
@@ -278,11 +255,6 @@ def test_refusals(site: Site, tmp_path: Path, codes: list[int], message: str) ->
     assert not isinstance(caught.value, UnreachableError)
 
 
-def test_a_busy_server(site: Site, tmp_path: Path) -> None:
-    site.codes = [503, 429, 500]
-    assert download(remote(site), tmp_path / "x.bin") == sha(CONTENT)
-
-
 def test_a_web_page_in_its_place(site: Site, tmp_path: Path) -> None:
     site.kind = "text/html; charset=utf-8"
     with pytest.raises(FetchError, match="expected a file; found a web page"):
@@ -342,24 +314,17 @@ def test_redirects_that_lead_nowhere(site: Site, tmp_path: Path, target: str) ->
 
 
 @pytest.mark.parametrize(
-    ("after", "least", "most"),
-    [
-        ("", 1, 1), ("7", 7, 7), ("0", 1, 1), ("9999999999", 120, 120), ("soon", 1, 1),
-        ("-5", 1, 1), (formatdate(1_000_060), 60, 60), (formatdate(0), 1, 1),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("code", [429, 503])
+    ("after", "seconds"), [("", 1), ("7", 7), ("0", 1), ("9999999999", 120), ("soon", 1)]
+)
 def test_a_server_that_says_when_to_come_again(
-    site: Site, monkeypatch: pytest.MonkeyPatch, code: int, after: str, least: float, most: float
+    site: Site, monkeypatch: pytest.MonkeyPatch, after: str, seconds: float
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr(downloading, "PAUSES", (1.0,))
     monkeypatch.setattr(downloading.time, "sleep", slept.append)
-    monkeypatch.setattr(downloading.time, "time", lambda: 1_000_000.0)
-    site.files["/x"], site.codes, site.retry_after = b"1", [code], after
+    site.files["/x"], site.codes, site.retry_after = b"1", [429], after
     assert get_json(f"{site.url}/x") == (1, None)
-    slept = [seconds for seconds in slept if seconds]  # the site's own pauses are 0
-    assert least <= slept[0] <= most and len(slept) == 1
+    assert [pause for pause in slept if pause] == [seconds]  # the site's own pauses are 0
 
 
 def test_interrupted_downloads_keep_what_came(site: Site, tmp_path: Path) -> None:
@@ -458,11 +423,8 @@ def test_plain_addresses(site: Site) -> None:
     assert _services.list_files(Origin("url", url)) == [Remote("x.zip", url, len(CONTENT))]
     site.lengths = False
     assert get_size(url) is None
-
-
-def test_the_size_of_nothing(site: Site) -> None:
     with pytest.raises(FetchError, match="answered 404"):
-        get_size(f"{site.url}/x.zip")
+        get_size(f"{site.url}/no.zip")
 
 
 def listing(**changes: Any) -> bytes:
@@ -492,11 +454,6 @@ def test_answers_of_another_form(services: Site, answer: bytes, message: str) ->
     services.files["/api/v1/datasets/a/b/repo/tree"] = answer
     with pytest.raises(FetchError, match=message):
         _services.list_files(Origin("modelscope", "a/b"))
-
-
-def test_json_after_a_pause(site: Site) -> None:
-    site.files["/x"], site.codes = b'{"a": 1}', [503, 502]
-    assert get_json(f"{site.url}/x") == ({"a": 1}, None)
 
 
 def test_json_without_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

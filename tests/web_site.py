@@ -36,7 +36,6 @@ class Site:
     """What a local server has, how it behaves, and what it was asked."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
     codes: list[int] = field(default_factory=list)  # answered first, one each
     cuts: list[int] = field(default_factory=list)  # bytes after which answers break off, one each
@@ -47,7 +46,6 @@ class Site:
     pace: float = 0.0  # seconds between chunks of PIECE bytes
     retry_after: str = ""
     headers: dict[str, str] = field(default_factory=dict)
-    heeds: bool = True  # the condition of a range
     following: dict[str, str] = field(default_factory=dict)  # the next page
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
@@ -95,10 +93,9 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.send(path, content, body)
 
         def send(self, path: str, content: bytes, body: bytes | None) -> None:
-            start, tag = 0, site.tags.get(path)
+            start = 0
             wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            condition = self.headers.get("If-Range")
-            if wanted and site.ranges and (condition in (None, tag) or not site.heeds):
+            if wanted and site.ranges:
                 start = int(wanted[1])
                 if start >= len(content):
                     self.send_response(416)
@@ -113,8 +110,6 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.send_response(200)
             if site.lengths:
                 self.send_header("Content-Length", str(len(content) - start))
-            if tag:
-                self.send_header("ETag", tag)
             for name, value in site.headers.items():
                 self.send_header(name, value)
             if path in site.following:

@@ -30,6 +30,7 @@ from typing import IO, Any, BinaryIO, cast
 
 from datasets._layout import spelling
 
+from ..runtime.text import reason
 from .archive_names import INNER, TEMPORARY, beside, group, kind_of, safe_parts
 from .download import FetchError, is_other_file
 
@@ -148,9 +149,10 @@ def _one_line(name: Path, target: Target) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise FetchError(f"{name}: {error.strerror}: {error.filename or 'disk'}") from error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         at = f" at {target.member!r:.80}" if target.member else ""
-        raise FetchError(f"{name}: damaged or incomplete{at} ({reason}): get it again") from error
+        raise FetchError(
+            f"{name}: damaged or incomplete{at} ({reason(error)}): get it again"
+        ) from error
 
 
 class Joined(io.RawIOBase):

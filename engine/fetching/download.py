@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from pydantic import ConfigDict, NonNegativeInt, dataclasses
 
+from ..runtime.text import reason
 from . import public as _public
 
 TRIES = 5  # in a row without a byte of progress
@@ -68,15 +69,15 @@ class _StatusError(Exception):
         self.code, self.headers = code, answer.headers
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
 class Remote:
-    """A file on a server. `name`: its path there. `size` in bytes and `checksum` ("sha256:" or
-    "md5:" and hex digits) are what the service states, or None. `headers`: to be sent, to the
-    first host alone."""
+    """A file on a server, as its service states it; ValueError for an answer of another form.
+    `name`: its path there. `size`: bytes, or None. `checksum`: "sha256:" or "md5:" and hex digits,
+    or None. `headers`: to be sent, to the first host alone."""
 
     name: str
     url: str
-    size: int | None = None
+    size: NonNegativeInt | None = None
     checksum: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,85 +113,76 @@ class Meter:
         self.__post_init__()
 
 
-@dataclass
-class _Attempts:
-    """Failures of one request so far, and whether its host ever answered."""
-
-    url: str
-    answered: bool = False
-    in_a_row: int = 0
-    in_all: int = 0
-    furthest: int = 0
-
-    def failed(self, error: Exception, size: int) -> None:
-        """Returns when it is time for the next try. `size`: bytes that are there.
-
-        Raises:
-            FetchError: there is none.
-        """
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if isinstance(error, _StatusError) and error.code not in PASSING:
-            raise FetchError(f"{self.url}: {reason}") from error
-        if size > self.furthest:
-            self.furthest, self.in_a_row = size, 0
-        self.in_a_row += 1
-        self.in_all += 1
-        # A slow or busy host is worth waiting for; one that cannot be connected to is away.
-        tries = TRIES
-        if not self.answered and isinstance(error, httpx.ConnectError):
-            tries = FIRST_TRIES
-        if not self.answered and isinstance(error, httpx.ConnectTimeout):
-            tries = 1  # each of the host's addresses has taken its time already
-        if self.in_a_row >= tries or self.in_all >= MOST_TRIES:
-            kind = FetchError if self.answered else UnreachableError
-            raise kind(f"{self.url}: {reason}: the same command goes on") from error
-        pause = max(PAUSES[min(self.in_a_row, len(PAUSES)) - 1], _asked_to_wait(error))
-        log.info("%s: %s; trying again in %.0f s", self.url, reason, pause)
-        time.sleep(pause)
-
-
 def _asked_to_wait(error: Exception) -> float:
-    """Seconds of Retry-After, which is a number of them or a date (RFC 9110, 10.2.3); 0 without."""
+    """Seconds of Retry-After (RFC 9110, 10.2.3), 0 without; where it is a date, too."""
     text = error.headers.get("Retry-After", "") if isinstance(error, _StatusError) else ""
-    if text.strip().isdecimal():
-        return min(float(text), LONGEST)
-    try:
-        seconds = parsedate_to_datetime(text).timestamp() - time.time()
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-    return min(max(seconds, 0.0), LONGEST)
+    return min(float(text), LONGEST) if text.strip().isdecimal() else 0.0
 
 
 def _persist(
     url: str,
-    ask: Callable[[httpx.Client, _Attempts], T],
+    ask: Callable[[httpx.Client], T],
     size: Callable[[], int] = lambda: 0,
     public: bool = False,
 ) -> T:
     """The value of `ask`, after some tries where the network fails it.
 
-    `size`: how many bytes are there already, by which progress shows. `public`: connect to hosts
-    of the public internet alone. Raises FetchError.
+    Args:
+        url: what is asked for.
+        ask: one try, which may raise _BrokenError, _StatusError and httpx.HTTPError.
+        size: bytes that are there already, by which progress shows.
+        public: connect to hosts of the public internet alone.
+
+    Raises:
+        FetchError: refused, or given up; UnreachableError where no host answered.
     """
-    if not url.startswith(("http://", "https://")):
-        raise FetchError(f"{url}: expected an address that starts with http:// or https://")
-    attempts = _Attempts(url)
-    try:
-        client = httpx.Client(verify=_certificates(), headers=HEADERS, timeout=TIMEOUT)
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise FetchError(f"expected a usable proxy in the environment; {error}") from error
-    if public:
-        client.event_hooks = {"request": [_public.watch]}
-    with client:
-        while True:
+    answers: list[httpx.Response] = []
+    furthest = in_a_row = 0
+    with _client(url, public, answers) as client:
+        for _ in range(MOST_TRIES):
             try:
-                return ask(client, attempts)
+                return ask(client)
             except httpx.InvalidURL as error:
                 raise FetchError(f"{url}: expected an address; {error}") from error
             except _public.PrivateError as error:
                 raise FetchError(f"{url}: refused: {error}") from error
             except (httpx.HTTPError, _BrokenError, _StatusError) as error:
-                attempts.failed(error, size())
+                failure = error
+            why = reason(failure)
+            if isinstance(failure, _StatusError) and failure.code not in PASSING:
+                raise FetchError(f"{url}: {why}") from failure
+            in_a_row = 1 if size() > furthest else in_a_row + 1
+            furthest = max(furthest, size())
+            if in_a_row >= _tries(failure, bool(answers)):
+                break
+            pause = max(PAUSES[min(in_a_row, len(PAUSES)) - 1], _asked_to_wait(failure))
+            log.info("%s: %s; trying again in %.0f s", url, why, pause)
+            time.sleep(pause)
+    kind = FetchError if answers else UnreachableError
+    raise kind(f"{url}: {why}: the same command goes on") from failure
+
+
+def _tries(failure: Exception, answered: bool) -> int:
+    """Failures in a row after which a request is given up. A slow or busy host is worth waiting
+    for; one that cannot be connected to is away."""
+    if not answered and isinstance(failure, httpx.ConnectTimeout):
+        return 1  # each of the host's addresses has taken its time already
+    return FIRST_TRIES if not answered and isinstance(failure, httpx.ConnectError) else TRIES
+
+
+def _client(url: str, public: bool, answers: list[httpx.Response]) -> httpx.Client:
+    """A client for an address, which notes in `answers` that a host answered."""
+    if not url.startswith(("http://", "https://")):
+        raise FetchError(f"{url}: expected an address that starts with http:// or https://")
+    try:
+        client = httpx.Client(verify=_certificates(), headers=HEADERS, timeout=TIMEOUT)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise FetchError(f"expected a usable proxy in the environment; {error}") from error
+    client.event_hooks = {
+        "request": [_public.watch] if public else [],
+        "response": [answers.append],
+    }
+    return client
 
 
 @cache
@@ -200,19 +192,16 @@ def _certificates() -> ssl.SSLContext:
 
 
 @contextmanager
-def _answer(
-    client: httpx.Client, attempts: _Attempts, headers: Mapping[str, str]
-) -> Iterator[httpx.Response]:
+def _answer(client: httpx.Client, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
     """A successful answer whose content is yet to be read. Raises _StatusError, httpx.HTTPError.
 
     Redirects are followed here, not by the library, which reads all that a redirect holds and
     follows from https to http. It does keep Authorization from other hosts.
     """
-    request: httpx.Request | None = client.build_request("GET", attempts.url, headers=headers)
+    request: httpx.Request | None = client.build_request("GET", url, headers=headers)
     for _ in range(REDIRECTS + 1):
         assert request is not None  # a redirect has one
         answer = client.send(request, stream=True)
-        attempts.answered = True
         with closing(answer):
             if not answer.has_redirect_location:
                 if not answer.is_success:
@@ -223,8 +212,8 @@ def _answer(
         new = request.url if request else old.url
         allowed = ("https",) if old.url.scheme == "https" else ("http", "https")
         if new.scheme not in allowed:
-            raise FetchError(f"{attempts.url}: refused: it leads to {new!s:.200}")
-    raise FetchError(f"{attempts.url}: refused: it leads on more than {REDIRECTS} times")
+            raise FetchError(f"{url}: refused: it leads to {new!s:.200}")
+    raise FetchError(f"{url}: refused: it leads on more than {REDIRECTS} times")
 
 
 def _chunks(answer: httpx.Response, meter: Meter) -> Iterator[bytes]:
@@ -253,8 +242,8 @@ def get_bytes(
         FetchError: no answer, or too large.
     """
 
-    def ask(client: httpx.Client, attempts: _Attempts) -> tuple[bytes, str | None]:
-        with _answer(client, attempts, headers or {}) as answer:
+    def ask(client: httpx.Client) -> tuple[bytes, str | None]:
+        with _answer(client, url, headers or {}) as answer:
             if (stated := _length(answer) or 0) > limit:
                 raise FetchError(f"{url}: expected {limit} bytes at most; found {stated}")
             content = b"".join(_chunks(answer, Meter(url, limit)))
@@ -281,9 +270,9 @@ def get_json(url: str, headers: Mapping[str, str] | None = None) -> tuple[Any, s
 def get_size(url: str) -> int | None:
     """The size of a file in bytes, None where the server does not say. Raises FetchError."""
 
-    def ask(client: httpx.Client, attempts: _Attempts) -> int | None:
+    def ask(client: httpx.Client) -> int | None:
         # No HEAD: some servers know none, and what a GET would hold is not read.
-        with _answer(client, attempts, {}) as answer:
+        with _answer(client, url, {}) as answer:
             return _length(answer)
 
     return _persist(url, ask)
@@ -303,24 +292,18 @@ def digest(path: Path, remote: Remote) -> str:
 
 
 class _Part:
-    """The beginning of a file, NAME.part. That of an earlier call goes on where the service states
-    a sum, which tells in the end whether both are of one version; within a call, a strong ETag does
-    (a weak one, or a date, does not: RFC 9110, 8.8.1). Otherwise it is begun again."""
+    """The beginning of a file, NAME.part."""
 
-    def __init__(self, target: Path, remote: Remote, advance: Callable[[int], None]) -> None:
-        self.path = target.with_name(f"{target.name}.part")
-        self._advance = advance
-        self.size = self.path.stat().st_size if self.path.is_file() else 0
-        self.tag: str | None = None
+    def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
+        self.path, self._advance = path, advance
+        self.size = path.stat().st_size if path.is_file() else 0
         advance(self.size)
-        if not remote.checksum or (remote.size is not None and self.size > remote.size):
-            self.discard()
 
     def discard(self) -> None:
         """Throws away what is there."""
         self.path.unlink(missing_ok=True)
         self._advance(-self.size)
-        self.size, self.tag = 0, None
+        self.size = 0
 
     def append(self, chunks: Iterable[bytes]) -> None:
         """Writes what comes. Raises FetchError for the disk, and what `chunks` raises."""
@@ -337,7 +320,7 @@ class _Part:
 
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
-    """Turns errors of the disk into FetchErrors."""
+    """In its context errors of the disk are FetchErrors."""
     try:
         yield
     except OSError as error:
@@ -345,10 +328,14 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 def download(remote: Remote, target: Path, advance: Callable[[int], None] = lambda _: None) -> str:
-    """Brings a file, and goes on where an earlier call was interrupted.
+    """Checksum of a file that is brought to `target`: "sha256:...", or of the kind that the service
+    states. Goes on where an earlier call, or a try, was cut, if a stated checksum will tell in the
+    end whether both parts are of one version.
 
-    `advance` is told how many more bytes are there, a negative number where they were thrown away.
-    Returns the checksum, "sha256:..." or of the kind that the service states.
+    Args:
+        remote: the file at its service.
+        target: where it goes; until it is complete it is NAME.part.
+        advance: told how many more bytes are there, a negative number where they were thrown away.
 
     Raises:
         FetchError: cannot be had, or size or checksum are not what the service states.
@@ -356,63 +343,58 @@ def download(remote: Remote, target: Path, advance: Callable[[int], None] = lamb
     with _disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_file() and target.stat().st_size == remote.size:
-            found = digest(target, remote)
-            if remote.checksum in (None, found):
+            checksum = digest(target, remote)
+            if remote.checksum in (None, checksum):
                 advance(remote.size)
-                return found
-        part = _Part(target, remote, advance)
-    while True:
-        begun = part.size
-        if not begun or begun != remote.size:
-            try:
-                _persist(remote.url, partial(_get_rest, remote, part), lambda: part.size)
-            except BaseException:
-                if not remote.checksum:  # nothing would tie the rest to it
-                    part.discard()
-                raise
-        with _disk_errors(target):
-            found = digest(part.path, remote)
-            if remote.checksum in (None, found):
-                part.path.replace(target)
-                return found
-            part.discard()
-        if not begun:
-            raise FetchError(
-                f"{remote.name}: expected {remote.checksum}; found {found}: get it again"
-            )
-        # The beginning, from an earlier call, was of another version.
+                return checksum
+        part = _Part(target.with_name(f"{target.name}.part"), advance)
+    if not remote.checksum or (remote.size is not None and part.size > remote.size):
+        part.discard()
+    begun = part.size
+    if not begun or begun != remote.size:
+        try:
+            _persist(remote.url, partial(_get_rest, remote, part), lambda: part.size)
+        except BaseException:
+            if not remote.checksum:  # nothing would tie the rest to it
+                part.discard()
+            raise
+    with _disk_errors(target):
+        checksum = digest(part.path, remote)
+        if remote.checksum in (None, checksum):
+            part.path.replace(target)
+            return checksum
+        part.discard()
+    if begun:  # by an earlier call, from another version
+        return download(remote, target, advance)
+    raise FetchError(f"{remote.name}: expected {remote.checksum}; found {checksum}: get it again")
 
 
-def _get_rest(remote: Remote, part: _Part, client: httpx.Client, attempts: _Attempts) -> None:
+def _get_rest(remote: Remote, part: _Part, client: httpx.Client) -> None:
     """One request for what is missing of a file, until its end.
 
     Raises:
         _BrokenError, _StatusError, httpx.HTTPError: the next try goes on.
         FetchError: it is another file.
     """
-    headers = dict(remote.headers)
-    if part.size:
-        headers["Range"] = f"bytes={part.size}-"
-        if part.tag and not remote.checksum:
-            headers["If-Range"] = part.tag
+    if not remote.checksum:
+        part.discard()
+    headers = dict(remote.headers) | ({"Range": f"bytes={part.size}-"} if part.size else {})
     try:
-        with _answer(client, attempts, headers) as answer:
+        with _answer(client, remote.url, headers) as answer:
             total = _total(remote, part, answer)
             limit = MAX_UNKNOWN if total is None else total
             part.append(_chunks(answer, Meter(remote.name, limit, part.size)))
     except _StatusError as error:
-        if error.code != 416 or not part.size:
+        if error.code != 416 or not part.size:  # the file is shorter now than what is here
             raise
-        if error.headers.get("Content-Range") == f"bytes */{part.size}":
-            return  # all of it is there
         part.discard()
         raise _BrokenError("the file changed meanwhile, starting over") from error
     if total is not None and part.size < total:
         raise _BrokenError(f"the connection ended after {part.size} of {total} bytes")
     # Where nothing says how large it is, an answer of nothing (204, or a proxy's) looks complete.
     if not part.size and remote.size is None and not remote.checksum:
-        found = f"{answer.status_code} {answer.reason_phrase} without a byte"
-        raise FetchError(f"{remote.name}: expected a file; found {found}: try again later")
+        empty = f"{answer.status_code} {answer.reason_phrase} without a byte"
+        raise FetchError(f"{remote.name}: expected a file; found {empty}: try again later")
 
 
 def _total(remote: Remote, part: _Part, answer: httpx.Response) -> int | None:
@@ -420,26 +402,20 @@ def _total(remote: Remote, part: _Part, answer: httpx.Response) -> int | None:
     kind = answer.headers.get("Content-Type", "")
     if kind.startswith("text/html") and not remote.name.endswith((".html", ".htm")):
         raise FetchError(f"{remote.url}: expected a file; found a web page: log in there first?")
-    tag = answer.headers.get("ETag", "")
+    total = _length(answer)
     if answer.status_code == 206:
         content_range = answer.headers.get("Content-Range", "")
         stated = re.fullmatch(r"bytes (\d{1,15})-\d{1,15}/(\d{1,15})", content_range)
-        same = remote.checksum or (part.tag and part.tag == tag)
-        if not stated or int(stated[1]) != part.size or not same:
+        if not stated or int(stated[1]) != part.size:
             part.discard()
-            raise _BrokenError("the file changed meanwhile, starting over")
-        total: int | None = int(stated[2])
-    else:
-        if part.size:
-            part.discard()
-        total = _length(answer)
-    part.tag = tag if tag.startswith('"') else None
+            raise _BrokenError("the server sent another part than asked for, starting over")
+        total = int(stated[2])
+    elif part.size:  # it ignores ranges, and begins again
+        part.discard()
     if total is None:
         return remote.size
-    if total != remote.size and (remote.size is not None or total > MAX_UNKNOWN):
-        wanted = f"{MAX_UNKNOWN} bytes at most"
-        if remote.size is not None:
-            wanted = f"{remote.size} bytes, as listed"
+    if total > MAX_UNKNOWN if remote.size is None else total != remote.size:
+        wanted = f"{MAX_UNKNOWN} bytes at most" if remote.size is None else f"{remote.size} bytes"
         raise FetchError(
             f"{remote.name}: expected {wanted}; the server has {total}: try again later"
         )

@@ -1,13 +1,18 @@
-"""What the services that hold data sets say they have: names, sizes and checksums."""
+"""Services that hold data sets and weights: lists of their files, and files of the hub's cache.
+
+plan.py asks what an origin has; the weights' fetch brings files by `hub_file`. The hub and its
+library, ModelScope and Zenodo are known nowhere else. No answer is read without a bound, and none
+is taken for a list that has another form.
+"""
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 from urllib.parse import quote, urlsplit
 
+from ..runtime.text import reason
 from .catalogue import Origin
 from .download import MAX_UNKNOWN, FetchError, Meter, Remote, UnreachableError, get_json, get_size
 
@@ -36,18 +41,8 @@ def list_files(origin: Origin) -> list[Remote]:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FetchError(
-            f"{origin}: expected a list of files; its answer has another form ({error!r:.80})"
+            f"{origin}: expected a list of files; its answer has another form ({reason(error)})"
         ) from error
-
-
-def _remote(
-    name: str, url: str, size: int, checksum: str | None, headers: Mapping[str, str] | None = None
-) -> Remote:
-    """A file as a service states it. Raises TypeError for values of another kind."""
-    texts = (name, url, checksum or "")
-    if not all(isinstance(text, str) for text in texts) or type(size) is not int or size < 0:
-        raise TypeError(f"{name!r:.40} of {size!r:.40} bytes")
-    return Remote(name, url, size, checksum, headers or {})
 
 
 def _hub(repo: str) -> Iterator[Remote]:
@@ -70,7 +65,7 @@ def _hub(repo: str) -> Iterator[Remote]:
             if file["type"] == "file":
                 url = hf_hub_url(repo, file["path"], repo_type="dataset")
                 checksum = f"sha256:{file['lfs']['oid']}" if file.get("lfs") else None
-                yield _remote(file["path"], url, file["size"], checksum, headers)
+                yield Remote(file["path"], url, file["size"], checksum, headers)
     raise FetchError(f"hub:{repo}: refused: its list of files does not end")
 
 
@@ -90,7 +85,7 @@ def _modelscope(repo: str) -> Iterator[Remote]:
             if file["Type"] != "tree":
                 url = f"{base}?Revision=master&FilePath={quote(file['Path'], safe='')}"
                 checksum = f"sha256:{file['Sha256'].lower()}" if file.get("Sha256") else None
-                yield _remote(file["Path"], url, file["Size"], checksum)
+                yield Remote(file["Path"], url, file["Size"], checksum)
         if not new or len(files) < PAGE:
             return
     raise FetchError(f"modelscope:{repo}: refused: its list of files does not end")
@@ -99,17 +94,9 @@ def _modelscope(repo: str) -> Iterator[Remote]:
 def _zenodo(record: str) -> Iterator[Remote]:
     answer, _ = get_json(f"{ZENODO}/api/records/{record}")
     for file in answer["files"]:
-        yield _remote(file["key"], _content(file), file["size"], _known(file.get("checksum")))
-
-
-def _content(file: dict[str, Any]) -> str:
-    links = file["links"]
-    return links.get("content") or links["self"]
-
-
-def _known(checksum: str | None) -> str | None:
-    """A checksum if it is of a kind that is compared here."""
-    return checksum if checksum and checksum.startswith(("md5:", "sha256:")) else None
+        links, checksum = file["links"], file.get("checksum") or ""
+        known = checksum if checksum.startswith(("md5:", "sha256:")) else None
+        yield Remote(file["key"], links.get("content") or links["self"], file["size"], known)
 
 
 def _url(url: str) -> Iterator[Remote]:
@@ -126,7 +113,7 @@ def hub_file(repo: str, file: str, revision: str | None, size: int | None, force
     a minute to reach a host that is away, and takes as many bytes as it is given; both end here.
 
     Raises:
-        FetchError: away, too slow, or of another size.
+        FetchError: away (UnreachableError), too slow, or of another size.
         Exception: its transports raise almost any type.
     """
     from huggingface_hub import constants, hf_hub_download
@@ -177,8 +164,8 @@ def trouble(error: Exception, what: str, repo: str, page: str, by_hand: str) -> 
             return text
     if any(getattr(cause, "errno", None) == errno.ENOSPC for cause in causes):
         return f"no space left in {constants.HF_HUB_CACHE}: free some, or set HF_HOME elsewhere"
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return f"the download of {what} broke off ({reason}): the same command goes on, or {by_hand}"
+    why = reason(error)
+    return f"the download of {what} broke off ({why}): the same command goes on, or {by_hand}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
