@@ -152,7 +152,7 @@ def families() -> list[str]:
     rows = [FAMILIES]
     for name, family in read_sources().items():
         origins = [str(origin) for origin in family.origins]
-        if any(entry.origin.kind == HAND for entry in family.entries):
+        if any(entry.origin.kind == HAND for entry in family.files):
             origins.append("by hand")
         rows.append((name, ", ".join(origins), family.title, shown(family.root)))
     return columns(rows)
@@ -242,7 +242,7 @@ def hints(
         say(line)
     for note in family.notes:
         say(f"note: {note}")
-    has_reals = any(entry.generator == REAL for entry in family.entries)
+    has_reals = any(entry.generator == REAL for entry in family.files)
     if has_reals and args.generators and not canonical(REAL, args.generators):
         say(f"note: the real pictures are left out, because --generators has no {REAL}")
     return len(lines)
@@ -280,7 +280,7 @@ def run_family(args: argparse.Namespace) -> int:
             print(f"needs {size_text(found.need)}, free {size_text(found.free)}")
         hints(args, family, root, ledger, choice)
         return status(unknown, 0, bool(items))
-    if not items and not unknown and not any(entry.origin.kind == HAND for entry in family.entries):
+    if not items and not unknown and not any(entry.origin.kind == HAND for entry in family.files):
         raise FetchError(f"{family.name}: expected something to fetch; nothing fits all of that")
     failed = 0
     if todo:

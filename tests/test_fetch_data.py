@@ -49,8 +49,13 @@ def test_the_sources_are_valid() -> None:
     families = read_sources()
     assert set(families) == NAMES
     for name in benchmark.available():
-        found = yaml.safe_load((benchmark.FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-        assert families[name].root == ROOT / found["root"], name
+        content = yaml.safe_load((benchmark.FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert families[name].root == ROOT / content["root"], name
+    # make_csv.py writes paths from the folder of SPAI's CSV files on.
+    assert families["synthbuster"].root.is_relative_to(families["spai"].root)
+    # Everything comes over TLS.
+    origins = [origin for family in families.values() for origin in family.origins]
+    assert not [origin for origin in origins if origin.where.startswith("http:")]
 
 
 @pytest.mark.parametrize(
@@ -79,64 +84,49 @@ def test_the_sources_are_valid() -> None:
     ],
 )  # fmt: skip
 def test_where_files_go(family: str, name: str, into: str | None, generator: str | None) -> None:
-    item = _item(family_named(family).entries, name)
+    item = _item(family_named(family).files, name)
     assert (item and item.into.as_posix(), item and item.generator) == (into, generator)
 
 
-def test_everything_comes_over_tls_or_has_a_checksum() -> None:
-    for family in read_sources().values():
-        assert not [origin for origin in family.origins if origin.where.startswith("http:")]
-
-
-def test_the_fetched_parts_of_a_benchmark_lie_below_it() -> None:
-    """make_csv.py writes paths from the folder of SPAI's CSV files on."""
-    families = read_sources()
-    assert families["synthbuster"].root.is_relative_to(families["spai"].root)
-
-
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "key"),
     [
-        ({"hub": None}, "hub: expected a line of text|expected OWNER/NAME"),
-        ({"hub": "nobody"}, "f.files.0..hub: expected OWNER/NAME, a number or an address"),
-        ({"url": "https://a.b/c"}, "expected one of hub, .*; found 'hub and url'"),
-        ({"match": None}, "f.files.0..match: expected a path"),
-        ({"match": "../x.zip"}, "f.files.0..match: expected a relative path"),
-        ({"into": "/x"}, "f.files.0..into: expected a relative path"),
-        ({"into": "a/../b"}, "f.files.0..into: expected a relative path"),
-        ({"into": "{other}"}, "f.files.0.: expected holes of archive, generator; found '{other}'"),
-        ({"strip": "some"}, "f.files.0..strip: expected a list of texts"),
-        ({"strip": ["{other}"]}, "expected holes of archive, generator"),
-        ({"more": 1}, "f.files.0.: expected keys of .*; found 'more'"),
-        ({"only": "a"}, "f.files.0..only: expected a list of texts"),
-        ({"only": ["a"], "inside": True}, "f.files.0.: expected one of inside, only; found 'both'"),
-        ({"sources": "a"}, "f.files.0..sources: expected a list of texts"),
+        ({"hub": None}, "hub"), ({"hub": "nobody"}, "hub"), ({"url": "https://a.b/c"}, "one of"),
+        ({"match": None}, "match"), ({"match": "../x.zip"}, "match"), ({"into": "/x"}, "into"),
+        ({"into": "a/../b"}, "into"), ({"into": "{other}"}, "holes of archive, generator"),
+        ({"strip": "some"}, "strip"), ({"strip": ["{other}"]}, "holes of archive, generator"),
+        ({"more": 1}, "more"), ({"only": "a"}, "only"), ({"sources": "a"}, "sources"),
+        ({"only": ["a"], "inside": True}, "inside, only"),
     ],
-)
-def test_wrong_sources(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+)  # fmt: skip
+def test_wrong_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], key: str
 ) -> None:
     entry = {"hub": "a/b", "match": "{generator}.zip", "into": "{generator}"} | changes
-    content = {"f": {"title": "F", "root": "data/f", "files": [entry]}}
-    monkeypatch.setattr(catalogue, "FILE", tmp_path / "sources.yaml")
-    catalogue.FILE.write_text(yaml.safe_dump(content), encoding="utf-8")
-    with pytest.raises(ConfigError, match=message) as caught:
-        read_sources()
-    assert "\n" not in str(caught.value)
+    wrong_sources(tmp_path, monkeypatch, {"title": "F", "root": "data/f", "files": [entry]}, key)
 
 
 @pytest.mark.parametrize(
-    "family",
-    [None, [], {"title": "F"}, {"title": "F", "root": "x", "files": []},
-     {"title": "F", "root": "../x", "files": [{"hand": "get it"}]},
-     {"title": "F\nG", "root": "x", "files": [{"hand": "get it"}]},
-     {"title": "F", "root": "x", "files": [None]}],
+    ("family", "key"),
+    [(None, "f"), ([], "f"), ({"title": "F"}, "root"),
+     ({"title": "F", "root": "x", "files": []}, "files"),
+     ({"title": "F", "root": "../x", "files": [{"hand": "get it"}]}, "root"),
+     ({"title": "F\nG", "root": "x", "files": [{"hand": "get it"}]}, "title"),
+     ({"title": "F", "root": "x", "files": [None]}, "files.0")],
 )  # fmt: skip
-def test_wrong_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: Any) -> None:
-    monkeypatch.setattr(catalogue, "FILE", tmp_path / "sources.yaml")
+def test_wrong_families(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: Any, key: str
+) -> None:
+    wrong_sources(tmp_path, monkeypatch, family, key)
+
+
+def wrong_sources(folder: Path, monkeypatch: pytest.MonkeyPatch, family: Any, key: str) -> None:
+    """One line refuses a family, and names the key."""
+    monkeypatch.setattr(catalogue, "FILE", folder / "sources.yaml")
     catalogue.FILE.write_text(yaml.safe_dump({"f": family}), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"sources.yaml: f"):
+    with pytest.raises(ConfigError, match=rf"sources.yaml: f.*{key}") as caught:
         read_sources()
+    assert "\n" not in str(caught.value)
 
 
 # --- the command line
@@ -361,51 +351,39 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, call: Callable[[], D
         assert call().status == 130
 
 
-@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
-@pytest.mark.parametrize("had", ["all", "some", "none"])
+@pytest.mark.parametrize(
+    ("kind", "had"), [("tar.gz", "all"), ("zip", "all"), ("zip", "some"), ("tar.gz", "none")]
+)
 def test_an_interrupted_update(
     world: World, run: Cli, kind: str, had: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was there of the old version, with the same sizes, becomes the new one."""
+    """Whatever was there of the old version, with the same sizes, becomes the new one; and the old
+    one, where the origin takes it back."""
     old = pictures(8, "set", 2000)
     new = {name: content[::-1] for name, content in old.items()}
     make = make_zip if kind == "zip" else make_tar
+    world.write(x=[{"hub": "a/x", "match": f"x.{kind}"}])
 
     def offer(files: dict[str, bytes]) -> None:
         path = make(world.folder / f"x.{kind}", files)
         hub(world.site, "a/x", {f"x.{kind}": path.read_bytes()})
 
-    world.write(x=[{"hub": "a/x", "match": f"x.{kind}"}])
+    def state() -> str:
+        return rows_of(run("x", "--list"))[0]["there"]
+
     offer(old)
     if had == "all":
         assert run("x").status == 0
     elif had == "some":
         stop_after(4, monkeypatch, lambda: run("x"))
-        assert rows_of(run("x", "--list"))[0]["there"] == "part"
+        assert state() == "part"
     offer(new)
     stop_after(3, monkeypatch, lambda: run("x"))
-    state = rows_of(run("x", "--list"))[0]["there"]
-    assert state == ("part" if had == "none" else "changed")
-    assert run("x").status == 0
-    assert world.tree() == new and rows_of(run("x", "--list"))[0]["there"] == "yes"
-
-
-def test_an_interrupted_update_that_is_taken_back(
-    world: World, run: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = pictures(8, "set", 2000)
-    versions = [
-        make_zip(world.folder / "x.zip", files).read_bytes()
-        for files in (old, {name: content[::-1] for name, content in old.items()})
-    ]
-    world.write(x=[{"hub": "a/x", "match": "x.zip"}])
-    for number, content in enumerate((*versions, versions[0])):
-        hub(world.site, "a/x", {"x.zip": content})
-        if number == 1:
-            stop_after(3, monkeypatch, lambda: run("x"))
-        else:
-            assert run("x").status == 0
-    assert world.tree() == old
+    assert state() == ("part" if had == "none" else "changed")
+    for files in (new, old)[had == "some" :]:
+        offer(files)
+        assert run("x").status == 0
+        assert world.tree() == files and state() == "yes"
 
 
 def test_an_update_with_more_parts(world: World, run: Cli) -> None:
@@ -464,14 +442,6 @@ def test_one_failure_does_not_stop_the_others(world: World, run: Cli) -> None:
     assert "sbu/gan/images.tar.gz: expected sha256:" in done.err
     world.site.files[place] = good
     assert run("bench").status == 0 and world.tree() == world.all_of_it
-
-
-def test_a_dangerous_archive(world: World, run: Cli) -> None:
-    evil = make_tar(world.folder / "evil.tar.gz", {"../../../canary": b"1"}).read_bytes()
-    hub(world.site, "a/bench", {"sbu/gan/images.tar.gz": evil})
-    done = run("bench", "--generators", "gan")
-    assert (done.status, done.out) == (2, "") and "leads out of the folder" in done.err
-    assert not list(world.folder.rglob("canary"))
 
 
 def test_names_at_the_origin_that_lead_elsewhere(world: World, run: Cli) -> None:
@@ -611,14 +581,12 @@ def test_two_at_once(world: World, run: Cli) -> None:
     assert run("bench").status == 0
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "\xff"])
-def test_a_record_that_is_none(world: World, run: Cli, text: str) -> None:
+def test_a_ledger_or_a_root_that_is_none(world: World, run: Cli) -> None:
     world.root.mkdir()
-    (world.root / ".fetched.json").write_text(text, encoding="latin-1")
-    assert ".fetched.json: expected" in run("bench").complaint
-
-
-def test_a_root_that_is_a_file(world: World, run: Cli) -> None:
+    for text in ("", "[]", '{"a": 1}', '{"a": {"size": "b"}}', "\xff"):
+        (world.root / ".fetched.json").write_text(text, encoding="latin-1")
+        assert ".fetched.json: expected" in run("bench").complaint
+    shutil.rmtree(world.root)
     world.root.touch()
     assert "root: expected a folder; found a file" in run("bench").complaint
 
@@ -720,7 +688,7 @@ def published(family: Family, folder: Path) -> dict[str, bytes]:
     """One archive or file for each entry of a family, by its name at the origin."""
     pytest.importorskip("py7zr")
     files = {}
-    for number, entry in enumerate(entry for entry in family.entries if entry.match):
+    for number, entry in enumerate(entry for entry in family.files if entry.match):
         for generator in family.generators or ("Gan-A", "flow_b"):
             values = dict.fromkeys(re.findall(r"{(\w+)}", str(entry.match)), "n")
             name = fill(str(entry.match), values | {"generator": generator})
@@ -746,7 +714,7 @@ def test_each_generator_that_is_listed_can_be_had(
     """As it is listed, and in other spellings of it."""
     family = family_named(name)
     files = published(family, tmp_path / "origin")
-    by_hand = [entry.origin.kind for entry in family.entries if entry.match].count("hand")
+    by_hand = [entry.origin.kind for entry in family.files if entry.match].count("hand")
     for file, content in files.items():
         services.files[f"/{file}"] = content
         path = tmp_path / "brought" / file
@@ -758,17 +726,20 @@ def test_each_generator_that_is_listed_can_be_had(
     run = script(capsys, "fetch_data.py: ", fetch_data.main)
     done = run(name, "--list", "--root", tmp_path / "none")
     listed = {row["generator"] for row in rows_of(done)} - {"-"} if done.out else set()
-    generators = listed | {*family.generators}
-    for number, generator in enumerate(sorted(generators)):
-        others = () if number else (generator.swapcase().replace("_", "-"),)
-        for spelled in (generator, *others):
-            root = tmp_path / f"{number}{spelled}"
-            done = run(name, "--generators", spelled, *extract, "--root", root)
-            assert done.status in (0, 1) and done.out, done
-            assert any(path.endswith(".png") for path in tree_of(root)), (spelled, done)
-            if not by_hand:
-                states = rows_of(run(name, "--list", "--generators", spelled, "--root", root))
-                assert {row["there"] for row in states} == {"yes"}, spelled
+    generators = sorted(listed | {*family.generators})
+    for number, generator in enumerate(generators[:3]):
+        spelled = generator if number else generator.swapcase().replace("_", "-")
+        done = run(name, "--generators", spelled, *extract, "--root", tmp_path / generator)
+        assert done.status in (0, 1) and done.out, done
+        pngs = [path for path in tree_of(tmp_path / generator) if path.endswith(".png")]
+        assert pngs, (spelled, done)
+    root = tmp_path / "all"
+    choice = ["--generators", ",".join(generators)] if generators else []
+    done = run(name, *choice, *extract, "--root", root)
+    assert done.status in (0, 1) and len(tree_of(root)) > len(generators), done
+    if not by_hand:
+        rows = rows_of(run(name, "--list", *choice, "--root", root))
+        assert {row["there"] for row in rows} == {"yes"}
 
 
 def test_what_cospy_trains_on(
@@ -925,22 +896,19 @@ def test_progress_of_bytes(
     assert re.fullmatch(r"x: 20/80, [\d.]+ MB/s, \d+ s left", caplog.messages[0])
 
 
-def test_help_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from scripts import fetch_data as s\n"
-        "try:\n    s.main(['--help'])\nexcept SystemExit:\n    print('LOADED', *sys.modules)"
-    )
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("from scripts import fetch_data as s\ntry: s.main(['--help'])\nexcept SystemExit: 1",
+         {"torch", "numpy", "yaml", "pydantic", "huggingface_hub"}),
+        ("import engine.fetching.fetch", {"torch"}),
+    ],
+    ids=["--help", "the work"],
+)  # fmt: skip
+def test_nothing_heavy_is_loaded(code: str, unwanted: set[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    shown, _, loaded = done.stdout.rpartition("LOADED")
-    assert "--generators" in shown, done.stderr
-    assert {"torch", "numpy", "yaml", "huggingface_hub"} & set(loaded.split()) == set()
-
-
-def test_it_needs_no_torch() -> None:
-    code = "import sys, engine.fetching.fetch\nprint('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout == "False\n", done.stderr
+        [sys.executable, "-c", f"{code}\nimport sys\nprint('LOADED', *sys.modules)"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    loaded = done.stdout.rpartition("LOADED")[2].split()
+    assert loaded and not unwanted & {*loaded}, done.stderr

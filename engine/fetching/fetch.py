@@ -1,12 +1,15 @@
-"""Brings the items of a data set to this machine: downloads, checks, unpacks."""
+"""Items of a data set on this machine: downloads them, checks and unpacks them.
+
+scripts/fetch_data.py calls `bring` for each item, under the lock of the root. What a person
+downloaded stays where it is; what was downloaded here goes when it is unpacked.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +39,11 @@ class Options:
 
 def check_space(items: Sequence[FetchItem], ledger: Ledger, keep: bool) -> None:
     """Raises FetchError when the items, and what they unpack to, do not fit on the root's disk."""
-    found = space(items, ledger, keep)
-    if found.need > found.free:
+    disk = space(items, ledger, keep)
+    if disk.need > disk.free:
         raise FetchError(
-            f"{ledger.root}: expected {size_text(found.need)} free, for archives and what they "
-            f"unpack to; found {size_text(found.free)}: free some, name some --generators, "
+            f"{ledger.root}: expected {size_text(disk.need)} free, for archives and what they "
+            f"unpack to; found {size_text(disk.free)}: free some, name some --generators, "
             "or another --root"
         )
 
@@ -62,7 +65,7 @@ def bring(item: FetchItem, root: Path, ledger: Ledger, choice: Choice, options: 
     ours = [path for path, _ in got if path.is_relative_to(root / ARCHIVES)]
     if item.is_archive:
         if state == CHANGED:  # no other generator's files stay those of the old version
-            only = ledger.kept(item, only)
+            only = ledger.unpacked(item, only)
         ledger.begin(item, facts, state)
         _unpack(item, [path for path, _ in got], folder, only, options, state == CHANGED)
     else:
@@ -75,14 +78,14 @@ def bring(item: FetchItem, root: Path, ledger: Ledger, choice: Choice, options: 
 
 def _get(root: Path, item: FetchItem, file: Remote) -> tuple[Path, str | None]:
     """A file, downloaded if need be, and its checksum."""
-    with _progress(f"fetch {file.name}", file.size) as advance:
+    with Progress(file.size or 0, f"fetch {file.name}", unit="B") as bar:
         if cached := _in_cache(item, file):
-            found = digest(cached, file)
-            if file.checksum in (None, found):
-                advance(cached.stat().st_size)
-                return cached, found
+            checksum = digest(cached, file)
+            if file.checksum in (None, checksum):
+                bar.advance(cached.stat().st_size)
+                return cached, checksum
         path = stored_at(root, item, file)
-        return path, download(file, path, advance)
+        return path, download(file, path, bar.advance)
 
 
 def _in_cache(item: FetchItem, file: Remote) -> Path | None:
@@ -91,8 +94,8 @@ def _in_cache(item: FetchItem, file: Remote) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(item.entry.origin.where, file.name, repo_type="dataset")
-    path = Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(item.entry.origin.where, file.name, repo_type="dataset")
+    path = Path(cached) if isinstance(cached, str) else None
     return path if path and path.is_file() and path.stat().st_size == file.size else None
 
 
@@ -102,10 +105,12 @@ def _unpack(
 ) -> None:  # fmt: skip
     strip = item.entry.strip
     named = None if strip is None else frozenset(fill(text, item.values) for text in strip)
-    with _progress(f"unpack {item.name}", sum(path.stat().st_size for path in paths)) as advance:
+    size = sum(path.stat().st_size for path in paths)
+    with Progress(size, f"unpack {item.name}", unit="B") as bar:
         done = extract(
             paths, folder, Layout(named, only),
-            inner=item.entry.holds, max_size=options.max_size, overwrite=overwrite, advance=advance,
+            inner=item.entry.holds, max_size=options.max_size, overwrite=overwrite,
+            advance=bar.advance,
         )  # fmt: skip
     log.info("%s: %d files, %d were there already", item.name, done.written, done.present)
 
@@ -130,22 +135,16 @@ def _delete(paths: Sequence[Path], top: Path) -> None:
             folder.rmdir()
 
 
-@contextmanager
-def _progress(what: str, size: int | None) -> Iterator[Callable[[int], None]]:
-    with Progress(size or 0, what, unit="B") as bar:
-        yield bar.advance
-
-
 def by_hand(family: Family, root: Path, ledger: Ledger, choice: Choice) -> list[str]:
     """What a person must still download, one line each."""
-    entries = [e for e in family.entries if e.origin.kind == HAND and choice.may_want(e)]
+    entries = [e for e in family.files if e.origin.kind == HAND and choice.may_want(e)]
     lines = []
     for text in dict.fromkeys(entry.origin.where for entry in entries):
         same = [entry for entry in entries if entry.origin.where == text]
         if same[0].match is None:
-            place = root / same[0].into
-            if not place.is_dir() or not any(os.scandir(place)):
-                lines.append(f"by hand: get {text}, and put it into {place}")
+            folder = root / same[0].into
+            if not folder.is_dir() or not any(os.scandir(folder)):
+                lines.append(f"by hand: get {text}, and put it into {folder}")
         elif not _unpacked(family, same, ledger, choice):
             lines.append(
                 f"by hand: get {text}, put it into {root} and run this again, or name it by "
@@ -159,7 +158,7 @@ def _unpacked(
 ) -> bool:
     """Whether what a person brings for some entries was, for each generator that is named."""
     names = ledger.names(f"{entries[0].origin}/")
-    found = [values for e in entries for name in names if (values := e.values(name)) is not None]
-    have = {spelling(values.get("generator", "")) for values in found}
+    matches = [values for e in entries for name in names if (values := e.values(name)) is not None]
+    have = {spelling(values.get("generator", "")) for values in matches}
     wanted = {*map(spelling, choice.generators or ())} & {*map(spelling, family.generators)}
-    return bool(found) and wanted <= have
+    return bool(matches) and wanted <= have

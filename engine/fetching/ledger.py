@@ -1,8 +1,11 @@
-"""What was fetched into a folder already, and whether the rest fits on its disk."""
+"""Ledger of what was fetched into a folder, and whether the rest fits on its disk.
+
+fetch.py writes it, scripts/fetch_data.py asks it what is left. It stands beside the pictures, so
+that a folder may be moved, and is no more than a note: what is deleted on disk is fetched anew.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,10 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter
+from pydantic import dataclasses as checked
+
 from datasets._layout import spelling
 
-from ..plain_data import read_json
 from ..runtime.files import write_file
+from ..runtime.text import reason
 from .archive_names import ARCHIVES, LEDGER, LOCK, safe_parts
 from .download import FetchError, Remote
 from .plan import FetchItem
@@ -22,51 +28,68 @@ UNPACKED = 1.1  # pictures hardly shrink, and every file fills its last block in
 YES, NO, PART, CHANGED = "yes", "no", "part", "changed"
 
 
+@checked.dataclass(frozen=True)
+class Note:
+    """A file that was fetched: its size and checksum, the generators that were unpacked of it
+    (None: all; an empty list: it was begun), and whether another version is going over it."""
+
+    size: int | None
+    sum: str | None
+    only: tuple[str, ...] | None
+    replacing: bool = False
+
+    def differs(self, size: int | None, checksum: str | None) -> bool:
+        """Whether a file of that size and checksum is another one, as far as both are known."""
+        if None not in (self.size, size) and self.size != size:
+            return True
+        # Checksums of two kinds cannot be compared.
+        sums = {text for text in (self.sum, checksum) if text}
+        return len(sums) == 2 and len({text.partition(":")[0] for text in sums}) == 1
+
+
+_NOTES = TypeAdapter(dict[str, Note])
+
+
 @dataclass
 class Ledger:
-    """What was fetched into a root: of each file size, checksum, and the generators that were
-    unpacked (None: all; an empty list: it was begun); `replacing` while another version of it goes
-    over the old one."""
+    """Files that were fetched into a root, by origin and name there."""
 
     root: Path
-    files: dict[str, dict[str, object]] = field(default_factory=dict)
+    notes: dict[str, Note] = field(default_factory=dict)
 
     @classmethod
     def read(cls, root: Path) -> Ledger:
         """The ledger of a root; an empty one where there is none. Raises FetchError."""
         path = root / LEDGER
         try:
-            files = read_json(path)
+            return cls(root, _NOTES.validate_json(path.read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             return cls(root)
         # Not taken for empty: all would be fetched again, over what is there.
-        except (OSError, ValueError, RecursionError) as error:
-            raise FetchError(f"{path}: expected JSON; found none ({error}): delete it") from error
-        if not isinstance(files, dict) or not all(isinstance(v, dict) for v in files.values()):
-            raise FetchError(f"{path}: expected names with sizes; found something else: delete it")
-        return cls(root, files)
+        except (OSError, ValueError) as error:
+            raise FetchError(
+                f"{path}: expected notes on files; found others ({reason(error)}): delete it"
+            ) from error
 
     def state(self, item: FetchItem, only: frozenset[str] | None) -> str:
         """YES, NO, PART (there, but not all generators that are wanted) or CHANGED (there, but the
         origin has another file now)."""
-        notes = [self.files.get(key) for key in item.labels()]
+        notes = [self.notes.get(label) for label in item.labels()]
         known = [note for note in notes if note is not None]
         # The disk before the ledger: a folder that a person deleted is to be fetched again.
         if not known or not self._stands(item):
             return NO
         # Some volumes alone are known where the origin has cut the archive anew.
-        if None in notes or any(note.get("replacing") for note in known):
+        if None in notes or any(note.replacing for note in known):
             return CHANGED
         stated = [(f.size, f.checksum) for f in item.files]
         stated = stated or [(path.stat().st_size, None) for path in item.local]
-        for note, (size, checksum) in zip(known, stated, strict=True):
-            if _differ(note.get("size"), size) or _differ(note.get("sum"), checksum):
-                return CHANGED
-        kept = known[0].get("only")
-        if kept is None:
+        if any(note.differs(*facts) for note, facts in zip(known, stated, strict=True)):
+            return CHANGED
+        if known[0].only is None:
             return YES
-        spelled = {*map(spelling, _names(kept))}
-        return YES if only is not None and {*map(spelling, only)} <= spelled else PART
+        unpacked = {*map(spelling, known[0].only)}
+        return YES if only is not None and {*map(spelling, only)} <= unpacked else PART
 
     def _stands(self, item: FetchItem) -> bool:
         """Whether anything of an item is on disk: it may have been deleted by hand. One name is
@@ -84,57 +107,41 @@ class Ledger:
     def names(self, prefix: str) -> list[str]:
         """Names of the completely fetched files below `prefix`, without it."""
         return [
-            key.removeprefix(prefix)
-            for key, note in self.files.items()
-            if key.startswith(prefix) and note.get("only") != [] and not note.get("replacing")
+            label.removeprefix(prefix)
+            for label, note in self.notes.items()
+            if label.startswith(prefix) and note.only != () and not note.replacing
         ]
 
-    def kept(self, item: FetchItem, only: frozenset[str] | None) -> frozenset[str] | None:
+    def unpacked(self, item: FetchItem, only: frozenset[str] | None) -> frozenset[str] | None:
         """The generators that are wanted and those that were unpacked before; None: all. They are
         added up, for unpacking more takes nothing away."""
-        notes = [self.files[key] for key in item.labels() if key in self.files]
-        before = notes[0].get("only") if notes else []
-        return None if only is None or before is None else only | _names(before)
+        notes = [self.notes[label] for label in item.labels() if label in self.notes]
+        before = notes[0].only if notes else ()
+        return None if only is None or before is None else only | {*before}
 
     def begin(self, item: FetchItem, facts: Sequence[tuple[int, str | None]], state: str) -> None:
         """Writes down that an item of that state is about to be unpacked, so that an interruption
         shows: what is on disk then may be of this version, or of two."""
-        if state not in (NO, CHANGED):  # PART stays what it is until more is there
-            return
-        keys = item.labels()
-        before = self.kept(item, frozenset())
-        names = None if before is None else sorted(before)
-        for key, (size, checksum) in zip(keys, facts, strict=True):
-            note: dict[str, object] = {"size": size, "sum": checksum, "only": []}
-            replaced = note | {"only": names, "replacing": True}
-            self.files[key] = replaced if state == CHANGED else note
-        self._write()
+        if state == CHANGED:
+            self._write(item, facts, self.unpacked(item, frozenset()), replacing=True)
+        elif state == NO:  # PART stays what it is until more is there
+            self._write(item, facts, frozenset())
 
     def add(
         self, item: FetchItem, facts: Sequence[tuple[int, str | None]], only: frozenset[str] | None
     ) -> None:
         """Writes down that an item is there. `facts`: size and checksum of each file."""
-        kept = self.kept(item, only)
-        for key, (size, checksum) in zip(item.labels(), facts, strict=True):
-            names = None if kept is None else sorted(kept)
-            self.files[key] = {"size": size, "sum": checksum, "only": names}
-        self._write()
+        self._write(item, facts, self.unpacked(item, only))
 
-    def _write(self) -> None:
-        write_file(self.root / LEDGER, json.dumps(self.files, indent=1) + "\n")
-
-
-def _differ(one: object, other: object) -> bool:
-    """Whether both are known and not the same; checksums of two kinds cannot be compared."""
-    if one is None or other is None:
-        return False
-    kinds = {str(value).partition(":")[0] for value in (one, other) if isinstance(value, str)}
-    return one != other and len(kinds) < 2
-
-
-def _names(value: object) -> set[str]:
-    """The names in a list of the ledger, which anybody may have edited."""
-    return {str(one) for one in value} if isinstance(value, list) else set()
+    def _write(
+        self, item: FetchItem, facts: Sequence[tuple[int, str | None]],
+        only: frozenset[str] | None, replacing: bool = False,
+    ) -> None:  # fmt: skip
+        names = None if only is None else tuple(sorted(only))
+        for label, (size, checksum) in zip(item.labels(), facts, strict=True):
+            self.notes[label] = Note(size, checksum, names, replacing)
+        text = _NOTES.dump_json(self.notes, indent=1, exclude_defaults=True)
+        write_file(self.root / LEDGER, text + b"\n")
 
 
 @contextmanager
@@ -142,8 +149,8 @@ def locked(root: Path) -> Iterator[None]:
     """Makes a root and keeps other runs away from it. Raises FetchError where one is at work."""
     from filelock import FileLock, Timeout
 
-    # The system frees the lock of a process that was killed; a file of our own would stay.
     root.mkdir(parents=True, exist_ok=True)
+    # The system frees the lock of a process that was killed; a file of our own would stay.
     lock = FileLock(root / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -158,8 +165,8 @@ def locked(root: Path) -> Iterator[None]:
 def stored_at(root: Path, item: FetchItem, file: Remote) -> Path:
     """The file that a download is kept in. Raises FetchError for a name that leads elsewhere."""
     origin = item.entry.origin
-    place = origin.where.partition("://")[2] or origin.where
-    return root.joinpath(ARCHIVES, origin.kind, *safe_parts(place), *safe_parts(file.name))
+    where = origin.where.partition("://")[2] or origin.where
+    return root.joinpath(ARCHIVES, origin.kind, *safe_parts(where), *safe_parts(file.name))
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ def space(items: Sequence[FetchItem], ledger: Ledger, keep: bool) -> Space:
             # The archive that this one holds lies beside what comes out of it for a while.
             times = UNPACKED + (1 if item.entry.holds else 0)
             unpacked[folder] = unpacked.get(folder, 0) + round((item.size or 0) * times)
-            if any(key in ledger.files for key in item.labels()):
+            if any(label in ledger.notes for label in item.labels()):
                 begun.add(folder)
             archives += more
             largest = max(largest, more)
@@ -215,5 +222,5 @@ def _bytes_below(folder: Path) -> int:
 def _bytes_here(root: Path, item: FetchItem, file: Remote) -> int:
     """Bytes of a download that are on disk, whole or begun."""
     path = stored_at(root, item, file)
-    found = [p.stat().st_size for p in (path, path.with_name(f"{path.name}.part")) if p.is_file()]
-    return max(found, default=0)
+    paths = (path, path.with_name(f"{path.name}.part"))
+    return max((p.stat().st_size for p in paths if p.is_file()), default=0)

@@ -1,4 +1,8 @@
-"""What a data set consists of, at its origins or in a person's downloads, sorted into archives."""
+"""What a data set consists of, at its origins or in a person's downloads, sorted into archives.
+
+scripts/fetch_data.py lists and chooses with it; ledger.py and fetch.py take its items. It asks
+services for lists and reads those of folders, and never brings or changes a file.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ from .download import FetchError, Remote
 
 @dataclass(frozen=True)
 class FetchItem:
-    """An archive with all its parts, or a file that is none. `name`: its path at the origin;
+    """An archive with all its volumes, or a file that is none. `name`: its path at the origin;
     `values`: what the holes of the entry's `match` stand for; `files`: what to download, or
-    `local`: what a person downloaded; `missing`: a part that is not there."""
+    `local`: what a person downloaded; `missing`: a volume that is not there."""
 
     entry: SourceEntry
     name: str
@@ -44,8 +48,8 @@ class FetchItem:
     @property
     def into(self) -> Path:
         """The folder below the root that the item goes to. Raises FetchError for a name that
-        leads elsewhere."""
-        # Values of the holes come from names at the origin, which is a stranger's.
+        leads elsewhere: values of the holes come from names at the origin, which is a stranger's.
+        """
         return Path(*safe_parts(fill(self.entry.into, self.values)))
 
     @property
@@ -66,11 +70,11 @@ class FetchItem:
         return None if None in sizes else sum(size or 0 for size in sizes)
 
     def labels(self) -> list[str]:
-        """A name for each file, by origin and not by place on disk: an archive that a person moved
-        is still known."""
+        """Names of the files in the ledger, by origin and not by place on disk: an archive that a
+        person moved is still known."""
         folder = PurePosixPath(self.name).parent
-        local = [str(folder / path.name) for path in self.local]
-        return [f"{self.entry.origin}/{n}" for n in ([file.name for file in self.files] or local)]
+        names = [file.name for file in self.files] or [str(folder / p.name) for p in self.local]
+        return [f"{self.entry.origin}/{name}" for name in names]
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class Choice:
         return _meet(fixed, self.generators) and _meet(entry.sources, self.sources)
 
     def wants(self, item: FetchItem) -> bool:
-        """Files of no generator in particular belong to all; so do files of no source."""
+        """Whether an item is wanted. Files of no generator in particular belong to all; so do files
+        of no source."""
         named = (item.generator,) if item.generator else ()
         return _meet(named, self.generators) and _meet(item.sources, self.sources)
 
@@ -105,42 +110,42 @@ def _meet(names: Iterable[str], wanted: frozenset[str] | None) -> bool:
 
 
 def offered(family: Family, choice: Choice) -> tuple[list[FetchItem], list[str]]:
-    """What the origins of a family have, as far as `choice` may want it; and a line on each origin
-    that cannot be asked, or has nothing of what it should have."""
-    found: list[FetchItem] = []
+    """Items that the origins of a family have, as far as `choice` may want them; and a line on each
+    origin that cannot be asked, or has nothing of what it should have."""
+    items: list[FetchItem] = []
     failures: list[str] = []
     for origin in family.origins:
-        entries = [e for e in family.entries if e.origin == origin and choice.may_want(e)]
+        entries = [e for e in family.files if e.origin == origin and choice.may_want(e)]
         if not entries:
             continue
         try:
-            found += _listed(origin, entries)
+            items += _listed(origin, entries)
         except FetchError as error:  # one origin that is away must not hide the others
             failures.append(str(error))
-    return found, failures
+    return items, failures
 
 
 def _listed(origin: Origin, entries: Sequence[SourceEntry]) -> list[FetchItem]:
     """The items that an origin has of its entries. Raises FetchError."""
     remote = {file.name: file for file in services.list_files(origin)}
-    found = []
+    items = []
     for archive in group(remote):
         if item := _item(entries, archive.name):
             files = tuple(remote[name] for name in archive.volumes)
-            found.append(replace(item, files=files, missing=archive.missing))
-    if not found:
+            items.append(replace(item, files=files, missing=archive.missing))
+    if not items:
         wanted = ", ".join(str(entry.match) for entry in entries)
         raise FetchError(f"{origin}: expected {wanted}; found no such file there any more")
-    return found
+    return items
 
 
 def brought(family: Family, paths: Iterable[Path]) -> list[FetchItem]:
-    """Archives that a person downloaded: files, of which one part is enough, or folders with them.
+    """Items that a person downloaded: files, of which one volume is enough, or folders with them.
 
     Raises:
         FetchError: no such path, or nothing of the family there.
     """
-    found: dict[tuple[Path, ...], FetchItem] = {}
+    items: dict[tuple[Path, ...], FetchItem] = {}
     for path in paths:
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if kind_like(p) and p.is_file())
@@ -149,18 +154,18 @@ def brought(family: Family, paths: Iterable[Path]) -> list[FetchItem]:
             files = list(beside(path.absolute()).values())
         else:
             raise FetchError(f"{path}: expected an archive or a folder of them; found no such path")
-        items = list(_local(family.entries, files))
-        if not items:
-            wanted = ", ".join(dict.fromkeys(e.match for e in family.entries if e.match))
+        there = list(_local(family.files, files))
+        if not there:
+            wanted = ", ".join(dict.fromkeys(e.match for e in family.files if e.match))
             raise FetchError(f"{path}: expected archives of {family.name} ({wanted}); found none")
         # A file and its folder may both be named; by its files an item counts once.
-        found.update({item.local: item for item in items})
-    return list(found.values())
+        items.update({item.local: item for item in there})
+    return list(items.values())
 
 
 def lying_there(family: Family, root: Path) -> list[FetchItem]:
-    """Archives to be brought by hand that lie in the root, or one folder below, already."""
-    entries = [e for e in family.entries if e.origin.kind == HAND and e.match]
+    """Items to be brought by hand that lie in the root, or one folder below, already."""
+    entries = [e for e in family.files if e.origin.kind == HAND and e.match]
     if not entries or not root.is_dir():
         return []
     # No deeper: below lie the unpacked pictures, perhaps millions.
@@ -169,7 +174,7 @@ def lying_there(family: Family, root: Path) -> list[FetchItem]:
 
 
 def kind_like(path: Path) -> bool:
-    """Whether a file is named as an archive or a part of one."""
+    """Whether a file is named as an archive or a volume of one."""
     return kind_of(group([path.name])[0].name) is not None
 
 
@@ -201,22 +206,27 @@ def _item(entries: Sequence[SourceEntry], name: str, whole: bool = True) -> Fetc
 def choose(
     family: Family, items: Sequence[FetchItem], choice: Choice, all_known: bool = True
 ) -> list[FetchItem]:
-    """Those of the items that are wanted. `all_known`: whether every origin said what it has.
+    """Those of the items that are wanted.
+
+    Args:
+        family: the data set, which names generators that no path names.
+        items: what there is of it.
+        choice: what is wanted.
+        all_known: whether every origin said what it has; else no name is called unknown.
 
     Raises:
         ConfigError: a generator or source that the family does not have; lists those it has.
     """
-    if not all_known:  # a name that is missing here may be one of the others
-        return [item for item in items if choice.wants(item)]
-    entries = family.entries
+    entries = family.files
     generators = {e.generator for e in entries if "{" not in e.generator}
     generators |= {*family.generators, *(item.generator for item in items)} - {""}
     sources = {s for e in entries for s in e.sources} | {s for i in items for s in i.sources}
-    for name, wanted, known in (
+    for flag, wanted, known in (
         ("generators", choice.generators, generators),
         ("sources", choice.sources, sources),
     ):
-        for one in sorted(one for one in wanted or () if canonical(one, known) is None):
+        unknown = sorted(name for name in wanted or () if canonical(name, known) is None)
+        if unknown and all_known:
             listed = f"some of {', '.join(sorted(known))}" if known else "none, it has no such"
-            raise ConfigError(f"--{name}: expected {listed}; found {one!r}")
+            raise ConfigError(f"--{flag}: expected {listed}; found {unknown[0]!r}")
     return [item for item in items if choice.wants(item)]
