@@ -1,14 +1,17 @@
-"""Rows of a CSV of pictures: which pictures can be named in one, and by which path."""
+"""Rows of a CSV of pictures: what can be named in one, and by which path.
+
+make_csv.py gives every picture that it lists to a `Namer`, which says of those that cannot be a
+row why. Only names and sizes are looked at; no picture is opened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Label, LayoutError
 
-SHOWN = 8
 MISSING = "no such file"
 
 
@@ -21,13 +24,6 @@ class Row:
     split: str
     generator: str = ""
     source: str = ""
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few of several names."""
-    listed = list(names)
-    more = f" and {len(listed) - SHOWN:,} more" if len(listed) > SHOWN else ""
-    return ", ".join(listed[:SHOWN]) + more
 
 
 def problem(path: Path, name: str) -> str:
@@ -48,7 +44,7 @@ def problem(path: Path, name: str) -> str:
 
 @dataclass
 class Namer:
-    """Names pictures by their paths from `base`; `left_out` has what cannot be a row, and why."""
+    """Names of pictures, paths from `base`; `left_out` has what cannot be a row, and why."""
 
     base: Path
     left_out: dict[str, str] = field(default_factory=dict)

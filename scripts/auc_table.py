@@ -16,11 +16,9 @@ where they are of one split; --split takes one of several.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,19 +28,20 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from datasets import LayoutError  # noqa: E402
-from datasets._csv import IMAGE, defused, read_csv  # noqa: E402
+from datasets._csv import IMAGE, read_csv  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
+from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
 from engine.evaluation.metrics import accuracy, auroc, average_precision, balanced_accuracy  # noqa: E402
-from engine.runtime.files import write_file  # noqa: E402
 from engine.scoring.probability import threshold_logit  # noqa: E402
-from scripts._answer import answer, complain  # noqa: E402
+from scripts._shared import answer, new_parser, say, write_table  # noqa: E402
 
 PROGRAM = "auc_table.py"
 CLASS = "class"
 COMMON = (IMAGE, CLASS, "split", "generator", "source")  # no scores
-CLASSES = {"fake": "1", "real": "0"}
+KINDS = {"fake": "1", "real": "0"}  # what names of files begin with, and its class
 Metric = Callable[[np.ndarray, np.ndarray], float]
+Scores = Mapping[str, np.ndarray]  # logits (N,) by generator or source
 Line = tuple[str, Sequence[float | None]]  # of the table: its name, and values in [0, 1]
 
 
@@ -61,93 +60,92 @@ def metrics(threshold: float) -> dict[str, tuple[str, Metric]]:
 
 @dataclass(frozen=True)
 class Results:
-    """A result CSV, or its rows of one class; `kind`, fake or real, is that of all its rows."""
+    """The rows of one class in a result CSV; `kind` is fake or real."""
 
     file: Path
     kind: str
     columns: Sequence[str]
     rows: Sequence[dict[str, str]]
 
+    @property
+    def name(self) -> str:
+        """The generator or source."""
+        return self.file.stem.removeprefix(f"{self.kind}_")
 
-def read_file(file: Path) -> dict[str, Results]:
-    """A result CSV by its kind, of which its name or its column class tells; none for a CSV where
-    neither does, such as the predictions.csv of phase test.
+    @property
+    def splits(self) -> set[str]:
+        """The splits that rows state."""
+        return {split_named(row.get("split", "")) for row in self.rows} - {""}
+
+
+def read_file(file: Path) -> list[Results]:
+    """The rows of a result CSV by their kind, of which its name or its column class tells; none of
+    a CSV where neither does, such as the predictions.csv of phase test.
 
     Raises:
         LayoutError: it is no CSV, or a class that must tell its kind is neither 0 nor 1.
     """
     columns, rows = read_csv(file, "a CSV of scores")
-    for kind in CLASSES:
+    for kind in KINDS:
         if file.name.startswith(f"{kind}_"):
-            return {kind: Results(file, kind, columns, rows)}
+            return [Results(file, kind, columns, rows)]
     if CLASS not in columns:
-        return {}
-    found: dict[str, list[dict[str, str]]] = {kind: [] for kind in CLASSES}
+        return []
     for row in rows:
-        kinds = [kind for kind, label in CLASSES.items() if label == row[CLASS].strip()]
-        if not kinds:
+        if row[CLASS].strip() not in KINDS.values():
             raise LayoutError(
                 f"{file}: expected class 0 or 1 in every row, or a name that begins with fake_ or "
                 f"real_; found {row[CLASS]!r}"
             )
-        found[kinds[0]].append(row)
-    return {kind: Results(file, kind, columns, own) for kind, own in found.items() if own}
+    own = {kind: [r for r in rows if r[CLASS].strip() == label] for kind, label in KINDS.items()}
+    return [Results(file, kind, columns, of_kind) for kind, of_kind in own.items() if of_kind]
 
 
-def read_folder(folder: Path) -> dict[str, dict[str, Results]]:
-    """The result CSVs of a folder, sorted by name: by kind, and then by generator or source.
+def read_folder(folder: Path) -> list[Results]:
+    """The result CSVs of a folder, sorted by name.
 
     Raises:
         LayoutError: there is none of a kind, or two of one name; see also `read_file`.
     """
-    found: dict[str, dict[str, Results]] = {kind: {} for kind in CLASSES}
-    others = []
-    for file in sorted(folder.glob("*.csv")):
-        parts = read_file(file)
-        others += [] if parts else [file.name]
-        for kind, part in parts.items():
-            name = file.stem.removeprefix(f"{kind}_")
-            if name in found[kind]:
-                twice = f"{found[kind][name].file.name} and {file.name}"
-                raise LayoutError(f"{folder}: expected {name} once; found {twice}")
-            found[kind][name] = part
-    for kind, tables in found.items():
-        if not tables:
+    files = {file: read_file(file) for file in sorted(folder.glob("*.csv"))}
+    tables = [results for of_file in files.values() for results in of_file]
+    named: dict[tuple[str, str], Results] = {}
+    for results in tables:
+        other = named.setdefault((results.kind, results.name), results)
+        if other is not results:
+            both = f"{other.file.name} and {results.file.name}"
+            raise LayoutError(f"{folder}: expected {results.name} once; found {both}")
+    for kind, label in KINDS.items():
+        if not any(results.kind == kind for results in tables):
             raise LayoutError(
                 f"{folder}: expected fake_<generator>.csv and real_<source>.csv, or CSV files with "
-                f"a column {CLASS}; found no {kind}_*.csv and no class {CLASSES[kind]}"
+                f"a column {CLASS}; found no {kind}_*.csv and no class {label}"
             )
-    if others:
-        said = f"{', '.join(others)}: passed over, for neither name nor a column {CLASS} tells the"
-        complain(PROGRAM, f"{said} kind")
-    return found
+    if others := ", ".join(file.name for file, of_file in files.items() if not of_file):
+        say(PROGRAM, f"{others}: passed over, for neither name nor a column {CLASS} tells the kind")
+    return tables
 
 
-def of_split(found: Results, split: str) -> Results:
+def of_split(results: Results, split: str) -> Results:
     """The rows of a split. Raises LayoutError where there are none."""
-    rows = [r for r in found.rows if split_named(r.get("split", "")) == split_named(split)]
+    rows = [r for r in results.rows if split_named(r.get("split", "")) == split_named(split)]
     if not rows:
-        there = ", ".join(sorted(splits_of([found]))) or "none stated"
-        raise LayoutError(f"{found.file}: expected rows of split {split!r}; found {there}")
-    return replace(found, rows=rows)
+        there = ", ".join(sorted(results.splits)) or "none stated"
+        raise LayoutError(f"{results.file}: expected rows of split {split!r}; found {there}")
+    return Results(results.file, results.kind, results.columns, rows)
 
 
-def splits_of(tables: Iterable[Results]) -> set[str]:
-    """The splits that rows state."""
-    return {split_named(row.get("split", "")) for found in tables for row in found.rows} - {""}
-
-
-def score_column(found: Results, tag: str | None) -> str:
+def score_column(results: Results, tag: str | None) -> str:
     """The column of scores: `tag`, or the only one beside the common ones."""
-    others = [column for column in found.columns if column not in COMMON]
-    if tag in others:
+    columns = [column for column in results.columns if column not in COMMON]
+    if tag in columns:
         return tag
-    if tag or len(others) != 1:
+    if tag or len(columns) != 1:
         raise LayoutError(
-            f"{found.file}: expected {f'a column {tag}' if tag else 'one column'} of scores; found "
-            f"{', '.join(others) or 'none'} beside {', '.join(COMMON)}: name one with --tag"
+            f"{results.file}: expected {f'a column {tag}' if tag else 'one column'} of scores; "
+            f"found {', '.join(columns) or 'none'} beside {', '.join(COMMON)}: name one with --tag"
         )
-    return others[0]
+    return columns[0]
 
 
 def to_logit(file: Path, text: str) -> float:
@@ -158,74 +156,89 @@ def to_logit(file: Path, text: str) -> float:
         raise LayoutError(f"{file}: expected scores between 0 and 1; found {text!r}") from error
 
 
-def logits_of(found: Results, tag: str | None) -> np.ndarray:
-    """Logits (N,) of a result CSV whose rows all are of one class.
+def logits_of(results: Results, tag: str | None) -> np.ndarray:
+    """Logits (N,) of the scored pictures.
 
     Raises:
         LayoutError: no such column, a score that is no probability, a row of the other class, or
             no scored picture.
     """
-    column, label = score_column(found, tag), CLASSES[found.kind]
-    for number, row in enumerate(found.rows, 1):
+    column, label = score_column(results, tag), KINDS[results.kind]
+    for line, row in enumerate(results.rows, 1):
         # What phase test writes of a folder has no class; then the file's name is what tells.
         if row.get(CLASS, "").strip() not in (label, ""):
             raise LayoutError(
-                f"{found.file}: expected class {label}, or none, in every row of a "
-                f"{found.kind}_*.csv; found {row[CLASS]!r} at {row.get(IMAGE) or f'row {number}'!r}"
+                f"{results.file}: expected class {label}, or none, in every row of a "
+                f"{results.kind}_*.csv; found {row[CLASS]!r} at "
+                f"{row.get(IMAGE) or f'row {line}'!r}"
             )
-    texts = [row[column].strip() for row in found.rows]
-    scored = [to_logit(found.file, text) for text in texts if text]
-    if not scored:
-        raise LayoutError(f"{found.file}: expected scores in column {column}; found none")
-    if missing := len(texts) - len(scored):
-        complain(PROGRAM, f"{found.file.name}: {missing} pictures without a score")
-    return np.array(scored)
+    texts = [row[column].strip() for row in results.rows]
+    logits = [to_logit(results.file, text) for text in texts if text]
+    if not logits:
+        raise LayoutError(f"{results.file}: expected scores in column {column}; found none")
+    if missing := len(texts) - len(logits):
+        say(PROGRAM, f"{results.file.name}: {missing} pictures without a score")
+    return np.array(logits)
 
 
-def read(folder: Path, tag: str | None, split: str | None) -> list[dict[str, np.ndarray]]:
+def read(folder: Path, tag: str | None, split: str | None) -> tuple[Scores, Scores]:
     """Logits of the fakes by generator, and of the reals by source, all of one split.
+
+    Args:
+        folder: where the result CSVs are.
+        tag: the column of scores; None: the only one.
+        split: the split; None: the only one.
 
     Raises:
         LayoutError: rows of several splits and none chosen; see also `read_folder`, `of_split` and
             `logits_of`.
     """
-    tables = list(read_folder(folder).values())
+    tables = read_folder(folder)
     if split is not None:
-        tables = [{name: of_split(one, split) for name, one in each.items()} for each in tables]
-    found = splits_of(one for each in tables for one in each.values())
-    if len(found) > 1:
+        tables = [of_split(results, split) for results in tables]
+    if len(splits := set[str]().union(*(results.splits for results in tables))) > 1:
         raise LayoutError(
-            f"{folder}: expected pictures of one split; found {', '.join(sorted(found))}: choose "
+            f"{folder}: expected pictures of one split; found {', '.join(sorted(splits))}: choose "
             "one with --split"
         )
-    return [{name: logits_of(one, tag) for name, one in each.items()} for each in tables]
+    fakes, reals = (
+        {results.name: logits_of(results, tag) for results in tables if results.kind == kind}
+        for kind in KINDS
+    )
+    return fakes, reals
 
 
 # --- the table
 
 
 def against(fake: np.ndarray, real: np.ndarray, metric: Metric) -> float:
-    """The metric of a generator's logits against those of a source, in [0, 1]."""
+    """The metric of a generator's logits (N,) against those of a source (M,), in [0, 1]."""
     labels = np.concatenate([np.ones(len(fake)), np.zeros(len(real))])
     return metric(labels, np.concatenate([fake, real]))
 
 
 def table(
-    fakes: dict[str, np.ndarray], reals: dict[str, np.ndarray], chosen: str, threshold: float
+    fakes: Scores, reals: Scores, chosen: str, threshold: float
 ) -> tuple[list[str], list[Line]]:
-    """Column titles and lines: of generators and their mean, of sources and theirs."""
+    """Titles of the columns and lines of the table.
+
+    Args:
+        fakes: logits by generator, a line each, and one of their mean.
+        reals: logits by source, a column each, and a line each of those called real.
+        chosen: the metric of the columns; of the others there are means alone.
+        threshold: of accuracies, a probability.
+    """
     known = metrics(threshold)
     order = [chosen, *(name for name in known if name != chosen)]
     titles = [f"{known[chosen][0]}, {source}" for source in reals]
     titles += [f"mean {known[name][0]}" for name in order]
     rows = []
     for fake in fakes.values():
-        by_metric = {
-            name: [against(fake, real, known[name][1]) for real in reals.values()] for name in order
-        }
-        means = [float(np.mean(by_metric[name])) for name in order]
+        values = [
+            [against(fake, real, known[name][1]) for real in reals.values()] for name in order
+        ]
         alone = accuracy(np.ones(len(fake)), fake, threshold)
-        rows.append([*by_metric[chosen], *means, alone])
+        rows.append([*values[0], *np.mean(values, axis=1).tolist(), alone])
     rows.append(np.mean(rows, axis=0).tolist())
     lines: list[Line] = list(zip([*fakes, f"mean of {len(fakes)}"], rows, strict=True))
     right = [accuracy(np.zeros(len(real)), real, threshold) for real in reals.values()]
@@ -237,47 +250,34 @@ def table(
 
 def markdown(titles: Sequence[str], lines: Sequence[Line]) -> str:
     """The table in percent."""
-    text = [["generator", *titles], ["---", *("---:" for _ in titles)]]
+    rows = [["generator", *titles], ["---", *("---:" for _ in titles)]]
     for name, values in lines:
-        text.append([name, *("" if v is None else f"{100 * v:.2f}" for v in values)])
-    cells = ([visible(cell).replace("|", r"\|") for cell in line] for line in text)
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
-def as_csv(titles: Sequence[str], lines: Sequence[Line]) -> str:
-    """The table as fractions; what a line does not have is empty."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["generator", *map(defused, titles)])
-    writer.writerows([defused(name), *values] for name, values in lines)
-    return stream.getvalue()
+        rows.append([name, *("" if v is None else f"{100 * v:.2f}" for v in values)])
+    cells = ([visible(cell).replace("|", r"\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    p = new_parser(PROGRAM, __doc__)
     p.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="the folder with the CSVs")
     p.add_argument("--input_dir", type=Path, metavar="DIR", help="the same")
-    p.add_argument(
-        "--metric", choices=list(metrics(0.5)), default="auc", help="in the columns (%(default)s)"
-    )
+    p.add_argument("--metric", choices=list(metrics(0.5)), default="auc",
+                   help="in the columns (%(default)s)")  # fmt: skip
     p.add_argument("--tag", metavar="COLUMN", help="the column of scores, where there are several")
     p.add_argument("--split", metavar="NAME", help="only pictures of this split")
-    p.add_argument(
-        "--threshold", type=float, default=0.5, metavar="X", help="of accuracies (%(default)s)"
-    )
+    p.add_argument("--threshold", type=number(float, 0, 1), default=0.5, metavar="X",
+                   help="of accuracies (%(default)s)")  # fmt: skip
     p.add_argument("--csv", type=Path, metavar="FILE", help="write the table there, too")
     return p
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     p = parser()
     args = p.parse_args(arguments)
     if (args.folder is None) == (args.input_dir is None):
         p.error("expected DIR once, alone or by --input_dir; found both or none")
-    if not 0 <= args.threshold <= 1:
-        p.error(f"--threshold: expected 0 to 1; found {args.threshold}")
     if args.tag in COMMON:
         p.error(f"--tag: expected a column of scores; found {args.tag}, which is no score")
 
@@ -285,7 +285,8 @@ def main(arguments: list[str] | None = None) -> int:
         fakes, reals = read(args.folder or args.input_dir, args.tag, args.split)
         titles, lines = table(fakes, reals, args.metric, args.threshold)
         if args.csv:
-            write_file(args.csv, as_csv(titles, lines))
+            rows = ([name, *values] for name, values in lines)
+            write_table(args.csv, ["generator", *titles], rows)
         print(markdown(titles, lines))
         return 0
 

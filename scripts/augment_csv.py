@@ -34,8 +34,7 @@ sys.path.insert(0, str(ROOT))
 from datasets import Label, LayoutError, Record, csv_file  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
 from engine.cli.parser import Parser, add_decoding  # noqa: E402
-from scripts._answer import answer  # noqa: E402
-from scripts._csv_rows import some  # noqa: E402
+from scripts._shared import answer, some  # noqa: E402
 from scripts._views import (  # noqa: E402
     ORIGINAL,
     PNG,

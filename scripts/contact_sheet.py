@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
 from engine.cli import machine  # noqa: E402
 from engine.cli.parser import Parser, add_decoding, benchmarks  # noqa: E402
-from scripts._answer import answer, names  # noqa: E402
-from scripts._csv_rows import some  # noqa: E402
+from engine.runtime.text import listed  # noqa: E402
+from scripts._shared import answer, some  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.config import DataOptions
@@ -216,7 +216,7 @@ def parser() -> Parser:
     p.add_argument("--data_root", type=Path, metavar="DIR",
                    help="where the benchmark lies (its place below data/)")  # fmt: skip
     p.add_argument(
-        "--sources", type=names, default=[], metavar="A,B", help="only these of the benchmark's"
+        "--sources", type=listed, default=[], metavar="A,B", help="only these of the benchmark's"
     )
     p.add_argument("--csv_root", type=Path, metavar="DIR",
                    help="folder or LMDB that a CSV's paths start from (the CSV's own)")  # fmt: skip

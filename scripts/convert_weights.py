@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from engine.cli.parser import Parser  # noqa: E402
-from scripts._answer import answer  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,7 +26,7 @@ from datasets._images import UnreadablePicture, decode  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
 from engine.reporting.drawing import BLUE, GREY, VERMILION, figure, png  # noqa: E402
 from engine.runtime.files import write_file  # noqa: E402
-from scripts._answer import answer  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

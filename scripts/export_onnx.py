@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from engine.cli import parser as command_line  # noqa: E402
 from engine.cli import rules  # noqa: E402
 from engine.cli.parser import Parser, shared  # noqa: E402
-from scripts._answer import answer  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.runtime.device import Device

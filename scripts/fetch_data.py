@@ -25,7 +25,9 @@ sys.path.insert(0, str(ROOT))
 
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
-from scripts._answer import USAGE, answer, names  # noqa: E402
+from engine.runtime.program import USAGE  # noqa: E402
+from engine.runtime.text import listed  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.fetching.catalogue import Family
@@ -61,9 +63,9 @@ def parser() -> Parser:
     p.add_argument("family", nargs="?", metavar="FAMILY", help="--list shows the names")
     p.add_argument("--list", action="store_true", help="what there is, and what is here already")
     p.add_argument(
-        "--generators", type=names, metavar="A,B", help="only these; `real` for real pictures"
+        "--generators", type=listed, metavar="A,B", help="only these; `real` for real pictures"
     )
-    p.add_argument("--sources", type=names, metavar="A,B", help="only these sources of captions")
+    p.add_argument("--sources", type=listed, metavar="A,B", help="only these sources of captions")
     p.add_argument("--root", type=Path, metavar="DIR", help="another folder than the default one")
     p.add_argument(
         "--extract",

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from engine.cli.parser import Parser  # noqa: E402
-from scripts._answer import USAGE, answer  # noqa: E402
+from engine.runtime.program import USAGE  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.weights.manifest import Entry

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from detectors._base import WeightsError  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
 from engine.weights.manifest import PRETRAINED  # noqa: E402
-from scripts._answer import answer  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 if TYPE_CHECKING:
     import numpy as np

@@ -27,13 +27,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, ldm, load, walk_pictures  # noqa: E402
+from datasets._csv import found_columns, read_csv  # noqa: E402
 from datasets._layout import unexpected  # noqa: E402
-from datasets._paths import split_depths, split_named  # noqa: E402
+from datasets._paths import relative, split_depths, split_named, visible  # noqa: E402
 from datasets._published_lists import published_rows  # noqa: E402
+from engine.cli.arguments import number, share  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
-from scripts._answer import answer  # noqa: E402
-from scripts._csv_rows import MISSING, Namer, Row, some  # noqa: E402
-from scripts._raise import PROMPTS, raise_pictures  # noqa: E402
+from scripts._csv_rows import MISSING, Namer, Row  # noqa: E402
+from scripts._shared import answer, new_parser, say, some, tell_left_out, write_rows  # noqa: E402
 
 PROGRAM = "make_csv.py"
 LEFT_OUT = 1
@@ -54,6 +55,11 @@ SYNTHBUSTER = {
     "stable-diffusion-2": "sd2",
     "stable-diffusion-xl": "sdxl",
 }
+# Synthbuster's list of prompts, which were written about pictures of RAISE-1k.
+PROMPTS, PROMPTED = "prompts.csv", "image name (matching Raise-1k)"
+TIFF = (".tif", ".tiff")
+
+
 Tables = Mapping[Path, Sequence[Row]]
 
 
@@ -91,9 +97,9 @@ def drawn_splits(records: Sequence[Record], fraction: float, seed: int) -> list[
 
 def folder_tables(args: argparse.Namespace, namer: Namer) -> Tables:
     """The table of any folder. Raises LayoutError where its pictures have no label or split."""
-    found = load("folder").records(args.folder.resolve(), labelled=args.label == "auto")
-    names = namer.take([record.path for record in found])
-    records = [record for record in found if record.path in names]
+    listed = load("folder").records(args.folder.resolve(), labelled=args.label == "auto")
+    names = namer.take([record.path for record in listed])
+    records = [record for record in listed if record.path in names]
     if args.val_fraction is not None:
         splits = drawn_splits(records, args.val_fraction, args.seed or 0)
     else:
@@ -115,10 +121,10 @@ def ldm_file(args: argparse.Namespace) -> Path:
     return args.output / f"{variant}_train_val.csv"
 
 
-def ldm_groups(found: Sequence[Record]) -> dict[tuple[Label, str], list[Path]]:
+def ldm_groups(records: Sequence[Record]) -> dict[tuple[Label, str], list[Path]]:
     """Pictures by class and by generator or, of reals, by the set that they are part of."""
     groups: defaultdict[tuple[Label, str], list[Path]] = defaultdict(list)
-    for record in found:
+    for record in records:
         label = Label.FAKE if record.generator else Label.REAL
         groups[label, record.generator or record.key.split("/")[0]].append(record.path)
     return groups
@@ -203,6 +209,48 @@ def ldm_tables(args: argparse.Namespace, namer: Namer) -> Tables:
     return {ldm_file(args): rows}
 
 
+def prompted_names(file: Path) -> list[str]:
+    """Names of the pictures of RAISE-1k that Synthbuster's prompts describe, each once.
+
+    Raises:
+        LayoutError: no such file, no such column or no name in it, or a path in a name's place.
+    """
+    what = "Synthbuster's list of prompts, which names pictures of RAISE-1k"
+    columns, rows = read_csv(file, what)
+    if PROMPTED not in columns:
+        raise unexpected(file, f"a column {PROMPTED!r}", found_columns(columns))
+    names = [name for name in dict.fromkeys(row[PROMPTED].strip() for row in rows) if name]
+    if not names:
+        raise unexpected(file, f"names in the column {PROMPTED!r}", "none")
+    for name in names:
+        if "/" in relative(name, file):
+            raise unexpected(file, "names of pictures", repr(name))
+    return names
+
+
+def prompted_pictures(file: Path, folder: Path) -> list[Path]:
+    """The TIFFs below `folder` that the prompts in `file` describe; of a missing one, the path
+    where it was expected.
+
+    Raises:
+        LayoutError: no picture is named, none of them is there, or one is there twice.
+    """
+    names = prompted_names(file)
+    wanted = {name.casefold() for name in names}
+    files: dict[str, Path] = {}
+    for path in walk_pictures(folder):
+        stem = path.stem.casefold()
+        if path.suffix.lower() not in TIFF or stem not in wanted:
+            continue
+        if stem in files:
+            both = f"{files[stem]} and {path}"
+            raise LayoutError(f"{folder}: expected one {path.stem}; found {both}")
+        files[stem] = path
+    if not files:
+        raise unexpected(folder, f"the TIFFs of RAISE-1k that {file} names, as {names[0]}.tif")
+    return [files.get(name.casefold(), folder / f"{name}.tif") for name in names]
+
+
 def synthbuster_root(args: argparse.Namespace) -> Path:
     """The folder of its generators."""
     inner: Path = args.root / "synthbuster"
@@ -210,7 +258,7 @@ def synthbuster_root(args: argparse.Namespace) -> Path:
 
 
 def synthbuster_files(args: argparse.Namespace) -> dict[Path, tuple[Path, Label]]:
-    """Folder and label of the pictures of each file."""
+    """Folder and label of the pictures of each CSV."""
     root = synthbuster_root(args)
     sources = {f"fake_{name}": (root / at, Label.FAKE) for at, name in SYNTHBUSTER.items()}
     sources |= {f"real_{name}": (folder, Label.REAL) for name, folder in reals(args)}
@@ -219,7 +267,7 @@ def synthbuster_files(args: argparse.Namespace) -> dict[Path, tuple[Path, Label]
 
 def reals(args: argparse.Namespace) -> list[tuple[str, Path]]:
     """Name and folder of each source of real pictures."""
-    return [*args.reals, *([("raise", args.raise_1k)] if args.raise_1k else [])]
+    return args.reals + ([("raise", args.raise_1k)] if args.raise_1k else [])
 
 
 def synthbuster_tables(args: argparse.Namespace, namer: Namer) -> Tables:
@@ -236,10 +284,10 @@ def synthbuster_tables(args: argparse.Namespace, namer: Namer) -> Tables:
                 raise unexpected(folder, "a folder of real pictures")
             raise unexpected(folder.parent, f"the folders {', '.join(SYNTHBUSTER)}")
         if args.raise_1k and file.name == "real_raise.csv":
-            found = raise_pictures(synthbuster_root(args) / PROMPTS, folder.resolve())
+            paths = prompted_pictures(synthbuster_root(args) / PROMPTS, folder.resolve())
         else:
-            found = list(walk_pictures(folder.resolve()))
-        names = namer.take(found)
+            paths = list(walk_pictures(folder.resolve()))
+        names = namer.take(paths)
         if not names:
             raise unexpected(folder, "pictures")
         tables[file] = [Row(name, label, "test") for name in names.values()]
@@ -259,73 +307,64 @@ def named_folder(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
-def common() -> Parser:
-    """Flags of every command."""
-    p = Parser(add_help=False)
-    p.add_argument("--relative_to", type=Path, metavar="DIR",
-                   help="the folder that paths start from (the CSV's own)")  # fmt: skip
-    p.add_argument("--overwrite", action="store_true", help="replace CSV files that are there")
-    return p
+def add_folder(p: Parser) -> None:
+    """The flags of the command `folder`."""
+    p.add_argument("folder", type=Path, metavar="FOLDER", help="the pictures")
+    p.add_argument("--output", type=Path, metavar="FILE", required=True, help="the .csv file")
+    p.add_argument("--label", choices=("auto", *LABELS), default="auto",
+                   help="of all pictures; auto: as folders are named (%(default)s)")  # fmt: skip
+    how = p.add_mutually_exclusive_group()
+    how.add_argument("--split", metavar="NAME", help="of all pictures (their folder, else test)")
+    how.add_argument("--val_fraction", type=share, metavar="X",
+                     help="draw this part of each generator and each source of reals as val, the "
+                     "rest is train")  # fmt: skip
+    p.add_argument("--seed", type=number(int, 0), metavar="N", help="of --val_fraction's draw (0)")
+    p.add_argument("--generator", metavar="NAME", help="of all fakes (their folder)")
+
+
+def add_ldm(p: Parser) -> None:
+    """The flags of the command `ldm`."""
+    p.add_argument("root", type=Path, metavar="ROOT", help="where the set is")
+    p.add_argument("--output", type=Path, metavar="DIR", required=True, help="the CSV's folder")
+    p.add_argument("--coco", type=Path, metavar="DIR", required=True,
+                   help="COCO, which has train2017/")  # fmt: skip
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--lsun", type=Path, metavar="DIR",
+                       help="CNNDet, which has train/<category>/0_real/; left out: no pictures of "
+                       "LSUN")  # fmt: skip
+    which.add_argument("--reduced", choices=sorted(REDUCED),
+                       help="only the pictures of a published reduced set; study: 17,997 real, "
+                       "17,997 synthetic")  # fmt: skip
+
+
+def add_synthbuster(p: Parser) -> None:
+    """The flags of the command `synthbuster`."""
+    p.add_argument("root", type=Path, metavar="ROOT", help="where its folders are")
+    p.add_argument("--output", type=Path, metavar="DIR", required=True, help="for the CSVs")
+    p.add_argument("--reals", type=named_folder, nargs="+", default=[], metavar="NAME=FOLDER",
+                   help="folders of real pictures, each for a real_NAME.csv")  # fmt: skip
+    p.add_argument("--raise", dest="raise_1k", type=Path, metavar="DIR",
+                   help="RAISE-1k: its TIFFs named in prompts.csv, for real_raise.csv")  # fmt: skip
+
+
+COMMANDS = {
+    "folder": ("any folder of pictures", add_folder, folder_tables),
+    "ldm": ("SPAI's latent diffusion training set", add_ldm, ldm_tables),
+    "synthbuster": ("a CSV per generator of Synthbuster", add_synthbuster, synthbuster_tables),
+}
 
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(
-        prog=PROGRAM,
-        description=(__doc__ or "").split("\n")[0],
-        epilog="Exit status: 0 done; 1 done, but some pictures were left out; 2 wrong usage or "
-        "data; 130 interrupted.",
-        allow_abbrev=False,
-    )
+    status = "0 done; 1 done, but some pictures were left out; 2 wrong usage or data"
+    p = new_parser(PROGRAM, __doc__, status)
     commands = p.add_subparsers(dest="command", required=True)
-
-    def command(name: str, text: str) -> Parser:
-        return commands.add_parser(name, help=text, parents=[common()], allow_abbrev=False)
-
-    folder = command("folder", "any folder of pictures")
-    folder.add_argument("folder", type=Path, metavar="FOLDER", help="the pictures")
-    folder.add_argument("--output", type=Path, metavar="FILE", required=True, help="the .csv file")
-    folder.add_argument(
-        "--label", choices=("auto", *LABELS), default="auto",
-        help="of all pictures; auto: as their folders are named (%(default)s)",
-    )  # fmt: skip
-    how = folder.add_mutually_exclusive_group()
-    how.add_argument("--split", metavar="NAME", help="of all pictures (their folder, else test)")
-    how.add_argument(
-        "--val_fraction", type=float, metavar="X",
-        help="draw this part of each generator and each source of reals as val, the rest is train",
-    )  # fmt: skip
-    folder.add_argument("--seed", type=int, metavar="N", help="of --val_fraction's draw (0)")
-    folder.add_argument("--generator", metavar="NAME", help="of all fakes (their folder)")
-
-    ldm = command("ldm", "SPAI's latent diffusion training set")
-    ldm.add_argument("root", type=Path, metavar="ROOT", help="where the set is")
-    ldm.add_argument("--output", type=Path, metavar="DIR", required=True, help="the CSV's folder")
-    ldm.add_argument(
-        "--coco", type=Path, metavar="DIR", required=True, help="COCO, which has train2017/"
-    )
-    which = ldm.add_mutually_exclusive_group()
-    which.add_argument(
-        "--lsun", type=Path, metavar="DIR",
-        help="CNNDet, which has train/<category>/0_real/; left out: no pictures of LSUN",
-    )  # fmt: skip
-    which.add_argument(
-        "--reduced",
-        choices=sorted(REDUCED),
-        help="only the pictures of a published reduced set; study: 17,997 real, 17,997 synthetic",
-    )
-
-    buster = command("synthbuster", "a CSV per generator of Synthbuster")
-    buster.add_argument("root", type=Path, metavar="ROOT", help="where its folders are")
-    buster.add_argument("--output", type=Path, metavar="DIR", required=True, help="for the CSVs")
-    buster.add_argument(
-        "--reals", type=named_folder, nargs="+", default=[], metavar="NAME=FOLDER",
-        help="folders of real pictures, each for a real_NAME.csv",
-    )  # fmt: skip
-    buster.add_argument(
-        "--raise", dest="raise_1k", type=Path, metavar="DIR",
-        help="RAISE-1k, whose TIFFs that prompts.csv names are for real_raise.csv",
-    )  # fmt: skip
+    for name, (text, add, _) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        add(command)
+        command.add_argument("--relative_to", type=Path, metavar="DIR",
+                             help="the folder that paths start from (the CSV's own)")  # fmt: skip
+        command.add_argument("--overwrite", action="store_true", help="replace files of that name")
     return p
 
 
@@ -336,8 +375,6 @@ def check(p: Parser, args: argparse.Namespace) -> None:
     if args.command == "folder":
         if args.output.suffix.lower() != ".csv":
             p.error(f"--output: expected a name that ends in .csv; found {args.output}")
-        if args.val_fraction is not None and not 0 < args.val_fraction < 1:
-            p.error(f"--val_fraction: expected more than 0, less than 1; found {args.val_fraction}")
         if args.seed is not None and args.val_fraction is None:
             p.error("--seed: expected --val_fraction too; found none")
         if args.generator and args.label == "real":
@@ -363,47 +400,39 @@ def targets(args: argparse.Namespace) -> list[Path]:
 def write(tables: Tables) -> None:
     """Writes the tables, rows sorted, columns that are empty throughout left out; all or none."""
     from engine.runtime.files import replacing
-    from engine.runtime.table_writer import TableWriter
 
     with ExitStack() as waiting:
-        for path, found in tables.items():
-            rows = sorted(found, key=lambda row: row.image)
-            known = [
-                name for name in ("generator", "source") if any(getattr(r, name) for r in rows)
-            ]
+        for path, unsorted in tables.items():
+            rows = sorted(unsorted, key=lambda row: row.image)
+            known = [k for k in ("generator", "source") if any(getattr(row, k) for row in rows)]
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = waiting.enter_context(replacing(path))
-            with TableWriter(temporary, ["image", "class", "split", *known], [], False) as table:
-                for row in rows:
-                    more = [getattr(row, name) for name in known]
-                    table.append([[row.image, int(row.label), row.split, *more]])
+            cells = ([row.image, int(row.label), row.split, *(getattr(row, k) for k in known)]
+                     for row in rows)  # fmt: skip
+            write_rows(temporary, ["image", "class", "split", *known], cells)
 
 
 def report(tables: Tables, left_out: Mapping[str, str]) -> None:
     """Paths on standard output; counts, and what was left out, on standard error."""
-    from datasets._paths import visible
-
     for path, rows in tables.items():
         counts = Counter((row.split, row.label) for row in rows)
         parts = [
             f"{split} {counts[split, Label.REAL]} real, {counts[split, Label.FAKE]} synthetic"
             for split in sorted({split for split, _ in counts})
         ]
-        print(f"{PROGRAM}: {visible(path.name)}: {'; '.join(parts)}", file=sys.stderr)
+        say(PROGRAM, f"{visible(path.name)}: {'; '.join(parts)}")
         print(path)
-    if left_out:
-        names = some(f"{visible(name)} ({reason})" for name, reason in left_out.items())
-        print(f"{PROGRAM}: {len(left_out):,} pictures left out: {names}", file=sys.stderr)
+    tell_left_out(PROGRAM, left_out)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes what the command asks for. Returns the exit status."""
+    """The exit status of a command. Writes what it asks for."""
     files = targets(args)
     if (there := [str(file) for file in files if file.exists()]) and not args.overwrite:
         raise LayoutError(f"{some(there)}: already there: use --overwrite or another --output")
-    make = {"folder": folder_tables, "ldm": ldm_tables, "synthbuster": synthbuster_tables}
     namer = Namer((args.relative_to or files[0].parent).resolve())
-    tables = make[args.command](args, namer)
+    _, _, make_tables = COMMANDS[args.command]
+    tables = make_tables(args, namer)
     if empty := [path for path, rows in tables.items() if not rows]:
         raise LayoutError(f"{empty[0]}: expected pictures; all {len(namer.left_out)} are left out")
     write(tables)
@@ -412,7 +441,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)

@@ -26,7 +26,7 @@ from engine.cli import machine, rules  # noqa: E402
 from engine.cli import parser as command_line  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, shared  # noqa: E402
-from scripts._answer import answer  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 if TYPE_CHECKING:
     from datasets import Record

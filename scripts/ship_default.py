@@ -37,7 +37,7 @@ from engine.runtime.files import write_file  # noqa: E402
 from engine.scoring.table import ScoreRow, read_table  # noqa: E402
 from engine.weights import manifest  # noqa: E402
 from engine.weights.files import read_weights, sha256  # noqa: E402
-from scripts._answer import answer  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 PROGRAM, PLOT = "ship_default.py", "generators.png"
 SHOWN = (estimates.AUROC, estimates.AP, estimates.TPR_AT_1, estimates.TPR_AT_5)

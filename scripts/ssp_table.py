@@ -42,7 +42,7 @@ from engine.evaluation.metrics import accuracy  # noqa: E402
 from engine.evaluation.reported import OTHER_PICTURES  # noqa: E402
 from engine.runtime.files import write_file  # noqa: E402
 from engine.scoring.table import ScoreRow  # noqa: E402
-from scripts._answer import answer  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 PROGRAM = "ssp_table.py"
 DETECTORS = ("ssp_baseline", "ssp")  # in the order of a cell of the published table

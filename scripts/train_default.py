@@ -44,7 +44,7 @@ from engine.training.encoder_cache import embed  # noqa: E402
 from engine.weights import manifest  # noqa: E402
 from engine.weights.files import Card, save_weights  # noqa: E402
 from engine.weights.loading import load_backbone  # noqa: E402
-from scripts._answer import answer  # noqa: E402
+from scripts._shared import answer  # noqa: E402
 
 PROGRAM = "train_default.py"
 COLUMNS = ("image", "class", "split", "generator", "source")

@@ -1,0 +1,118 @@
+"""What the command lines of scripts/ share: parser, log lines, exit status, lines about names.
+
+Every script builds its flags on `new_parser` and runs its work by `answer`, so that all of them are
+asked, complain and end alike. It knows nothing of what a script does, and imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datasets._paths import visible
+from engine.cli.parser import Parser
+from engine.runtime import program
+
+SHOWN = 8  # names of a longer list
+
+
+def new_parser(
+    name: str, doc: str | None, status: str = "", whole: bool = False, **more: Any
+) -> Parser:
+    """The parser of a script's command line, without flags.
+
+    Args:
+        name: the script's file name, with which its complaints begin.
+        doc: its module docstring, whose first line `--help` shows.
+        status: what the exit statuses mean, shown below the flags.
+        whole: `--help` shows all of `doc`, line by line.
+        more: passed on to `Parser`.
+    """
+    ending = status and f"Exit status: {status}; 130 interrupted."
+    return Parser(
+        prog=name,
+        description=doc if whole else (doc or "").split("\n")[0],
+        epilog=textwrap.fill(ending) if whole else ending,
+        formatter_class=argparse.RawDescriptionHelpFormatter if whole else argparse.HelpFormatter,
+        allow_abbrev=False,
+        **more,
+    )
+
+
+@contextmanager
+def _log_lines() -> Iterator[None]:
+    """The project's log lines on standard error."""
+    # Not on the root logger: the hub's library shows its warnings itself.
+    log, shown = logging.getLogger("engine"), program.log_handler()
+    log.addHandler(shown)
+    log.setLevel(logging.INFO)
+    if logging.lastResort:  # through which warnings of the data sets come
+        logging.lastResort.setFormatter(program.OneLine())
+    try:
+        yield
+    finally:
+        log.removeHandler(shown)
+
+
+def answer(
+    name: str,
+    run: Callable[[], int],
+    errors: tuple[type[Exception], ...] = (),
+    goes_on: bool = False,
+) -> int:
+    """The exit status of a script's work, see `program.answer`; its log lines go to standard error.
+
+    Args:
+        name: the script's file name, with which its complaints begin.
+        run: the work; gives the exit status.
+        errors: of use, weights or data, beside OSError, of which one line tells.
+        goes_on: the same command goes on where it was interrupted.
+    """
+
+    def work() -> int:
+        with _log_lines():
+            return run()
+
+    return program.answer(name, work, errors, goes_on="the same command goes on" if goes_on else "")
+
+
+def some(names: Iterable[str]) -> str:
+    """The first `SHOWN` names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN:,} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more
+
+
+def say(name: str, line: str) -> None:
+    """A line of a script on standard error: progress and counts, which are no results."""
+    print(f"{name}: {line}", file=sys.stderr)
+
+
+def tell_left_out(name: str, reasons: Mapping[str, str], what: str = "left out") -> None:
+    """A line on standard error on the pictures without a result, by the reason of each; none where
+    there are no such pictures."""
+    if reasons:
+        names = some(f"{visible(key)} ({reason})" for key, reason in reasons.items())
+        say(name, f"{len(reasons):,} pictures {what}: {names}")
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV as all tables of the project are written; `path` is a temporary name."""
+    from engine.runtime.table_writer import TableWriter
+
+    with TableWriter(path, columns, [], False) as table:
+        table.append(rows)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV, whole or not at all. Raises OSError, which names it."""
+    from engine.runtime.files import naming, replacing
+
+    with naming(path), replacing(path) as temporary:
+        write_rows(temporary, columns, rows)
