@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ._record import LayoutError, is_picture
+from ._record import Label, LayoutError, is_picture
 
 # What a spreadsheet takes for a formula, after the apostrophes that keep it from doing so.
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 IMAGE = "image"
+# Classes as SPAI's CSV files have them; '' where unknown.
+LABELS = {"0": Label.REAL, "1": Label.FAKE, "0.0": Label.REAL, "1.0": Label.FAKE, "": None}
 
 
 def _is_number(text: str) -> bool:
@@ -53,10 +55,10 @@ def _columns(file: Path, header: list[str]) -> list[str]:
 def _swallowed(columns: list[str], values: list[str]) -> bool:
     """Whether an open quote took a row below into a field: the first of its lines and another one
     would each be a row, with a picture of its own."""
-    place = columns.index(IMAGE) if IMAGE in columns else 0
-    least = max(place + 1, min(2, len(columns)))
+    column = columns.index(IMAGE) if IMAGE in columns else 0
+    least = max(column + 1, min(2, len(columns)))
     lines = [line.split(",") for line in ",".join(values).splitlines()]
-    rows = [len(cells) >= least and is_picture(cells[place].strip()) for cells in lines]
+    rows = [len(cells) >= least and is_picture(cells[column].strip()) for cells in lines]
     return rows[:1] == [True] and any(rows[1:])
 
 
@@ -90,7 +92,7 @@ def read_csv(file: Path, what: str = "a CSV file") -> tuple[list[str], list[dict
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = _rows(file, stream)
             columns = _columns(file, next(rows, (1, []))[1])
-            found = []
+            table = []
             for line, values in rows:
                 if len(values) > len(columns):
                     wanted = f"at most {len(columns)} values, as many as columns"
@@ -103,12 +105,12 @@ def read_csv(file: Path, what: str = "a CSV file") -> tuple[list[str], list[dict
                         "one that takes the rows below into its field"
                     )
                 values += [""] * (len(columns) - len(values))
-                found.append(dict(zip(columns, map(plain, values), strict=True)))
+                table.append(dict(zip(columns, map(plain, values), strict=True)))
     except UnicodeDecodeError as error:
         raise LayoutError(
             f"{file}: expected a CSV file in UTF-8; found {error}: save it as UTF-8"
         ) from error
-    return columns, found
+    return columns, table
 
 
 def found_columns(columns: list[str]) -> str:

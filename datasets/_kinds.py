@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ._archives import FORMATS, LMDB_DATA
-from ._members import files_below
+from ._archives import FORMATS, LMDB_DATA, files_below
 from ._record import LayoutError, is_picture, is_special
 
 TARS = {  # ending of a compressed tar -> what it is
@@ -36,17 +35,17 @@ def _folder_kind(path: Path) -> str:
     """An LMDB; tar or Parquet files and no picture; or a folder of pictures."""
     if (path / LMDB_DATA).is_file():
         return "lmdb_file"
-    found: frozenset[str] = frozenset()
+    shards: frozenset[str] = frozenset()
     try:
         for file in files_below(path):
             if is_picture(file.name):
                 return "folder"
-            found |= SHARDS & {_file_kind(file)}
+            shards |= SHARDS & {_file_kind(file)}
     except LayoutError:  # an unreadable folder, of which the family's own error tells
         return "folder"
-    if len(found) > 1:
+    if len(shards) > 1:
         raise LayoutError(f"{path}: expected shards of one kind; found .tar and .parquet files")
-    return next(iter(found), "folder")
+    return next(iter(shards), "folder")
 
 
 def kind_of(path: Path) -> str | None:
@@ -67,8 +66,8 @@ def known_kind(path: Path) -> str:
     there = os.path.lexists(path)
     kind = kind_of(path) if there else None
     if kind is None:
-        found = "neither" if there else "no such file or folder"
-        raise LayoutError(f"{path}: expected {CHOICES}; found {found}")
+        instead = "neither" if there else "no such file or folder"
+        raise LayoutError(f"{path}: expected {CHOICES}; found {instead}")
     return kind
 
 
@@ -113,10 +112,10 @@ def tell_left_out(root: Path, kind: str) -> None:
     if archives:
         log.warning(
             "%s: %d archives beside what is listed, left out, as %r: name them one by one or "
-            "unpack them", root, len(archives), archives[0],
+            "unpack them", root, len(archives), min(archives),
         )  # fmt: skip
     if others:
-        often = sorted(others.items(), key=lambda found: (-found[1], found[0]))
+        often = sorted(others.items(), key=lambda pair: (-pair[1], pair[0]))
         kinds = ", ".join(f"{count} {name}" for name, count in often[:SHOWN])
         more = ", …" if len(others) > SHOWN else ""
         files = "file" if others.total() == 1 else "files"

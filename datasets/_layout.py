@@ -25,19 +25,13 @@ log = logging.getLogger(__name__)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is one, also where the question itself fails, as with a name too long."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
+    """Whether it is a folder; of a name too long for one, which pathlib raises for, it is not."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def is_file(path: Path) -> bool:
     """The same of a file."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def unexpected(folder: Path, layout: str, found: str = "") -> LayoutError:
@@ -75,8 +69,8 @@ def check_sources(wanted: Sequence[str], known: Iterable[str]) -> None:
     """Raises LayoutError, listing the choices, for a source that the data do not have."""
     choices = sorted(known)
     if missing := sorted(set(wanted) - set(choices)):
-        found = ", ".join(choices) or "none"
-        raise LayoutError(f"--sources: no {', '.join(missing)}; found {found}")
+        available = ", ".join(choices) or "none"
+        raise LayoutError(f"--sources: no {', '.join(missing)}; found {available}")
 
 
 def spelling(name: str) -> str:
@@ -86,7 +80,7 @@ def spelling(name: str) -> str:
 
 def canonical(name: str, known: Iterable[str]) -> str | None:
     """The known name of which `name` is a spelling."""
-    return next((each for each in known if spelling(each) == spelling(name)), None)
+    return next((other for other in known if spelling(other) == spelling(name)), None)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -105,8 +99,8 @@ def files(folder: Path, suffix: str) -> list[Path]:
     Raises:
         LayoutError: it cannot be read.
     """
-    found = [e for e in _entries(folder) if e.name.lower().endswith(suffix) and e.is_file()]
-    return [folder / entry.name for entry in found]
+    matching = [e for e in _entries(folder) if e.name.lower().endswith(suffix) and e.is_file()]
+    return [folder / entry.name for entry in matching]
 
 
 def _is_link(entry: os.DirEntry[str]) -> bool:
@@ -149,25 +143,25 @@ def matches(folder: Path, pattern: str, exclude: Sequence[Path] = ()) -> Iterato
     `*` for any letters."""
     first, _, rest = pattern.casefold().partition("/")
     for entry in _entries(folder):
-        place = folder / entry.name
-        if fnmatchcase(entry.name.casefold(), first) and is_folder(place) and place not in exclude:
-            yield from matches(place, rest, exclude) if rest else (place,)
+        path = folder / entry.name
+        if fnmatchcase(entry.name.casefold(), first) and is_folder(path) and path not in exclude:
+            yield from matches(path, rest, exclude) if rest else (path,)
 
 
 def find(folder: Path, pattern: str, exclude: Sequence[Path] = ()) -> Path | None:
     """The first of `matches` that holds something, or else the first."""
-    found = list(matches(folder, pattern, exclude))
-    return next((place for place in found if _entries(place)), found[0] if found else None)
+    folders = list(matches(folder, pattern, exclude))
+    return next((path for path in folders if _entries(path)), folders[0] if folders else None)
 
 
 def once(folders: Iterable[tuple[str, Path]], root: Path) -> dict[str, Path]:
     """Folders by name. Raises LayoutError where two have one name, as in two spellings."""
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for name, folder in folders:
-        if name in found:
-            raise LayoutError(f"{root}: expected {name} once; found {found[name]} and {folder}")
-        found[name] = folder
-    return found
+        if name in by_name:
+            raise LayoutError(f"{root}: expected {name} once; found {by_name[name]} and {folder}")
+        by_name[name] = folder
+    return by_name
 
 
 def check_both(records: Sequence[Record], folder: Path, others: Iterable[str]) -> None:
@@ -193,13 +187,13 @@ def pictures(
     prefix: str = "",
 ) -> list[Record]:
     """All pictures below `folder`, alike in all but the key: `prefix` and the path from `base`."""
-    found: list[Record] = []
-    for place, names in walk_folders(folder):
-        start = prefix + key_of(place, base)
-        found += [Record(start + name, place / name, label, source, generator) for name in names]
-    if not found:
+    records: list[Record] = []
+    for parent, names in walk_folders(folder):
+        start = prefix + key_of(parent, base)
+        records += [Record(start + name, parent / name, label, source, generator) for name in names]
+    if not records:
         log.warning("%s: no pictures; found %s", folder, listed(folder))
-    return found
+    return records
 
 
 def key_of(folder: Path, base: Path) -> str:
@@ -216,18 +210,18 @@ def labelled(
     Raises:
         LayoutError: a picture below neither.
     """
-    found: list[Record] = []
-    for place, names in walk_folders(folder):
-        words = [part.lower() for part in place.relative_to(folder).parts]
-        said = next((word for word in words if word in REAL_NAMES | FAKE_NAMES), None)
-        start = key_of(place, base)
-        if said is None:
+    records: list[Record] = []
+    for parent, names in walk_folders(folder):
+        words = [part.lower() for part in parent.relative_to(folder).parts]
+        class_word = next((word for word in words if word in REAL_NAMES | FAKE_NAMES), None)
+        start = key_of(parent, base)
+        if class_word is None:
             raise unexpected(base, layout, f"{start + names[0]!r} below neither class")
-        label, maker = (REAL, "") if said in REAL_NAMES else (FAKE, generator)
-        found += [Record(start + name, place / name, label, source, maker) for name in names]
-    if not found:
+        label, maker = (REAL, "") if class_word in REAL_NAMES else (FAKE, generator)
+        records += [Record(start + name, parent / name, label, source, maker) for name in names]
+    if not records:
         log.warning("%s: no pictures; found %s", folder, listed(folder))
-    return found
+    return records
 
 
 def elsewhere(
@@ -242,23 +236,23 @@ def elsewhere(
     Raises:
         LayoutError: no pictures, or some that are labelled synthetic.
     """
-    place = Path(path)
-    if place.is_dir():
-        place = next((place / below for below in inner if (place / below).is_dir()), place)
+    root = Path(path)
+    if root.is_dir():
+        root = next((root / folder for folder in inner if (root / folder).is_dir()), root)
     try:
-        found = open_path(place, labelled=False)
+        records = open_path(root, labelled=False)
     except LayoutError as error:
         raise LayoutError(f"real pictures of {name}: {error}") from error
-    for below in () if place.is_dir() else inner:
-        if kept := [r for r in found if f"/{below}/" in f"/{r.key}"]:
-            found = kept
+    for folder in () if root.is_dir() else inner:
+        if chosen := [r for r in records if f"/{folder}/" in f"/{r.key}"]:
+            records = chosen
             break
-    if fake := next((r for r in found if r.label == FAKE), None):
+    if fake := next((r for r in records if r.label == FAKE), None):
         raise LayoutError(
-            f"real pictures of {name}: {place}: expected no synthetic ones; "
+            f"real pictures of {name}: {root}: expected no synthetic ones; "
             f"found {fake.key!r}, which its folder or class says is one"
         )
-    return [Record(f"{name}/{r.key}", r.path, REAL, source, "", r.member) for r in found]
+    return [Record(f"{name}/{r.key}", r.path, REAL, source, "", r.member) for r in records]
 
 
 def in_order(
@@ -269,14 +263,14 @@ def in_order(
     Raises:
         LayoutError: otherwise.
     """
-    found = sorted(records, key=attrgetter("key"))
-    if not found:
+    ordered = sorted(records, key=attrgetter("key"))
+    if not ordered:
         raise unexpected(root, layout)
-    there = {record.label for record in found}
+    there = {record.label for record in ordered}
     for label in needed:
         if label not in there:
             what = "synthetic" if label == FAKE else "real"
             raise unexpected(root, layout, f"no {what} pictures in {listed(root)}")
-    if twice := next((a.key for a, b in pairwise(found) if a.key == b.key), None):
+    if twice := next((a.key for a, b in pairwise(ordered) if a.key == b.key), None):
         raise unexpected(root, layout, f"{twice!r} twice")
-    return found
+    return ordered

@@ -47,6 +47,11 @@ def listed(folder: Path) -> str:
     return ", ".join(map(visible, names[:SHOWN])) + more or "an empty folder"
 
 
+def _leads_out(name: str, where: Path, hint: str) -> LayoutError:
+    shown = f"{name[:200]!r}{hint and ': '}{hint}"
+    return LayoutError(f"{where}: expected paths that stay inside the data; found {shown}")
+
+
 def normal(name: str, where: Path, hint: str = "") -> str:
     """A path that `where` states, with forward slashes and without empty and `.` parts.
 
@@ -54,8 +59,7 @@ def normal(name: str, where: Path, hint: str = "") -> str:
         LayoutError: it is absolute, leads upwards or has a NUL; `hint` says what to do.
     """
     if UNSAFE.search(name):
-        found = f"found {name[:200]!r}{hint and ': '}{hint}"
-        raise LayoutError(f"{where}: expected paths that stay inside the data; {found}")
+        raise _leads_out(name, where, hint)
     return "/".join(p for p in name.replace("\\", "/").split("/") if p not in ("", "."))
 
 
@@ -63,8 +67,7 @@ def relative(name: str, where: Path, hint: str = "") -> str:
     """`normal` of a picture's path. Raises LayoutError as that does, and for an empty one."""
     path = normal(name, where, hint)
     if not path:
-        found = f"found {name!r}{hint and ': '}{hint}"
-        raise LayoutError(f"{where}: expected paths that stay inside the data; {found}")
+        raise _leads_out(name, where, hint)
     return path
 
 
@@ -99,10 +102,10 @@ def split_depths(folders: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], in
             depth == 0 or splits != {"train"} or all(map(is_split, names))
         )
 
-    found: dict[tuple[str, ...], int] = {}
+    depths: dict[tuple[str, ...], int] = {}
     for parts in known:
         for depth in range(len(parts)):
             if is_one(parts, depth):
-                found[parts] = depth
+                depths[parts] = depth
                 break
-    return found
+    return depths

@@ -52,20 +52,20 @@ def part(
         ("--sources", sources, {r.source for r in everything if r.source}),
     ):
         if missing := set(wanted) - known:
-            found = ", ".join(sorted(known)) or "none"
-            raise LayoutError(f"{name}: no {', '.join(sorted(missing))}; found {found}")
-    kept = [
+            available = ", ".join(sorted(known)) or "none"
+            raise LayoutError(f"{name}: no {', '.join(sorted(missing))}; found {available}")
+    chosen = [
         r
         for r in records
         if (not generators or not r.generator or r.generator in generators)
         and (not sources or r.source in sources)
     ]
     if limit is not None:
-        chosen = {r.key for group in _groups(kept).values() for r in group[:limit]}
-        kept = [r for r in kept if r.key in chosen]
-    if not kept:
+        first = {r.key for group in _groups(chosen).values() for r in group[:limit]}
+        chosen = [r for r in chosen if r.key in first]
+    if not chosen:
         raise LayoutError("expected pictures; this choice of generators and sources leaves none")
-    return kept
+    return chosen
 
 
 def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], list[Record]]:
@@ -140,20 +140,20 @@ def divide(data: Splits, place: Path, options: Division) -> tuple[list[Record], 
     """
     val_split = options.val_split or VAL
     split = _train_split(data, place, options, val_split)
-    one = split_named(options.train_split or TRAIN) == split_named(val_split)
+    same = split_named(options.train_split or TRAIN) == split_named(val_split)
     if split and _names(data, val_split):
-        if not one:
+        if not same:
             how = f"splits {split} and {val_split} of {place}"
             return data.records(split), data.records(val_split), how
         if not options.leak_free:
-            found = data.records(split)
-            return found, found, f"split {split} of {place}, both to train on and to choose by"
+            records = data.records(split)
+            return records, records, f"split {split} of {place}, both to train on and to choose by"
     elif split_named(val_split) not in (*STANDARD, HELD_OUT):
         raise LayoutError(
             f"{place}: expected a split {val_split}; found no such one: name one with --set "
             f"data.val_split=NAME, or {HELD_OUT} for a part of the training pictures"
         )
-    fraction = HALF if one and options.leak_free else options.val_fraction
+    fraction = HALF if same and options.leak_free else options.val_fraction
     train, val = hold_out(data.records(split), fraction)
     what = f"split {split} of {place}" if split else str(place)
     return train, val, f"{fraction:g} of every generator of {what} held out for validation"
@@ -178,9 +178,10 @@ def to_evaluate(
             f"{path}: expected a split {TEST}; found {names}: choose one by --split, or --split "
             f"{ALL}"
         )
-    found = data.records(TEST)
-    return found, (
-        f"{path.name}: the {len(found)} rows of split {TEST} are taken, {len(data) - len(found)} "
+    records = data.records(TEST)
+    left_out = len(data) - len(records)
+    return records, (
+        f"{path.name}: the {len(records)} rows of split {TEST} are taken, {left_out} "
         f"rows of others left out ({names}; --split NAME takes another, --split {ALL} all)"
     )
 

@@ -44,7 +44,7 @@ def _check_level(root: Path, folders: Mapping[str, Path]) -> None:
     if set(folders) & set(GENERATORS):
         return
     for folder in folders.values():
-        inner = [each.name for each in subfolders(_top(folder), GENERATORS)]
+        inner = [subfolder.name for subfolder in subfolders(_top(folder), GENERATORS)]
         known = [name for name in inner if canonical(name, GENERATORS)]
         if len(known) > 1:
             raise unexpected(root, LAYOUT, f"these in {folder.name}/ ({', '.join(known)})")
@@ -73,11 +73,11 @@ def records(
         raise unexpected(root, LAYOUT)
     _check_level(root, folders)
     check_sources(sources, folders)
-    found: dict[str, list[Record]] = {
+    by_generator: dict[str, list[Record]] = {
         name: labelled(folder, root, LAYOUT, name, name)
         for name, folder in folders.items()
         if not sources or name in sources
     }
-    for name, rows in found.items():
-        check_both(rows, folders[name], sorted(found.keys() - {name}))
-    return in_order(chain.from_iterable(found.values()), root, LAYOUT)
+    for name, rows in by_generator.items():
+        check_both(rows, folders[name], sorted(by_generator.keys() - {name}))
+    return in_order(chain.from_iterable(by_generator.values()), root, LAYOUT)

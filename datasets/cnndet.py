@@ -36,11 +36,11 @@ def records(
     """
     root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
     check_sources(sources, ())
-    found: list[Record] = []
+    rows: list[Record] = []
     for name in (split,) if split else SPLITS:
         folder = find(root, name) or find(root, f"progan_{name}")
         if folder:
-            found += labelled(folder, root, LAYOUT, "", GENERATOR)
+            rows += labelled(folder, root, LAYOUT, "", GENERATOR)
         elif split:
             raise unexpected(root, LAYOUT)
-    return in_order(found, root, LAYOUT)
+    return in_order(rows, root, LAYOUT)

@@ -52,23 +52,23 @@ log = logging.getLogger(__name__)
 def _fakes_folders(root: Path) -> dict[str, Path]:
     """The folder of each source's fakes, below synthetic/ or directly below `root`."""
     base = find(root, "synthetic") or root
-    found: list[tuple[str, Path]] = []
+    folders: list[tuple[str, Path]] = []
     for folder in subfolders(base, SOURCES):
         if source := canonical(folder.name, SOURCES):
-            found.append((source, folder))
+            folders.append((source, folder))
         elif base != root:
             log.warning("%s: expected one of %s; left out", folder, ", ".join(SOURCES))
-    return once(found, base)
+    return once(folders, base)
 
 
 def _reals(root: Path, source: str, parts: Mapping[str, str], fakes: Path) -> list[Record]:
     """The reals of a source: where its part says, in one of its places below `root`, or beside."""
     if source in parts:
         return elsewhere(source, parts[source], source, INNER if source == "mscoco" else ())
-    for place in PLACES[source]:
-        for folder in matches(root, place, exclude=[fakes]):
-            if found := pictures(folder, root, REAL, source):
-                return found
+    for pattern in PLACES[source]:
+        for folder in matches(root, pattern, exclude=[fakes]):
+            if records := pictures(folder, root, REAL, source):
+                return records
     sibling = root.absolute().parent.parent / SIBLING
     if source == "mscoco" and sibling.is_dir():
         return elsewhere(source, sibling, source)
@@ -98,11 +98,11 @@ def records(
     if not folders:
         raise unexpected(root, LAYOUT)
     check_sources(sources, folders)
-    found: list[Record] = []
+    rows: list[Record] = []
     for source, folder in folders.items():
         if sources and source not in sources:
             continue
         for generator in groups(folder):
-            found += pictures(generator, root, FAKE, source, generator.name)
-        found += _reals(root, source, given, folder)
-    return in_order(found, root, LAYOUT)
+            rows += pictures(generator, root, FAKE, source, generator.name)
+        rows += _reals(root, source, given, folder)
+    return in_order(rows, root, LAYOUT)

@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import _archives
-from ._csv import IMAGE, found_columns, read_csv
+from ._csv import IMAGE, LABELS, found_columns, read_csv
 from ._paths import relative, split_named
 from ._record import Label, LayoutError, Record
 
-LABELS = {"0": Label.REAL, "1": Label.FAKE, "0.0": Label.REAL, "1.0": Label.FAKE, "": None}
 COLUMNS = "the column image (and, as far as known, class, split, generator, source)"
 
 
@@ -117,7 +116,7 @@ class Contents:
             raise LayoutError(f"{file}: expected a column split; found {columns}")
         if labelled and "class" not in self._columns:
             raise LayoutError(f"{file}: expected a column class; found {columns}")
-        found: dict[str, Record] = {}
+        by_key: dict[str, Record] = {}
         for row in self._rows:
             if split and split_named(row["split"]) != split_named(split):
                 continue
@@ -130,14 +129,14 @@ class Contents:
             if labelled and label is None:
                 raise LayoutError(f"{file}: expected a class for every picture; none at {name!r}")
             # It would count twice, perhaps once for each class.
-            if name in found:
+            if name in by_key:
                 raise LayoutError(f"{file}: expected each picture once; found {name!r} twice")
-            found[name] = self._record(name, label, row)
-        if not found:
+            by_key[name] = self._record(name, label, row)
+        if not by_key:
             what = f"rows of split {split!r}" if split else "rows"
             raise LayoutError(f"{file}: expected {what}; found none")
-        self._check_keys(found)
-        return sorted(found.values(), key=lambda record: record.key)
+        self._check_keys(by_key)
+        return sorted(by_key.values(), key=lambda record: record.key)
 
     def _check_keys(self, names: Iterable[str]) -> None:
         """Raises LayoutError for an LMDB of other pictures. One key in common is enough: which

@@ -66,9 +66,9 @@ def _generators(root: Path) -> Iterator[tuple[str, Path]]:
             if folder.name.lower() in (*COCO, "images"):
                 continue
             inner = [folder, *subfolders(folder, known)]
-            place = next((p for p in inner if (p / TRAIN).is_dir() or (p / VAL).is_dir()), None)
-            if place:
-                yield canonical(folder.name, GENERATORS) or folder.name, place
+            parent = next((p for p in inner if (p / TRAIN).is_dir() or (p / VAL).is_dir()), None)
+            if parent:
+                yield canonical(folder.name, GENERATORS) or folder.name, parent
             else:
                 log.warning("%s: expected %s/ or %s/; left out", folder, TRAIN, VAL)
 
@@ -77,7 +77,7 @@ def _reals(root: Path, parts: Mapping[str, str], year: str) -> list[Record]:
     """COCO's pictures of train2017 or val2017."""
     if "mscoco" not in parts:
         places = [find(base, name) for base in _bases(root) for name in COCO]
-        coco, base, prefix = next((place for place in places if place), None), root, ""
+        coco, base, prefix = next((path for path in places if path), None), root, ""
     elif (coco := Path(parts["mscoco"])).is_dir():
         coco = base = find(coco, "mscoco2017") or coco
         prefix = "mscoco/"
@@ -100,12 +100,12 @@ def _hold_out(records: Sequence[Record], held: bool) -> list[Record]:
     by_generator: defaultdict[str, list[Record]] = defaultdict(list)
     for record in sorted(records, key=attrgetter("key")):
         by_generator[record.generator].append(record)
-    kept: list[Record] = []
+    chosen: list[Record] = []
     for group in by_generator.values():
         order = np.random.RandomState(HOLD_OUT_SEED).permutation(len(group))
         count = round(HOLD_OUT * len(group))
-        kept += [group[i] for i in (order[:count] if held else order[count:])]
-    return kept
+        chosen += [group[i] for i in (order[:count] if held else order[count:])]
+    return chosen
 
 
 def records(
@@ -128,14 +128,14 @@ def records(
     root, given = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
     check_sources(sources, ())
     generators = once(_generators(root), root)
-    found: list[Record] = []
+    rows: list[Record] = []
     for year in (FOLDERS[split],) if split else (TRAIN, VAL):
         for name, folder in generators.items():
             if (folder / year).is_dir():
-                found += pictures(folder / year, root, FAKE, "", name)
+                rows += pictures(folder / year, root, FAKE, "", name)
             else:
                 log.warning("%s: expected %s/; found %s", folder, year, listed(folder))
-        found += _reals(root, given, year)
+        rows += _reals(root, given, year)
     if split in ("drct_train", "drct_val"):
-        found = _hold_out(found, held=split == "drct_val")
-    return in_order(found, root, LAYOUT)
+        rows = _hold_out(rows, held=split == "drct_val")
+    return in_order(rows, root, LAYOUT)

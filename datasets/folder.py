@@ -61,9 +61,9 @@ class Contents:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        found = walk_folders(root) if root.is_dir() else ()
+        walk = walk_folders(root) if root.is_dir() else ()
         # By their parts from `root`, the folders that hold pictures, with the pictures' names.
-        self._walked = {place.relative_to(root).parts: (place, names) for place, names in found}
+        self._walked = {path.relative_to(root).parts: (path, names) for path, names in walk}
         self._folders = Folders(self._walked)
 
     def splits(self) -> set[str]:
@@ -79,11 +79,11 @@ class Contents:
             walked = {parts: what for parts, what in walked.items() if of(parts) == wanted}
         if not walked:
             layout = f"pictures in {LAYOUT}" if labelled else "pictures"
-            place = root / split if split else root
+            path = root / split if split else root
             none = " (no picture, by extension)" if root.is_dir() else ""
-            raise LayoutError(f"{place}: expected {layout}; found {listed(root)}{none}")
+            raise LayoutError(f"{path}: expected {layout}; found {listed(root)}{none}")
         rows: list[Record] = []
-        for parts, (place, names) in walked.items():
+        for parts, (path, names) in walked.items():
             # What the folders state is found once for all their pictures, which may be a million.
             prefix = "".join(f"{part}/" for part in parts)
             label, source, generator = describe(self._folders.below(parts, split))
@@ -91,7 +91,7 @@ class Contents:
                 raise LayoutError(
                     f"{root}: expected {LAYOUT}; found {prefix + names[0]!r} below neither"
                 )
-            rows += [Record(prefix + n, place / n, label, source, generator) for n in names]
+            rows += [Record(prefix + n, path / n, label, source, generator) for n in names]
         return sorted(rows, key=lambda record: record.key)
 
 

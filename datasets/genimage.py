@@ -57,16 +57,16 @@ def _folders(root: Path) -> dict[str, Path]:
     Raises:
         LayoutError: two for one subset.
     """
-    found: list[tuple[str, Path]] = []
+    folders: list[tuple[str, Path]] = []
     for folder in groups(root, SPELLINGS):
         subset = _subset(folder.name)
         inner = [folder, *subfolders(folder, SPELLINGS)] if subset else []
-        place = next((p for p in inner if any(find(p, split) for split in SPLITS)), None)
-        if subset is None or place is None:
+        parent = next((p for p in inner if any(find(p, split) for split in SPLITS)), None)
+        if subset is None or parent is None:
             log.warning("%s: expected a subset with %s; left out", folder, " or ".join(SPLITS))
         else:
-            found.append((subset, place))
-    return once(found, root)
+            folders.append((subset, parent))
+    return once(folders, root)
 
 
 def records(
@@ -89,15 +89,15 @@ def records(
     if not folders:
         raise unexpected(root, LAYOUT)
     check_sources(sources, folders)
-    found: list[Record] = []
+    rows: list[Record] = []
     for subset, folder in folders.items():
         for name in (split,) if split else SPLITS:
             if sources and subset not in sources:
                 continue
-            if place := find(folder, name):
-                rows = labelled(place, root, LAYOUT, subset, subset)
-                check_both(rows, place, sorted(set(sources or folders) - {subset}))
-                found += rows
+            if parent := find(folder, name):
+                of_split = labelled(parent, root, LAYOUT, subset, subset)
+                check_both(of_split, parent, sorted(set(sources or folders) - {subset}))
+                rows += of_split
             else:
                 log.warning("%s: expected %s/; found %s", folder, name, listed(folder))
-    return in_order(found, root, LAYOUT)
+    return in_order(rows, root, LAYOUT)

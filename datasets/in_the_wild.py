@@ -35,11 +35,11 @@ def records(
     check_sources(sources, ())
     folders: list[tuple[str, Path]] = []
     for folder in groups(root, PLACES):
-        if place := canonical(folder.name, PLACES):
-            folders.append((place, folder))
+        if name := canonical(folder.name, PLACES):
+            folders.append((name, folder))
         else:
             log.warning("%s: expected one of %s; left out", folder, ", ".join(PLACES))
-    found: list[Record] = []
+    rows: list[Record] = []
     for folder in once(folders, root).values():
-        found += pictures(folder, root, FAKE, "", folder.name)
-    return in_order(found, root, LAYOUT, needed=[FAKE])
+        rows += pictures(folder, root, FAKE, "", folder.name)
+    return in_order(rows, root, LAYOUT, needed=[FAKE])

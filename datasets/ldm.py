@@ -99,7 +99,7 @@ def records(
     if not given:
         raise LayoutError(f"{root}: expected {LAYOUT}; found neither data.coco nor data.lsun")
     start = find(root, NAME) or root
-    found: list[Record] = []
+    rows: list[Record] = []
     for name in (split,) if split else SPLITS:
         folder = split_folder(start, name)
         if folder is None:
@@ -107,10 +107,10 @@ def records(
         for generator in groups(folder):
             # Copies of the listed real pictures may lie beside the fakes.
             if not generator.name.lower().startswith("real"):
-                found += pictures(generator, root, FAKE, "", generator.name)
+                rows += pictures(generator, root, FAKE, "", generator.name)
         for part in PARTS:
             if part in given:
-                found += _reals(folder, part, Path(given[part]))
+                rows += _reals(folder, part, Path(given[part]))
             else:
                 log.warning("%s: without data.%s, its real pictures are left out", folder, part)
-    return in_order(found, root, LAYOUT)
+    return in_order(rows, root, LAYOUT)

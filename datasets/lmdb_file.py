@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import _archives
-from ._members import Contents, Entry, is_listed
+from ._archives import LMDB_DATA, ArchiveMember, Contents, check_size, is_listed, members
 from ._paths import normal
 from ._record import LayoutError, Record
 from .folder import LAYOUT as FOLDERS
@@ -71,33 +70,32 @@ class Archive:
                 raise OSError("no such key in the LMDB")
             if len(content) > self._size:
                 raise OSError("damaged LMDB: a value larger than the file")
-            _archives.check_size(len(content))
+            check_size(len(content))
             return bytes(content)
 
     def close(self) -> None:
         self._environment.close()
 
 
-def _entries(root: Path) -> Iterator[Entry]:
-    path = root / _archives.LMDB_DATA if root.is_dir() else root
-    for member in _archives.members(path, LAYOUT):
+def _pictures(root: Path) -> Iterator[ArchiveMember]:
+    path = root / LMDB_DATA if root.is_dir() else root
+    for member in members(path, LAYOUT):
         name = normal(member, root)
         if is_listed(name):
-            yield Entry(name, path, member, name)
+            yield ArchiveMember(name, path, member, name)
 
 
 def contents(root: Path) -> Contents:
     """What `records` chooses from, read once. Raises LayoutError as that does."""
-    return Contents(_entries(Path(root)), Path(root), LAYOUT)
+    return Contents(_pictures(Path(root)), Path(root), LAYOUT)
 
 
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
-    """Lists the pictures of an LMDB, sorted by key.
+    """The pictures of an LMDB, sorted by key.
 
     Args:
         root: the file, or the folder with data.mdb.
-        split: a leading folder of the keys; None takes everything.
-        labelled: whether every key must name a folder that states its label.
+        split, labelled: as in `_archives.Contents.records`.
 
     Raises:
         LayoutError: no LMDB or an incomplete one, the package lmdb is missing, no picture, a key

@@ -19,57 +19,32 @@ from pathlib import Path
 from typing import Any
 
 from . import _archives
-from ._members import Contents, Entry, Stated, beside, shards
+from ._archives import ArchiveMember, Contents, Stated, beside, shards
 from ._paths import normal
 from ._record import LayoutError, Record
 
 IMAGE, LABELS, OTHERS = "image", ("label", "class"), ("generator", "source", "split")
 LAYOUT = ".parquet files with the column image, and optionally label, generator, source, split"
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.parquet", re.IGNORECASE)
-BUDGET = 256 << 20  # bytes of pictures that a process keeps
+BUDGET = 256 << 20  # bytes of pictures that a process keeps: every worker has as many
 ROWS = 1 << 16  # listed at once
+Window = dict[int, bytes | None]  # pictures of neighbouring rows; None for a row without one
 
 
-class _Kept:
-    """The contents read last, of all open files of the process; None for a row without one."""
-
-    def __init__(self) -> None:
-        self._size = 0
-        self._contents: OrderedDict[tuple[int, int], bytes | None] = OrderedDict()
-
-    def __contains__(self, key: tuple[int, int]) -> bool:
-        return key in self._contents
-
-    def get(self, key: tuple[int, int]) -> bytes | None:
-        """A content that is kept."""
-        self._contents.move_to_end(key)
-        return self._contents[key]
-
-    def put(self, key: tuple[int, int], content: bytes | None) -> None:
-        """Keeps a content, and as many of the earlier ones as the budget allows."""
-        if key in self._contents:
-            return
-        self._contents[key] = content
-        self._size += len(content or b"")
-        while self._size > BUDGET and len(self._contents) > 1:
-            _, dropped = self._contents.popitem(last=False)
-            self._size -= len(dropped or b"")
-
-    def drop(self, owner: int) -> None:
-        """Lets go of what belongs to one file."""
-        for key in [key for key in self._contents if key[0] == owner]:
-            self._size -= len(self._contents.pop(key) or b"")
+# The windows read last, of all open files of the process, by file and row group.
+_windows: OrderedDict[tuple[int, int], Window] = OrderedDict()
 
 
-_kept = _Kept()
+def held() -> int:
+    """Bytes of all pictures that the process keeps."""
+    return sum(len(content or b"") for w in _windows.values() for content in w.values())
 
 
 class Archive:
     """An open Parquet file; `member` is the number of a row, from 0.
 
-    A row is reached through those before it in its row group. A group that fits the budget is read
-    as a whole, any other up to the row, from where the last call stopped if that was before it:
-    memory holds a page of the file besides the budget.
+    A row is reached through those before it in its row group. A window of neighbouring rows is
+    held: the whole group where that fits the budget, else as many rows as do.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,14 +65,14 @@ class Archive:
             )
             self._schema = self._file.schema_arrow
             metadata = self._file.metadata
-            self._groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-            self._starts = [0, *accumulate(group.num_rows for group in self._groups)]
+            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+            self._sizes = [group.total_byte_size for group in groups]
+            self._starts = [0, *accumulate(group.num_rows for group in groups)]
         except self._errors as error:
             raise LayoutError(
                 f"{path}: expected {LAYOUT}; found none that can be read ({_line(error)})"
             ) from error
         self._column = _picture_column(self._schema, path)
-        self._cursor: tuple[int, int, Iterator[bytes | None]] | None = None
 
     def members(self) -> list[tuple[str, Stated]]:
         """Path ("" where there is none) and statements of each row, without its picture.
@@ -107,22 +82,21 @@ class Archive:
         """
         label = next((name for name in LABELS if name in self._schema.names), LABELS[0])
         names = (label, *OTHERS)
-        wanted = [name for name in names if name in self._schema.names]
-        found: dict[str, list[Any]] = {name: [] for name in wanted}
+        columns: dict[str, list[Any]] = {n: [] for n in names if n in self._schema.names}
         paths: list[Any] = []
         try:
             for batch in self._file.iter_batches(
-                ROWS, columns=[*wanted, f"{IMAGE}.path"], use_threads=False
+                ROWS, columns=[*columns, f"{IMAGE}.path"], use_threads=False
             ):
-                for name in wanted:
-                    found[name] += batch.column(name).to_pylist()
+                for name, values in columns.items():
+                    values += batch.column(name).to_pylist()
                 if IMAGE in batch.schema.names:
                     paths += batch.column(IMAGE).field("path").to_pylist()
             nothing = [None] * self._starts[-1]
-            columns = [self._words(name, found.get(name, nothing)) for name in names]
+            stated = [self._words(name, columns.get(name, nothing)) for name in names]
             return [
-                (path if isinstance(path, str) else "", Stated(*said))
-                for path, *said in zip(paths or nothing, *columns, strict=True)
+                (path if isinstance(path, str) else "", Stated(*values))
+                for path, *values in zip(paths or nothing, *stated, strict=True)
             ]
         except self._errors as error:
             raise OSError(_line(error)) from error
@@ -139,36 +113,43 @@ class Archive:
 
     def read(self, member: str) -> bytes:
         """The content of a row. Raises OSError: missing, damaged, over 1 GiB."""
-        row, key = int(member), (id(self), int(member))
+        row = int(member)
         if row >= self._starts[-1]:
             raise OSError("not in the Parquet file any more")
-        content = _kept.get(key) if key in _kept else self._seek(row)
+        group = bisect_right(self._starts, row) - 1
+        key = id(self), group
+        if row not in _windows.get(key, {}):
+            _windows.pop(key, None)
+            while _windows and held() + min(self._sizes[group], BUDGET) > BUDGET:
+                _windows.popitem(last=False)
+            _windows[key] = self._window(group, row)
+        _windows.move_to_end(key)
+        content = _windows[key][row]
         if content is None:
             raise OSError("the row holds no picture")
         _archives.check_size(len(content))
         return content
 
-    def _seek(self, row: int) -> bytes | None:
-        group = bisect_right(self._starts, row) - 1
-        first, end = self._starts[group : group + 2]
-        rows = self._contents(group)
-        if self._cursor and self._cursor[0] == group and self._cursor[1] <= row:
-            _, first, rows = self._cursor
-        self._cursor = None
-        last = end - 1 if self._groups[group].total_byte_size <= BUDGET else row
-        found = None
-        for at in range(first, last + 1):
+    def _window(self, group: int, row: int) -> Window:
+        """The pictures around a row of a group, within the budget but for the row's own."""
+        window: Window = {}
+        size = 0
+        contents = self._contents(group)
+        for at in range(*self._starts[group : group + 2]):
             try:
-                content = next(rows)
+                content = next(contents)
             except self._errors as error:
                 if at > row:  # damage behind a row is no reason to refuse it
-                    return found
+                    break
                 raise OSError(f"damaged in its Parquet file: {_line(error)}") from error
-            _kept.put((id(self), at), content)
-            if at == row:
-                found = content
-        self._cursor = (group, last + 1, rows)
-        return found
+            size += len(content or b"")
+            if size > BUDGET:
+                if at > row:
+                    break
+                # The next window: those of a large group begin at the same rows, whoever asks.
+                window, size = {}, len(content or b"")
+            window[at] = content
+        return window
 
     def _contents(self, group: int) -> Iterator[bytes | None]:
         """The pictures of a row group, one after the other."""
@@ -179,8 +160,8 @@ class Archive:
                 yield value["bytes"] if isinstance(value, dict) else value
 
     def close(self) -> None:
-        _kept.drop(id(self))
-        self._cursor = None
+        for key in [key for key in _windows if key[0] == id(self)]:
+            del _windows[key]
         self._file.close()
 
 
@@ -218,33 +199,30 @@ def _names(paths: list[str], file: Path) -> list[str]:
     return names if all(names) and len(set(names)) == len(names) else numbers
 
 
-def _entries(root: Path) -> Iterator[Entry]:
+def _pictures(root: Path) -> Iterator[ArchiveMember]:
     for path, shard in shards(root, (".parquet",), LAYOUT):
         rows = _archives.members(path, LAYOUT)
         of_name = SHARD.fullmatch(path.name)
-        for row, (name, (_, stated)) in enumerate(
-            zip(_names([p for p, _ in rows], path), rows, strict=True)
-        ):
+        names = _names([name for name, _ in rows], path)
+        for row, (name, (_, stated)) in enumerate(zip(names, rows, strict=True)):
             if of_name and not stated.split:
                 stated = replace(stated, split=of_name[1])
-            key, place = beside(shard, name)
-            yield Entry(key, path, str(row), place, stated)
+            key, inside = beside(shard, name)
+            yield ArchiveMember(key, path, str(row), inside, stated)
 
 
 def contents(root: Path) -> Contents:
     """What `records` chooses from, read once. Raises LayoutError as that does."""
-    return Contents(_entries(Path(root)), Path(root), LAYOUT)
+    return Contents(_pictures(Path(root)), Path(root), LAYOUT)
 
 
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
-    """Lists the pictures of a Parquet file, or of all those below a folder, sorted by key.
+    """The pictures of a Parquet file, or of all those below a folder, sorted by key.
 
     Args:
         root: the file or the folder. Keys start with a file's path in the folder; then comes the
             path of the row, or its number.
-        split: what the column, or else the file's name, or a leading folder says; None takes
-            everything.
-        labelled: whether every picture must have a label.
+        split, labelled: as in `_archives.Contents.records`.
 
     Raises:
         LayoutError: no such file or none that can be read, the package pyarrow is missing, no

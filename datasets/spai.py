@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ._csv import LABELS
 from ._layout import (
     FAKE,
     REAL,
@@ -26,7 +27,7 @@ from ._layout import (
 from ._paths import split_named
 from ._published_lists import published_rows
 from ._record import Label, LayoutError, Record
-from .csv_file import LABELS, path_in, read_rows
+from .csv_file import path_in, read_rows
 
 GENERATORS = (
     "dalle2", "dalle3", "firefly", "flux", "gigagan", "glide", "mjv5", "mjv61", "sd13", "sd14",
@@ -62,18 +63,18 @@ def _kind(stem: str) -> tuple[Label, str] | None:
 
 def _tables(root: Path) -> dict[tuple[Label, str], Path]:
     """The CSV of each generator and source. Raises LayoutError for two of one."""
-    found: dict[tuple[Label, str], Path] = {}
+    tables: dict[tuple[Label, str], Path] = {}
     for file in files(root, ".csv"):
         kind = _kind(file.stem)
         if kind is None:
             log.warning("%s: neither fake_… nor real_… nor a published name; left out", file)
-        elif kind in found:
+        elif kind in tables:
             raise LayoutError(
-                f"{root}: expected one CSV for {kind[1]}; found {found[kind].name} and {file.name}"
+                f"{root}: expected one CSV for {kind[1]}; found {tables[kind].name} and {file.name}"
             )
         else:
-            found[kind] = file
-    return found
+            tables[kind] = file
+    return tables
 
 
 def _rows(file: Path, label: Label, name: str, split: str | None) -> Iterator[Record]:
@@ -109,16 +110,15 @@ def listed_keys() -> dict[str, frozenset[str]]:
 def published_share(records: Sequence[Record]) -> dict[str, float]:
     """Share of the published pictures of each generator and source that the records have, in
     [0, 1], by its name."""
-    found = {record.key for record in records}
+    here = {record.key for record in records}
     return {
-        name.partition("_")[2]: len(keys & found) / len(keys)
-        for name, keys in listed_keys().items()
+        name.partition("_")[2]: len(keys & here) / len(keys) for name, keys in listed_keys().items()
     }
 
 
 def _listed(root: Path, sources: Sequence[str]) -> list[Record]:
     """The published pictures that lie below `root`; what is missing of each set is logged."""
-    found: list[Record] = []
+    records: list[Record] = []
     whole: Counter[str] = Counter()
     missing: dict[str, list[str]] = {}
     for name, image, value in published_rows(LIST):
@@ -129,16 +129,16 @@ def _listed(root: Path, sources: Sequence[str]) -> list[Record]:
         path = root / image
         if is_file(path):
             owner = ("", part) if label == FAKE else (part, "")
-            found.append(Record(f"{name}/{image}", path, label, *owner))
+            records.append(Record(f"{name}/{image}", path, label, *owner))
         else:
             missing.setdefault(name, []).append(image)
     # Where nothing is there at all, the error that follows says what was expected.
-    for name, images in missing.items() if found else ():
+    for name, images in missing.items() if records else ():
         log.warning(
             "%s: %d of its %d published pictures are missing, the first is %s",
             name, len(images), whole[name], images[0],
         )  # fmt: skip
-    return found
+    return records
 
 
 def records(
@@ -165,8 +165,8 @@ def records(
         check_sources(sources, SOURCES)
         return in_order(_listed(root, sources), root, LAYOUT)
     check_sources(sources, (name for label, name in tables if label == REAL))
-    found: list[Record] = []
+    rows: list[Record] = []
     for (label, name), file in tables.items():
         if label == FAKE or not sources or name in sources:
-            found += _rows(file, label, name, split)
-    return in_order(found, root, LAYOUT)
+            rows += _rows(file, label, name, split)
+    return in_order(rows, root, LAYOUT)

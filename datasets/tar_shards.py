@@ -16,17 +16,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from ._archives import check_size
-from ._kinds import COMPRESSED_TARS
-from ._members import (
+from ._archives import (
     NOTHING,
+    ArchiveMember,
     Contents,
-    Entry,
     Stated,
     beside,
+    check_size,
     is_listed,
     shards,
 )
+from ._kinds import COMPRESSED_TARS
 from ._paths import normal
 from ._record import LayoutError, Record
 
@@ -145,54 +145,52 @@ def _stated(texts: dict[str, str]) -> Stated:
     stated = NOTHING
     if "json" in texts:
         try:
-            said = json.loads(texts["json"])
+            value = json.loads(texts["json"])
         except (ValueError, RecursionError):
-            said = texts["json"]
-        if isinstance(said, dict):
-            label = said.get("label", said.get("class"))
-            stated = Stated(label, said.get("generator"), said.get("source"), said.get("split"))
+            value = texts["json"]
+        if isinstance(value, dict):
+            label = value.get("label", value.get("class"))
+            stated = Stated(label, value.get("generator"), value.get("source"), value.get("split"))
         else:
-            stated = Stated(said)
+            stated = Stated(value)
     return replace(stated, label=texts["cls"]) if "cls" in texts else stated
 
 
-def _entries_of(path: Path, shard: str) -> Iterator[Entry]:
+def _pictures_of(path: Path, shard: str) -> Iterator[ArchiveMember]:
     try:
         stream = path.open("rb")
     except OSError as error:
         raise LayoutError(f"{path}: expected {LAYOUT}; {error.strerror}") from error
     with stream:
-        found = _read_shard(path, stream)
-        for name, member in found.pictures:
+        content = _read_shard(path, stream)
+        for name, member in content.pictures:
             stem, texts = _stem(name), {}
-            if found.sidecars and stem == found.last and stem not in found.sidecars:
+            if content.sidecars and stem == content.last and stem not in content.sidecars:
                 continue  # what would say its label was cut off
-            for extension, sidecar in found.sidecars.get(stem, {}).items():
+            for extension, sidecar in content.sidecars.get(stem, {}).items():
                 texts[extension] = _read(stream, sidecar).decode("utf-8", "replace")
-            key, place = beside(shard, name)
-            yield Entry(key, path, member, place, _stated(texts))
+            key, inside = beside(shard, name)
+            yield ArchiveMember(key, path, member, inside, _stated(texts))
 
 
-def _entries(root: Path) -> Iterator[Entry]:
+def _pictures(root: Path) -> Iterator[ArchiveMember]:
     for path, shard in shards(root, (".tar", *COMPRESSED_TARS), LAYOUT):
         if path.name.lower().endswith(COMPRESSED_TARS):
             raise LayoutError(f"{path}: expected {LAYOUT}; found a compressed one: unpack it first")
-        yield from _entries_of(path, shard)
+        yield from _pictures_of(path, shard)
 
 
 def contents(root: Path) -> Contents:
     """What `records` chooses from, read once. Raises LayoutError as that does."""
-    return Contents(_entries(Path(root)), Path(root), LAYOUT)
+    return Contents(_pictures(Path(root)), Path(root), LAYOUT)
 
 
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
-    """Lists the pictures of a tar file, or of all those below a folder, sorted by key.
+    """The pictures of a tar file, or of all those below a folder, sorted by key.
 
     Args:
         root: the file or the folder. Keys start with a shard's path in the folder.
-        split: what the JSON files state, or a leading folder of a shard or inside it; None takes
-            everything.
-        labelled: whether every picture must have a label.
+        split, labelled: as in `_archives.Contents.records`.
 
     Raises:
         LayoutError: no such file or none that can be read, no picture, a link or a path that

@@ -11,8 +11,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import _archives
-from ._members import Contents, Entry, is_listed
+from ._archives import ArchiveMember, Contents, check_size, is_listed, members
 from ._paths import normal
 from ._record import LayoutError, Record
 from .folder import LAYOUT as FOLDERS
@@ -49,7 +48,7 @@ class Archive:
             info = self._zip.getinfo(member)
         except KeyError as error:
             raise OSError("not in the archive any more") from error
-        _archives.check_size(info.file_size)
+        check_size(info.file_size)
         if info.flag_bits & ENCRYPTED:
             raise OSError("encrypted in its zip file: unpack it with the password")
         if info.compress_type not in METHODS:
@@ -67,8 +66,8 @@ class Archive:
         self._zip.close()
 
 
-def _entries(root: Path) -> Iterator[Entry]:
-    for info in _archives.members(root, LAYOUT):
+def _pictures(root: Path) -> Iterator[ArchiveMember]:
+    for info in members(root, LAYOUT):
         name = normal(info.filename, root)
         if stat.S_ISLNK(info.external_attr >> 16):
             raise LayoutError(
@@ -76,21 +75,20 @@ def _entries(root: Path) -> Iterator[Entry]:
                 "pack the pictures themselves"
             )
         if is_listed(name) and not info.is_dir():
-            yield Entry(name, root, info.filename, name)
+            yield ArchiveMember(name, root, info.filename, name)
 
 
 def contents(root: Path) -> Contents:
     """What `records` chooses from, read once. Raises LayoutError as that does."""
-    return Contents(_entries(Path(root)), Path(root), LAYOUT)
+    return Contents(_pictures(Path(root)), Path(root), LAYOUT)
 
 
 def records(root: Path, split: str | None = None, labelled: bool = True) -> list[Record]:
-    """Lists the pictures of a zip file, sorted by key.
+    """The pictures of a zip file, sorted by key.
 
     Args:
         root: the file.
-        split: a leading folder inside; None takes everything.
-        labelled: whether every picture must lie below a folder that names its label.
+        split, labelled: as in `_archives.Contents.records`.
 
     Raises:
         LayoutError: no such file or none that can be read, no picture, a link or a path that

@@ -1,4 +1,4 @@
-"""Pictures in tar, zip, LMDB and Parquet files: what is listed, what is read, what is refused."""
+"""Pictures in tar, zip, LMDB and Parquet files: one contract, then what is each one's own."""
 
 from __future__ import annotations
 
@@ -51,10 +51,24 @@ def suffix(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+Write = Callable[..., Path]
+
+
 @pytest.fixture
-def archive(suffix: str, tmp_path: Path) -> Path:
+def write(suffix: str, tmp_path: Path) -> Write:
+    """Writes an archive of these files, or of pictures under these names."""
+
+    def written(files: dict[str, bytes] | list[str], stem: str = "data") -> Path:
+        content = files if isinstance(files, dict) else pngs(files)
+        return WRITERS[suffix](tmp_path / f"{stem}{suffix}", content)
+
+    return written
+
+
+@pytest.fixture
+def archive(write: Write) -> Path:
     """An archive of 6 real and 6 synthetic pictures."""
-    return WRITERS[suffix](tmp_path / f"data{suffix}", pngs(TREE))
+    return write(TREE)
 
 
 def described(found: list[Record]) -> Described:
@@ -79,44 +93,37 @@ def test_members_are_read_whatever_the_order(archive: Path) -> None:
         assert read_bytes(record) == files[record.key]
 
 
-def test_folders_state_label_source_and_generator(suffix: str, tmp_path: Path) -> None:
-    names = ["test/cats/0_real/a.png", "test/cats/1_fake/b.JPG", "test/Fake/sd/x/c.png"]
-    path = WRITERS[suffix](tmp_path / f"data{suffix}", pngs(names))
-    assert described(datasets.open_path(path, "test")) == {
+def test_folders_state_label_source_and_generator(write: Write) -> None:
+    names = ["test/cats/0_real/a.png", "test/cats/1_fake/b.JPG", "test/Fake\\sd\\x\\c.png"]
+    found = datasets.open_path(write(names), "test")
+    assert described(found) == {
         "test/cats/0_real/a.png": (REAL, "cats", ""),
         "test/cats/1_fake/b.JPG": (FAKE, "cats", "cats"),
         "test/Fake/sd/x/c.png": (FAKE, "", "sd"),
     }
+    assert {read_bytes(record) for record in found} == set(pngs(names).values())
 
 
-def test_names_of_any_letters(suffix: str, tmp_path: Path) -> None:
+def test_names_of_any_letters(write: Write) -> None:
     names = ["real/naïve 图.png", "real/two.dots.png", 'real/comma, "quote".png', "real/a\nb.png"]
     names += ["real/UPPER.PNG", "real/" + 40 * "long" + ".png"]
-    path = WRITERS[suffix](tmp_path / f"ü {suffix}", pngs(names))
-    found = datasets.open_path(path)
-    assert sorted(record.key for record in found) == sorted(names)
+    found = datasets.open_path(write(names, "ü "))
     assert {record.key: read_bytes(record) for record in found} == pngs(names)
 
 
-def test_without_labels(suffix: str, tmp_path: Path) -> None:
-    path = WRITERS[suffix](tmp_path / f"data{suffix}", pngs(["a.png", "fake/b.png"]))
+def test_what_is_not_there_is_told(write: Write) -> None:
+    path = write(["train/fake/b.png", "a.png"])
     found = datasets.open_path(path, labelled=False)
-    assert described(found) == {"a.png": (None, "", ""), "fake/b.png": (FAKE, "", "fake")}
+    assert described(found) == {"a.png": (None, "", ""), "train/fake/b.png": (FAKE, "", "fake")}
     with pytest.raises(LayoutError, match=r"found 'a\.png' without a label"):
         datasets.open_path(path)
-
-
-def test_a_missing_split_says_what_is_there(suffix: str, tmp_path: Path) -> None:
-    path = WRITERS[suffix](tmp_path / f"data{suffix}", pngs(["train/real/a.png", "b.png"]))
     with pytest.raises(LayoutError, match=r"expected a split 'val' .*; found 'train' in its place"):
         datasets.open_path(path, "val")
 
 
-def test_a_damaged_picture_is_listed(suffix: str, tmp_path: Path) -> None:
+def test_a_damaged_picture_is_listed(write: Write) -> None:
     files = pngs(["real/a.png", "fake/b.png"]) | {"real/c.png": b"no picture", "real/d.png": b""}
-    dataset = PictureDataset(
-        datasets.open_path(WRITERS[suffix](tmp_path / f"d{suffix}", files)), size
-    )
+    dataset = PictureDataset(datasets.open_path(write(files)), size)
     errors = {dataset.records[i].key: dataset[i].error for i in range(len(dataset))}
     assert errors == {
         "fake/b.png": "",
@@ -151,34 +158,24 @@ def test_a_folder_called_like_an_archive(suffix: str, tmp_path: Path) -> None:
         datasets.load(archives.FORMATS[suffix]).records(tmp_path / f"data{suffix}")
 
 
-def test_an_archive_that_is_gone(archive: Path) -> None:
-    record = datasets.open_path(archive)[0]
-    archive.unlink()
-    assert error_of(record).startswith("cannot be read: ")
-
-
-def test_an_archive_that_changed_is_opened_anew(suffix: str, tmp_path: Path) -> None:
-    path = WRITERS[suffix](tmp_path / f"data{suffix}", pngs(["real/a.png"]))
-    assert read_bytes(datasets.open_path(path)[0]) == png(0)
+def test_an_archive_that_changes_is_opened_anew(suffix: str, write: Write) -> None:
+    path = write(["real/a.png", "real/b.png"])
+    first, last = datasets.open_path(path)
+    assert read_bytes(first) == png(0)
     other = {"real/a.png": png(7, size=(9, 9))}
-    WRITERS[suffix](tmp_path / f"other{suffix}", other).replace(path)
+    write(other, "other").replace(path)
     assert read_bytes(datasets.open_path(path)[0]) == other["real/a.png"]
-
-
-def test_a_row_that_is_not_there_any_more(suffix: str, tmp_path: Path) -> None:
-    path = WRITERS[suffix](tmp_path / f"data{suffix}", pngs(["real/a.png", "real/b.png"]))
-    last = datasets.open_path(path)[-1]
-    WRITERS[suffix](tmp_path / f"other{suffix}", pngs(["real/a.png"])).replace(path)
     if suffix == ".tar":
         path.write_bytes(path.read_bytes()[:1024])
-    assert "cannot be read" in error_of(last)
+    assert "cannot be read" in error_of(last)  # it is not there any more
+    path.unlink()
+    assert error_of(first).startswith("cannot be read: ")
 
 
-def test_more_archives_than_stay_open(suffix: str, tmp_path: Path) -> None:
+def test_more_archives_than_stay_open(write: Write) -> None:
     found = []
     for number in range(archives.AT_ONCE + 3):
-        path = WRITERS[suffix](tmp_path / f"{number}{suffix}", {"real/a.png": png(number)})
-        found += datasets.open_path(path)
+        found += datasets.open_path(write({"real/a.png": png(number)}, str(number)))
     for _ in range(2):
         assert [read_bytes(record) for record in found] == [png(i) for i in range(len(found))]
     assert len(archives._pool._open) <= archives.AT_ONCE
@@ -194,10 +191,9 @@ def size(image: Image.Image, rng: object) -> tuple[bytes, tuple[int, int]]:
     return image.tobytes(), image.size
 
 
-def test_workers_read_one_archive_at_once(suffix: str, tmp_path: Path) -> None:
+def test_workers_read_one_archive_at_once(write: Write) -> None:
     names = [f"real/{i:03}.png" for i in range(64)]
-    path = WRITERS[suffix](tmp_path / f"data{suffix}", pngs(names))
-    found = datasets.open_path(path)
+    found = datasets.open_path(write(names))
     dataset = PictureDataset(found, size)
     read_bytes(found[0])  # the parent has it open before it forks
     expected = [dataset[i] for i in range(len(dataset))]
@@ -208,40 +204,29 @@ def test_workers_read_one_archive_at_once(suffix: str, tmp_path: Path) -> None:
     assert [dataset[i] for i in range(len(dataset))] == expected
 
 
-def test_training_takes_archives(suffix: str, tmp_path: Path) -> None:
-    parts = [f"{split}/{kind}/{i}.png" for split in ("train", "val", "test")
+def test_training_takes_archives(write: Write) -> None:
+    names = [f"{split}/{kind}/{i}.png" for split in ("train", "val", "test")
              for kind in ("real", "fake") for i in range(2)]  # fmt: skip
-    path = WRITERS[suffix](tmp_path / f"data{suffix}", pngs(parts))
-    train, val, how = train_and_val(path, DataOptions())
-    assert [r.key for r in train] == sorted(k for k in parts if k.startswith("train"))
-    assert [r.key for r in val] == sorted(k for k in parts if k.startswith("val"))
+    train, val, how = train_and_val(write(names), DataOptions())
+    assert [r.key for r in train] == sorted(k for k in names if k.startswith("train"))
+    assert [r.key for r in val] == sorted(k for k in names if k.startswith("val"))
     assert "splits train and val" in how
-    path = WRITERS[suffix](tmp_path / f"whole{suffix}", pngs(TREE))
-    train, val, how = train_and_val(path, DataOptions())
+    train, val, how = train_and_val(write(TREE, "whole"), DataOptions())
     assert sorted(r.key for r in train + val) == sorted(TREE)
     assert "held out" in how
-
-
-def test_a_test_split_is_not_trained_on(suffix: str, tmp_path: Path) -> None:
-    names = [f"{split}/{kind}/a.png" for split in ("val", "test") for kind in ("real", "fake")]
-    path = WRITERS[suffix](tmp_path / f"data{suffix}", pngs(names))
+    # What is for testing is not trained on for want of other pictures.
     with pytest.raises(LayoutError, match="expected a split train"):
-        train_and_val(path, DataOptions())
+        train_and_val(write([n for n in names if n[:5] != "train"], "rest"), DataOptions())
 
 
-@pytest.mark.parametrize("name", ["../a.png", "real/../../a.png", "/etc/a.png", "..\\a.png"])
-@pytest.mark.parametrize("kind", [".tar", ".zip", ".lmdb"])
-def test_names_that_lead_out_are_refused(tmp_path: Path, kind: str, name: str) -> None:
-    path = WRITERS[kind](tmp_path / f"data{kind}", pngs(["real/a.png", name]))
-    with pytest.raises(LayoutError, match="expected paths that stay inside the data; found"):
-        datasets.open_path(path)
-
-
-@pytest.mark.parametrize("kind", [".tar", ".zip", ".lmdb"])
-def test_what_is_no_picture_is_left_out(tmp_path: Path, kind: str) -> None:
+# Paths in a Parquet file are names if they can be: test_parquet_paths_that_are_no_names.
+@pytest.mark.parametrize("suffix", [".tar", ".zip", ".lmdb"])
+def test_names_are_of_pictures_inside(suffix: str, write: Write) -> None:
     names = ["real/a.png", "real/.hidden.png", "__MACOSX/._a.jpg", ".cache/b.png", "notes.txt"]
-    path = WRITERS[kind](tmp_path / f"data{kind}", pngs(names))
-    assert [record.key for record in datasets.open_path(path)] == ["real/a.png"]
+    assert [record.key for record in datasets.open_path(write(names))] == ["real/a.png"]
+    for number, name in enumerate(("../a.png", "real/../../a.png", "/etc/a.png", "..\\a.png")):
+        with pytest.raises(LayoutError, match="expected paths that stay inside the data; found"):
+            datasets.open_path(write(["real/a.png", name], f"out{number}"))
 
 
 @pytest.mark.parametrize("kind", [".tar", ".zip"])
@@ -694,7 +679,7 @@ def test_parquet_rows_in_any_order_within_the_budget(
     for order in (range(20), range(19, -1, -1), [3, 17, 4, 5, 5, 0, 19, 12, 7]):
         for row in order:
             assert read_bytes(found[row]) == images[row]
-            assert parquet_file._kept._size <= max(budget, len(images[row]))
+            assert parquet_file.held() <= max(budget, len(images[row]))
 
 
 def test_parquet_rows_without_a_picture(tmp_path: Path) -> None:
@@ -779,23 +764,23 @@ def test_a_missing_package_is_named(
 # --- the command line
 
 
-def test_pictures_in_an_archive_score_as_they_do_outside(
-    suffix: str, tmp_path: Path, cli: Cli
-) -> None:
+def test_pictures_in_an_archive_score_as_they_do_outside(tmp_path: Path, cli: Cli) -> None:
     files = pngs(TREE[4:8], size=(48, 40)) | {"real/broken.png": b"x"}
-    path = WRITERS[suffix](tmp_path / f"data{suffix}", files)
     for name, content in files.items():
         file = tmp_path / "plain" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    inside = cli("--phase", "test", "--input", path, "--json", "--workers", 2)
     outside = cli("--phase", "test", "--input", tmp_path / "plain", "--json")
-    assert inside.status == outside.status == 1
-    assert inside.rows[0]["path"] == f"{path}/fake/gan/0.png"
-    said = [
-        row | {"path": row["path"].replace(str(path), f"{tmp_path}/plain")} for row in inside.rows
-    ]
-    assert said == outside.rows
+    assert outside.status == 1
+    for suffix, writer in WRITERS.items():
+        path = writer(tmp_path / f"data{suffix}", files)
+        inside = cli("--phase", "test", "--input", path, "--json", "--workers", 2)
+        assert inside.status == 1
+        assert inside.rows[0]["path"] == f"{path}/fake/gan/0.png"
+        rows = [
+            r | {"path": r["path"].replace(str(path), f"{tmp_path}/plain")} for r in inside.rows
+        ]
+        assert rows == outside.rows
 
 
 def test_shards_beside_pictures_and_their_explanations(tmp_path: Path, cli: Cli) -> None:
@@ -834,15 +819,6 @@ def test_evaluation_of_an_archive(tmp_path: Path, cli: Cli) -> None:
 # --- what else lies in a folder
 
 
-def test_archives_beside_pictures_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    make_tar(tmp_path / "00000.tar", pngs(["a.png"]))
-    (tmp_path / "stray.png").write_bytes(pngs(["a.png"])["a.png"])
-    assert [r.key for r in datasets.open_path(tmp_path, labelled=False)] == ["stray.png"]
-    assert "1 archives beside what is listed, left out, as '00000.tar'" in caplog.text
-
-
 def test_archives_of_another_kind_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -851,19 +827,6 @@ def test_archives_of_another_kind_are_told(
     make_zip(tmp_path / "x.zip", pngs(["real/a.png"]))
     assert len(datasets.open_path(tmp_path)) == 1
     assert "1 archives beside what is listed, left out, as 'x.zip'" in caplog.text
-
-
-@pytest.mark.parametrize("kind", [".tar", ".zip", ".lmdb", ".parquet"])
-def test_backslashes_part_folders(tmp_path: Path, kind: str) -> None:
-    files = pngs(["real\\a.png", "fake\\gan\\b.png"])
-    path = tmp_path / f"data{kind}"
-    if kind == ".parquet":
-        rows_of(path, files)
-    else:
-        WRITERS[kind](path, files)
-    found = datasets.open_path(path)
-    assert [(r.key, r.label, r.generator) for r in found] == [
-        ("fake/gan/b.png", FAKE, "gan"),
-        ("real/a.png", REAL, ""),
-    ]
-    assert [read_bytes(r) for r in found] == [files["fake\\gan\\b.png"], files["real\\a.png"]]
+    (tmp_path / "stray.png").write_bytes(png())
+    assert [r.key for r in datasets.open_path(tmp_path, labelled=False)] == ["stray.png"]
+    assert "2 archives beside what is listed, left out, as 'a.tar'" in caplog.text

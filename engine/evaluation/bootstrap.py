@@ -66,7 +66,7 @@ class Ranking:
         ones are 0 here, lest they spoil the sums of samples that did not draw them."""
         losses = softplus(-self.thresholds), softplus(self.thresholds)
         # Divided before they are summed: the sum of huge losses would overflow, their mean not.
-        synthetic, real = (np.where(np.isinf(each), 0.0, each / self.size) for each in losses)
+        synthetic, real = (np.where(np.isinf(loss), 0.0, loss / self.size) for loss in losses)
         return synthetic, real
 
     @cached_property

@@ -1,4 +1,8 @@
-"""Saved evaluations, and the pictures that several of them have in common."""
+"""Saved evaluations, the pictures that several of them have in common, and how they differ there.
+
+Called by phase compare. Runs are compared on pictures that all of them scored, never on others; a
+folder that is no run, or labels that disagree, are refused.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,8 @@ class Run:
 class Common:
     """The pictures that all runs scored, N of them, in the order of the first run's table.
 
-    `rows` are the first run's; `labels` (N,), `logits` (runs, N); `places` finds a picture.
+    `rows` are the first run's; `labels` (N,), `logits` (runs, N); `places` says where in them a
+    picture is.
     """
 
     rows: Sequence[ScoreRow]
@@ -56,17 +61,17 @@ class Common:
     logits: Floats
     places: dict[Key, int]
 
-    def part(self, rows: Sequence[ScoreRow]) -> tuple[Ints, Floats]:
+    def select(self, rows: Sequence[ScoreRow]) -> tuple[Ints, Floats]:
         """Labels (n,) and logits (runs, n) of some of the rows."""
-        at = np.array([self.places[row.key, row.degradation] for row in rows], dtype=np.int64)
-        return self.labels[at], self.logits[:, at]
+        columns = np.array([self.places[row.key, row.degradation] for row in rows], dtype=np.int64)
+        return self.labels[columns], self.logits[:, columns]
 
 
-def _expected(folder: Path, found: str) -> ConfigError:
+def _expected(folder: Path, instead: str) -> ConfigError:
     """The error of a folder that is no run's."""
     return ConfigError(
         f"--compare {folder}: expected a folder that phase eval wrote, with {INFO} and {SCORES}; "
-        f"found {found}"
+        f"found {instead}"
     )
 
 
@@ -97,7 +102,7 @@ def _table(folder: Path) -> list[ScoreRow]:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads a run; pictures without a label or a score are only counted.
+    """A saved evaluation; pictures without a label or a score are only counted.
 
     Raises:
         ConfigError: the folder holds none, or a damaged one.
@@ -127,16 +132,16 @@ def names(folders: Sequence[Path]) -> list[str]:
     # The end is looked for behind the start, or a part that is both would be cut twice.
     start = in_common(paths)
     end = in_common([path[start:][::-1] for path in paths])
-    found = ["/".join(path[start : max(start + 1, len(path) - end)]) for path in paths]
-    if len(set(found)) < len(found):
-        return [f"{place}: {name}" for place, name in enumerate(found, 1)]
-    return found
+    short = ["/".join(path[start : max(start + 1, len(path) - end)]) for path in paths]
+    if len(set(short)) < len(short):
+        return [f"{number}: {name}" for number, name in enumerate(short, 1)]
+    return short
 
 
 def least(runs: Sequence[Run]) -> int:
     """How many pictures a generator needs to enter the means, as the first run has it."""
-    found = runs[0].info.get("min_pictures")
-    return found if isinstance(found, int) else MIN_PICTURES
+    count = runs[0].info.get("min_pictures")
+    return count if isinstance(count, int) else MIN_PICTURES
 
 
 def common(runs: Sequence[Run]) -> Common:
@@ -168,7 +173,7 @@ def common(runs: Sequence[Run]) -> Common:
         rows,
         np.array([row.label for row in rows], dtype=np.int64),
         np.array([[run.rows[key].logit for key in keys] for run in runs], dtype=np.float64),
-        {key: place for place, key in enumerate(keys)},
+        {key: index for index, key in enumerate(keys)},
     )
 
 
@@ -177,11 +182,11 @@ def cautions(runs: Sequence[Run], shared: Common) -> Iterator[str]:
     for name in CONDITIONS:
         values = [run.info.get(name, ONCE_ALL.get(name)) for run in runs]
         if any(value != values[0] for value in values):
-            said = (
+            values_of = (
                 f"{run.name} {', '.join(value) if isinstance(value, list) else value or 'none'}"
                 for run, value in zip(runs, values, strict=True)
             )
-            yield f"The runs differ in {name}: {'; '.join(said)}."
+            yield f"The runs differ in {name}: {'; '.join(values_of)}."
     # Told, not refused: pictures that were saved anew are still the same to a reader.
     for run in runs[1:]:
         others = sum(
@@ -205,8 +210,8 @@ def pairing(runs: Sequence[Run]) -> Pairing:
         return Pairing()
     if name not in benchmark.available():
         return Pairing()
-    found = benchmark.load(name).protocols.get(protocol)
-    return found.pairing if found else Pairing()
+    used = benchmark.load(name).protocols.get(protocol)
+    return used.pairing if used else Pairing()
 
 
 PAIRED = (
@@ -218,8 +223,8 @@ PAIRED = (
 
 
 @dataclass(frozen=True)
-class Group:
-    """One set of pictures: the metrics of every run, and how far each run but the first is above
+class ComparedSet:
+    """One set of pictures in all runs: the metrics of each, and how far each but the first is above
     the first, by metric."""
 
     measured: Sequence[Metrics]
@@ -228,13 +233,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`pooled` has a group per degradation, `base` first; `cells` are of `base`."""
+    """All that is compared: `pooled` by degradation, `base` first; `cells` are of `base`."""
 
     runs: Sequence[Run]
     shared: Common
     base: str
-    pooled: Mapping[str, Group]
-    cells: Mapping[Cell, Group]
+    pooled: Mapping[str, ComparedSet]
+    cells: Mapping[Cell, ComparedSet]
 
 
 def difference(
@@ -246,7 +251,11 @@ def difference(
 ) -> dict[str, Difference]:
     """How far each wanted metric of another run is above that of the first.
 
-    A run is its logits (N,), in the order of `labels` (N,), and its threshold, a probability.
+    Args:
+        labels: (N,), 1 = synthetic, 0 = real.
+        first, other: a run's logits (N,), in the same order, and its threshold, a probability.
+        wanted: names of metrics.
+        resamples: of the paired bootstrap.
     """
 
     def paired(
@@ -263,18 +272,18 @@ def difference(
         np.where(logits > probability.threshold_logit(threshold), 1.0, -1.0)
         for logits, threshold in (other, first)
     ]
-    found = paired(
+    differences = paired(
         signs[0], signs[1], [name for name in wanted if name in estimates.AT_THRESHOLD], 0.5
     )
     free = [name for name in wanted if name not in estimates.AT_THRESHOLD]
-    found |= paired(other[0], first[0], free, 0.5)
-    return {name: found[name] for name in wanted}
+    differences |= paired(other[0], first[0], free, 0.5)
+    return {name: differences[name] for name in wanted}
 
 
-def _group(
+def _compared(
     labels: Ints, logits: Floats, thresholds: Sequence[float], wanted: Sequence[str], resamples: int
-) -> Group:
-    """The group of labels (N,), logits (runs, N); `resamples` for the intervals of single runs."""
+) -> ComparedSet:
+    """The metrics of labels (N,) and logits (runs, N), `resamples` for the runs' intervals."""
     runs = list(zip(logits, thresholds, strict=True))
     resamples = metrics.resamples_for(labels, resamples)
     measured = [metrics.evaluate(labels, *run, resamples, SEED) for run in runs]
@@ -282,11 +291,13 @@ def _group(
     known += [name for name in measured[0].estimates if len(measured[0].estimates) == 1]
     known = list(dict.fromkeys(known))
     drawn = metrics.resamples_for(labels, RESAMPLES)
-    return Group(measured, [difference(labels, runs[0], run, known, drawn) for run in runs[1:]])
+    return ComparedSet(
+        measured, [difference(labels, runs[0], run, known, drawn) for run in runs[1:]]
+    )
 
 
 def measure(runs: Sequence[Run], shared: Common) -> Comparison:
-    """Everything that is to be said about the runs."""
+    """The metrics of all runs on their common pictures, and the differences to the first run."""
     asked = runs[0].info.get("degradations")
     base = str(asked[0]) if isinstance(asked, list) and asked else shared.rows[0].degradation
     groups = analysis.by_degradation(shared.rows, base)
@@ -297,9 +308,9 @@ def measure(runs: Sequence[Run], shared: Common) -> Comparison:
     pooled, parts = {}, {}
     with Progress(total, "comparing") as progress:
         for name, rows in groups.items():
-            pooled[name] = _group(*shared.part(rows), thresholds, estimates.METRICS, RESAMPLES)
+            pooled[name] = _compared(*shared.select(rows), thresholds, estimates.METRICS, RESAMPLES)
             progress.advance(len(rows))
         for cell, rows in cells.items():
-            parts[cell] = _group(*shared.part(rows), thresholds, HEADLINES, 0)
+            parts[cell] = _compared(*shared.select(rows), thresholds, HEADLINES, 0)
             progress.advance(len(rows))
     return Comparison(runs, shared, base, pooled, parts)

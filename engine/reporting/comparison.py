@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ..evaluation import analysis
 from ..evaluation.analysis import View
-from ..evaluation.comparison import HEADLINES, PAIRED, Comparison, Group, Run, least
+from ..evaluation.comparison import HEADLINES, PAIRED, ComparedSet, Comparison, Run, least
 from ..evaluation.estimates import AUROC, Estimate, PlainEstimate
 from ..scoring.table import count_pictures
 from .document import Block, Caution, Heading, Table, to_text
@@ -38,7 +38,7 @@ def _header(first: Sequence[str], runs: Sequence[Run]) -> list[str]:
     return [*first, *names, *(head for name in _differing(names) for head in (name, "p"))]
 
 
-def _row(first: Sequence[str], group: Group, name: str) -> list[str]:
+def _row(first: Sequence[str], group: ComparedSet, name: str) -> list[str]:
     found = [*first, *(percent(each.estimates.get(name)) for each in group.measured)]
     for each in group.differences:
         known = each.get(name)
@@ -52,7 +52,7 @@ def _pooled_table(found: Comparison) -> Table:
     return Table(_header([analysis.POOLED], found.runs), rows)
 
 
-def _shown(groups: Sequence[Group]) -> list[str]:
+def _shown(groups: Sequence[ComparedSet]) -> list[str]:
     """The headline metrics that some group has, or the rate of its one class."""
     names = dict.fromkeys(name for group in groups for each in group.differences for name in each)
     known = [name for name in HEADLINES if name in names]
@@ -160,7 +160,7 @@ def _plots(found: Comparison) -> tuple[dict[str, bytes], dict[str, str]]:
     images: dict[str, bytes] = {}
     captions: dict[str, str] = {}
     rows = [row for row in found.shared.rows if row.degradation == found.base]
-    labels, logits = found.shared.part(rows)
+    labels, logits = found.shared.select(rows)
     if 0 < labels.sum() < labels.size:
         images[f"{NAME}_roc.png"] = plots_runs.roc(labels, logits, [r.name for r in found.runs])
         captions[f"{NAME}_roc.png"] = "ROC curves, pooled over pictures"
