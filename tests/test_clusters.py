@@ -16,8 +16,7 @@ from engine.evaluation import clusters as _clusters
 from engine.evaluation.analysis import View
 from engine.evaluation.benchmark_file import Published
 from engine.evaluation.cells import by_cell
-from engine.reporting import report, sections
-from engine.reporting.sections import few_note
+from engine.reporting import report, results
 from engine.reporting.tables import percent
 from engine.scoring.table import ScoreRow
 
@@ -206,19 +205,20 @@ def test_generators_of_few_pictures_are_in_no_mean_and_shown_apart(tmp_path: Pat
     assert (mean.number, mean.left_out) == (2, 1)
     text = report.summary_text(rows, 0.5, found)
     assert "mean over 2 generators, 1 left out (headline)" in text
-    assert "rare, in no mean" in text and "--min_pictures" in few_note(found)
+    assert "rare, in no mean" in text and "1 of 3 generators have fewer than 10" in text
     report.write_report(tmp_path, rows, 0.5, {}, "T", found)
     tables = (tmp_path / "report.md").read_text().split("\n## Generators\n")[1].split("\n\n")
     assert ["| rare |" in each for each in tables if "| generator |" in each] == [False, True]
     whole = analysis.analyse(rows, 0.5, 50, view=View(min_pictures=2))
-    assert whole.headline.name == "mean over 3 generators" and not few_note(whole)
+    assert whole.headline.name == "mean over 3 generators"
+    assert "--min_pictures" not in report.summary_text(rows, 0.5, whole)
 
 
 def test_reals_are_counted_too_and_all_few_have_no_mean() -> None:
     rows = [each for each in few() if each.label or each.key < "s0/3"]
     found = analysis.analyse(rows, 0.5, 50)
     assert found.counted == {} and found.headline.kind == "pictures"
-    assert "no mean" in few_note(found)
+    assert "so that there is no mean over them" in report.summary_text(rows, 0.5, found)
 
 
 def test_a_published_mean_of_all_is_not_set_beside_one_of_fewer() -> None:
@@ -226,7 +226,7 @@ def test_a_published_mean_of_all_is_not_set_beside_one_of_fewer() -> None:
     figures = Published("P", "d", {}, (), cells, {}, {}, {"AUROC": {"generators": 60.0}})
     for least, expected in ((10, 85.0), (2, 60.0)):
         found = analysis.analyse(few(), 0.5, 10, view=View(published=figures, min_pictures=least))
-        [line] = [x for x in sections.average_lines(found) if "mean over" in x.names[0]]
+        [line] = [x for x in report.average_lines(found) if "mean over" in x.names[0]]
         assert line.beside.published == {"AUROC": expected}
 
 
@@ -244,7 +244,7 @@ def test_every_number_is_in_the_json_too() -> None:
     rows = table(np.random.default_rng(8), 6, 5, 12)
     rows[0] = dataclasses.replace(rows[0], logit=-math.inf)  # whose log loss is infinite
     found = analysis.analyse(rows, 0.5, 50)
-    written = json.loads(json.dumps(report.metrics_json(found), allow_nan=False))
+    written = json.loads(json.dumps(results.metrics_json(found), allow_nan=False))
     assert written["pooled"]["metrics"]["AUROC"] == list(found.pooled["AUROC"])
     assert written["pooled"]["metrics"]["log_loss"][0] is None
     over = written["over_generators_and_sources"]
@@ -257,6 +257,6 @@ def test_every_number_is_in_the_json_too() -> None:
 
 def test_the_size_of_a_chunk_changes_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = table(np.random.default_rng(9), 6, 5, 6)
-    once = report.metrics_json(analysis.analyse(rows, 0.5, 60))
+    once = results.metrics_json(analysis.analyse(rows, 0.5, 60))
     monkeypatch.setattr(bootstrap, "CHUNK", 500)
-    assert report.metrics_json(analysis.analyse(rows, 0.5, 60)) == once
+    assert results.metrics_json(analysis.analyse(rows, 0.5, 60)) == once

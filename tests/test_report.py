@@ -26,9 +26,9 @@ from engine.evaluation.benchmark_file import Facts, Part, Published, Reported
 from engine.evaluation.cells import Cell, Pairing
 from engine.evaluation.estimates import Estimate, Metrics
 from engine.evaluation.reported import OTHER_PICTURES, Beside, Comparable
-from engine.reporting import drawing, plots, plots_groups, report
-from engine.reporting.plots_groups import heat_metric, heatmap
-from engine.reporting.sections import WIDE
+from engine.reporting import drawing, plots, report, results
+from engine.reporting.plots import heat_metric, heatmap
+from engine.reporting.report import WIDE
 from engine.reporting.tables import metric_name, percent, points
 from engine.reporting.training_curves import draw_curves
 from engine.scoring.table import ScoreRow
@@ -86,7 +86,7 @@ def drawn() -> None:
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(report._plots, "draw", lambda analysis: {})
+        monkeypatch.setattr(report.plots, "draw", lambda analysis: {})
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_the_base_is_what_the_view_says() -> None:
     found = analyse(rows, 0.5, view=View(base="jpeg:95"))
     assert found.base == "jpeg:95" and list(found.degradations) == ["jpeg:95", "none"]
     assert found.pooled["accuracy_real"].value == 1.0
-    result = report.result_json(rows, 0.5, View(base="jpeg:95"))
+    result = results.result_json(rows, 0.5, View(base="jpeg:95"))
     assert result["coco"]["glide"]["size"] == 60
     # A table without the base is read by its first degradation.
     assert analyse(degraded(table(), "webp:80"), 0.5).base == "webp:80"
@@ -296,7 +296,7 @@ def test_a_mean_over_cells_is_marked_where_there_is_one_cell_a_generator() -> No
 def test_each_set_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rows = table()
     found = analyse(rows, 0.5)
-    monkeypatch.setattr(report.metrics, "evaluate", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(metrics, "evaluate", lambda *_: pytest.fail("measured again"))
     report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
     assert report.summary_text(rows, 0.5, found)
 
@@ -309,11 +309,11 @@ def test_fakes_alone_have_a_detection_rate_and_no_ranking(tmp_path: Path, drawn:
         assert "AUROC" not in content and not re.search(r"\bAP\b", content)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"report.md", "report.html", "histogram.png", "generators.png"}
-    cell = report.result_json(fakes, 0.5)["coco"]["glide"]
+    cell = results.result_json(fakes, 0.5)["coco"]["glide"]
     assert cell["AP"] is None and cell["size"] == 20
     rate = analyse(fakes, 0.5).cells["coco", "glide"].estimates["detection_rate"]
     assert cell["Accuracy"] == rate.value
-    assert set(report.output_json(fakes)["coco"]["glide"]["y_true"]) == {1}
+    assert set(results.output_json(fakes)["coco"]["glide"]["y_true"]) == {1}
 
 
 def test_reals_alone_have_their_accuracy(tmp_path: Path) -> None:
@@ -321,8 +321,8 @@ def test_reals_alone_have_their_accuracy(tmp_path: Path) -> None:
     text, _ = written(tmp_path, reals)
     assert "accuracy on real" in text and "AUROC" not in text
     assert "accuracy on real" in report.summary_text(reals, 0.5)
-    assert report.result_json(reals, 0.5)["coco"]["real"]["size"] == 40
-    assert report.output_json(reals)["coco"]["real"]["y_true"] == [0] * 40
+    assert results.result_json(reals, 0.5)["coco"]["real"]["size"] == 40
+    assert results.output_json(reals)["coco"]["real"]["y_true"] == [0] * 40
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_tiny_tables_are_reported(tmp_path: Path, rows: list[ScoreRow], drawn: N
     text, page = written(tmp_path, rows)
     assert "Run" in text and "</html>" in page
     assert report.summary_text(rows, 0.5).startswith("percent")
-    json.dumps([report.result_json(rows, 0.5), report.output_json(rows)], allow_nan=False)
+    json.dumps([results.result_json(rows, 0.5), results.output_json(rows)], allow_nan=False)
 
 
 def test_without_matplotlib_the_tables_remain(
@@ -631,10 +631,10 @@ def test_figures_of_other_numbers_of_pictures_are_not_compared(
         assert (OTHER_PICTURES in text) == bool(reported)
         assert bool(re.search("difference(?! is)", text)) == bool(compared)
         assert "Paper, table 9, in percent: people 38.7" in text
-    numbers = report.metrics_json(found)
+    numbers = results.metrics_json(found)
     files = {cell["generator"]: cell for cell in numbers["cells"]}
     files["mean"] = numbers["averages"][0]
-    result = report.result_json(rows, 0.5, view, found)["coco"]
+    result = results.result_json(rows, 0.5, view, found)["coco"]
     for name, figure in {"glide": 70.0, "sd_v1_4": 90.0, "mean": 80.5}.items():
         key, other = ("published", OTHER_PICTURES)[:: 1 if name in compared else -1]
         for entry in (files[name], result.get(name, files[name])):
@@ -719,8 +719,8 @@ def test_crossed_pairing_and_caps_reach_every_number() -> None:
     view = View(Pairing(cap=15, balanced=True))
     capped = analyse(rows, 0.5, 0, view=view)
     assert {(c.n_real, c.n_synthetic) for c in capped.cells.values()} == {(15, 15)}
-    assert report.result_json(rows, 0.5, view)["coco"]["glide"]["size"] == 30
-    truth = report.output_json(rows, view)["flickr"]["sd_v1_4"]["y_true"]
+    assert results.result_json(rows, 0.5, view)["coco"]["glide"]["size"] == 30
+    truth = results.output_json(rows, view)["flickr"]["sd_v1_4"]["y_true"]
     assert truth == [0] * 15 + [1] * 15
 
 
@@ -728,9 +728,9 @@ def test_crossed_pairing_and_caps_reach_every_number() -> None:
 def test_the_data_set_names_what_has_no_source(source: str) -> None:
     rows = [row(0, -1.0, source, "", "r"), row(1, 1.0, source, "glide", "f")]
     view = View(dataset="Bench")
-    assert list(report.result_json(rows, 0.5, view)) == ["Bench"]
-    assert list(report.output_json(rows, view)["Bench"]) == ["glide"]
-    assert list(report.result_json(table(), 0.5, view)) == ["coco"]
+    assert list(results.result_json(rows, 0.5, view)) == ["Bench"]
+    assert list(results.output_json(rows, view)["Bench"]) == ["glide"]
+    assert list(results.result_json(table(), 0.5, view)) == ["coco"]
 
 
 # Worst errors
@@ -854,7 +854,7 @@ def test_tables_and_plots_have_one_order(
 
     monkeypatch.setattr(drawing, "name_rows", spy)
     found = analyse(rows, 0.5, 0, view=view)
-    assert plots_groups.generators(found) and heatmap(found)
+    assert plots.generators(found) and heatmap(found)
     assert drawn == [generators, generators]
     assert list(found.cells) == [(source, name) for source in sources for name in generators]
     report.write_report(tmp_path, rows, 0.5, RUN, "T", found)
@@ -885,7 +885,7 @@ def test_the_heat_map_shows_what_was_published() -> None:
 
 def test_published_json_has_a_cell_per_generator() -> None:
     rows = [*table(("coco", "flickr")), broken("bad.png")]
-    result, output = report.result_json(rows, 0.5), report.output_json(rows)
+    result, output = results.result_json(rows, 0.5), results.output_json(rows)
     found = analyse(rows, 0.5).cells
     for source in ("coco", "flickr"):
         assert set(result[source]) == set(output[source]) == {"glide", "sd_v1_4"}
@@ -947,14 +947,14 @@ def test_axes_of_percents_end_near_a_hundred(figures: list[Figure]) -> None:
     perfect = {"loss": 0.1, "lr": 1e-3, "val_loss": 0.1, "AUROC": 1.0, "AP": 1.0, "accuracy": 0.9}
     draw_curves([{"epoch": n, **perfect} for n in (1, 2)], 2, "T")
     rows = [row(1, 3.0, "", name, f"{name}{i}") for name in ("a", "b") for i in range(12)]
-    assert plots_groups.generators(analyse(rows, 0.5, 20))
+    assert plots.generators(analyse(rows, 0.5, 20))
     training, generators = figures
     assert training.axes[1].get_ylim()[1] < 101 and generators.axes[0].get_xlim()[1] < 101
 
 
 def test_generators_of_few_pictures_are_hollow(figures: list[Figure]) -> None:
     rows = [*table(), *(row(1, 1.0, "coco", "rare", f"rare{i}") for i in range(2))]
-    assert plots_groups.generators(analyse(rows, 0.5, 20))
+    assert plots.generators(analyse(rows, 0.5, 20))
     faces = {
         float(y): line.get_markerfacecolor()
         for line in figures[0].axes[0].lines

@@ -26,7 +26,7 @@ from ..evaluation import estimates
 from ..evaluation.estimates import Estimate, PlainEstimate
 from ..phases import eval
 from ..plain_data import read_json
-from ..reporting.document import Table, to_markdown, to_text
+from ..reporting.document import Table, render_markdown, to_text
 from ..reporting.tables import COUNTS, Line, numbers
 from ..runtime.device import Device
 from ..runtime.distributed import World
@@ -40,8 +40,6 @@ SHOWN = (
     estimates.AP, estimates.AUROC, estimates.ACCURACY, estimates.BALANCED_ACCURACY,
     estimates.LOG_LOSS, estimates.DETECTION_RATE, estimates.ACCURACY_REAL,
 )  # fmt: skip
-NOTE = "Of each set all pictures together, with 95 % intervals. The folders hold the reports."
-NUMBERED = "Epochs are numbered from 0, as their files are: epoch 1 of a training's log is epoch_0."
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,9 @@ def _write(parts: Sequence[Part], output: Path, title: str) -> Table:
     lines = [_line(part, output) for part in parts]
     table = numbers(["folder", "epoch", "set"], lines, SHOWN)
     write_file(output / TABLE, _as_csv(lines))
-    notes = [NOTE, *([NUMBERED] if parts[0].epoch is not None else [])]
-    write_file(output / PAGE, to_markdown(title, [*notes, table]))
+    numbered = parts[0].epoch is not None
+    page = render_markdown("series.j2", title, numbers=table, numbered=numbered)
+    write_file(output / PAGE, page)
     return table
 
 

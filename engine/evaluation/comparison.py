@@ -214,14 +214,6 @@ def pairing(runs: Sequence[Run]) -> Pairing:
     return used.pairing if used else Pairing()
 
 
-PAIRED = (
-    "Differences are to the first run, in percentage points except for Brier score and log loss. "
-    "Their 95 % intervals and p-values are of a paired bootstrap: each resample draws the same "
-    "pictures for all runs. The p-values are of single tests: they are not corrected for how many "
-    "there are."
-)
-
-
 @dataclass(frozen=True)
 class ComparedSet:
     """One set of pictures in all runs: the metrics of each, and how far each but the first is above

@@ -1,4 +1,8 @@
-"""Runs side by side: metrics on the pictures that all of them scored, and their differences."""
+"""Runs of phase eval side by side, on the pictures that all of them scored.
+
+`main.py --compare` calls this: it reads the folders, measures the differences and writes the
+report. Nothing is scored here, and no run's folder is written to.
+"""
 
 from __future__ import annotations
 
@@ -10,48 +14,10 @@ from pathlib import Path
 from datasets._paths import visible
 
 from ..config import ConfigError
-from ..evaluation.comparison import (
-    Comparison,
-    cautions,
-    common,
-    measure,
-    names,
-    read_run,
-)
-from ..reporting import sections
-from ..reporting.comparison import NAME, _blocks_of, _plots, _summary
-from ..reporting.document import to_html, to_markdown
-from ..runtime.files import write_file
+from ..evaluation.comparison import cautions, common, measure, names, read_run
+from ..reporting.comparison import summary_text, write_comparison
 
 log = logging.getLogger(__name__)
-
-
-# Numbers
-
-
-# Text
-
-
-def _write(folder: Path, found: Comparison, notes: Sequence[str]) -> None:
-    try:
-        images, captions = _plots(found)
-        plots = list(sections.plots(list(images), captions))
-    except ImportError:
-        images, plots = {}, list(sections.plots(None, {}))
-    title = f"Comparison of {', '.join(run.name for run in found.runs)}"
-    blocks = [*_blocks_of(found, notes), *plots]
-    files = {
-        **images,
-        f"{NAME}.md": to_markdown(title, blocks).encode(),
-        f"{NAME}.html": to_html(title, blocks, images).encode(),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob(f"{NAME}_*.png"):
-        if path.name not in files:
-            path.unlink()
-    for name, content in files.items():
-        write_file(folder / name, content)
-    log.info("the comparison is in %s", folder)
 
 
 def compare(folders: Sequence[Path], output: Path | None = None) -> str:
@@ -78,7 +44,8 @@ def compare(folders: Sequence[Path], output: Path | None = None) -> str:
     notes = list(cautions(runs, shared))
     for note in notes:
         log.warning("%s", note)
-    found = measure(runs, shared)
+    comparison = measure(runs, shared)
     if output is not None:
-        _write(output, found, notes)
-    return _summary(found)
+        write_comparison(output, comparison, notes)
+        log.info("the comparison is in %s", output)
+    return summary_text(comparison)

@@ -17,7 +17,7 @@ from datasets import Record
 from ..config import Config, ConfigError
 from ..evaluation.analysis import TOO_MANY_UNREADABLE, View, analyse, worst_errors
 from ..evaluation.hints import hints
-from ..reporting import report
+from ..reporting import report, results
 from ..reporting.thumbnails import jpeg, thumbnails
 from ..runtime.device import Device
 from ..runtime.distributed import ALONE, World
@@ -262,11 +262,11 @@ def _write_results(
         log.warning("%s", hint)
     small = _thumbnails(worst_errors(analysis.rows, threshold), records, request.workers)
     report.write_report(request.output, rows, threshold, info, request.heading, analysis, small)
-    result = report.result_json(rows, threshold, view, analysis)
+    result = results.result_json(rows, threshold, view, analysis)
     write_json(request.output / "result.json", result)
-    for line in report.log_lines(result, request.pictures):
+    for line in results.log_lines(result, request.pictures):
         log.info("%s", line, extra=FILE_ONLY)
-    write_json(request.output / "output.json", report.output_json(rows, view))
-    write_json(request.output / "metrics.json", report.metrics_json(analysis))
+    write_json(request.output / "output.json", results.output_json(rows, view))
+    write_json(request.output / "metrics.json", results.metrics_json(analysis))
     write_json(request.output / RUN, info)
     return report.summary_text(rows, threshold, analysis)

@@ -1,12 +1,19 @@
-"""What the plots have in common: their look, and how they become PNG bytes. Needs matplotlib."""
+"""The look of all plots, and how they become PNG bytes. Needs matplotlib.
+
+The plots of evaluations, of trainings and of scripts are drawn through this module. Only its
+functions import matplotlib, which is optional, and never pyplot: pyplot's figures are global, and
+it looks for a display.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasets._paths import visible
+
+from ..runtime.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,17 +21,18 @@ if TYPE_CHECKING:
     from matplotlib.legend import Legend
 
 DPI = 130
-# Okabe-Ito: told apart with every common kind of colour blindness.
+# Okabe-Ito: told apart with every common kind of colour blindness. The style of matplotlib that is
+# made for that, tableau-colorblind10, has greys, which stand for references here, and pastels.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#777777"
 COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 LINES = ("-", "--", "-.", ":")
+REFERENCE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1}
 LONGEST = 48  # characters of a name; longer ones would leave no room for the plot
 
 
 def figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches."""
-    # A Figure of its own, not pyplot: no global state and no display.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -42,15 +50,8 @@ def style(axes: Axes, x_label: str, y_label: str) -> Axes:
 
 def single(width: float, height: float, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """A figure of one plot."""
-    found = figure(width, height)
-    return found, style(found.add_subplot(), x_label, y_label)
-
-
-def unit_square(axes: Axes) -> None:
-    """Both axes from 0 to 1, of one scale."""
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_aspect("equal")
+    canvas = figure(width, height)
+    return canvas, style(canvas.add_subplot(), x_label, y_label)
 
 
 def within_percent(low: float, high: float) -> tuple[float, float]:
@@ -61,9 +62,7 @@ def within_percent(low: float, high: float) -> tuple[float, float]:
 
 def label(name: str) -> str:
     """A name on one line, its middle left out where it is very long."""
-    shown = visible(name)
-    half = LONGEST // 2
-    return shown if len(shown) <= LONGEST else f"{shown[:half]}…{shown[-half + 1 :]}"
+    return one_line(visible(name), LONGEST)
 
 
 def name_rows(axes: Axes, names: Sequence[str], height: float = 1.0) -> None:
@@ -79,25 +78,13 @@ def plain(legend: Legend) -> None:
         text.set_text(label(text.get_text()))
 
 
-def source_legend(found: Figure, names: Sequence[str]) -> None:
-    """A legend above the figure: the marker and the colour of each name, in their order."""
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=MARKERS[place % len(MARKERS)],
-            color=COLOURS[place % len(COLOURS)],
-        )
-        for place in range(len(names))
-    ]
-    plain(found.legend(handles, list(names), loc="outside upper center", ncols=5, frameon=False))
+def series(index: int) -> tuple[str, str]:
+    """Colour and marker of one of several things in a plot."""
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
 
 
-def png(found: Figure) -> bytes:
-    """The figure as a file that says nothing of when or by what it was made."""
+def png(drawn: Figure) -> bytes:
+    """A figure as a file that says nothing of when or by what it was made."""
     buffer = io.BytesIO()
-    found.savefig(buffer, format="png", metadata={"Software": None})
+    drawn.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -1,35 +1,280 @@
-"""The report of an evaluation: every table and plot that a saved per-picture table gives."""
+"""The report of an evaluation, and its summary on standard output.
+
+Phase eval calls this with the saved per-picture table and what `evaluation.analysis` made of it.
+Numbers and tables are laid out here, what is said about them stands in `templates/report.j2` and
+`templates/summary.j2`. Nothing is measured here.
+"""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..evaluation import metrics
-from ..evaluation.analysis import WHOLE, Analysis, View, analyse, by_degradation, worst_errors
-from ..evaluation.cells import Cell, by_cell, labels_logits, reason_unusable
-from ..evaluation.estimates import Estimate, Metrics
-from ..evaluation.reported import OTHER_PICTURES, Beside
+from PIL import Image
+
+from ..evaluation import estimates
+from ..evaluation.analysis import (
+    CLUSTERED,
+    POOLED,
+    TOO_MANY_UNREADABLE,
+    Analysis,
+    analyse,
+    means,
+    worst_errors,
+)
+from ..evaluation.benchmark import as_stated
+from ..evaluation.estimates import FEWEST, Estimate
+from ..evaluation.reported import NOTHING, OTHER_PICTURES, Comparable
 from ..runtime.files import write_file
 from ..scoring.table import ScoreRow
-from . import plots as _plots
-from . import sections
-from .document import Gallery, to_html, to_markdown, to_text
-from .sections import ERRORS
-from .tables import Line, numbers, percent
+from . import plots
+from .document import Gallery, Plot, Table, render_markdown, render_page, render_text
+from .tables import (
+    Line,
+    average_beside,
+    cells_beside,
+    counts,
+    interval,
+    line,
+    metric_name,
+    numbers,
+    paper_of,
+    percent,
+)
+from .thumbnails import Tile, sheet
 
-__all__ = (
-    "FILES", "Analysis", "View", "analyse", "log_lines", "metrics_json", "output_json", "percent",
-    "result_json", "summary_text", "worst_errors", "write_report",
-)  # fmt: skip
-FILES = ("report.md", "report.html", *_plots.CAPTIONS, ERRORS)
-PUBLISHED_METRICS = ("AP", "Accuracy")  # of result.json
-# More cells than that are printed as means over sources and over generators.
-MOST_CELLS = 30
+ERRORS = "errors.png"
+FILES = ("report.md", "report.html", *plots.CAPTIONS, ERRORS)
+MOST_CELLS = 30  # more are summarised as means over sources and over generators
+SHOWN_ERRORS = 20
+SHOWN_COUNTS = 5  # cells of other numbers of pictures that are named
+SHEET_COLUMNS, SHEET_SIZE = 5, 170
+ALL_REALS = "(all)"  # instead of a source: a generator that is measured against all real pictures
+SHORT = (estimates.AP, estimates.AUROC, estimates.ACCURACY, estimates.TPR_AT_1)
+WIDE = (*SHORT, estimates.TPR_AT_5)
+SWEPT = (
+    estimates.AP,
+    estimates.AUROC,
+    estimates.ACCURACY,
+    estimates.ACCURACY_REAL,
+    estimates.ACCURACY_SYNTHETIC,
+)
+
+# Notes on a paper's figures
+
+
+def _decimals(analysis: Analysis) -> dict[str, int]:
+    """Decimals of a paper's figures, by metric."""
+    reported = analysis.view.published
+    return {name: reported.decimals(name) for name in reported.metrics} if reported else {}
+
+
+def _other_counts(paper: Comparable) -> Iterator[str]:
+    """The cells whose numbers of pictures are not those of their figures."""
+    for cell, measured in paper.analysis.cells.items():
+        ours = (measured.n_real, measured.n_synthetic)
+        pairs = [
+            f"{here:,} of {there:,} {kind}"
+            for kind, here, there in zip(
+                ("real", "synthetic"), ours, paper.view.facts.stated(*cell), strict=True
+            )
+            if there is not None and not as_stated(here, there)
+        ]
+        if pairs:
+            yield f"{'/'.join(dict.fromkeys(filter(None, cell)))} {' and '.join(pairs)}"
+
+
+def _notes(analysis: Analysis) -> dict[str, object]:
+    """The values of `templates/notes.j2`."""
+    paper = paper_of(analysis)
+    others = list(_other_counts(paper)) if paper else []
+    more = f" and {len(others) - SHOWN_COUNTS} more" if len(others) > SHOWN_COUNTS else ""
+    return {
+        "analysis": analysis,
+        "paper": paper,
+        "other_pictures": OTHER_PICTURES,
+        "other_counts": "; ".join(others[:SHOWN_COUNTS]) + more,
+    }
+
+
+# Lines of the tables
+
+
+def average_lines(analysis: Analysis) -> list[Line]:
+    """The averages, all pictures first."""
+    lines = []
+    for average in analysis.averages:
+        beside = average_beside(analysis, average.kind)
+        name = average.title + (" (headline)" if average.headline and analysis.cells else "")
+        if average.kind == "pictures":
+            lines.append(line([name], analysis.pooled, beside))
+            if analysis.clustered:
+                lines.append(Line([f"pooled, {CLUSTERED}"], analysis.clustered))
+        else:
+            values: dict[str, Estimate | float] = {**average.values, **average.estimates}
+            lines.append(Line([name], values, beside, over=average.others(average.number)))
+    return lines
+
+
+def _cell_lines(analysis: Analysis, counted: bool) -> list[Line]:
+    """The cells that enter the means, or those that do not: generator, source."""
+    beside = cells_beside(analysis)
+    return [
+        line([generator, source or ALL_REALS], measured, beside[source, generator])
+        for (source, generator), measured in analysis.cells.items()
+        if analysis.view.counts(measured) == counted
+    ]
+
+
+def _source_lines(analysis: Analysis) -> list[Line]:
+    """The mean of each source over its generators."""
+    paper, values = paper_of(analysis), means(analysis.counted, 0)
+    names = [name for name in analysis.sources if name in values]
+    return [Line([name], values[name], paper.source(name) if paper else NOTHING) for name in names]
+
+
+def _generator_lines(analysis: Analysis) -> list[Line]:
+    """The mean of each generator over its sources."""
+    paper, values = paper_of(analysis), means(analysis.counted, 1)
+    names = [name for name in analysis.generators if name in values]
+    beside = {name: paper.generator(name) if paper else NOTHING for name in names}
+    return [Line([name], values[name], beside[name]) for name in names]
+
+
+def _swept_lines(analysis: Analysis) -> list[Line]:
+    """The headline average under each degradation."""
+    number = analysis.headline.number
+    return [
+        Line(
+            [name],
+            degraded.headline.values,
+            counts=counts(degraded.pooled),
+            over=degraded.headline.others(number),
+        )
+        for name, degraded in analysis.degradations.items()
+    ]
+
+
+def _summary_lines(analysis: Analysis) -> list[Line]:
+    """All pictures, a line per cell, or of many per source and per generator; the means."""
+    lines = average_lines(analysis)
+    split = 2 if analysis.clustered else 1
+    pooled, averages = lines[:split], lines[split:]
+    if analysis.crossed and len(analysis.cells) > MOST_CELLS:
+        sources = [
+            replace(row, names=[f"source {row.names[0]}"]) for row in _source_lines(analysis)
+        ]
+        return [*pooled, *sources, *_generator_lines(analysis), *averages]
+    cells: dict[bool, list[Line]] = {True: [], False: []}
+    for counted, mark in ((True, ""), (False, ", in no mean")):
+        for row in _cell_lines(analysis, counted):
+            generator, source = row.names
+            name = f"{source}/{generator}" if analysis.crossed else generator
+            cells[counted].append(replace(row, names=[name + mark]))
+    return [*pooled, *cells[True], *averages, *cells[False]]
+
+
+# Tables of the report
+
+
+def _pooled_table(analysis: Analysis) -> Table:
+    """Every metric of all pictures together, with its one or two intervals."""
+    rows = [
+        [metric_name(name), percent(value)] for name, value in analysis.pooled.estimates.items()
+    ]
+    if not analysis.clustered:
+        return Table(["metric", POOLED], rows)
+    for row, name in zip(rows, analysis.pooled.estimates, strict=True):
+        row.append(interval(analysis.clustered[name]))
+    return Table(["metric", POOLED, CLUSTERED], rows)
+
+
+def _run_rows(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of a nested value with their dotted names."""
+    sequence = isinstance(value, (list, tuple))
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _run_rows(inner, f"{name}.{key}" if name else str(key))
+    elif sequence and any(isinstance(inner, (Mapping, list, tuple)) for inner in value):
+        for index, inner in enumerate(value):
+            yield from _run_rows(inner, f"{name}.{index}")
+    elif sequence:
+        yield name, ", ".join(map(str, value))
+    else:
+        yield name, f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _tables(analysis: Analysis, run: Mapping[str, Any]) -> dict[str, Table]:
+    """The tables of `templates/report.j2` by name."""
+    decimals = _decimals(analysis)
+    real_sources = [line([name], each) for name, each in analysis.sources_real.items()]
+    degradations = [line([name], each.pooled) for name, each in analysis.degradations.items()]
+    unreadable = list(analysis.unreadable.items())[:SHOWN_ERRORS]
+    cells = ["generator", "source"]
+
+    def averaged(head: str, lines: Sequence[Line]) -> Table:
+        return numbers([head], lines, WIDE, False, decimals)
+
+    return {
+        "pooled": _pooled_table(analysis),
+        "averages": averaged("average", average_lines(analysis)),
+        "sources": averaged("source", _source_lines(analysis)),
+        "generators": averaged("generator", _generator_lines(analysis)),
+        "cells": numbers(cells, _cell_lines(analysis, True), WIDE, decimals=decimals),
+        "few": numbers(cells, _cell_lines(analysis, False), WIDE, decimals=decimals),
+        "real_sources": numbers(
+            ["source"], real_sources, (estimates.AUROC, estimates.ACCURACY_REAL)
+        ),
+        "degradations": numbers(["degradation"], degradations, SWEPT),
+        "swept": numbers(["degradation"], _swept_lines(analysis), SWEPT, counted=False),
+        "unreadable": Table(
+            ["picture", "error"], [[key, error] for (_, _, key), error in unreadable], names=2
+        ),
+        "run": Table(["name", "value"], list(_run_rows(run)), names=2),
+    }
+
+
+def _unreadable_shares(analysis: Analysis) -> str:
+    """The degradations under which too many pictures have no score, with their shares; empty
+    without any."""
+    pooled = {name: each.pooled for name, each in analysis.degradations.items()}
+    shares = []
+    for name, measured in (pooled or {analysis.base: analysis.pooled}).items():
+        total = sum(counts(measured))
+        if measured.n_errors > TOO_MANY_UNREADABLE * total:
+            share = (
+                f"{measured.n_errors} of {total} pictures ({100 * measured.n_errors / total:.1f} %)"
+            )
+            shares.append(f"{share} under {name}" if pooled else share)
+    return "; ".join(shares)
+
+
+def _errors(worst: Sequence[ScoreRow], thumbnails: Mapping[str, bytes]) -> Gallery:
+    """The worst errors with their thumbnails."""
+    rows = []
+    for row in worst:
+        generator = row.generator or "unnamed generator"
+        kind, called = (f"synthetic: {generator}", "real") if row.label else ("real", "synthetic")
+        origin = f"{kind} ({row.source})" if row.source else kind
+        rows.append([row.key, origin, f"{row.score or 0.0:.4f}", f"{row.logit or 0.0:.2f}", called])
+    table = Table(["picture", "is", "score", "logit", "called"], rows, names=2)
+    return Gallery(ERRORS, "The worst errors", table, [thumbnails.get(row.key) for row in worst])
+
+
+def _errors_sheet(gallery: Gallery) -> bytes:
+    """The gallery as one PNG, for the Markdown report."""
+    tiles = []
+    for (key, _, score, _, called), content in zip(
+        gallery.table.rows, gallery.pictures, strict=True
+    ):
+        image = Image.open(io.BytesIO(content)) if content else None
+        tiles.append(Tile(image, key, f"{score}: called {called}"))
+    buffer = io.BytesIO()
+    sheet(tiles, SHEET_COLUMNS, SHEET_SIZE).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def write_report(
@@ -41,62 +286,44 @@ def write_report(
     analysis: Analysis | None = None,
     thumbnails: Mapping[str, bytes] = {},
 ) -> list[Path]:
-    """Writes report.md, report.html and the plots into `folder`; the files that were written.
+    """The files of a report: report.md, report.html and the plots, written into `folder`.
 
-    `threshold` is a probability; `run` any nested description of the run; `analysis`, where the
-    caller has it, that of these rows at this threshold; `thumbnails` JPEGs of the `worst_errors` of
-    `analysis.rows` by key. Plots of an earlier report that this one does not have are removed.
-    Without matplotlib there are none, and the report says so.
+    Plots of an earlier report that this one does not have are removed. Without matplotlib there
+    are none, and the report says so.
+
+    Args:
+        folder: created where it is not there.
+        rows: the table.
+        threshold: a probability.
+        run: any nested description of the run.
+        title: heading of the report.
+        analysis: that of these rows at this threshold, where the caller has it.
+        thumbnails: JPEGs of the `worst_errors` of `analysis.rows` by key.
     """
-    found = analysis or analyse(rows, threshold)
+    analysis = analysis or analyse(rows, threshold)
     try:
-        images = _plots.draw(found)
-        plots: list[str] | None = list(images)
+        images: dict[str, bytes] | None = plots.draw(analysis)
     except ImportError:
-        images, plots = {}, None
-    worst = worst_errors(found.rows, threshold)
-    blocks = [
-        *sections.overall(found),
-        *sections.groups(found),
-        *sections.real_sources(found),
-        *sections.sweep(found),
-        *sections.errors(worst, thumbnails),
-        *sections.plots(plots, _plots.CAPTIONS),
-        *sections.unreadable(found),
-        *sections.run(run),
-    ]
-    files = {
-        **images,
-        "report.md": to_markdown(title, blocks).encode(),
-        "report.html": to_html(title, blocks, images).encode(),
+        images = None
+    files = dict(images or {})
+    errors = _errors(worst_errors(analysis.rows, threshold), thumbnails)
+    if any(errors.pictures):
+        files[ERRORS] = _errors_sheet(errors)
+    drawn = [Plot(name, plots.CAPTIONS[name], content) for name, content in (images or {}).items()]
+    content = _notes(analysis) | {
+        "tables": _tables(analysis, run),
+        "errors": errors,
+        "plots": None if images is None else drawn,
+        "cautions": (*analysis.hints, *analysis.view.notes),
+        "unreadable_shares": _unreadable_shares(analysis),
+        "fewest": FEWEST,
     }
-    if any(isinstance(block, Gallery) for block in blocks):
-        files[ERRORS] = sections.errors_sheet(worst, thumbnails)
+    files["report.md"] = render_markdown("report.j2", title, **content).encode()
+    files["report.html"] = render_page("report.j2", title, **content).encode()
     folder.mkdir(parents=True, exist_ok=True)
     for name in set(FILES) - files.keys():
         (folder / name).unlink(missing_ok=True)
     return [write_file(folder / name, content) for name, content in files.items()]
-
-
-def _summary_lines(analysis: Analysis) -> list[Line]:
-    lines = sections.average_lines(analysis)
-    split = 2 if analysis.clustered else 1
-    pooled, averages, crossed = lines[:split], lines[split:], analysis.crossed
-    if crossed and len(analysis.cells) > MOST_CELLS:
-        sources = [
-            replace(each, names=[f"source {each.names[0]}"])
-            for each in sections.source_lines(analysis)
-        ]
-        return [*pooled, *sources, *sections.generator_lines(analysis), *averages]
-    counted, few = (
-        [
-            replace(each, names=[f"{source}/{generator}{mark}" if crossed else generator + mark])
-            for each in sections.cell_lines(analysis, entering)
-            for generator, source in [each.names]
-        ]
-        for entering, mark in ((True, ""), (False, ", in no mean"))
-    )
-    return [*pooled, *counted, *averages, *few]
 
 
 def summary_text(
@@ -106,172 +333,19 @@ def summary_text(
     generator), the means; a second one for a sweep of degradations; aligned.
 
     `threshold` is a probability; `analysis`, where the caller has it, that of these rows. Where
-    there are published figures, the metrics that they are of are shown.
+    there are figures of a paper, the metrics that they are of are shown.
     """
-    found = analysis or analyse(rows, threshold)
-    published = found.view.published
-    lines = _summary_lines(found)
-    compared = [name for name in published.metrics if published] if published else []
-    beside = [{**each.beside.published, **each.beside.reported} for each in lines]
-    if not any(name in figures for figures in beside for name in compared):
-        compared = []
-    wanted, decimals = compared or sections.SHORT, sections.decimals(found)
-    parts = [to_text(numbers(["percent [95 % interval]"], lines, wanted, decimals=decimals))]
-    if len(lines) < len(found.cells):
-        parts.append(
-            f"Lines of sources and of generators are means; report.md has all {len(found.cells)} "
-            "cells."
-        )
-    parts += filter(None, (sections.few_note(found), *sections.published_notes(found)))
-    if found.degradations:
-        swept = sections.swept_lines(found, True)
-        parts.append(to_text(numbers([f"{found.headline.name}, percent"], swept, sections.SWEPT)))
-    return "\n\n".join(parts)
-
-
-# CO-SPY's files
-
-
-def _published_cells(rows: Sequence[ScoreRow], view: View) -> dict[Cell, list[ScoreRow]]:
-    """The cells of the base; of a table without synthetic pictures, each source's reals as "real".
-
-    Where the sources are empty, or each is named as its one generator, the data set's name takes
-    their place.
-    """
-    base = next(iter(by_degradation(rows, view.base).values()), [])
-    found = by_cell(base, view.pairing)
-    if not found:
-        for row in base:
-            if row.label == 0:
-                found.setdefault((row.source, "real"), []).append(row)
-    if view.dataset and all(source in ("", generator) for source, generator in found):
-        return {(view.dataset, generator): members for (_, generator), members in found.items()}
-    return found
-
-
-def result_json(
-    rows: Sequence[ScoreRow], threshold: float, view: View = WHOLE, analysis: Analysis | None = None
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """CO-SPY's result.json: source -> generator -> size, AP and Accuracy, as fractions; of the
-    cells of an `analysis` of the same rows also what stands beside them, by metric.
-
-    `size` counts the cell's pictures that have a score, real and synthetic. AP is None where a
-    class is missing, Accuracy where there is no score.
-    """
-    result: defaultdict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for (source, generator), members in _published_cells(rows, view).items():
-        labels, logits = labels_logits(members)
-        both = 0 < labels.sum() < labels.size
-        result[source][generator] = {
-            "size": labels.size,
-            "AP": metrics.average_precision(labels, logits) if both else None,
-            "Accuracy": metrics.accuracy(labels, logits, threshold) if labels.size else None,
-        }
-    for (source, generator), beside in sections.cells_beside(analysis).items() if analysis else ():
-        result[source if source in result else view.dataset][generator] |= _beside(beside)
-    return dict(result)
-
-
-def _beside(beside: Beside) -> dict[str, dict[str, float]]:
-    """Figures of others as fractions: metric -> value, under `published` where they are of the same
-    pictures. Empty without any."""
-    tables = {"published": beside.published, OTHER_PICTURES: beside.reported}
-    return {
-        name: {metric: round(value / 100, 6) for metric, value in figures.items()}
-        for name, figures in tables.items()
-        if figures
-    }
-
-
-def log_lines(
-    result: Mapping[str, Mapping[str, Mapping[str, float | None]]], name: str
-) -> list[str]:
-    """CO-SPY's lines of evaluation.log: one for each cell of `result_json`, and their mean.
-
-    Percent; nan where a metric is not defined, which the mean leaves out. `name`: of the benchmark
-    or the data; a source without a name is left out.
-    """
-
-    def figures(cells: Sequence[Mapping[str, float | None]]) -> str:
-        known = {k: [v for cell in cells if (v := cell[k]) is not None] for k in PUBLISHED_METRICS}
-        means = {
-            k: sum(values) / len(values) if values else math.nan for k, values in known.items()
-        }
-        return " | ".join(f"{metric} {100 * mean:.2f}%" for metric, mean in means.items())
-
-    cells = {(s, g): cell for s, generators in result.items() for g, cell in generators.items()}
-    lines = [
-        f"Evaluate on {' - '.join(filter(None, (name, *at)))} | Size {cell['size']} | "
-        f"{figures([cell])}"
-        for at, cell in cells.items()
-    ]
-    mean = f"Average Performance on {name} | {figures(list(cells.values()))}"
-    return [*lines, mean] if lines else []
-
-
-def _figures(values: Mapping[str, Estimate | float]) -> dict[str, list[float | None]]:
-    """Metric -> value, and the ends of its interval where it has one; None for what is infinite."""
-    found = {
-        name: [*value] if isinstance(value, Estimate) else [value, math.nan, math.nan]
-        for name, value in values.items()
-    }
-    return {
-        name: [part if math.isfinite(part) else None for part in parts]
-        for name, parts in found.items()
-    }
-
-
-def metrics_json(analysis: Analysis) -> dict[str, Any]:
-    """Every number of the report for programs: metric -> [value, low, high], fractions."""
-
-    def of(found: Metrics) -> dict[str, Any]:
-        counts = {"real": found.n_real, "synthetic": found.n_synthetic, "errors": found.n_errors}
-        return counts | {"metrics": _figures(found.estimates)}
-
-    beside = sections.cells_beside(analysis)
-    return {
-        "threshold": analysis.threshold,
-        "degradation": analysis.base,
-        "min_pictures": analysis.view.min_pictures,
-        "pooled": of(analysis.pooled) | _beside(sections.average_beside(analysis, "pictures")),
-        "over_generators_and_sources": {
-            "generators": analysis.clusters[0],
-            "sources": analysis.clusters[1],
-            "metrics": _figures(analysis.clustered),
-        },
-        "averages": [
-            {
-                "over": average.kind,
-                "headline": average.headline,
-                "number": average.number,
-                "left_out": average.left_out,
-                "metrics": _figures({**average.values, **average.estimates}),
-            }
-            | _beside(sections.average_beside(analysis, average.kind))
-            for average in analysis.averages
-            if average.kind != "pictures"
-        ],
-        "cells": [
-            {"generator": generator, "source": source, "in_mean": analysis.view.counts(found)}
-            | of(found)
-            | _beside(beside[source, generator])
-            for (source, generator), found in analysis.cells.items()
-        ],
-        "sources": {name: of(found) for name, found in analysis.sources_real.items()},
-        "degradations": {name: of(each.pooled) for name, each in analysis.degradations.items()},
-        "hints": list(analysis.hints),
-    }
-
-
-def output_json(
-    rows: Sequence[ScoreRow], view: View = WHOLE
-) -> dict[str, dict[str, dict[str, list[Any]]]]:
-    """CO-SPY's output.json: source -> generator -> y_pred (scores) and y_true, reals included."""
-    result: defaultdict[str, dict[str, dict[str, list[Any]]]] = defaultdict(dict)
-    for (source, generator), members in _published_cells(rows, view).items():
-        usable = [row for row in members if not reason_unusable(row)]
-        result[source][generator] = {
-            "y_pred": [row.score for row in usable],
-            "y_true": [row.label for row in usable],
-        }
-    return dict(result)
+    analysis = analysis or analyse(rows, threshold)
+    lines, decimals = _summary_lines(analysis), _decimals(analysis)
+    beside = {metric for row in lines for metric in (*row.beside.published, *row.beside.reported)}
+    wanted = list(decimals) if beside.intersection(decimals) else SHORT
+    swept = None
+    if analysis.degradations:
+        swept = numbers([f"{analysis.headline.name}, percent"], _swept_lines(analysis), SWEPT)
+    return render_text(
+        "summary.j2",
+        numbers=numbers(["percent [95 % interval]"], lines, wanted, decimals=decimals),
+        n_shown=len(lines),
+        swept=swept,
+        **_notes(analysis),
+    )

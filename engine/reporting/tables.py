@@ -1,4 +1,8 @@
-"""Tables of metrics as text: percents, their intervals, and published figures beside them."""
+"""Tables of metrics as text: percents, their intervals, and a paper's figures beside them.
+
+The reports of evaluations, of series of them and the cards of weights print numbers through these
+functions, so that a number looks the same everywhere. Nothing is measured here.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..evaluation import estimates
+from ..evaluation.analysis import Analysis
+from ..evaluation.cells import Cell
 from ..evaluation.estimates import Estimate, Metrics
-from ..evaluation.reported import NOTHING, OTHER_PICTURES, Beside
+from ..evaluation.reported import NOTHING, OTHER_PICTURES, Beside, Comparable
 from .document import Table
 
 UNDEFINED = "–"
@@ -24,11 +30,32 @@ ONE_CLASS = (estimates.DETECTION_RATE, estimates.ACCURACY_REAL)
 COUNTS = ("real", "synthetic", "errors")
 
 
+def paper_of(analysis: Analysis) -> Comparable | None:
+    """The figures of a paper that may stand beside the numbers."""
+    reported = analysis.view.published
+    return Comparable(reported, analysis) if reported else None
+
+
+def average_beside(analysis: Analysis, kind: str) -> Beside:
+    """A paper's figures beside the average over "generators", "cells" or "pictures"."""
+    paper = paper_of(analysis)
+    return paper.average(kind) if paper else NOTHING
+
+
+def cells_beside(analysis: Analysis) -> dict[Cell, Beside]:
+    """A paper's figures beside each cell."""
+    paper = paper_of(analysis)
+    return {cell: paper.cell(cell) if paper else NOTHING for cell in analysis.cells}
+
+
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: its names, its metrics, the figures of others that stand beside it, how
-    many pictures it is about, where that can be said, and over how many the mean of a metric is,
-    where that is another number than is said beside it."""
+    """One line of a table.
+
+    `names` stand first, then the metrics in `values`, each with what a paper has in `beside`.
+    `counts`: numbers of pictures, as `COUNTS` names them, where they can be said. `over`: of how
+    many a metric's mean is, where that is another number than the line's name says.
+    """
 
     names: Sequence[str]
     values: Mapping[str, Estimate | float]
@@ -37,14 +64,14 @@ class Line:
     over: Mapping[str, int] = field(default_factory=dict)
 
 
-def line(names: Sequence[str], found: Metrics, beside: Beside = NOTHING) -> Line:
+def line(names: Sequence[str], measured: Metrics, beside: Beside = NOTHING) -> Line:
     """The line of a set of pictures."""
-    return Line(names, found.estimates, beside, counts(found))
+    return Line(names, measured.estimates, beside, counts(measured))
 
 
-def counts(found: Metrics) -> tuple[int, int, int]:
-    """How many pictures there are, as `COUNTS` names them."""
-    return found.n_real, found.n_synthetic, found.n_errors
+def counts(measured: Metrics) -> tuple[int, int, int]:
+    """Numbers of pictures, as `COUNTS` names them."""
+    return measured.n_real, measured.n_synthetic, measured.n_errors
 
 
 def percent(estimate: Estimate | float | None, decimals: int = 1) -> str:
@@ -56,12 +83,11 @@ def percent(estimate: Estimate | float | None, decimals: int = 1) -> str:
         return f"{100 * estimate:.{decimals}f}"
     plain = isinstance(estimate, estimates.PlainEstimate)
     value = f"{estimate.value:.3f}" if plain else f"{100 * estimate.value:.{decimals}f}"
-    found = interval(estimate, decimals)
-    return f"{value} {found}" if found else value
+    return f"{value} {interval(estimate, decimals)}".rstrip()
 
 
 def interval(estimate: Estimate, decimals: int = 1) -> str:
-    """Its interval alone, as `percent` states it; empty where it has none."""
+    """The interval of an estimate alone, as `percent` states it; empty where it has none."""
     if math.isnan(estimate.low):
         return ""
     if isinstance(estimate, estimates.PlainEstimate):
@@ -76,45 +102,55 @@ def points(difference: float, decimals: int = 1) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """A metric's name as people write it."""
+    """The name of a metric as people write it."""
     return NAMES.get(metric, metric)
 
 
 def columns(lines: Iterable[Line], wanted: Sequence[str]) -> list[str]:
-    """The wanted metrics that some line has, a rate of one class where a line has nothing else."""
-    held = [set(each.values) for each in lines]
-    rates = {name for names in held if len(names) == 1 for name in names}
-    found = [name for name in wanted if any(name in names for names in held if len(names) > 1)]
-    return found + [name for name in ONE_CLASS if name in rates and name not in found]
+    """The wanted metrics that some line has, and the rate of one class of a line that has nothing
+    else."""
+    metrics = [set(each.values) for each in lines]
+    rates = {name for names in metrics if len(names) == 1 for name in names}
+    shown = [name for name in wanted if any(name in names for names in metrics if len(names) > 1)]
+    return shown + [name for name in ONE_CLASS if name in rates and name not in shown]
 
 
-def _difference(value: Estimate | float | None, theirs: float | None, decimals: int) -> str:
-    """Ours minus the published figure, in percentage points."""
-    if value is None or theirs is None:
-        return UNDEFINED
-    plain = value.value if isinstance(value, Estimate) else value
-    return points(plain - theirs / 100, decimals)
+@dataclass(frozen=True)
+class _Column:
+    """A metric in a table: whether any line has a paper's figure that is `compared` with it, and
+    whether any has one `of_others`, of other pictures. `decimals`: of the figures."""
 
+    metric: str
+    compared: bool
+    of_others: bool
+    decimals: int
 
-def _metric(
-    each: Line, name: str, decimals: int | None, compared: bool, reported: bool
-) -> list[str]:
-    """What a line says about a metric: its value; if any line is `compared`, what was published and
-    the difference; if any has figures `reported` of other pictures, these. `decimals`: of figures,
-    None where the table has none."""
-    value = each.values.get(name)
-    over = f" (over {each.over[name]})" if name in each.over else ""
-    if decimals is None:
-        return [percent(value) + over]
+    def header(self) -> list[str]:
+        """The metric's name, and what stands over the figures beside it."""
+        beside = ["published", "difference"] if self.compared else []
+        return [metric_name(self.metric), *beside, *([OTHER_PICTURES] if self.of_others else [])]
 
-    def shown(figure: float | None) -> str:
-        return UNDEFINED if figure is None else f"{figure:.{decimals}f}"
+    def cells(self, row: Line) -> list[str]:
+        """A line's value, a paper's figure and the difference, a figure of other pictures."""
+        value = row.values.get(self.metric)
+        over = f" (over {row.over[self.metric]})" if self.metric in row.over else ""
+        cells = [percent(value, self.decimals) + over]
+        if self.compared:
+            figure = row.beside.published.get(self.metric)
+            cells += [self._figure(figure), self._difference(value, figure)]
+        if self.of_others:
+            cells.append(self._figure(row.beside.reported.get(self.metric)))
+        return cells
 
-    cells = [percent(value, decimals) + over]
-    if compared:
-        theirs = each.beside.published.get(name)
-        cells += [shown(theirs), _difference(value, theirs, decimals)]
-    return [*cells, *([shown(each.beside.reported.get(name))] if reported else [])]
+    def _figure(self, figure: float | None) -> str:
+        return UNDEFINED if figure is None else f"{figure:.{self.decimals}f}"
+
+    def _difference(self, value: Estimate | float | None, figure: float | None) -> str:
+        """Ours minus the paper's, in percentage points."""
+        if value is None or figure is None:
+            return UNDEFINED
+        ours = value.value if isinstance(value, Estimate) else value
+        return points(ours - figure / 100, self.decimals)
 
 
 def numbers(
@@ -124,26 +160,26 @@ def numbers(
     counted: bool = True,
     decimals: Mapping[str, int] = {},
 ) -> Table:
-    """A table of the wanted metrics, each followed by what was published and the difference where
-    any line has it, and by what was reported of other pictures. `heads` stand over the lines'
-    names, `counted` adds numbers of pictures. `decimals`: how many the figures of a metric were
-    published with."""
-    shown = columns(lines, wanted)
-    compared = {name for name in shown if any(name in each.beside.published for each in lines)}
-    reported = {name for name in shown if any(name in each.beside.reported for each in lines)}
+    """A table of metrics, each followed by what a paper has where any line has it.
+
+    Args:
+        heads: what stands over the names of the lines.
+        lines: a row each.
+        wanted: metrics to show, as far as `columns` finds them.
+        counted: whether the numbers of pictures are shown.
+        decimals: how many the paper gives of a metric; one where it has no figures.
+    """
+    shown: list[_Column] = []
+    for metric in columns(lines, wanted):
+        compared = any(metric in each.beside.published for each in lines)
+        of_others = any(metric in each.beside.reported for each in lines)
+        places = decimals.get(metric, 1) if compared or of_others else 1
+        shown.append(_Column(metric, compared, of_others, places))
     header = [*heads, *(COUNTS if counted else ())]
-    for name in shown:
-        header += [metric_name(name), *(("published", "difference") if name in compared else ())]
-        header += [OTHER_PICTURES] if name in reported else []
+    header += [title for column in shown for title in column.header()]
     rows = []
     for each in lines:
-        row = list(each.names)
-        if counted:
-            row += [""] * len(COUNTS) if each.counts is None else map(str, each.counts)
-        for name in shown:
-            of_others = name in compared, name in reported
-            row += _metric(
-                each, name, decimals.get(name, 1) if any(of_others) else None, *of_others
-            )
-        rows.append(row)
+        known = [""] * len(COUNTS) if each.counts is None else list(map(str, each.counts))
+        cells = [cell for column in shown for cell in column.cells(each)]
+        rows.append([*each.names, *(known if counted else ()), *cells])
     return Table(header, rows, names=len(heads))
