@@ -12,8 +12,6 @@ Standard output has the path of the page, everything else goes to standard error
 from __future__ import annotations
 
 import argparse
-import base64
-import html
 import re
 import sys
 import zlib
@@ -21,14 +19,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
 from engine.cli import machine  # noqa: E402
 from engine.cli.parser import Parser, add_decoding, benchmarks  # noqa: E402
-from engine.runtime.text import listed  # noqa: E402
+from engine.runtime.text import distinct, listed  # noqa: E402
 from scripts._shared import answer, some  # noqa: E402
 
 if TYPE_CHECKING:
@@ -44,22 +42,6 @@ LIMITS = {"count": (1, 1000), "columns": (1, 100), "size": (32, 1024)}
 MEGAPIXELS = 64
 LONGEST_SIDE = 65_500  # of a JPEG
 KINDS = ("synthetic", "real", "unlabelled")
-CSS = """
-body { max-width: 90rem }
-nav { margin: .5rem 0; font-size: .875rem }
-nav a { margin-left: .6rem }
-a { color: inherit }
-h2 small { color: var(--soft); font-size: .875rem; font-weight: 400 }
-.sheet { display: grid; grid-template-columns: repeat(auto-fill, %(size)dpx); gap: .9rem .6rem }
-.sheet figure { margin: 0; font-size: .75rem; line-height: 1.3 }
-.sheet figcaption { font-size: inherit; padding-top: .2rem }
-.sheet b { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3;
-  overflow: hidden; color: var(--fg); font-weight: 400 }
-.sheet img, .unreadable { display: block; width: 100%%; aspect-ratio: 1; border-radius: 4px;
-  background: #808080 }
-.unreadable { display: grid; place-items: center; box-sizing: border-box; background: none;
-  border: 3px dashed #c0392b }
-"""
 
 
 @dataclass(frozen=True, order=True)
@@ -104,15 +86,8 @@ def grouped(records: Sequence[Record]) -> dict[Group, list[Record]]:
 
 def file_names(groups: Sequence[Group]) -> dict[Group, str]:
     """A file for each sheet, distinct also where the case of letters does not count."""
-    names: dict[Group, str] = {}
-    taken: set[str] = set()
-    for group in groups:
-        name, number = group.file_name(), 1
-        while (candidate := name if number == 1 else f"{name}-{number}").casefold() in taken:
-            number += 1
-        taken.add(candidate.casefold())
-        names[group] = f"{candidate}.jpg"
-    return names
+    stems = distinct([group.file_name() for group in groups])
+    return {group: f"{stem}.jpg" for group, stem in zip(groups, stems, strict=True)}
 
 
 def drawn(records: Sequence[Record], count: int, seed: int, name: str) -> list[Record]:
@@ -132,66 +107,46 @@ def tiles(records: Sequence[Record], size: int, workers: Workers, progress: Prog
     """A tile of each picture; the note says its size in pixels, or why it cannot be read."""
     from engine.reporting.thumbnails import Tile, thumbnails
 
-    found = []
+    shown = []
     for record, item in zip(records, thumbnails(records, size, workers), strict=True):
         note = item.error or f"{item.width} x {item.height}"
-        found.append(Tile(item.value, PurePosixPath(record.key).name, note))
+        shown.append(Tile(item.value, PurePosixPath(record.key).name, note))
         progress.advance(1)
-    return found
+    return shown
 
 
 # --- the page
 
 
-def figure(record: Record, tile: Tile) -> str:
-    """A thumbnail and its caption."""
-    from datasets._paths import visible
-    from engine.reporting.thumbnails import MARKED, jpeg
+@dataclass(frozen=True)
+class Sheet:
+    """One sheet of the page: `file` is its JPEG, `shown` its pictures with their thumbnails."""
 
-    name, note, key = (html.escape(visible(text)) for text in (tile.caption, tile.note, record.key))
-    picture = f'<div class="unreadable" role="img">{MARKED}</div>'
-    if tile.image is not None:
-        data = base64.b64encode(jpeg(tile.image)).decode()
-        picture = f'<img alt="{name}" src="data:image/jpeg;base64,{data}">'
-    return f'<figure title="{key}">{picture}<figcaption><b>{name}</b>{note}</figcaption></figure>'
+    id: str
+    title: str
+    counts: str
+    file: str
+    shown: Sequence[tuple[Record, Tile]]
 
 
-def head(name: str, groups: Mapping[Group, Sequence[Record]], size: int) -> Iterator[str]:
-    """The page as far as the first sheet."""
-    from datasets._paths import visible
-    from engine.reporting.document import CSS as DOCUMENT_CSS
-    from engine.reporting.document import policy
+def page(name: str, groups: Sequence[Group], sheets: Iterator[Sheet], size: int) -> Iterator[str]:
+    """The page, piece by piece.
 
-    style = f"{DOCUMENT_CSS}{CSS % {'size': size}}"
-    title = html.escape(visible(f"Pictures of {name}"))
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield f"{policy(style)}<title>{title}</title>\n<style>{style}</style>\n"
-    yield f"</head>\n<body>\n<h1>{title}</h1>\n"
-    for kind, name in enumerate(KINDS):
-        links = [
-            f'<a href="#sheet{place}">{html.escape(visible(group.title))}</a>\n'
-            for place, group in enumerate(groups)
-            if group.kind == kind
-        ]
-        if links:
-            yield f"<nav>{name}:\n{''.join(links)}</nav>\n"
+    Args:
+        name: what the pictures are of.
+        groups: those of the sheets, in their order.
+        sheets: gone through once, as the pieces are.
+        size: of a thumbnail, in pixels.
+    """
+    from engine.reporting.document import page_pieces, style
+    from engine.reporting.thumbnails import jpeg
 
-
-def section(
-    place: int, group: Group, total: int, file: str, shown: Sequence[tuple[Record, Tile]]
-) -> Iterator[str]:
-    """One sheet of the page."""
-    from datasets._paths import visible
-
-    counts = f"{KINDS[group.kind]}, {len(shown):,} of {total:,} pictures"
-    yield (
-        f'<h2 id="sheet{place}">{html.escape(visible(group.title))} '
-        f'<small>{counts}, <a href="{file}">{file}</a></small></h2>\n<div class="sheet">\n'
-    )
-    for record, tile in shown:
-        yield figure(record, tile) + "\n"
-    yield "</div>\n"
+    links: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for index, group in enumerate(groups):
+        links[KINDS[group.kind]][f"sheet{index}"] = group.title
+    styles = style("page.css") + style("contact_sheet.css", size=size)
+    values: dict[str, Any] = {"links": links, "sheets": sheets, "jpeg": jpeg}
+    return page_pieces("contact_sheet.j2", f"Pictures of {name}", styles, **values)
 
 
 # --- the command line
@@ -249,7 +204,7 @@ def check(p: Parser, args: argparse.Namespace) -> None:
         p.error("--csv_root: expected --data too; found --benchmark")
     if args.seed < 0:
         p.error(f"--seed: expected 0 or more; found {args.seed}")
-    width, height = sheet_size(args.count, args.columns, args.size, notes=True)
+    width, height = sheet_size(args.count, args.columns, args.size)
     if width * height > MEGAPIXELS * 10**6 or max(width, height) > LONGEST_SIDE:
         p.error(
             f"--count, --columns, --size: expected a sheet of at most {MEGAPIXELS} megapixels and "
@@ -259,37 +214,53 @@ def check(p: Parser, args: argparse.Namespace) -> None:
         p.error(f"--output: expected a folder; found {args.output}")
 
 
-def write(
+def drawn_sheets(
     args: argparse.Namespace,
     groups: Mapping[Group, Sequence[Record]],
-    files: Mapping[Group, str],
     decoding: str,
-) -> dict[str, str]:
-    """Writes sheets and page, a sheet's thumbnails in memory at a time. Returns what is wrong with
-    the pictures that could not be read, by key."""
+    unreadable: dict[str, str],
+) -> Iterator[Sheet]:
+    """The sheets one after another, so that one's thumbnails are in memory at a time.
+
+    Args:
+        args: the command line; a JPEG of each sheet is written into its --output.
+        groups: the pictures to choose from.
+        decoding: how pictures are decoded.
+        unreadable: takes what is wrong with the pictures that cannot be read, by key.
+    """
     from engine.reporting.thumbnails import jpeg, sheet
-    from engine.runtime.files import replacing, write_file
+    from engine.runtime.files import write_file
     from engine.runtime.progress import Progress
 
     chosen = {g: drawn(held, args.count, args.seed, g.name) for g, held in groups.items()}
+    files = file_names(list(groups))
+    with Progress(sum(map(len, chosen.values())), "drawing") as progress:
+        for index, (group, records) in enumerate(chosen.items()):
+            workers = machine.workers(args, len(records), decoding)
+            shown = tiles(records, args.size, workers, progress)
+            write_file(args.output / files[group], jpeg(sheet(shown, args.columns, args.size)))
+            pairs = list(zip(records, shown, strict=True))
+            unreadable |= {record.key: tile.note for record, tile in pairs if tile.image is None}
+            counts = f"{KINDS[group.kind]}, {len(shown):,} of {len(groups[group]):,} pictures"
+            yield Sheet(f"sheet{index}", group.title, counts, files[group], pairs)
+
+
+def write(
+    args: argparse.Namespace, groups: Mapping[Group, Sequence[Record]], decoding: str
+) -> dict[str, str]:
+    """Writes sheets and page. Returns what is wrong with the pictures that cannot be read, by
+    key."""
+    from engine.runtime.files import replacing
+
     unreadable: dict[str, str] = {}
-    page = args.output / PAGE
+    name = args.benchmark or args.data.resolve().name
     args.output.mkdir(parents=True, exist_ok=True)
     with (
-        replacing(page) as temporary,
+        replacing(args.output / PAGE) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as stream,
-        Progress(sum(map(len, chosen.values())), "drawing") as progress,
     ):
-        name = args.benchmark or args.data.resolve().name
-        stream.writelines(head(name, groups, args.size))
-        for place, (group, records) in enumerate(chosen.items()):
-            workers = machine.workers(args, len(records), decoding)
-            made = tiles(records, args.size, workers, progress)
-            write_file(args.output / files[group], jpeg(sheet(made, args.columns, args.size)))
-            shown = list(zip(records, made, strict=True))
-            stream.writelines(section(place, group, len(groups[group]), files[group], shown))
-            unreadable |= {r.key: tile.note for r, tile in shown if tile.image is None}
-        stream.write("</body>\n</html>\n")
+        sheets = drawn_sheets(args, groups, decoding, unreadable)
+        stream.writelines(page(name, list(groups), sheets, args.size))
     return unreadable
 
 
@@ -312,13 +283,13 @@ def run(args: argparse.Namespace) -> int:
 
     options = data_options(args.set)
     groups = grouped(records_of(args, options))
-    files = file_names(list(groups))
-    there = [name for name in (PAGE, *files.values()) if (args.output / name).exists()]
+    files = file_names(list(groups)).values()
+    there = [name for name in (PAGE, *files) if (args.output / name).exists()]
     if there and not args.overwrite:
         raise LayoutError(
             f"{args.output}: {some(there)}: already there: use --overwrite or another --output"
         )
-    unreadable = write(args, groups, files, options.decoding or UPRIGHT)
+    unreadable = write(args, groups, options.decoding or UPRIGHT)
     print(args.output / PAGE)
     if unreadable:
         names = some(f"{visible(key)} ({reason})" for key, reason in unreadable.items())
