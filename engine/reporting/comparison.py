@@ -72,10 +72,10 @@ def _row(first: Sequence[str], compared: ComparedSet, metric: str) -> list[str]:
     return cells
 
 
-def _headline_metrics(groups: Sequence[ComparedSet]) -> list[str]:
-    """The headline metrics that some compared has, or the rate of its one class."""
+def _headline_metrics(sets: Sequence[ComparedSet]) -> list[str]:
+    """The headline metrics that some set has, or the rate of its one class."""
     names = dict.fromkeys(
-        name for compared in groups for each in compared.differences for name in each
+        name for compared in sets for each in compared.differences for name in each
     )
     return [name for name in HEADLINES if name in names] or list(names)
 
@@ -152,7 +152,7 @@ def _plots(comparison: Comparison) -> list[Plot]:
     drawn = []
     runs, shared = comparison.runs, comparison.shared
     rows = [row for row in shared.rows if row.degradation == comparison.base]
-    labels, logits = shared.part(rows)
+    labels, logits = shared.select(rows)
     if 0 < labels.sum() < labels.size:
         content = plots.roc_of_runs(labels, logits, [run.name for run in runs])
         drawn.append(Plot(f"{NAME}_roc.png", "ROC curves, pooled over pictures", content))
