@@ -13,7 +13,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 import detectors
@@ -27,6 +27,8 @@ CONFIGS = ROOT / "configs"
 MAX_SEED = 2**63 - 10_000  # torch's, with room for the numbers of processes
 FEW_BAD = 3  # unreadable pictures that are no reason to stop, however small the set
 DETECTION = "detection"
+# Of the classes that YAML files spell, which have lists for tuples and mappings for classes.
+FILE = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=0, lt=2**63)]  # what is larger fits into no tensor
@@ -200,7 +202,7 @@ def validated(kind: type[T], section: str, values: Any) -> T:
     """An object of a dataclass of pydantic's out of what a YAML file spells.
 
     Args:
-        kind: the dataclass, not a strict one; it may hold others.
+        kind: the dataclass, of the configuration `FILE`; it may hold others.
         section: the name of the values in errors.
         values: a mapping of its keys.
 

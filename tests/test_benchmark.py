@@ -228,44 +228,47 @@ def test_co_spy_on_coco_comes_with_a_warning() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colour": 1}, "unknown key 'colour'; known: title, family"),
-        ({"average": "median"}, "average: expected one of .*'median'"),
+        ({"colour": 1}, "unknown key .*colour; known: .*title, family"),
+        ({"average": "median"}, "average: .*cells, pictures; found 'median'"),
         ({"protocols": {"a": {"degradation": "melt:3"}}}, "melt"),
-        ({"protocols": {"a": {"pairing": "any"}}}, "expected own or crossed"),
-        ({"protocols": {"a": {"cap": 0}}}, "cap of at least 1"),
-        ({"protocols": {"a": 3}}, "expected keys degradation, pairing"),
-        ({"published": {"x": {"title": "t", "detector": "d", "best": 1}}}, "unknown key 'best'"),
+        ({"protocols": {"a": {"pairing": "any"}}}, "pairing.*'own' or 'crossed'"),
+        ({"protocols": {"a": {"cap": 0}}}, "cap.* 1; found 0"),
+        ({"protocols": {"a": 3}}, "protocols.a: .*found 3"),
+        (
+            {"published": {"x": {"title": "t", "detector": "d", "best": 1}}},
+            "unknown key .*best; known: title, detector",
+        ),
         (
             {"published": {"x": {"title": "t", "detector": "d", "generators": {"AP": {"a": 101}}}}},
-            "generators.AP.a: expected 0 to 100 percent; found 101",
+            "generators.AP.a: .* 100; found 101",
         ),
         (
             {"published": {"x": {"title": "t", "detector": "d", "averages": {"AP": {"all": 1}}}}},
-            "unknown key 'all'; known: generators, cells, pictures",
+            "averages.AP.all.*cells, pictures",
         ),
         (
             {"published": {"x": {"title": "t", "detector": "d", "cells": {"F1": {}}}}},
-            "unknown key 'F1'; known: AP, AUROC",
+            "cells.F1.*one of AP, AUROC",
         ),
         (
             {"published": {"x": {"title": "t", "detector": "d", "options": [1]}}},
-            r"published.x.options: expected keys of a detector; found \[1\]",
+            r"published.x.options: .*found \[1\]",
         ),
-        ({"facts": {"not_known": []}}, "facts: expected the key source"),
-        ({"facts": {"source": "p"}}, "facts.pictures: expected a text, or pictures in not_known"),
-        ({"facts": FACTS | {"counts": "5"}}, "facts.counts: .*counts in not_known; found '5'"),
-        ({"facts": FACTS | {"not_known": ["colour"]}}, r"not_known: expected .*\['colour'\]"),
-        ({"facts": FACTS | {"parts": {"a": {"real": 0}}}}, "facts.parts.a.real: expected 1 or"),
-        ({"facts": FACTS | {"cell": {"fake": 2}}}, "facts.cell: unknown key 'fake'"),
-        ({"reported": [{"title": "t", "figures": {"a": 101}}]}, "reported.figures.a: expected 0"),
-        ({"notes": [{"detector": "d"}]}, "notes: expected the key text; found detector"),
+        ({"facts": {"not_known": []}}, "facts: expected either a text as source"),
+        ({"facts": {"source": "p"}}, "facts: .*text as pictures, or pictures in not_known"),
+        ({"facts": FACTS | {"counts": "5"}}, "facts: .*counts in not_known"),
+        ({"facts": FACTS | {"not_known": ["colour"]}}, r"not_known.*'protocol'; found 'colour'"),
+        ({"facts": FACTS | {"parts": {"a": {"real": 0}}}}, "facts.parts.a.real: .* 1; found 0"),
+        ({"facts": FACTS | {"cell": {"fake": 2}}}, "unknown key .*facts.cell.fake"),
+        ({"reported": [{"title": "t", "figures": {"a": 101}}]}, "reported.0.figures.a: .* 100"),
+        ({"notes": [{"detector": "d"}]}, "notes.0.text: Field required"),
         (
             {"sources": ["a"], "notes": [{"detector": "d", "text": "t", "sources": ["b"]}]},
-            r"notes.sources: expected a list of some of a; found \['b'\]",
+            r"notes.sources among a; found \('b',\)",
         ),
         (
             {"sources": ["a"], "notes": [{"detector": "d", "text": "t", "sources": "a"}]},
-            "notes.sources: expected a list of some of a; found a",
+            "notes.0.sources: .*found 'a'",
         ),
     ],
 )
@@ -281,7 +284,7 @@ def test_a_missing_key_is_named(folder: Path, key: str) -> None:
     content = yaml.safe_load((folder / "mine.yaml").read_text())
     del content[key]
     (folder / "mine.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match=rf"mine\.yaml: expected the key {key}"):
+    with pytest.raises(ConfigError, match=rf"mine\.yaml.*{key}: Field required"):
         benchmarks.load("mine")
 
 

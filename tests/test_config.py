@@ -84,7 +84,7 @@ def test_rules_of_several_options() -> None:
 @pytest.mark.parametrize("word", ["train.epoch=1", "ssp.patch=1", "score.1=1"])
 def test_an_unknown_key_lists_those_there_are(word: str) -> None:
     section = word.partition(".")[0]
-    of = {"train": "train.epochs", "ssp": "ssp.patches", "score": "score.seed"}[section]
+    of = {"train": "epochs", "ssp": "patches", "score": "seed"}[section]
     with pytest.raises(ConfigError, match=rf"unknown key {word.partition('=')[0]}; known: .*{of}"):
         resolved(word)
 

@@ -593,13 +593,6 @@ def test_a_cell_of_fakes_alone_is_capped_and_not_balanced_away() -> None:
     assert names_of(capped["s", "g"]) == ["0", "1"]
 
 
-def test_a_wrong_pairing_is_refused() -> None:
-    with pytest.raises(ValueError, match="own or crossed"):
-        cells.Pairing("every")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least 1"):
-        cells.Pairing(cap=0)
-
-
 def two_runs(seed: int, gain: float = 0.0, n: int = 300) -> tuple[Arrays, NDArray[np.float64]]:
     """Labels and logits of one run, and those of another that sees much the same pictures."""
     labels, logits = random(seed, n=n)

@@ -5,46 +5,33 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, StrictBool, StrictInt
+from pydantic.dataclasses import dataclass
 
+from ..config import FILE
 from ..scoring.table import ScoreRow
 
 Cell = tuple[str, str]
-Mode = Literal["own", "crossed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=FILE)
 class Pairing:
-    """Which real pictures a generator is measured against, and how many of each class.
+    """Which real pictures a generator is measured against, and how many of each class."""
 
-    Attributes:
-        mode: `own`: the reals of the fakes' own source; a cell is (source, generator). Where that
-            source has none, all reals of the table, and the cell is ("", generator). `crossed`:
-            the reals of every source that has any, in turn, whatever the source of the fakes; a
-            cell is (source of the reals, generator).
-        cap: at most the first `cap` rows of each class, in the order of the table.
-        balanced: as many rows of one class as of the other: the first n of each, n = min(`cap`,
-            reals, fakes), which counts the unreadable ones too. A cell of one class is not cut.
-
-    Raises:
-        ValueError: another mode, or a cap below 1.
-    """
-
-    mode: Mode = "own"
-    cap: int | None = None
-    balanced: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ValueError(
-                f"expected {' or '.join(get_args(Mode))} as pairing, found {self.mode!r}"
-            )
-        if self.cap is not None and self.cap < 1:
-            raise ValueError(f"expected a cap of at least 1 picture per class, found {self.cap}")
+    mode: Literal["own", "crossed"] = "own"
+    """own: the reals of the fakes' own source; a cell is (source, generator). Where that source
+    has none, all reals of the table, and the cell is ("", generator). crossed: the reals of every
+    source that has any, in turn, whatever the source of the fakes; a cell is (source of the reals,
+    generator)."""
+    cap: Annotated[StrictInt | None, Field(ge=1)] = None
+    """At most the first so many rows of each class, in the order of the table."""
+    balanced: StrictBool = False
+    """As many rows of one class as of the other: the first n of each, n = min(cap, reals, fakes),
+    which counts the unreadable ones too. A cell of one class is not cut."""
 
     def cut(self, reals: Sequence[ScoreRow], fakes: Sequence[ScoreRow]) -> list[ScoreRow]:
         """The rows of a cell that enter it: its reals, then its fakes."""
