@@ -74,7 +74,7 @@ def one_line(error: ValidationError, kind: type, section: str) -> str:
     name = ".".join([section, *map(str, path)])
     keys = getattr(_holder(kind, path), "__pydantic_fields__", {})
     if fault["type"] == "unexpected_keyword_argument":
-        return f"unknown key {name}; known: {', '.join(keys)}"
+        return f"{name}: unknown key; known: {', '.join(keys)}"
     # A rule about several keys says itself what it found of them.
     told = fault["type"] == "missing" or (fault["type"] == "value_error" and not path)
     found = "" if told else f"; found {shown(fault['input'])}"

@@ -24,7 +24,7 @@ from engine.runtime.program import USAGE  # noqa: E402
 from scripts._shared import answer  # noqa: E402
 
 if TYPE_CHECKING:
-    from engine.weights.manifest import Entry
+    from engine.weights.manifest import WeightEntry
 
 PROGRAM = "fetch_weights.py"
 HEADER = ("name", "there", "size", "licence", "where", "what", "path")
@@ -59,13 +59,11 @@ def parser() -> Parser:
     return p
 
 
-def where(entry: Entry) -> str:
-    """Where an entry comes from, in a few words."""
-    from engine.weights.manifest import Hub, Page
-
-    if isinstance(entry.source, Hub):
-        return f"hub {entry.source.repo}"
-    return f"page {entry.source.url}" if isinstance(entry.source, Page) else "ships"
+def where(entry: WeightEntry) -> str:
+    """The origin of an entry in a few words."""
+    if entry.hub:
+        return f"hub {entry.hub.repo}"
+    return f"page {entry.page.url}" if entry.page else "ships"
 
 
 def table() -> list[str]:
@@ -87,10 +85,10 @@ def table() -> list[str]:
 
 def bring_all(force: bool) -> int:
     """Everything that can be downloaded; says what a person must bring. Returns the status."""
-    from engine.weights.manifest import Page, find, how_to_get, read_manifest
+    from engine.weights.manifest import find, how_to_get, read_manifest
 
     entries = read_manifest()
-    by_hand = [n for n, e in entries.items() if isinstance(e.source, Page) and find(n) is None]
+    by_hand = [n for n, e in entries.items() if e.page and find(n) is None]
     status = bring([name for name in entries if name not in by_hand], force)
     for name in by_hand:
         print(f"by hand: {name}: {how_to_get(entries[name])}", file=sys.stderr)
@@ -101,12 +99,12 @@ def bring(names: list[str], force: bool, source: Path | None = None) -> int:
     """Fetches or places each, prints where it is. Returns the status."""
     from detectors._base import WeightsError
     from engine.weights.fetch import fetch, place
-    from engine.weights.manifest import Hub, entry_named
+    from engine.weights.manifest import entry_named
 
     status = 0
     for name in names:
         try:
-            again = force and isinstance(entry_named(name).source, Hub)
+            again = force and entry_named(name).hub is not None
             print(place(name, source) if source else fetch(name, again, recheck=True), flush=True)
         except WeightsError as error:
             print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)

@@ -85,7 +85,9 @@ def test_rules_of_several_options() -> None:
 def test_an_unknown_key_lists_those_there_are(word: str) -> None:
     section = word.partition(".")[0]
     of = {"train": "epochs", "ssp": "patches", "score": "seed"}[section]
-    with pytest.raises(ConfigError, match=rf"unknown key {word.partition('=')[0]}; known: .*{of}"):
+    with pytest.raises(
+        ConfigError, match=rf"^{word.partition('=')[0]}: unknown key; known: .*{of}"
+    ):
         resolved(word)
 
 

@@ -154,7 +154,7 @@ def test_the_manifest_is_valid() -> None:
     }  # fmt: skip
     assert len({entry.path for entry in entries.values()}) == len(entries)
     assert entries["cospy-sd-v1_4"].path.name == "sd-v1_4"
-    assert entries["sd-v1_4-vae"].source == manifest.Hub(
+    assert entries["sd-v1_4-vae"].hub == manifest.Hub(
         "CompVis/stable-diffusion-v1-4", "diffusion_pytorch_model.safetensors", "vae"
     )
 
@@ -183,39 +183,39 @@ def test_the_hub_files_are_those_that_open_clip_takes() -> None:
         ("siglip-so400m-384", "ViT-SO400M-14-SigLIP-384", "webli"),
         ("clip-vit-l-14", "ViT-L-14", "openai"),
     ):
-        source = entry_named(entry).source
-        assert isinstance(source, manifest.Hub)
-        assert get_pretrained_cfg(model, tag)["hf_hub"] == f"{source.repo}/"
-        assert source.file == HF_SAFE_WEIGHTS_NAME
+        hub = entry_named(entry).hub
+        assert hub is not None
+        assert get_pretrained_cfg(model, tag)["hf_hub"] == f"{hub.repo}/"
+        assert hub.file == HF_SAFE_WEIGHTS_NAME
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"url": "https://a.b"}, "spai: expected keys of title, .*; found 'url'"),
-        ({"title": None}, "spai.title: expected a line of text; found None"),
+        ({"url": "https://a.b"}, "spai.url: unknown key; known: .*title"),
+        ({"title": None}, "spai.title: .*found None"),
         ({"title": "two\nlines"}, "spai.title: expected a line of text"),
-        ({"format": "zip"}, "spai.format: expected one of safetensors, .*; found 'zip'"),
+        ({"format": "zip"}, "spai.format: .*'safetensors', .*; found 'zip'"),
         ({"file": "../spai.pth"}, r"spai.file: expected a relative path .*; found '\.\./spai.pth'"),
         ({"file": "/etc/spai.pth"}, "spai.file: expected a relative path"),
         ({"file": "a/../../b"}, "spai.file: expected a relative path"),
         ({"file": "a\\..\\b"}, "spai.file: expected a relative path"),
         ({"file": "C:/b"}, "spai.file: expected a relative path"),
-        ({"file": None}, "spai.file: expected a line of text; found None"),
+        ({"file": None}, "spai: expected either file, or folder and files"),
         ({"folder": "a"}, "spai: expected either file, or folder and files"),
         ({"files": ["a"]}, "spai: expected either file, or folder and files"),
         ({"unpack": True}, "spai: expected unpack: true for a folder, and only for one"),
-        ({"unpack": "yes"}, "spai.unpack: expected true or false; found 'yes'"),
-        ({"page": None}, "spai.page: expected keys of url, get; found None"),
-        ({"page": {"url": "ftp://a", "get": "x"}}, "spai.page.url: expected an address"),
-        ({"page": {"url": "https://a"}}, "spai.page.get: expected a line of text; found None"),
-        ({"ships": True}, "spai: expected one of ships, hub, page; found 'ships and page'"),
-        ({"size": "1 GB"}, "spai.size: expected a number of bytes; found '1 GB'"),
-        ({"size": True}, "spai.size: expected a number of bytes"),
-        ({"sha256": "abc"}, "spai.sha256: expected 64 lower-case hexadecimal digits"),
-        ({"also": {"hub": 1}}, "spai.also: expected a list of hub copies"),
-        ({"also": [{"page": 1}]}, "spai.also: expected keys of hub, size, sha256; found 'page'"),
-        ({"also": [{"hub": {"repo": "a/../b", "file": "x"}}]}, "hub.repo: expected OWNER/NAME"),
+        ({"unpack": "yes"}, "spai.unpack: .*boolean; found 'yes'"),
+        ({"page": None}, "spai: expected one of ships, hub, page"),
+        ({"page": {"url": "ftp://a", "get": "x"}}, "spai.page.url: .*found 'ftp://a'"),
+        ({"page": {"url": "https://a"}}, "spai.page.get: Field required"),
+        ({"ships": True}, "spai: expected one of ships, hub, page"),
+        ({"size": "1 GB"}, "spai.size: .*integer; found '1 GB'"),
+        ({"size": True}, "spai.size: .*integer"),
+        ({"sha256": "abc"}, "spai.sha256: .*64"),
+        ({"also": {"hub": 1}}, "spai.also: "),
+        ({"also": [{"page": 1}]}, "spai.also.0"),
+        ({"also": [{"hub": {"repo": "a/../b", "file": "x"}}]}, "hub.repo: .*found 'a/../b'"),
         ({"also": [{"hub": {"repo": "a/b", "file": "../x"}}]}, "hub.file: expected a relative"),
     ],
 )
@@ -243,10 +243,10 @@ def test_wrong_names(world: World) -> None:
     for name in ("../a", "", "a b", 3):
         text = yaml.safe_dump({name: world.entries["spai"]})
         manifest.MANIFEST.write_text(text, encoding="utf-8")
-        with pytest.raises(ConfigError, match="expected a name of letters"):
+        with pytest.raises(ConfigError, match=r"name: .*found"):
             read_manifest()
     manifest.MANIFEST.write_text("spai: [1]", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"spai: expected keys of .*; found \[1\]"):
+    with pytest.raises(ConfigError, match=r"spai: .*; found \[1\]"):
         read_manifest()
 
 
@@ -461,8 +461,8 @@ def test_never_more_bytes_than_the_manifest_says(
     file = weight_file(world.hub / "model.safetensors")
     world.know("vae", file)
     name = "/a/sd/resolve/main/vae/model.safetensors"
-    services.files[name], services.tags[name] = file.read_bytes(), f'"{"0" * 40}"'
-    services.headers["X-Repo-Commit"] = COMMIT
+    services.files[name] = file.read_bytes()
+    services.headers |= {"X-Repo-Commit": COMMIT, "ETag": f'"{"0" * 40}"'}
     services.lengths = lengths
     assert fetch("vae").read_bytes() == file.read_bytes()
     shutil.rmtree(world.cache)

@@ -26,7 +26,7 @@ from ..runtime.files import replace_file
 # As modules: weights may import this one first, and tests put other folders in place.
 from . import manifest
 from .files import read_weights, sha256
-from .manifest import Entry, Hub
+from .manifest import Hub, WeightEntry
 
 MAX_UNPACKED = 8 << 30  # bytes; the published files are a few hundred megabytes
 MAX_RATIO = 100  # weights hardly shrink in a zip
@@ -52,9 +52,9 @@ def fetch(name: str, force: bool = False, recheck: bool = False) -> Path:
         if recheck:
             verify(entry, path)
         return path
-    if not isinstance(entry.source, Hub):
+    if entry.hub is None:
         raise WeightsError(f"{name}: cannot be downloaded by itself: {manifest.how_to_get(entry)}")
-    path = _download(entry, entry.source, force)
+    path = _download(entry, entry.hub, force)
     verify(entry, path)
     if not entry.unpack:
         return path
@@ -106,7 +106,7 @@ def place(name: str, path: Path) -> Path:
         return _settle(entry, room)
 
 
-def _brought(entry: Entry, path: Path) -> dict[str, Path]:
+def _brought(entry: WeightEntry, path: Path) -> dict[str, Path]:
     """The entry's files by name, in a folder or as the one file that was brought."""
     files = entry.files or (entry.path.name,)
     folders = [path, path / entry.path.name] if path.is_dir() else []
@@ -122,7 +122,7 @@ def _brought(entry: Entry, path: Path) -> dict[str, Path]:
     return {files[0]: path}
 
 
-def _check_copy(entry: Entry, copy: Path, source: Path) -> None:
+def _check_copy(entry: WeightEntry, copy: Path, source: Path) -> None:
     """Checks a copy as what it will be read as; messages name the file it was made of."""
     try:
         if not entry.files:
@@ -132,7 +132,7 @@ def _check_copy(entry: Entry, copy: Path, source: Path) -> None:
         raise WeightsError(str(error).replace(str(copy), str(source))) from error
 
 
-def verify(entry: Entry, path: Path) -> None:
+def verify(entry: WeightEntry, path: Path) -> None:
     """Compares a file with the sizes and sums that the manifest has for the entry; logs its sum.
 
     An unpacked folder has none. Raises WeightsError when the file is none of the entry's copies.
@@ -141,22 +141,17 @@ def verify(entry: Entry, path: Path) -> None:
         return
     _refuse_other_files(path)
     size = path.stat().st_size
-    if all(copy.size not in (None, size) for copy in entry.copies):
-        raise WeightsError(
-            f"{path}: expected {_listed(entry, 'size')} bytes; found {size}: get it again"
-        )
+    if not {None, size} & {*entry.sizes}:
+        sizes = " or ".join(map(str, entry.sizes))
+        raise WeightsError(f"{path}: expected {sizes} bytes; found {size}: get it again")
     digest = sha256(path)
-    if all(copy.sha256 not in (None, digest) for copy in entry.copies):
+    if not {None, digest} & {*entry.sums}:
         raise WeightsError(
-            f"{path}: expected sha256 {_listed(entry, 'sha256')}; found {digest}: it is another "
-            "file or damaged: get it again (--force)"
+            f"{path}: expected sha256 {' or '.join(map(str, entry.sums))}; found {digest}: it is "
+            "another file or damaged: get it again (--force)"
         )
     known = "as expected" if entry.sha256 else "none published to compare with"
     log.info("%s: %d bytes, sha256 %s (%s)", entry.name, size, digest, known)
-
-
-def _listed(entry: Entry, attribute: str) -> str:
-    return " or ".join(str(getattr(copy, attribute)) for copy in entry.copies)
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -172,7 +167,7 @@ def _check_readable(path: Path) -> None:
 # --- the hub
 
 
-def _download(entry: Entry, hub: Hub, force: bool) -> Path:
+def _download(entry: WeightEntry, hub: Hub, force: bool) -> Path:
     if not force and (cached := manifest.cached(hub)):
         return cached
     try:
@@ -187,7 +182,7 @@ def _download(entry: Entry, hub: Hub, force: bool) -> Path:
 # --- zips
 
 
-def _member(entry: Entry, info: zipfile.ZipInfo) -> str | None:
+def _member(entry: WeightEntry, info: zipfile.ZipInfo) -> str | None:
     """Which of the entry's files a member of its zip is; None for those that nobody needs.
 
     Raises:
@@ -210,7 +205,7 @@ def _member(entry: Entry, info: zipfile.ZipInfo) -> str | None:
     raise WeightsError(f"refused: its member {name!r:.80} is none of {', '.join(entry.files)}")
 
 
-def _members(entry: Entry, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+def _members(entry: WeightEntry, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """The members to unpack by file name. Raises WeightsError for anything out of the ordinary."""
     found: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
@@ -227,7 +222,7 @@ def _members(entry: Entry, archive: zipfile.ZipFile, size: int) -> dict[str, zip
     return found
 
 
-def _unpack(entry: Entry, path: Path, room: Path) -> None:
+def _unpack(entry: WeightEntry, path: Path, room: Path) -> None:
     """Unpacks the entry's files, and no others, from a zip, and checks that they are weights."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -271,7 +266,7 @@ def _need_space(folder: Path, size: int) -> None:
 
 
 @contextmanager
-def _workspace(entry: Entry) -> Iterator[Path]:
+def _workspace(entry: WeightEntry) -> Iterator[Path]:
     """A temporary folder on the disk where the entry belongs, gone at the end."""
     final = manifest.local_path(entry)
     near = [final, final.parent] if entry.files else [final.parent]
@@ -283,7 +278,7 @@ def _workspace(entry: Entry) -> Iterator[Path]:
         yield room
 
 
-def _settle(entry: Entry, room: Path) -> Path:
+def _settle(entry: WeightEntry, room: Path) -> Path:
     """Renames finished files into place. Other files that are there stay."""
     final = manifest.local_path(entry)
     if not entry.files:

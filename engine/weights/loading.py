@@ -135,7 +135,7 @@ def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
     entry = manifest.entry_at(path)
     if entry is None and not (weights and Path(weights).exists()):
         entry = manifest.entry_named(weights or detector)
-    sums = {copy.sha256 for copy in entry.copies} if entry else {None}
+    sums = entry.sums if entry else [None]
     if path.is_file() and None not in sums and sha256(path) not in sums:
         raise WeightsError(f"{path}: its sha256 is not the manifest's: fetch the file again")
     return path
