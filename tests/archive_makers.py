@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import tarfile
 import zipfile
 import zlib
@@ -75,64 +74,31 @@ def cut(path: Path, size: int, ending: Callable[[int], str]) -> list[Path]:
     return pieces
 
 
+class _Pipe(io.BytesIO):
+    """A file that cannot be gone back in: sizes then follow behind each member's content."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: int) -> int:
+        raise OSError
+
+
 def make_disks(
-    folder: Path, stem: str, files: Files, size: int, wide: bool = False, stored: bool = False
+    folder: Path, stem: str, files: Files, size: int, stored: bool = False, sizes: bool = True
 ) -> list[Path]:
-    """A zip over disks of `size` bytes: stem.z01, stem.z02, ..., stem.zip. Members are found by
-    disk and offset; `wide`: by the 64-bit records."""
+    """A zip over disks of `size` bytes: stem.z01, stem.z02, ..., stem.zip; its directory, which
+    nobody reads, has other offsets. `sizes`: whether the headers state them."""
     folder.mkdir(parents=True, exist_ok=True)
-    disks, directory = [bytearray()], bytearray()
-
-    def put(content: bytes, whole: bool = True) -> tuple[int, int]:
-        """Writes bytes, `whole` on one disk, and says where: disk and offset."""
-        if len(disks[-1]) + (len(content) if whole else 1) > size:
-            disks.append(bytearray())
-        place = len(disks) - 1, len(disks[-1])
-        while content:
-            if len(disks[-1]) == size:
-                disks.append(bytearray())
-            room = size - len(disks[-1])
-            disks[-1] += content[:room]
-            content = content[room:]
-        return place
-
-    put(SPLIT)
-    for name, content in files.items():
-        packer = zlib.compressobj(wbits=-15)
-        packed = content if stored else packer.compress(content) + packer.flush()
-        crc, method = zlib.crc32(content), 0 if stored else 8
-        encoded = name.encode()
-        header = struct.pack(
-            "<4s5H3L2H", b"PK\3\4", 45, 0x800, method, 0, 33, crc, len(packed), len(content),
-            len(encoded), 0,
-        )  # fmt: skip
-        disk, offset = put(header + encoded)
-        put(packed, whole=False)
-        extra = struct.pack("<2H3QL", 1, 28, len(content), len(packed), offset, disk)
-        full = 0xFFFFFFFF
-        numbers = (full, full) if wide else (len(packed), len(content))
-        directory += struct.pack(
-            "<4s6H3L5H2L", b"PK\1\2", 0x31E, 45, 0x800, method, 0, 33, crc, *numbers,
-            len(encoded), len(extra) if wide else 0, 0, 0xFFFF if wide else disk, 0,
-            0o100644 << 16, full if wide else offset,
-        )  # fmt: skip
-        directory += encoded + (extra if wide else b"")
-    disk, offset = put(bytes(directory), whole=False)
-    count, length, last = len(files), len(directory), len(disks) - 1
-    if len(disks[-1]) + (56 + 20 if wide else 0) + 22 > size:  # the end stands on one disk
-        last += 1
-        disks.append(bytearray())
-    if wide:
-        at = put(struct.pack(
-            "<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, last, disk, count, count, length, offset
-        ))  # fmt: skip
-        put(struct.pack("<4sLQL", b"PK\6\7", *at, last + 1))
-        put(struct.pack("<4s4H2LH", b"PK\5\6", 0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF, full, full, 0))
-    else:
-        put(struct.pack("<4s4H2LH", b"PK\5\6", last, disk, count, count, length, offset, 0))
-    names = [*(f"{stem}.z{number:02}" for number in range(1, last + 1)), f"{stem}.zip"]
-    for name, content in zip(names, disks, strict=True):
-        (folder / name).write_bytes(content)
+    buffer = io.BytesIO() if sizes else _Pipe()
+    with zipfile.ZipFile(buffer, "w", 0 if stored else zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    content = SPLIT + buffer.getvalue()
+    disks = [content[start : start + size] for start in range(0, len(content), size)]
+    names = [*(f"{stem}.z{number:02}" for number in range(1, len(disks))), f"{stem}.zip"]
+    for name, disk in zip(names, disks, strict=True):
+        (folder / name).write_bytes(disk)
     return [folder / name for name in names]
 
 
