@@ -137,13 +137,13 @@ def run_list(args: argparse.Namespace) -> int:
     manners = Manners(args.pace, args.private, args.max_size or Manners.max_size)
     addresses = read_list(args.urls, args.limit)
     with locked(args.output):
-        found = bring_all(addresses, args.output, manners, args.retry)
+        counts = bring_all(addresses, args.output, manners, args.retry)
     print(args.output)
     say(
-        f"{len(addresses)} addresses: {found[HERE]} pictures, {found[DEAD]} dead, {found[AWAY]} of "
-        f"hosts that are away: {args.output / TABLE} names each"
+        f"{len(addresses)} addresses: {counts[HERE]} pictures, {counts[DEAD]} dead, "
+        f"{counts[AWAY]} of hosts that are away: {args.output / TABLE} names each"
     )
-    return status(found[DEAD] + found[AWAY], 0, found[HERE] > 0)
+    return status(counts[DEAD] + counts[AWAY], 0, counts[HERE] > 0)
 
 
 def families() -> list[str]:
@@ -194,10 +194,10 @@ def find(
 
     if args.extract:
         return choose(family, brought(family, args.extract), choice), 0
-    found, failures = offered(family, choice)
+    items, failures = offered(family, choice)
     for failure in failures:
         say(failure)
-    items = [*found, *lying_there(family, root)]
+    items += lying_there(family, root)
     return choose(family, items, choice, all_known=not failures), len(failures)
 
 
@@ -220,13 +220,10 @@ def bring_items(
             continue
         try:
             print(shown(bring(item, root, ledger, choice, options)), flush=True)
-        except UnreachableError as error:
-            say(str(error))
-            failed += 1
-            away |= item.hosts
         except FetchError as error:
             say(str(error))
             failed += 1
+            away |= item.hosts if isinstance(error, UnreachableError) else set()
     if skipped:
         say(f"{skipped} more not tried, because {', '.join(sorted(away))} did not answer")
     return failed + skipped
@@ -267,7 +264,7 @@ def run_family(args: argparse.Namespace) -> int:
     from engine.runtime.text import size_text
 
     family = family_named(args.family)
-    wanted = (found and frozenset(found) for found in (args.generators, args.sources))
+    wanted = (names and frozenset(names) for names in (args.generators, args.sources))
     root, choice = args.root or family.root, Choice(*wanted)
     if (root.exists() or root.is_symlink()) and not root.is_dir():
         raise FetchError(f"{root}: expected a folder; found a file or a link that leads nowhere")
@@ -278,8 +275,8 @@ def run_family(args: argparse.Namespace) -> int:
         if shown_items := todo if args.dry_run else items:
             print("\n".join(table(shown_items, root, ledger, choice)))
         if args.dry_run:
-            found = space(todo, ledger, args.keep_archives)
-            print(f"needs {size_text(found.need)}, free {size_text(found.free)}")
+            disk = space(todo, ledger, args.keep_archives)
+            print(f"needs {size_text(disk.need)}, free {size_text(disk.free)}")
         hints(args, family, root, ledger, choice)
         return status(unknown, 0, bool(items))
     if not items and not unknown and not any(entry.origin.kind == HAND for entry in family.files):

@@ -1,4 +1,4 @@
-"""Pictures by their addresses: what some data sets publish is a list of them, not the pictures.
+"""Pictures by lists of their addresses, which some data sets publish in place of the pictures.
 
 For scripts/fetch_data.py --urls. Hosts are asked side by side, each for one picture after the other
 and with pauses. A table beside the pictures says what became of every address, so that a later call
@@ -56,7 +56,7 @@ class Address:
 
     @property
     def host(self) -> str:
-        """'' for an address that names none."""
+        """The host, '' of an address that names none."""
         try:
             return urlsplit(self.url).hostname or ""
         except ValueError:
@@ -73,11 +73,11 @@ class Manners:
     max_size: int = MAX_PICTURE
 
 
-def read_list(place: str, limit: int | None = None) -> list[Address]:
-    """The addresses of a list, each once, in its order.
+def read_list(location: str, limit: int | None = None) -> list[Address]:
+    """Addresses of a list, each once, in its order.
 
     Args:
-        place: a file, or its address. A line is an address, or cells between tabs, in a .csv
+        location: a file, or its address. A line is an address, or cells between tabs, in a .csv
             between commas; the first cell with :// is the address. The caption is the column
             `caption` of a header, or the other one of two cells.
         limit: only so many lines, the first.
@@ -86,30 +86,31 @@ def read_list(place: str, limit: int | None = None) -> list[Address]:
         FetchError: the list cannot be had, names no address, or is no text.
         OSError: it cannot be read.
     """
-    with _opened(place) as stream:
+    with _opened(location) as stream:
         text = io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="")
         try:
-            named = list(islice(_addresses(text, place.endswith(".csv")), limit))
+            named = list(islice(_addresses(text, location.endswith(".csv")), limit))
         except csv.Error as error:
-            raise FetchError(f"{place}: expected a list of addresses; {error}") from error
+            raise FetchError(f"{location}: expected a list of addresses; {error}") from error
     if not named:
-        raise FetchError(f"{place}: expected an address a line, or cells with tabs; found none")
-    found: dict[str, Address] = {}
+        raise FetchError(f"{location}: expected an address a line, or cells with tabs; found none")
+    addresses: dict[str, Address] = {}
     for address in named:
-        found.setdefault(address.url, address)
-    if again := len(named) - len(found):
-        log.info("%s: %d of %d addresses are named before", place, again, len(named))
-    return list(found.values())
+        addresses.setdefault(address.url, address)
+    if again := len(named) - len(addresses):
+        log.info("%s: %d of %d addresses are named before", location, again, len(named))
+    return list(addresses.values())
 
 
-def _opened(place: str) -> BinaryIO:
-    if place.startswith(("http://", "https://")):
-        return io.BytesIO(get_bytes(place, MAX_LIST)[0])
-    return Path(place).open("rb")
+def _opened(location: str) -> BinaryIO:
+    """The bytes of a list. Raises FetchError, OSError."""
+    if location.startswith(("http://", "https://")):
+        return io.BytesIO(get_bytes(location, MAX_LIST)[0])
+    return Path(location).open("rb")
 
 
 def _addresses(text: Iterable[str], commas: bool) -> Iterator[Address]:
-    """What the lines of a list name, below a header. Raises csv.Error."""
+    """Addresses in the lines of a list, below a header if it has one. Raises csv.Error."""
     rows = csv.reader(text) if commas else csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
     header: list[str] | None = None
     for cells in rows:
@@ -151,7 +152,7 @@ def _keep(address: Address, folder: Path, manners: Manners) -> str:
 
 
 class _Run:
-    """One call's work: what its threads share."""
+    """State of one call that its threads share: the table, the bar, and whether to stop."""
 
     def __init__(self, folder: Path, manners: Manners, table: TableWriter, bar: Progress) -> None:
         self.folder, self.manners, self.table, self.bar = folder, manners, table, bar
@@ -184,9 +185,12 @@ class _Run:
 def bring_all(
     addresses: Sequence[Address], folder: Path, manners: Manners, retry: bool = False
 ) -> Counter[str]:
-    """Fetches what is not in `folder` yet. Returns how many addresses are HERE, DEAD and AWAY.
+    """Numbers of addresses that are HERE, DEAD and AWAY, when what was not there yet is fetched.
 
     Args:
+        addresses: of the pictures.
+        folder: where they go, and the table of what became of each.
+        manners: how hosts are asked.
         retry: ask for dead ones again, too.
 
     Raises:
@@ -203,10 +207,10 @@ def bring_all(
             hosts.setdefault(address.host, []).append(address)
         with Progress(len(todo), "fetching") as bar, ThreadPoolExecutor(HOSTS) as pool:
             run = _Run(folder, manners, table, bar)
-            asked = [pool.submit(run.ask_host, of_one) for of_one in hosts.values()]
+            tasks = [pool.submit(run.ask_host, of_host) for of_host in hosts.values()]
             try:
-                for done in as_completed(asked):
-                    done.result()
+                for task in as_completed(tasks):
+                    task.result()
             finally:  # nothing, or an interruption
                 run.stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
