@@ -114,7 +114,7 @@ class Meter:
 
 
 def _asked_to_wait(error: Exception) -> float:
-    """Seconds of Retry-After (RFC 9110, 10.2.3), 0 without; where it is a date, too."""
+    """Seconds of Retry-After (RFC 9110, 10.2.3), 0 where it is absent or a date."""
     text = error.headers.get("Retry-After", "") if isinstance(error, _StatusError) else ""
     return min(float(text), LONGEST) if text.strip().isdecimal() else 0.0
 
