@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,10 @@ sys.path.insert(0, str(ROOT))
 from engine.evaluation.analysis import View, analyse  # noqa: E402
 from engine.evaluation.benchmark_file import Facts, Part, Published, Reported  # noqa: E402
 from engine.evaluation.cells import Pairing  # noqa: E402
+from engine.phases import compare  # noqa: E402
 from engine.reporting import report, results  # noqa: E402
-from engine.scoring.table import ScoreRow  # noqa: E402
+from engine.runtime.table_writer import TableWriter  # noqa: E402
+from engine.scoring.table import COLUMNS, ScoreRow  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "reports"
 RUN: dict[str, object] = {
@@ -77,6 +79,11 @@ def published(**tables: Mapping[str, Mapping[str, object]]) -> Published:
     """Figures of a paper in some of the four tables."""
     empty: dict[str, object] = {name: {} for name in ("cells", "generators", "sources", "averages")}
     return Published("Paper, table 1", "default", {}, (), **(empty | tables))  # type: ignore[arg-type]
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading of a Markdown report."""
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 @dataclass(frozen=True)
@@ -156,14 +163,42 @@ def write(name: str, folder: Path) -> None:
         (folder / f"{stem}.json").write_text(text + "\n", "utf-8")
 
 
+def write_comparison(folder: Path) -> None:
+    """Writes three runs, what compares them, and its summary; their folders are named RUNS."""
+    folders = []
+    for place, name in enumerate(("a", "b|<i>", "c")):
+        rng = np.random.default_rng(place)
+        rows = [
+            replace(each, logit=(each.logit or 0.0) + rng.normal(0, place), degradation=degradation)
+            for degradation in ("none", "blur:2")
+            for each in table()[place:]
+        ]
+        folders.append(folder / name)
+        folders[-1].mkdir()
+        with TableWriter(folders[-1] / "scores.csv", COLUMNS, (), False) as out:
+            out.append(astuple(each) for each in rows)
+        info = {
+            "threshold": 0.5,
+            "degradations": ["none", "blur:2"],
+            "counts": {},
+            "protocol": name,
+        }
+        (folders[-1] / "run.json").write_text(json.dumps(info))
+    (folder / "summary.txt").write_text(compare.compare(folders, folder) + "\n", "utf-8")
+    text = (folder / "compare.md").read_text("utf-8").replace(str(folder), "RUNS")
+    (folder / "compare.md").write_text(text, "utf-8")
+
+
 KEPT = ("report.md", "summary.txt", "result.json")
+KEPT_COMPARISON = ("compare.md", "summary.txt")
 
 if __name__ == "__main__":
     import tempfile
 
-    for name in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            write(name, Path(folder))
+    for name in (*CASES, "comparison"):
+        with tempfile.TemporaryDirectory() as made:
+            folder, kept = Path(made), KEPT_COMPARISON if name == "comparison" else KEPT
+            write_comparison(folder) if name == "comparison" else write(name, folder)
             (GOLDEN / name).mkdir(parents=True, exist_ok=True)
-            for file in KEPT:
-                (GOLDEN / name / file).write_bytes((Path(folder) / file).read_bytes())
+            for file in kept:
+                (GOLDEN / name / file).write_bytes((folder / file).read_bytes())
