@@ -33,8 +33,9 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, csv_file  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
+from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, add_decoding  # noqa: E402
-from scripts._shared import answer, some  # noqa: E402
+from scripts._shared import answer, new_parser, say, tell_left_out, write_table  # noqa: E402
 from scripts._views import (  # noqa: E402
     ORIGINAL,
     PNG,
@@ -89,8 +90,8 @@ def read(args: argparse.Namespace) -> Listing:
         LayoutError: no such file, it lacks a column or rows of the split, a row has no class or a
             path that leads out, or the pictures are in an LMDB or in --output itself.
     """
-    found = csv_file.records(args.input, args.split, csv_root=args.csv_root)
-    if found[0].member:
+    chosen = csv_file.records(args.input, args.split, csv_root=args.csv_root)
+    if chosen[0].member:
         raise LayoutError(f"--csv_root {args.csv_root}: expected a folder; found an LMDB")
     columns, rows = csv_file.read_rows(args.input)
     folder = args.csv_root or args.input.parent
@@ -104,12 +105,12 @@ def read(args: argparse.Namespace) -> Listing:
             f"--output {args.output}: expected another folder than that of the pictures in "
             f"{args.input}"
         )
-    return Listing(columns, rows, keys, base, {r.key: r for r in found}, args.split)
+    return Listing(columns, rows, keys, base, {record.key: record for record in chosen}, args.split)
 
 
 def check_apart(listing: Listing, output: Path) -> None:
-    """Raises LayoutError when views by the names of their pictures would take the place of these,
-    or cannot lie in `output`."""
+    """Refusal of an output where views by the names of their pictures would take the place of
+    these, or cannot lie. Raises LayoutError."""
 
     @cache
     def place(folder: Path) -> Path:
@@ -161,8 +162,15 @@ def prefix(folder: Path, start: Path) -> str:
 def table(
     listing: Listing, args: argparse.Namespace, bad: Mapping[str, str], own: str, others: str
 ) -> Iterator[list[str]]:
-    """The rows of augmented.csv: the input's in its order, of the split one for each view. `own`
-    and `others` are the prefixes of views and of the pictures of other splits."""
+    """The rows of augmented.csv: the input's in its order, of the split one for each view.
+
+    Args:
+        listing: the CSV that was augmented.
+        args: the command line.
+        bad: what is wrong with the pictures that have no views, by key.
+        own: what the paths of views begin with.
+        others: what the paths of pictures of other splits begin with.
+    """
     for key, row in zip(listing.keys, listing.rows, strict=True):
         if not listing.is_chosen(row):
             images = [key if PurePosixPath(key).is_absolute() else others + key]
@@ -191,9 +199,14 @@ def missing_views(
 
 
 def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> dict[str, str]:
-    """Writes all views that are not there yet, each by the generator that
-    `default_rng((seed, view, crc32(key)))` is. Returns what is wrong with the pictures that could
-    not be read, or whose format is not written, by key.
+    """What is wrong with the pictures that could not be read, or whose format is not written, by
+    key. Writes all views that are not there yet, each drawn by the generator that
+    `default_rng((seed, view, crc32(key)))` is.
+
+    Args:
+        listing: the CSV, whose chosen pictures are augmented.
+        args: the command line.
+        config: has the numbers of the augmentation, and how pictures are decoded.
 
     Raises:
         ConfigError: a process that decodes cannot be started.
@@ -208,17 +221,20 @@ def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> d
     bad = {key: reason for key in listing.chosen if original and (reason := unwritable(key))}
     records = [record for record in listing.chosen.values() if record.key not in bad]
     missing = missing_views(records, args, frozenset(written(listing, args)))
-    how = decoding_of(config)
-    crew = workers(args, len(missing), how)
-    drawn = partial(view_of if original else png_view, options=config.options)
-    pictures = PictureDataset(records, drawn, seed=args.seed, limits=crew.limits, decoding=how)
+    decoding = decoding_of(config)
+    crew = workers(args, len(missing), decoding)
+    # PNGs are encoded by the processes that decode; in other formats this one must know the name.
+    transform = partial(view_of if original else png_view, options=config.options)
+    pictures = PictureDataset(
+        records, transform, seed=args.seed, limits=crew.limits, decoding=decoding
+    )
     pool = Pool(pictures, crew)
     draws = [Draw(place, view) for place, view in missing]
     batches = (draws[first : first + BATCH] for first in range(0, len(draws), BATCH))
-    total, made = args.views * len(records), iter(missing)
+    total, drawn = args.views * len(records), iter(missing)
     with Progress(total, "augmenting", initial=total - len(missing)) as progress:
         for items in pool.batches(batches):
-            for item, (place, view) in zip(items, islice(made, len(items)), strict=True):
+            for item, (place, view) in zip(items, islice(drawn, len(items)), strict=True):
                 if item.value is None:
                     bad[records[place].key] = item.error
                 else:
@@ -250,21 +266,17 @@ def views_in(folder: Path) -> list[str]:
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(
-        prog=PROGRAM,
-        description=__doc__,
-        epilog="Exit status: 0 done; 1 done, but some pictures could not be read and are left\n"
-        "out: see DIR/bad_files.csv; 2 wrong usage or data; 130 interrupted.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    status = "0 done; 1 done, but some pictures could not be read and are left out: see "
+    p = new_parser(PROGRAM, __doc__, f"{status}DIR/{BAD_FILES}; 2 wrong usage or data", whole=True)
     p.add_argument("input", type=Path, metavar="INPUT", help="a CSV with image,class,split")
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="for PNGs and CSV")
     p.add_argument("--split", default="val", metavar="NAME", help="to augment (%(default)s)")
     p.add_argument("--csv_root", type=Path, metavar="DIR",
                    help="folder that the paths in INPUT start from (INPUT's own)")  # fmt: skip
-    p.add_argument("--views", type=int, default=1, metavar="N", help="of each picture (1)")
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="of the augmentation (0)")
+    p.add_argument("--views", type=number(int, 1, MOST_VIEWS), default=1, metavar="N",
+                   help="of each picture (1)")  # fmt: skip
+    p.add_argument("--seed", type=number(int, 0), default=0, metavar="N",
+                   help="of the augmentation (0)")  # fmt: skip
     p.add_argument("--format", choices=(PNG, ORIGINAL), default=PNG,
                    help="of the views: PNG, named by class and picture, or each picture's own name "
                    "and format (%(default)s)")  # fmt: skip
@@ -283,10 +295,6 @@ def parser() -> Parser:
 
 def check(p: Parser, args: argparse.Namespace) -> None:
     """Ends the program for values that no data can change."""
-    if not 1 <= args.views <= MOST_VIEWS:
-        p.error(f"--views: expected 1 to {MOST_VIEWS}; found {args.views}")
-    if args.seed < 0:
-        p.error(f"--seed: expected 0 or more; found {args.seed}")
     if not args.split.strip():
         p.error("--split: expected a name; found none")
     if args.format == ORIGINAL and args.views > 1:
@@ -298,37 +306,31 @@ def check(p: Parser, args: argparse.Namespace) -> None:
         p.error(f"--csv_root: expected a folder; found {args.csv_root}")
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
-    """Writes a CSV, whole or not at all."""
-    from engine.runtime.files import replacing
-    from engine.runtime.table_writer import TableWriter
-
-    with replacing(path) as temporary, TableWriter(temporary, columns, [], False) as writer:
-        for row in rows:
-            writer.append([row])
-
-
 def report(
     listing: Listing, start: Path, args: argparse.Namespace, bad: Mapping[str, str], decoding: str
 ) -> None:
-    """Path on standard output; counts, how pictures were decoded, where paths start, what the
-    format tells, and what was left out, on standard error."""
-    output = args.output
-    counts = Counter(record.label for key, record in listing.chosen.items() if key not in bad)
+    """Prints the path of augmented.csv; counts and what was left out go to standard error.
+
+    Args:
+        listing: the CSV that was augmented.
+        start: the folder that the paths of augmented.csv start from.
+        args: the command line.
+        bad: what is wrong with the pictures without views, by key.
+        decoding: how pictures were decoded.
+    """
+    kept = [record for key, record in listing.chosen.items() if key not in bad]
+    counts = Counter(record.label for record in kept)
     done = f"{listing.split} {counts[Label.REAL]} real, {counts[Label.FAKE]} synthetic augmented"
     done += f", decoded as data.decoding={decoding}"
     if listing.others:
         done += f"; {listing.others:,} rows of other splits kept"
-    if start != output:
+    if start != args.output:
         done += f"; paths start from {start}: give it as --csv_root"
-    print(f"{PROGRAM}: {visible(done)}", file=sys.stderr)
+    say(PROGRAM, visible(done))
     if args.format == ORIGINAL:
-        kept = [record for key, record in listing.chosen.items() if key not in bad]
-        print(f"{PROGRAM}: {formats_told(kept)}", file=sys.stderr)
-    if bad:
-        names = some(f"{visible(key)} ({reason})" for key, reason in bad.items())
-        print(f"{PROGRAM}: {len(bad):,} pictures could not be read: {names}", file=sys.stderr)
-    print(output / TABLE)
+        say(PROGRAM, formats_told(kept))
+    tell_left_out(PROGRAM, bad, "could not be read")
+    print(args.output / TABLE)
 
 
 def configuration(args: argparse.Namespace) -> Config:
@@ -346,8 +348,17 @@ def decoding_of(config: Config) -> str:
 
 
 def check_own(output: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Raises LayoutError when --overwrite would delete pictures of these names that no run of this
-    tool wrote: by --format original they are named as anybody's."""
+    """Refusal of an output whose pictures no run of this tool wrote, which --overwrite would
+    delete: by --format original they are named as anybody's.
+
+    Args:
+        output: the folder.
+        names: of the pictures of the CSV that are in it.
+        overwrite: whether they would be deleted.
+
+    Raises:
+        LayoutError: there are such pictures.
+    """
     from engine.plain_data import read_json
     from engine.runtime.run_folder import RUN
 
@@ -387,7 +398,7 @@ def identity(listing: Listing, args: argparse.Namespace, config: Config) -> dict
 
 
 def run(args: argparse.Namespace) -> int:
-    """Augments what the command line names. Returns the exit status."""
+    """The exit status of a command line. Augments what it names."""
     from engine.runtime.run_folder import RUN, begin, open_output
 
     config = configuration(args)
@@ -422,7 +433,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)

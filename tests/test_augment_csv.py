@@ -217,7 +217,7 @@ def test_the_augmentation_has_numbers_of_ones_own(cli: Cli, tmp_path: Path) -> N
         wanted = ViewsTransform(options).view(open_picture(tmp_path / "d/a.png"), rng)
         assert np.array_equal(view, wanted)
     assert "augmentation.aug_rotate" in cli(*use, "--resume").complaint
-    for words, said in (("train.lr=1", "spai.aug_..."), ("spai.aug_blur=2", "0 to 1")):
+    for words, said in (("train.lr=1", "spai.aug_..."), ("spai.aug_blur=2", "spai.aug_blur")):
         assert said in cli(*use, words, "--overwrite").complaint
 
 
