@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from engine.cli.parser import Parser  # noqa: E402
-from scripts._shared import answer  # noqa: E402
+from scripts._shared import answer, new_parser  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    p = new_parser(PROGRAM, __doc__)
     p.add_argument("input", type=Path, metavar="IN", help="a published .pth, .pt or .safetensors")
     p.add_argument("output", type=Path, metavar="OUT", help="the .safetensors file to write")
     p.add_argument("--dtype", choices=tuple(DTYPES), help="of numbers with fraction (as they are)")
@@ -80,18 +80,19 @@ def write(path: Path, state: dict[str, Tensor]) -> None:
         temporary.chmod(0o644)  # safetensors makes it readable to its owner alone
 
 
-def run(args: argparse.Namespace) -> str:
-    """Converts. Returns a line about what was written."""
+def run(args: argparse.Namespace) -> int:
+    """The exit status. Converts, and prints a line about what was written."""
     from engine.weights.files import sha256
 
     state = convert(read(args.input), args.dtype)
     write(args.output, state)
     size = args.output.stat().st_size
-    return f"{args.output}: {len(state)} tensors, {size} bytes, sha256 {sha256(args.output)}"
+    print(f"{args.output}: {len(state)} tensors, {size} bytes, sha256 {sha256(args.output)}")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     p = parser()
     args = p.parse_args(arguments)
     if args.output.suffix != ".safetensors":
@@ -102,11 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from detectors._base import WeightsError
 
-    def convert() -> int:
-        print(run(args))
-        return 0
-
-    return answer(PROGRAM, convert, (WeightsError, SafetensorError, OSError))
+    return answer(PROGRAM, lambda: run(args), (WeightsError, SafetensorError, OSError))
 
 
 if __name__ == "__main__":

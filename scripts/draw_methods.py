@@ -26,7 +26,7 @@ from datasets._images import UnreadablePicture, decode  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
 from engine.reporting.drawing import BLUE, GREY, VERMILION, figure, png  # noqa: E402
 from engine.runtime.files import write_file  # noqa: E402
-from scripts._shared import answer  # noqa: E402
+from scripts._shared import answer, new_parser  # noqa: E402
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -306,7 +306,7 @@ def smaller(content: bytes) -> bytes:
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    p = new_parser(PROGRAM, __doc__)
     p.add_argument("picture", type=Path, nargs="?", default=EXAMPLE, metavar="PICTURE",
                    help="to draw with (one of data/examples)")  # fmt: skip
     p.add_argument("--output", type=Path, default=FOLDER, metavar="DIR", help="(docs/methods)")
@@ -314,7 +314,7 @@ def parser() -> Parser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     args = parser().parse_args(arguments)
 
     def run() -> int:

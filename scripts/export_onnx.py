@@ -24,8 +24,9 @@ sys.path.insert(0, str(ROOT))
 
 from engine.cli import parser as command_line  # noqa: E402
 from engine.cli import rules  # noqa: E402
+from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, shared  # noqa: E402
-from scripts._shared import answer  # noqa: E402
+from scripts._shared import answer, new_parser, say  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.runtime.device import Device
@@ -42,13 +43,8 @@ CHOICE = ("detector", "config", "set", "train_dataset", "mode", "branch")
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(
-        prog=PROGRAM,
-        description=(__doc__ or "").split("\n")[0],
-        epilog="Exit status: 0 done; 1 other probabilities than PyTorch gives, or a picture could "
-        "not be read; 2 wrong usage, weights or data; 130 interrupted.",
-        allow_abbrev=False,
-    )
+    status = "0 done; 1 other probabilities than PyTorch gives, or a picture could not be read; "
+    p = new_parser(PROGRAM, __doc__, f"{status}2 wrong usage, weights or data")
     commands = p.add_subparsers(dest="command", required=True)
     export = commands.add_parser(
         "export", parents=[shared((*CHOICE, *WEIGHTS))], allow_abbrev=False,
@@ -61,12 +57,9 @@ def parser() -> Parser:
     )  # fmt: skip
     validate.add_argument("file", type=Path, metavar="FILE", help="the .onnx file")
     validate.add_argument(
-        "--tolerance",
-        type=float,
-        default=TOLERANCE,
-        metavar="X",
+        "--tolerance", type=number(float, 0, 1), default=TOLERANCE, metavar="X",
         help="largest difference of a probability that counts as none (%(default)s)",
-    )
+    )  # fmt: skip
     return p
 
 
@@ -95,7 +88,7 @@ def load(args: argparse.Namespace) -> Loaded:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Writes the files and says what they are. Returns the exit status."""
+    """The exit status of the command `export`. Writes the files and prints what they are."""
     from detectors._base import OptionError
     from engine.cli import detector
     from engine.weights import onnx_export
@@ -114,26 +107,28 @@ def export(args: argparse.Namespace) -> int:
 
 def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
     """Rows of each picture: PyTorch's and those of the ONNX file, with the file's options."""
-    from engine.cli import detector
+    from engine.config import resolve
     from engine.phases import test as verdict
     from engine.scoring.loop import score
-    from engine.weights.onnx import onnx_card
+    from engine.weights.onnx import load_onnx, onnx_card, open_onnx
 
     card = onnx_card(args.file)
+    config = resolve(card.detector, [(str(args.file), {card.detector: card.options})])
+    file = open_onnx(args.file, card.detector)
+    exported = load_onnx(card.detector, config.options, file, cpu(), compiled=False)
+    # PyTorch's detector is the one that main.py would load with the file's options.
     args.detector = card.detector
     args.set = [f"{card.detector}.{k}={json.dumps(v)}" for k, v in card.options.items()]
     records = verdict.collect(args.input, args.csv_root)
-    exported = {"weights": str(args.file), "pretrain": False, "backbone_weights": []}
-    loaded, config = detector.load(argparse.Namespace(**{**vars(args), **exported}), cpu())
     size, seed = config.score.batch_size, config.score.seed
-    models = (load(args).model, loaded.model)
+    models = (load(args).model, exported.model)
     batches = zip(*(score(model, records, cpu(), size, seed=seed) for model in models), strict=True)
     for ours, theirs in batches:
         yield from zip(ours, theirs, strict=True)
 
 
 def validate(args: argparse.Namespace) -> int:
-    """Prints the probabilities of each picture side by side. Returns the exit status."""
+    """The exit status of the command `validate`. Prints each picture's probabilities."""
     from datasets._paths import visible
     from engine.scoring.probability import sigmoid
 
@@ -160,7 +155,7 @@ def validate(args: argparse.Namespace) -> int:
         f"{verdict} {args.tolerance:g}"
     )
     if failed:
-        print(f"{PROGRAM}: {failed} pictures could not be read", file=sys.stderr)
+        say(PROGRAM, f"{failed} pictures could not be read")
     return 0 if same and not failed else DIFFERENT
 
 
@@ -173,15 +168,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         theirs.error(said)
     if args.file.suffix.lower() != ".onnx":
         p.error(f"expected a file name that ends in .onnx; found {args.file}")
-    if args.command == "validate" and not args.tolerance >= 0:
-        p.error(f"--tolerance: expected 0 or more; found {args.tolerance}")
     if args.command == "validate" and not args.input:
         p.error("--input: expected pictures to compare; found none")
     return args
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     args = parse(arguments)
     from datasets import LayoutError
     from detectors._base import OptionError, WeightsError

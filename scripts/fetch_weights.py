@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from engine.cli.parser import Parser  # noqa: E402
 from engine.runtime.program import USAGE  # noqa: E402
-from scripts._shared import answer  # noqa: E402
+from scripts._shared import answer, new_parser  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.weights.manifest import WeightEntry
@@ -32,29 +33,17 @@ HEADER = ("name", "there", "size", "licence", "where", "what", "path")
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(
-        prog=PROGRAM,
-        description=(__doc__ or "").split("\n")[0],
-        epilog="Exit status: 0 done; 2 something is missing or wrong, one line each; "
-        "130 interrupted, the same command goes on.",
-        allow_abbrev=False,
-    )
+    status = "0 done; 2 something is missing or wrong, one line each, and the same command goes on"
+    p = new_parser(PROGRAM, __doc__, status)
     p.add_argument("names", nargs="*", metavar="NAME", help="what to bring; --list shows the names")
     p.add_argument("--all", action="store_true", help="everything that can be downloaded")
     p.add_argument("--list", action="store_true", help="what there is, and what is here already")
-    p.add_argument(
-        "--from",
-        dest="source",
-        type=Path,
-        metavar="PATH",
-        help="of one NAME: a file, zip or folder brought by hand; it is checked and copied",
-    )
-    p.add_argument(
-        "--verify",
-        action="store_true",
-        help="bring nothing: compare the NAMEs, or all that is here, with the manifest's sums and "
-        "the files' own",
-    )
+    p.add_argument("--from", dest="source", type=Path, metavar="PATH",
+                   help="of one NAME: a file, zip or folder brought by hand; it is checked and "
+                   "copied")  # fmt: skip
+    p.add_argument("--verify", action="store_true",
+                   help="bring nothing: compare the NAMEs, or all that is here, with the "
+                   "manifest's sums and the files' own")  # fmt: skip
     p.add_argument("--force", action="store_true", help="download what is here already, again")
     return p
 
@@ -83,75 +72,67 @@ def table() -> list[str]:
     return columns(rows)
 
 
-def bring_all(force: bool) -> int:
-    """Everything that can be downloaded; says what a person must bring. Returns the status."""
+def each(names: Iterable[str], work: Callable[[str], Path]) -> int:
+    """The exit status of work on several entries: 2 where one failed, of which a line says why.
+    Prints where each is."""
+    from detectors._base import WeightsError
+    from engine.runtime.program import complain
+
+    status = 0
+    for name in names:
+        try:
+            print(work(name), flush=True)
+        except WeightsError as error:
+            complain(PROGRAM, error)
+            status = USAGE
+    return status
+
+
+def bring(names: Iterable[str], args: argparse.Namespace) -> int:
+    """The exit status. Fetches each entry, or takes it from --from."""
+    from engine.weights.fetch import fetch, place
+    from engine.weights.manifest import entry_named
+
+    def work(name: str) -> Path:
+        if args.source:
+            return place(name, args.source)
+        # Only the hub has files to download again; what ships, or came by hand, is looked at.
+        again = args.force and entry_named(name).hub is not None
+        return fetch(name, again, recheck=True)
+
+    return each(names, work)
+
+
+def bring_all(args: argparse.Namespace) -> int:
+    """The exit status. Fetches everything that can be downloaded; says what a person must bring."""
     from engine.weights.manifest import find, how_to_get, read_manifest
 
     entries = read_manifest()
     by_hand = [n for n, e in entries.items() if e.page and find(n) is None]
-    status = bring([name for name in entries if name not in by_hand], force)
+    status = bring([name for name in entries if name not in by_hand], args)
     for name in by_hand:
         print(f"by hand: {name}: {how_to_get(entries[name])}", file=sys.stderr)
     return status
 
 
-def bring(names: list[str], force: bool, source: Path | None = None) -> int:
-    """Fetches or places each, prints where it is. Returns the status."""
-    from detectors._base import WeightsError
-    from engine.weights.fetch import fetch, place
-    from engine.weights.manifest import entry_named
-
-    status = 0
-    for name in names:
-        try:
-            again = force and entry_named(name).hub is not None
-            print(place(name, source) if source else fetch(name, again, recheck=True), flush=True)
-        except WeightsError as error:
-            print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-            status = USAGE
-    return status
-
-
-def verify(names: list[str]) -> int:
-    """Looks at files that are here already, all of them without `names`, and prints where the sound
-    ones are. Returns the status."""
-    from detectors._base import WeightsError
-    from engine.weights.fetch import recheck
-    from engine.weights.manifest import find, read_manifest
-
-    status = 0
-    for name in names or [name for name in read_manifest() if find(name) is not None]:
-        try:
-            print(recheck(name), flush=True)
-        except WeightsError as error:
-            print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-            status = USAGE
-    return status
-
-
 def run(args: argparse.Namespace) -> int:
-    """What the command line asks for. Returns the exit status."""
-    from engine.config import ConfigError
-    from engine.weights.manifest import entry_named
+    """The exit status of what the command line asks for."""
+    from engine.weights.fetch import recheck
+    from engine.weights.manifest import entry_named, find, read_manifest
 
-    try:
-        if args.list:
-            print("\n".join(table()))
-            return 0
-        for name in args.names:
-            entry_named(name)
-        if args.verify:
-            return verify(args.names)
-        if args.all:
-            return bring_all(args.force)
-        return bring(args.names, args.force, args.source)
-    except (ConfigError, OSError) as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-        return USAGE
+    if args.list:
+        print("\n".join(table()))
+        return 0
+    for name in args.names:
+        entry_named(name)
+    if args.verify:
+        here = (name for name in read_manifest() if find(name) is not None)
+        return each(args.names or here, recheck)
+    return bring_all(args) if args.all else bring(args.names, args)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     p = parser()
     args = p.parse_args(arguments)
     if args.verify and (args.all or args.list or args.source or args.force):
@@ -162,7 +143,9 @@ def main(arguments: list[str] | None = None) -> int:
         p.error(f"--from: expected one NAME; found {len(args.names)}")
     if args.source and args.force:
         p.error("--from, --force: expected one of them; found both")
-    return answer(PROGRAM, lambda: run(args), goes_on=True)
+    from engine.config import ConfigError
+
+    return answer(PROGRAM, lambda: run(args), (ConfigError, OSError), goes_on=True)
 
 
 if __name__ == "__main__":

@@ -150,10 +150,8 @@ def ldm_rows(root: Path, split: str, parts: Mapping[str, str], namer: Namer) -> 
     groups = ldm_groups(load("ldm").records(root, split, parts))
     generators = [name for label, name in groups if label == Label.FAKE]
     if len(generators) != LDM_GENERATORS:
-        raise unexpected(
-            root, f"{LDM_GENERATORS} folders of synthetic pictures in {split}/",
-            f"{len(generators)}: {some(generators)}",
-        )  # fmt: skip
+        wanted = f"{LDM_GENERATORS} folders of synthetic pictures in {split}/"
+        raise unexpected(root, wanted, f"{len(generators)}: {some(generators)}")
     rows: list[Row] = []
     for (label, name), paths in groups.items():
         where = f"{root}, {split}, {name}"

@@ -26,7 +26,7 @@ from engine.cli import machine, rules  # noqa: E402
 from engine.cli import parser as command_line  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, shared  # noqa: E402
-from scripts._shared import answer  # noqa: E402
+from scripts._shared import answer, new_parser  # noqa: E402
 
 if TYPE_CHECKING:
     from datasets import Record
@@ -47,40 +47,24 @@ log = logging.getLogger("engine.scoring.own_threshold")
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(
-        prog=PROGRAM,
-        description=(__doc__ or "").replace("\n    python", "\n\n    python", 1),
-        epilog="Exit status: 0 done; 1 done, but some pictures could not be read; 2 wrong usage, "
-        "too few pictures, wrong weights or data; 130 interrupted.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[shared((*CHOICE, *WEIGHTS, *MACHINE, *LIMITS))],
-        allow_abbrev=False,
+    status = (
+        "0 done; 1 done, but some pictures could not be read; 2 wrong usage, too few pictures, "
     )
-    p.add_argument(
-        "input",
-        nargs="+",
-        metavar="REAL_PICTURES",
-        help="pictures, folders, archives, CSV files with a column image, or - for paths on "
-        "standard input, as --input of main.py takes; all of them real",
-    )
-    p.add_argument(
-        "--false_alarms",
-        type=number(float, 0.0001, 0.5),
-        required=True,
-        metavar="RATE",
-        help="share of real pictures that may be called AI-Generated, as 0.01, which takes 99 "
-        "readable pictures; RATE takes 1 / RATE - 1 of them, and at least 50",
-    )
-    p.add_argument(
-        "--output",
-        dest="file",
-        type=Path,
-        metavar="FILE.yaml",
-        help="where the file goes (standard output)",
-    )
-    p.add_argument(
-        "--overwrite", dest="replace", action="store_true", help="replace a file of that name"
-    )
+    p = new_parser(PROGRAM, __doc__, f"{status}wrong weights or data", whole=True,
+                   parents=[shared((*CHOICE, *WEIGHTS, *MACHINE, *LIMITS))])  # fmt: skip
+    p.add_argument("input", nargs="+", metavar="REAL_PICTURES",
+                   help="pictures, folders, archives, CSV files with a column image, or - for "
+                   "paths on standard input, as --input of main.py takes; all of them "
+                   "real")  # fmt: skip
+    p.add_argument("--false_alarms", type=number(float, 0.0001, 0.5), required=True,
+                   metavar="RATE",
+                   help="share of real pictures that may be called AI-Generated, as 0.01, which "
+                   "takes 99 readable pictures; RATE takes 1 / RATE - 1 of them, and at "
+                   "least 50")  # fmt: skip
+    p.add_argument("--output", dest="file", type=Path, metavar="FILE.yaml",
+                   help="where the file goes (standard output)")  # fmt: skip
+    p.add_argument("--overwrite", dest="replace", action="store_true",
+                   help="replace a file of that name")  # fmt: skip
     return p
 
 
@@ -144,7 +128,7 @@ def pictures(args: argparse.Namespace) -> list[Record]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scores the pictures and writes the file. Returns the exit status."""
+    """The exit status. Scores the pictures and writes the file."""
     from datasets._limits import UPRIGHT
     from datasets._paths import visible
     from engine.cli import detector
@@ -185,21 +169,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     args = parse(arguments)
     from datasets import LayoutError
+    from detectors._base import OptionError, WeightsError
     from engine.config import ConfigError
 
-    def work() -> int:
-        from detectors._base import OptionError, WeightsError
-        from engine.runtime.program import refuse
-
-        try:
-            return run(args)
-        except (OptionError, WeightsError) as error:
-            return refuse(PROGRAM, error)
-
-    return answer(PROGRAM, work, (LayoutError, ConfigError))
+    errors = (LayoutError, ConfigError, OptionError, WeightsError)
+    return answer(PROGRAM, lambda: run(args), errors)
 
 
 if __name__ == "__main__":

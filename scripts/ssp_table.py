@@ -13,10 +13,8 @@ Nothing is scored here.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,11 +40,12 @@ from engine.evaluation.metrics import accuracy  # noqa: E402
 from engine.evaluation.reported import OTHER_PICTURES  # noqa: E402
 from engine.runtime.files import write_file  # noqa: E402
 from engine.scoring.table import ScoreRow  # noqa: E402
-from scripts._shared import answer  # noqa: E402
+from scripts._shared import answer, new_parser, write_table  # noqa: E402
 
 PROGRAM = "ssp_table.py"
 DETECTORS = ("ssp_baseline", "ssp")  # in the order of a cell of the published table
 AVERAGE = "average"
+COLUMNS = ("detector", "trained_on", "tested_on", "accuracy", "reported", OTHER_PICTURES)
 # Rows: (detector, training subset) -> test subset, or AVERAGE, -> accuracy in percent.
 Table = dict[tuple[str, str], dict[str, float]]
 
@@ -130,9 +129,9 @@ def read_results(folder: Path, benchmark: Benchmark) -> Results:
             by_subset.setdefault(row.source, []).append(row)
     if missing := [name for name in subsets if name not in by_subset]:
         raise LayoutError(f"{folder}: expected results on all subsets; no {', '.join(missing)}")
-    found = {name: labels_logits(by_subset[name]) for name in subsets}
-    right = {name: 100 * accuracy(*both, THRESHOLD) for name, both in found.items()}
-    labels = {name: both[0] for name, both in found.items()}
+    pairs = {name: labels_logits(by_subset[name]) for name in subsets}
+    right = {name: 100 * accuracy(*pair, THRESHOLD) for name, pair in pairs.items()}
+    labels = {name: pair[0] for name, pair in pairs.items()}
     counts = {name: values.size for name, values in labels.items()}
     figures = _figures(info, benchmark)
     reported = _row(figures) if figures else {}
@@ -142,14 +141,14 @@ def read_results(folder: Path, benchmark: Benchmark) -> Results:
 
 def measured(folders: Sequence[Path], benchmark: Benchmark) -> list[Results]:
     """What all runs measured. Raises LayoutError where two are of one detector and subset."""
-    found: dict[tuple[str, str], Results] = {}
+    runs: dict[tuple[str, str], Results] = {}
     for folder in folders:
         results = read_results(folder, benchmark)
         key = results.detector, results.trained_on
-        if key in found:
+        if key in runs:
             raise LayoutError(f"{folder}: expected one run of {key[0]} on {key[1]}; found two")
-        found[key] = results
-    return list(found.values())
+        runs[key] = results
+    return list(runs.values())
 
 
 def _row(figures: Published) -> dict[str, float]:
@@ -183,19 +182,14 @@ def markdown(title: str, table: Table, subsets: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def as_csv(runs: Sequence[Results]) -> str:
-    """A line per accuracy, in percent, with the published one: `reported` where it is of the same
-    pictures, in the last column where it is of others."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    head = ["detector", "trained_on", "tested_on", "accuracy", "reported", OTHER_PICTURES]
-    writer.writerow(head)
+def csv_rows(runs: Sequence[Results]) -> Iterator[list[object]]:
+    """A row of `COLUMNS` per accuracy, in percent, with the published one: `reported` where it is
+    of the same pictures, in the last column where it is of others."""
     for run in runs:
         for tested, value in run.row().items():
             known = run.reported.get(tested)
             figures = [None, known] if tested in run.others else [known, None]
-            writer.writerow([run.detector, run.trained_on, tested, round(value, 4), *figures])
-    return stream.getvalue()
+            yield [run.detector, run.trained_on, tested, round(value, 4), *figures]
 
 
 def heat_map(table: Table, subsets: Sequence[str]) -> bytes:
@@ -204,39 +198,39 @@ def heat_map(table: Table, subsets: Sequence[str]) -> bytes:
 
     columns = [*subsets, AVERAGE]
     shown = [name for name in DETECTORS if any(detector == name for detector, _ in table)]
-    found = figure(1.5 + 5.5 * len(shown), 4.8)
-    axes = found.subplots(1, len(shown), squeeze=False)[0]
-    for place, name in zip(axes, shown, strict=True):
+    drawing = figure(1.5 + 5.5 * len(shown), 4.8)
+    axes = drawing.subplots(1, len(shown), squeeze=False)[0]
+    for panel, name in zip(axes, shown, strict=True):
         values = [
             [table.get((name, trained), {}).get(column, float("nan")) for column in columns]
             for trained in subsets
         ]
-        image = place.imshow(values, cmap="cividis", vmin=50, vmax=100)
-        place.set_title(name)
-        place.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
-        place.set_yticks(range(len(subsets)), subsets)
-        place.set_xlabel("tested on")
-        place.set_ylabel("trained on")
+        image = panel.imshow(values, cmap="cividis", vmin=50, vmax=100)
+        panel.set_title(name)
+        panel.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+        panel.set_yticks(range(len(subsets)), subsets)
+        panel.set_xlabel("tested on")
+        panel.set_ylabel("trained on")
         for y, row in enumerate(values):
             for x, value in enumerate(row):
                 if value == value:  # a run that is missing leaves its cells empty
                     colour = "black" if value > 78 else "white"
-                    place.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=7,
+                    panel.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=7,
                                color=colour)  # fmt: skip
-    found.colorbar(image, ax=list(axes), label="accuracy, %", shrink=0.8)
-    return png(found)
+    drawing.colorbar(image, ax=list(axes), label="accuracy, %", shrink=0.8)
+    return png(drawing)
 
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    p = new_parser(PROGRAM, __doc__)
     p.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of evaluations")
     p.add_argument("--output", type=Path, metavar="DIR", help="where table.* go, too")
     return p
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     args = parser().parse_args(arguments)
 
     def run() -> int:
@@ -253,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.output:
             args.output.mkdir(parents=True, exist_ok=True)
             write_file(args.output / "table.md", text + "\n")
-            write_file(args.output / "table.csv", as_csv(runs))
+            write_table(args.output / "table.csv", COLUMNS, csv_rows(runs))
             write_file(args.output / "table.png", heat_map(table, subsets))
         print(text)
         return 0
