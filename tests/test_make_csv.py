@@ -179,11 +179,11 @@ def test_what_cannot_be_a_row_is_left_out_and_named(cli: Cli, tmp_path: Path) ->
 
 def test_many_left_out_are_counted(cli: Cli, tmp_path: Path) -> None:
     put(tmp_path / "set/real", "fine.png")
-    for number in range(1200):
+    for number in range(12):
         (tmp_path / f"set/real/{number:04}.png").touch()
     err = cli("folder", tmp_path / "set", "--output", tmp_path / "set.csv").err
-    assert "1,200 pictures left out: set/real/0000.png (no bytes), " in err
-    assert err.endswith(" and 1,192 more\n")
+    assert "12 pictures left out: set/real/0000.png (no bytes), " in err
+    assert err.endswith(" and 4 more\n")
 
 
 def test_files_are_replaced_only_when_asked(cli: Cli, tmp_path: Path) -> None:
@@ -197,26 +197,25 @@ def test_files_are_replaced_only_when_asked(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("flags", "named"),
     [
-        (("--output", "set.txt"), "ends in .csv"),
-        (("--output", "set.csv", "--split", "a", "--val_fraction", "0.1"), "not allowed with"),
-        (("--output", "set.csv", "--val_fraction", "1"), "--val_fraction: expected"),
-        (("--output", "set.csv", "--val_fraction", "nan"), "--val_fraction: expected"),
-        (("--output", "set.csv", "--seed", "1"), "--seed: expected --val_fraction"),
-        (("--output", "set.csv", "--label", "real", "--generator", "x"), "--generator"),
-        (("--output", "set.csv", "--split", ""), "--split: expected a value"),
-        (("--output", "set.csv", "--generator", "a\nb"), "--generator: expected a printable"),
-        (("--output", "set.csv", "--relative_to", "nowhere"), "--relative_to: expected a folder"),
-        ((), "--output"),
+        ("--output set.txt", "--output"),
+        ("--output set.csv --split a --val_fraction 0.1", "--split"),
+        ("--output set.csv --val_fraction 1", "--val_fraction"),
+        ("--output set.csv --val_fraction nan", "--val_fraction"),
+        ("--output set.csv --seed 1", "--val_fraction"),
+        ("--output set.csv --seed -1 --val_fraction 0.1", "--seed"),
+        ("--output set.csv --label real --generator x", "--generator"),
+        ("--output set.csv --split", "--split"),
+        ("--output set.csv --generator a\x01b", "--generator"),
+        ("--output set.csv --relative_to nowhere", "--relative_to"),
+        ("", "--output"),
     ],
 )
-def test_wrong_flags_are_one_line(cli: Cli, more: tuple[str, ...], said: str) -> None:
-    done = cli("folder", "set", *more)
-    assert (done.status, done.out) == (2, "")
-    assert said in done.err
-    assert done.err.startswith("make_csv.py")
-    assert done.err.count("\n") == 1
+def test_wrong_flags_are_named_in_a_line(cli: Cli, flags: str, named: str) -> None:
+    done = cli("folder", "set", *flags.split())
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert named in done.err and done.err.startswith("make_csv.py")
 
 
 def test_folders_that_are_none(cli: Cli, tmp_path: Path) -> None:
@@ -353,15 +352,9 @@ def test_a_set_that_is_not_whole_is_refused(cli: Cli, tmp_path: Path, what: str,
 
 def test_the_wrong_folder_is_told_what_was_expected(cli: Cli, tmp_path: Path) -> None:
     put(tmp_path, "pictures/a.png")
-    complaint = cli("ldm", tmp_path, "--coco", tmp_path, "--output", tmp_path).complaint
-    assert "expected latent_diffusion_trainingset/" in complaint
-    assert "found pictures" in complaint
-
-
-def test_the_reduced_draw_has_no_lsun(cli: Cli, tmp_path: Path) -> None:
-    done = cli("ldm", tmp_path, "--coco", tmp_path, "--output", tmp_path, "--reduced",
-               "study", "--lsun", tmp_path)  # fmt: skip
-    assert (done.status, done.err.count("\n")) == (2, 1)
+    flags = ("ldm", tmp_path, "--coco", tmp_path, "--output", tmp_path)
+    assert "expected latent_diffusion_trainingset/" in cli(*flags).complaint
+    assert "--lsun" in cli(*flags, "--reduced", "study", "--lsun", tmp_path).err
 
 
 # --- Synthbuster
