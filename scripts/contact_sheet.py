@@ -25,20 +25,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
 from engine.cli import machine  # noqa: E402
+from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, add_decoding, benchmarks  # noqa: E402
 from engine.runtime.text import distinct, listed  # noqa: E402
-from scripts._shared import answer, some  # noqa: E402
+from scripts._shared import answer, new_parser, some, tell_left_out  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.config import DataOptions
     from engine.reporting.thumbnails import Tile
-    from engine.runtime.progress import Progress
-    from engine.runtime.workers import Workers
 
 PROGRAM = "contact_sheet.py"
 UNREADABLE = 1
 PAGE = "index.html"
-LIMITS = {"count": (1, 1000), "columns": (1, 100), "size": (32, 1024)}
 MEGAPIXELS = 64
 LONGEST_SIDE = 65_500  # of a JPEG
 KINDS = ("synthetic", "real", "unlabelled")
@@ -103,18 +101,6 @@ def drawn(records: Sequence[Record], count: int, seed: int, name: str) -> list[R
     return [records[place] for place in places]
 
 
-def tiles(records: Sequence[Record], size: int, workers: Workers, progress: Progress) -> list[Tile]:
-    """A tile of each picture; the note says its size in pixels, or why it cannot be read."""
-    from engine.reporting.thumbnails import Tile, thumbnails
-
-    shown = []
-    for record, item in zip(records, thumbnails(records, size, workers), strict=True):
-        note = item.error or f"{item.width} x {item.height}"
-        shown.append(Tile(item.value, PurePosixPath(record.key).name, note))
-        progress.advance(1)
-    return shown
-
-
 # --- the page
 
 
@@ -154,12 +140,10 @@ def page(name: str, groups: Sequence[Group], sheets: Iterator[Sheet], size: int)
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(
-        prog=PROGRAM,
-        description=(__doc__ or "").split("\n")[0],
-        epilog="Exit status: 0 done; 1 done, but some pictures could not be read; 2 wrong usage or "
-        "data; 130 interrupted.",
-        allow_abbrev=False,
+    p = new_parser(
+        PROGRAM,
+        __doc__,
+        "0 done; 1 done, but some pictures could not be read; 2 wrong usage or data",
     )
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -176,12 +160,13 @@ def parser() -> Parser:
     p.add_argument("--csv_root", type=Path, metavar="DIR",
                    help="folder or LMDB that a CSV's paths start from (the CSV's own)")  # fmt: skip
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="for page and sheets")
-    p.add_argument("--count", type=int, default=40, metavar="N", help="pictures a sheet (40)")
-    p.add_argument("--columns", type=int, default=8, metavar="N", help="of a sheet (8)")
-    p.add_argument(
-        "--size", type=int, default=160, metavar="N", help="of a thumbnail, pixels (160)"
-    )
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice (0)")
+    for flag, kind, default, text in (
+        ("--count", number(int, 1, 1000), 40, "pictures a sheet (40)"),
+        ("--columns", number(int, 1, 100), 8, "of a sheet (8)"),
+        ("--size", number(int, 32, 1024), 160, "of a thumbnail, pixels (160)"),
+        ("--seed", number(int, 0), 0, "of the choice (0)"),
+    ):
+        p.add_argument(flag, type=kind, default=default, metavar="N", help=text)
     p.add_argument(
         "--set", action="append", default=[], metavar="data.KEY=VALUE",
         help="an option of the data, as main.py has it: decoding=published, mscoco=DIR, split=NAME",
@@ -195,15 +180,10 @@ def check(p: Parser, args: argparse.Namespace) -> None:
     """Ends the program for values that no data can change."""
     from engine.reporting.thumbnails import sheet_size
 
-    for name, (low, high) in LIMITS.items():
-        if not low <= getattr(args, name) <= high:
-            p.error(f"--{name}: expected {low} to {high}; found {getattr(args, name)}")
     if args.data and (args.data_root or args.sources):
         p.error("--data_root, --sources: expected --benchmark too; found --data")
     if args.benchmark and args.csv_root:
         p.error("--csv_root: expected --data too; found --benchmark")
-    if args.seed < 0:
-        p.error(f"--seed: expected 0 or more; found {args.seed}")
     width, height = sheet_size(args.count, args.columns, args.size)
     if width * height > MEGAPIXELS * 10**6 or max(width, height) > LONGEST_SIDE:
         p.error(
@@ -228,7 +208,7 @@ def drawn_sheets(
         decoding: how pictures are decoded.
         unreadable: takes what is wrong with the pictures that cannot be read, by key.
     """
-    from engine.reporting.thumbnails import jpeg, sheet
+    from engine.reporting.thumbnails import Tile, jpeg, sheet, thumbnails
     from engine.runtime.files import write_file
     from engine.runtime.progress import Progress
 
@@ -237,12 +217,16 @@ def drawn_sheets(
     with Progress(sum(map(len, chosen.values())), "drawing") as progress:
         for index, (group, records) in enumerate(chosen.items()):
             workers = machine.workers(args, len(records), decoding)
-            shown = tiles(records, args.size, workers, progress)
-            write_file(args.output / files[group], jpeg(sheet(shown, args.columns, args.size)))
-            pairs = list(zip(records, shown, strict=True))
-            unreadable |= {record.key: tile.note for record, tile in pairs if tile.image is None}
+            shown: list[tuple[Record, Tile]] = []
+            for record, item in zip(records, thumbnails(records, args.size, workers), strict=True):
+                note = item.error or f"{item.width} x {item.height}"
+                shown.append((record, Tile(item.value, PurePosixPath(record.key).name, note)))
+                progress.advance(1)
+            picture = sheet([tile for _, tile in shown], args.columns, args.size)
+            write_file(args.output / files[group], jpeg(picture))
+            unreadable |= {record.key: tile.note for record, tile in shown if tile.image is None}
             counts = f"{KINDS[group.kind]}, {len(shown):,} of {len(groups[group]):,} pictures"
-            yield Sheet(f"sheet{index}", group.title, counts, files[group], pairs)
+            yield Sheet(f"sheet{index}", group.title, counts, files[group], shown)
 
 
 def write(
@@ -271,14 +255,12 @@ def records_of(args: argparse.Namespace, options: DataOptions) -> list[Record]:
     from engine.evaluation import benchmark as benchmarks
 
     chosen = benchmarks.load(args.benchmark)
-    parts = options.parts
-    return benchmarks.records(chosen, args.data_root, options.split, parts, args.sources)
+    return benchmarks.records(chosen, args.data_root, options.split, options.parts, args.sources)
 
 
 def run(args: argparse.Namespace) -> int:
     """Draws what the command line asks for. Returns the exit status."""
     from datasets._limits import UPRIGHT
-    from datasets._paths import visible
     from engine.config import data_options
 
     options = data_options(args.set)
@@ -291,9 +273,7 @@ def run(args: argparse.Namespace) -> int:
         )
     unreadable = write(args, groups, options.decoding or UPRIGHT)
     print(args.output / PAGE)
-    if unreadable:
-        names = some(f"{visible(key)} ({reason})" for key, reason in unreadable.items())
-        print(f"{PROGRAM}: {len(unreadable)} pictures could not be read: {names}", file=sys.stderr)
+    tell_left_out(PROGRAM, unreadable, "could not be read")
     return UNREADABLE if unreadable else 0
 
 

@@ -19,7 +19,7 @@ from trees import write_tree
 
 from datasets import Label, Record
 from engine.reporting import thumbnails
-from engine.reporting.thumbnails import Tile, jpeg, sheet, sheet_size
+from engine.reporting.thumbnails import Tile, sheet, sheet_size
 from engine.runtime.workers import Workers
 from scripts import contact_sheet
 
@@ -76,19 +76,6 @@ def test_a_thumbnail_is_upright() -> None:
     small = thumbnails.thumbnail(Image.open(buffer), 16)
     assert small.getpixel((8, 0)) == RED
     assert small.getpixel((0, 8)) == thumbnails.PADDING
-
-
-def test_a_thumbnail_of_a_thumbnail_is_itself() -> None:
-    small = thumbnails.thumbnail(make_picture(0, fake=True), 48)
-    assert thumbnails.thumbnail(small, 48).tobytes() == small.tobytes()
-
-
-def test_bytes_are_a_jpeg_that_looks_the_same() -> None:
-    small = thumbnails.thumbnail(make_picture(0, fake=False, size=(300, 200)), 64)
-    with Image.open(io.BytesIO(jpeg(small))) as again:
-        assert again.format == "JPEG"
-        difference = np.asarray(again, np.int32) - np.asarray(small, np.int32)
-    assert np.abs(difference).mean() < 4
 
 
 def test_a_record_that_cannot_be_read_says_why(tmp_path: Path) -> None:
@@ -227,26 +214,19 @@ def test_every_generator_and_source_has_a_sheet(cli: Cli, tree: Path, tmp_path: 
     assert {path.name for path in out.iterdir()} == {*sheets, "index.html"}
     for name in sheets:
         assert pixels_of(out / name) == sheet_size(5, 2, 40)
+    text = (out / "index.html").read_text()
+    assert not re.search(r"https?:|<script|<link|@import|url\(", text)
     page = Page(out / "index.html")
     assert len(page.sources) == 15
-    assert [link for link in page.links if not link.startswith("#")] == sheets
-    assert [link[1:] for link in page.links if link.startswith("#")] == page.ids
-    for text in ("diffusion synthetic, 5 of 6 pictures", "real real, 5 of 12", "72 x 64"):
-        assert text in page.text
-
-
-def test_the_page_needs_no_other_file(cli: Cli, tree: Path, tmp_path: Path) -> None:
-    assert cli("--data", tree, "--output", tmp_path / "o", "--size", 40).status == 0
-    page = Page(tmp_path / "o/index.html")
-    assert len(page.sources) == 24
     for source in page.sources:
         kind, _, data = source.partition(",")
         assert kind == "data:image/jpeg;base64"
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             assert image.size == (40, 40)
-    text = (tmp_path / "o/index.html").read_text()
-    assert "prefers-color-scheme: dark" in text
-    assert not re.search(r"https?:|<script|<link|@import|url\(", text)
+    assert [link for link in page.links if not link.startswith("#")] == sheets
+    assert [link[1:] for link in page.links if link.startswith("#")] == page.ids
+    for said in ("diffusion synthetic, 5 of 6 pictures", "real real, 5 of 12", "72 x 64"):
+        assert said in page.text
 
 
 def test_the_same_seed_gives_the_same_files(cli: Cli, tree: Path, tmp_path: Path) -> None:
@@ -341,21 +321,22 @@ def test_files_are_replaced_only_when_asked(
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "named"),
     [
-        (("--count", 0), "--count: expected 1 to 1000; found 0"),
-        (("--size", 2000), "--size: expected 32 to 1024"),
-        (("--columns", -1), "--columns: expected 1 to 100"),
-        (("--count", 1000, "--size", 1024), "at most 64 megapixels"),
+        (("--count", 0), "--count"),
+        (("--size", 2000), "--size"),
+        (("--columns", -1), "--columns"),
+        (("--count", 1000, "--size", 1024), "64 megapixels"),
         (("--count", 1000, "--columns", 1, "--size", 100), "65500 pixels a side"),
-        (("--seed", -1), "--seed: expected 0 or more"),
-        (("--count", "many"), "invalid int value"),
+        (("--seed", -1), "--seed"),
+        (("--benchmark", "genimage"), "--benchmark"),
+        (("--data_root", "."), "--benchmark too"),
     ],
 )
-def test_wrong_flags_are_one_line(
-    cli: Cli, tree: Path, tmp_path: Path, flags: tuple[object, ...], said: str
+def test_wrong_flags_are_named(
+    cli: Cli, tree: Path, tmp_path: Path, flags: tuple[object, ...], named: str
 ) -> None:
-    assert said in cli("--data", tree, "--output", tmp_path / "o", *flags).complaint
+    assert named in cli("--data", tree, "--output", tmp_path / "o", *flags).complaint
     assert not (tmp_path / "o").exists()
 
 
@@ -384,13 +365,3 @@ def test_a_benchmark_has_a_sheet_per_generator(cli: Cli, tmp_path: Path) -> None
     words = ("--benchmark", "cospy_bench", "--data_root", tree.root, "--sources", "cc3m")
     assert cli(*words, "--output", few).status == 0
     assert {p.name for p in few.glob("real*")} == {"real_cc3m.jpg"}
-
-
-def test_flags_of_benchmarks_and_data_are_not_mixed(cli: Cli, tree: Path, tmp_path: Path) -> None:
-    for words, complaint in (
-        (("--data", tree, "--data_root", tree), "expected --benchmark too"),
-        (("--benchmark", "genimage", "--csv_root", tree), "expected --data too"),
-        (("--benchmark", "genimage", "--data", tree), "not allowed with"),
-        (("--benchmark", "genimage", "--sources", " ,"), "expected names with commas between"),
-    ):
-        assert complaint in cli(*words, "--output", tmp_path / "out").complaint

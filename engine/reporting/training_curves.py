@@ -1,4 +1,8 @@
-"""The plot of a training run, epoch by epoch."""
+"""The plot of a training run, epoch by epoch: losses, validation metrics, learning rate.
+
+The training's outputs are drawn through `draw_curves` from the rows of its log. Needs matplotlib.
+What an epoch lacks is a gap in its line, never a value.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,17 @@ def _points(count: int, tested: int | None) -> dict[str, Any]:
 def _draw(
     axes: Axes, history: History, key: str, scale: float, colour: str, name: str, tested: int | None
 ) -> Floats:
-    """Draws one column over the epochs, if it has any value. Returns its values times `scale`."""
+    """Draws one column over the epochs, if it has any value. Returns its values times `scale`.
+
+    Args:
+        axes: of the panel.
+        history: a row per epoch.
+        key: of the column.
+        scale: 100 makes fractions percent.
+        colour: of the line.
+        name: in the legend; none where empty.
+        tested: place of the tested set, None for the validation.
+    """
     values = scale * column(history, key)
     if not np.isnan(values).all():
         look = _points(len(history), tested)
@@ -59,6 +73,7 @@ def _draw(
 
 
 def _losses(axes: Axes, history: History, sets: Sequence[str]) -> None:
+    """The losses of training and validation, and those of the tested sets."""
     drawn = [
         _draw(axes, history, "loss", 1, BLUE, "training", None),
         _draw(axes, history, VAL_LOSS, 1, VERMILION, "validation", None),
@@ -72,6 +87,7 @@ def _losses(axes: Axes, history: History, sets: Sequence[str]) -> None:
 
 
 def _metrics(axes: Axes, history: History, sets: Sequence[str]) -> None:
+    """The metrics of the validation, and those of the tested sets, in percent."""
     for metric, colour in zip(SHOWN, COLOURS[: len(SHOWN)], strict=True):
         _draw(axes, history, metric, 100, colour, metric_name(metric), None)
         for place, name in enumerate(sets):
