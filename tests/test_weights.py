@@ -31,7 +31,7 @@ from engine.weights.files import (
     Card,
     card_metadata,
     read_weights,
-    save_published,
+    save_original,
     save_weights,
     sha256,
     tensors_digest,
@@ -537,7 +537,7 @@ SAVED = {"w.safetensors": lambda path: saved(path), "w.pth": lambda path: publis
 
 
 def published(path: Path) -> Path:
-    save_published(path, {"model": small().state_dict()})
+    save_original(path, {"model": small().state_dict()})
     return path
 
 

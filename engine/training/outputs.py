@@ -19,7 +19,7 @@ from ..reporting.training_curves import VAL_LOSS, draw_curves
 from ..runtime.files import write_file
 from ..runtime.run_folder import RUN
 from ..scoring.trained_on import TRAINED_ON
-from ..weights.files import Card, save_published, save_weights
+from ..weights.files import Card, save_original, save_weights
 from ..weights.manifest import BEST, PUBLISHED_BEST
 from .checkpoint import own_state
 
@@ -110,4 +110,4 @@ def keep_weights(
     if config.train.publish or config.train.objective != DETECTION:
         name = PUBLISHED.get(path.name, path.with_suffix(".pth").name)
         whole = {key: value.cpu() for key, value in model.state_dict().items()}
-        save_published(path.with_name(name), type(model).publish(whole))
+        save_original(path.with_name(name), type(model).publish(whole))

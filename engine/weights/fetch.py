@@ -1,7 +1,8 @@
-"""Brings the weight files of the manifest to this machine: from the hub, or from a file by hand.
+"""Downloads of the manifest's weight files, and files that a person brings instead.
 
-Whatever comes is checked under a temporary name first, so that nothing half-done or wrong ever
-stands where a weight file is looked for.
+scripts/fetch_weights.py calls it. Whatever comes is checked under a temporary name first, so that
+nothing half-done or wrong ever stands where a weight file is looked for. Nothing is written under a
+name that an archive gives.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import errno
 import logging
 import os
 import shutil
-import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from detectors._base import WeightsError
 from ..fetching.download import is_other_file
 from ..fetching.services import hub_file, trouble
 from ..runtime.files import replace_file
+from ..runtime.text import reason
 
 # As modules: weights may import this one first, and tests put other folders in place.
 from . import manifest
@@ -64,8 +65,8 @@ def fetch(name: str, force: bool = False, recheck: bool = False) -> Path:
 
 
 def recheck(name: str) -> Path:
-    """The entry's file or folder on this machine, after a look whether it is what the manifest says
-    and undamaged: sizes and sums, and the checksums that a weight file holds itself.
+    """The entry's file or folder on this machine, if it is what the manifest says and undamaged: by
+    sizes and sums, and by the checksums that a weight file holds itself.
 
     Raises:
         ConfigError: no such entry.
@@ -83,9 +84,11 @@ def recheck(name: str) -> Path:
 
 
 def place(name: str, path: Path) -> Path:
-    """Puts a file brought by hand where the entry belongs, and returns that place.
+    """The path below pretrained/ of a file brought by hand, which is copied there.
 
-    `path`: the weight file, the zip, or a folder with the files. It is copied, not moved.
+    Args:
+        name: of the entry.
+        path: the weight file, the zip, or a folder with the files.
 
     Raises:
         ConfigError: no such entry.
@@ -133,7 +136,7 @@ def _check_copy(entry: WeightEntry, copy: Path, source: Path) -> None:
 
 
 def verify(entry: WeightEntry, path: Path) -> None:
-    """Compares a file with the sizes and sums that the manifest has for the entry; logs its sum.
+    """Comparison of a file with the manifest's sizes and sums of the entry; logs its sum.
 
     An unpacked folder has none. Raises WeightsError when the file is none of the entry's copies.
     """
@@ -182,44 +185,33 @@ def _download(entry: WeightEntry, hub: Hub, force: bool) -> Path:
 # --- zips
 
 
-def _member(entry: WeightEntry, info: zipfile.ZipInfo) -> str | None:
-    """Which of the entry's files a member of its zip is; None for those that nobody needs.
+def _members(entry: WeightEntry, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """The entry's files in a zip of `size` bytes: name -> member.
 
     Raises:
-        WeightsError: a name that leads elsewhere, a link, or something unexpected.
+        WeightsError: a member that is none of them, one twice or missing, or a zip that grows out
+            of proportion. What the Finder adds, as in the published zips, is left alone.
     """
-    name, kind = info.filename, stat.S_IFMT(info.external_attr >> 16)
-    parts = name.removesuffix("/").split("/")
-    strange = any(part in ("", ".", "..") or ":" in part or "\\" in part for part in parts)
-    if strange or info.orig_filename != name or not name.isprintable():
-        raise WeightsError(f"refused: its member {name!r:.80} leads out of the folder")
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise WeightsError(f"refused: its member {name!r:.80} is a link or a device")
-    # What the archiver of macOS adds; the published zips hold it.
-    if parts[0] == "__MACOSX" or parts[-1] == ".DS_Store":
-        return None
-    if info.is_dir() and parts == [entry.path.name]:
-        return None
-    if parts[-1] in entry.files and parts[:-1] in ([], [entry.path.name]) and not info.is_dir():
-        return parts[-1]
-    raise WeightsError(f"refused: its member {name!r:.80} is none of {', '.join(entry.files)}")
-
-
-def _members(entry: WeightEntry, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The members to unpack by file name. Raises WeightsError for anything out of the ordinary."""
-    found: dict[str, zipfile.ZipInfo] = {}
+    members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
-        file = _member(entry, info)
-        if file in found:
-            raise WeightsError(f"refused: it holds {file} twice")
-        if file is not None:
-            found[file] = info
-    if missing := [file for file in entry.files if file not in found]:
+        folder, _, name = info.filename.rpartition("/")
+        own = folder in ("", entry.path.name)
+        if folder.startswith("__MACOSX") or (own and name == ".DS_Store"):
+            continue
+        if own and not name and info.filename:  # the folder itself
+            continue
+        if not own or name not in entry.files:
+            files = ", ".join(entry.files)
+            raise WeightsError(f"refused: its member {info.filename!r:.80} is none of {files}")
+        if name in members:
+            raise WeightsError(f"refused: it holds {name} twice")
+        members[name] = info
+    if missing := [file for file in entry.files if file not in members]:
         raise WeightsError(f"expected {', '.join(entry.files)} in it; found no {missing[0]}")
-    total = sum(info.file_size for info in found.values())
+    total = sum(info.file_size for info in members.values())
     if total > MAX_UNPACKED or total > MAX_RATIO * size:
         raise WeightsError(f"refused: its {size} bytes would unpack to {total}")
-    return found
+    return members
 
 
 def _unpack(entry: WeightEntry, path: Path, room: Path) -> None:
@@ -238,9 +230,9 @@ def _unpack(entry: WeightEntry, path: Path, room: Path) -> None:
         raise
     # Damaged, encrypted and exotic zips: BadZipFile, zlib.error, RuntimeError, EOFError, ...
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        files = ", ".join(entry.files)
         raise WeightsError(
-            f"{path}: expected a zip of {', '.join(entry.files)}; it is damaged or none: {reason}"
+            f"{path}: expected a zip of {files}; it is damaged or none: {reason(error)}"
         ) from error
 
 
@@ -253,11 +245,9 @@ def _disk_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            reason = f"no space left in {manifest.PRETRAINED}: free some and try again"
-        else:
-            reason = " ".join(str(error).split())
-        raise WeightsError(f"{name}: {reason}") from error
+        full = f"no space left in {manifest.PRETRAINED}: free some and try again"
+        why = full if error.errno == errno.ENOSPC else reason(error)
+        raise WeightsError(f"{name}: {why}") from error
 
 
 def _need_space(folder: Path, size: int) -> None:
@@ -279,24 +269,11 @@ def _workspace(entry: WeightEntry) -> Iterator[Path]:
 
 
 def _settle(entry: WeightEntry, room: Path) -> Path:
-    """Renames finished files into place. Other files that are there stay."""
+    """The entry's file or folder, its finished files renamed into place. Other files that are there
+    stay. A folder counts only when it is complete, so a kill in between costs no more than time."""
     final = manifest.local_path(entry)
-    if not entry.files:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(room / final.name, final)
-        return final
-    if not final.exists():
-        final.parent.mkdir(parents=True, exist_ok=True)
-        for file in entry.files:
-            with (room / file).open("rb") as stream:
-                os.fsync(stream.fileno())
-        try:
-            room.rename(final)  # all of them at once
-        except OSError:
-            if not final.is_dir():  # where another process was faster, files are replaced
-                raise
-        else:
-            return final
-    for file in entry.files:
-        replace_file(room / file, final / file)
+    folder = final if entry.files else final.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in entry.files or (final.name,):
+        replace_file(room / file, folder / file)
     return final

@@ -1,4 +1,8 @@
-"""Weight files as they are on the disk: reading and writing them. Never runs code from a file."""
+"""Weight files on the disk, read and written with their cards.
+
+Training and the scripts write them, `loading.py` and `fetch.py` read them. A file of another
+project is read through `original.py`; code from a file never runs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,12 +33,13 @@ from .original import FORMAT, bare_prefix, to_safetensors
 OPEN_ANEW = 32
 EVERYTHING = ("",)
 SUM = "sum"  # of a card: what notices a flipped bit
+UNWRAPPED = "%s: unwrapped %s"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a weight file of this project says about itself.
+    """The card of a weight file of this project: what it is of and how its scores are read.
 
     `threshold`: probability above which a picture counts as synthetic. `band`: (low, high)
     probabilities between which the verdict is "uncertain", or None. `extra`: free notes.
@@ -49,17 +54,14 @@ class Card:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file; of one that did not change, taken once."""
-    found = path.stat()
-    return _digest(path, found.st_size, found.st_mtime_ns)
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
 def _digest(path: Path, _size: int, _changed: int) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def tensors_digest(state: Mapping[str, Tensor]) -> str:
@@ -79,8 +81,8 @@ def _sealed(values: Mapping[str, Any], content: str) -> str:
 
 
 def card_metadata(card: Card, content: str) -> dict[str, str]:
-    """What a weight file says of itself, for its metadata; `read_card` reads it, and `check_sum`
-    compares it with the `content`, a hash of all else in the file."""
+    """Metadata of a weight file: its card, which `read_card` reads, under a sum that `check_sum`
+    compares with the `content`, a hash of all else in the file."""
     values = {
         "format": FORMAT,
         "detector": card.detector,
@@ -117,15 +119,15 @@ def write_pickle(path: Path, content: Any) -> None:
         raise
 
 
-def save_published(path: Path, content: dict[str, Any]) -> None:
-    """Writes what a detector's `publish` gives as a torch.save file of plain tensors. Raises
-    OSError, which names the file."""
+def save_original(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file in the layout of the original program, which a detector's `publish` gives, by
+    torch.save. Raises OSError, which names the file."""
     with naming(path), replacing(path) as temporary:
         write_pickle(temporary, content)
 
 
 def _tensors(path: Path, prefixes: tuple[str, ...], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Those tensors of a safetensors file whose keys start with a prefix, in its order.
+    """Tensors of a safetensors file whose keys start with a prefix, in the file's order.
 
     They stay in the mapped file, except those that would be copied sooner or later: converted ones,
     and kernels of convolutions, whose layout changes. For these the file is opened anew every few
@@ -145,13 +147,8 @@ def _tensors(path: Path, prefixes: tuple[str, ...], dtype: torch.dtype | None) -
 
 
 def cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """As `dtype` where it is a floating point number and `dtype` is given."""
+    """The tensor as `dtype`, if that is given and it holds floating point numbers."""
     return value.to(dtype) if dtype and value.dtype.is_floating_point else value
-
-
-def _say(path: Path, wrappers: Sequence[str]) -> None:
-    if wrappers:
-        log.info("%s: unwrapped %s", path, ", ".join(wrappers))
 
 
 def _read_safetensors(
@@ -166,7 +163,8 @@ def _read_safetensors(
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: expected a safetensors file; found {error}") from error
     if "card" not in metadata:
-        _say(path, [wrapper] if wrapper else [])
+        if wrapper:
+            log.info(UNWRAPPED, path, wrapper)
         return {key.removeprefix(wrapper): value for key, value in state.items()}, None
     card = read_card(path, metadata)
     if prefixes == EVERYTHING and dtype is None:  # the sum is of all tensors, as they are
@@ -208,7 +206,8 @@ def _read_torch(
 ) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory(prefix="weights-") as folder:
         safe = Path(folder, "weights.safetensors")
-        _say(path, to_safetensors(path, safe, prefixes))
+        if wrappers := to_safetensors(path, safe, prefixes):
+            log.info(UNWRAPPED, path, ", ".join(wrappers))
         try:
             return _tensors(safe, prefixes, dtype)  # mapped: they outlive the file's name
         except SafetensorError as error:
@@ -221,7 +220,7 @@ def read_weights(
     """State dict of a .safetensors, .pth or .pt file; the card when this project wrote it.
 
     Args:
-        path: the file; a checkpoint's weights may be wrapped (see `unpickle.flat`), or several by
+        path: the file; a checkpoint's weights may be wrapped (see `original.flat`), or several by
             name.
         prefixes: beginnings of the keys to read.
         dtype: what floating point numbers are converted to as they are read; None = as they are.

@@ -1,4 +1,8 @@
-"""A detector's weights: finding their files, checking that they fit, and loading them."""
+"""A detector's weights: their files located, checked to fit, and loaded.
+
+Phases and scripts come here through `cli/detector.py`. Every key of a file must be one of the
+network's and the other way round; nothing is loaded in part.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +53,7 @@ class Loaded:
 
 
 def describe_member(member: Loaded) -> dict[str, Any]:
-    """What a fitted ensemble and run.json say of a member; plain values, as JSON gives them."""
+    """Description of a member in a fitted ensemble and in run.json: plain values of JSON."""
     described = {
         "detector": member.name,
         "options": describe_options(member.model.options),
@@ -231,7 +235,7 @@ def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> Weight
 def _read_backbone(
     kind: type[Detector], path: Path, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
-    """What a file of frozen parts holds for a detector, under the detector's keys."""
+    """Tensors of a file of frozen parts, under the detector's keys."""
     state, _ = read_weights(path, kind.BACKBONE_KEYS, dtype)
     return kind.convert_backbone(state)
 
@@ -255,8 +259,14 @@ def external_state(
     backbones: Sequence[Path],
     dtype: torch.dtype | None,
 ) -> tuple[dict[str, Tensor], dict[str, Path]]:
-    """What `state` leaves out of a detector's frozen parts, from the user's files or from where
-    the manifest's entries are on this machine.
+    """Frozen parts of a detector that `state` leaves out, from the user's files or from where the
+    manifest's entries are on this machine.
+
+    Args:
+        kind, options: of the detector.
+        state: its weights, under its own keys.
+        backbones: the user's files, asked first.
+        dtype: of the parts; None = as the files have them.
 
     Returns:
         State dict of those parts, and the file that each came from, by the entry's name.
@@ -264,26 +274,26 @@ def external_state(
     Raises:
         WeightsError: a part is nowhere; the message says how to get it.
     """
-    found: dict[str, Tensor] = {}
-    sources: dict[str, Path] = {}
+    parts: dict[str, Tensor] = {}
+    origins: dict[str, Path] = {}
     missing = missing_parts(kind, options, state)
     for path in backbones:
         held = _read_backbone(kind, path, dtype)
         for prefix, name in missing.items():
-            if name not in sources and (part := _below(held, prefix)):
-                found |= part
-                sources[name] = path
+            if name not in origins and (part := _below(held, prefix)):
+                parts |= part
+                origins[name] = path
     for prefix, name in missing.items():
-        if name not in sources and (fetched := manifest.find(name)) is not None:
-            found |= _below(_read_backbone(kind, fetched, dtype), prefix)
-            sources[name] = fetched
-        if not _below(found, prefix):
+        if name not in origins and (fetched := manifest.find(name)) is not None:
+            parts |= _below(_read_backbone(kind, fetched, dtype), prefix)
+            origins[name] = fetched
+        if not _below(parts, prefix):
             how = manifest.how_to_get(manifest.read_manifest()[name])
             raise WeightsError(
                 f"{name}, which these weights build on, is not there yet: {how}; or name its file "
                 "by --backbone_weights"
             )
-    return found, sources
+    return parts, origins
 
 
 def build(
@@ -308,7 +318,7 @@ def build(
     with torch.device("meta"):
         model = kind(options)
     state = dict(file.state)
-    external, sources = external_state(kind, options, state, backbones, dtype)
+    external, origins = external_state(kind, options, state, backbones, dtype)
     frozen = tuple(kind.external(options))
     for key, value in state.items():
         small = dtype if dtype and frozen and key.startswith(frozen) else torch.float32
@@ -320,6 +330,6 @@ def build(
     card = file.card or Card(name, {})
     learnt = (card.extra or {}).get("trained_on") or manifest.trained_on(file.path)
     return Loaded(
-        model.eval(), name, file.path, file.sha256, card.threshold, card.band, sources,
+        model.eval(), name, file.path, file.sha256, card.threshold, card.band, origins,
         trained_on=tuple(learnt),
     )  # fmt: skip

@@ -1,9 +1,10 @@
-"""ONNX files of this project: what they say of themselves, and running them by onnxruntime.
+"""ONNX files of this project: their cards, and their networks run by onnxruntime.
 
-`scripts/export_onnx.py` makes them. A detector of several networks has a file for each: users name
+`scripts/export_onnx.py` writes them. A detector of several networks has a file for each: users name
 the first, `x.onnx`; the others lie beside it as `x.<part>.onnx`, and the first holds their sha256.
 Each has its card in its metadata, as weight files do, and under `extra` the entry `export`: its
-`part`, the sha256 of its `siblings`, and which weights it was made of.
+`part`, the sha256 of its `siblings`, and the weights it is of. onnxruntime sees no file here before
+`onnx_graph.py` has checked its structure and a confined child has tried it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def sibling(path: Path, part: str) -> Path:
     return path.with_name(f"{path.stem}.{part}{SUFFIX}")
 
 
-# --- what a file says of itself
+# --- cards
 
 
 def onnx_card(path: Path) -> Card:
@@ -90,11 +91,6 @@ def card_of(path: Path) -> Card | None:
     return read_card(path, metadata) if "card" in metadata else None
 
 
-def export_of(card: Card) -> dict[str, Any]:
-    """What a card of `onnx_card` says about the export."""
-    return (card.extra or {})[EXPORT]
-
-
 def open_onnx(path: Path, detector: str) -> WeightFile:
     """An exported file as a weight file without tensors, which stay in it.
 
@@ -116,7 +112,7 @@ def part_files(path: Path, card: Card, parts: Mapping[str, Part]) -> dict[str, P
         WeightsError: `path` is not the first, another is missing or of another export.
     """
     first, *others = parts
-    export = export_of(card)
+    export = (card.extra or {})[EXPORT]
     if export.get("part") != first:
         raise WeightsError(
             f"{path}: expected the {first} of an exported {card.detector}; found its "
@@ -190,8 +186,8 @@ def _session(path: Path, providers: list[Any], threads: int) -> Any:
 
 
 def _signature(session: Any) -> Any:
-    """The names of a session's inputs, with the shape of each but for the first dimension, and of
-    its outputs."""
+    """Names of a session's inputs, with the shape of each but for the first dimension, and of its
+    outputs."""
     inputs = [(node.name, list(node.shape[1:])) for node in session.get_inputs()]
     return [inputs, [node.name for node in session.get_outputs()]]
 
@@ -201,31 +197,33 @@ def _shapes(values: Sequence[Any]) -> list[list[int]]:
 
 
 def _trial(path: Path, name: str, example: np.ndarray, expected: Any) -> list[list[int]]:
-    """What a network makes of an example: the shapes of its outputs. Runs in a child process."""
+    """Shapes of a network's outputs for an example. Runs in a child process."""
     session = _session(path, ["CPUExecutionProvider"], threads=1)
-    if (found := _signature(session)) != expected:
-        raise WeightsError(f"expected a network with input and outputs {expected}; found {found}")
+    if (signature := _signature(session)) != expected:
+        raise WeightsError(
+            f"expected a network with input and outputs {expected}; found {signature}"
+        )
     return _shapes(session.run(expected[1], {name: example}))
 
 
 def _expected(part: Part, count: int) -> list[list[int]]:
-    """The shapes of what a part, on the meta device, makes of so many examples."""
-    given = torch.empty(count, *part.example.shape[1:], dtype=part.example.dtype, device="meta")
+    """Shapes of the outputs of a part, on the meta device, for so many examples."""
+    batch = torch.empty(count, *part.example.shape[1:], dtype=part.example.dtype, device="meta")
     with torch.inference_mode():
-        made = part.module(given)
-    return _shapes(made if isinstance(made, tuple) else (made,))
+        outputs = part.module(batch)
+    return _shapes(outputs if isinstance(outputs, tuple) else (outputs,))
 
 
-def _check_shapes(path: Path, found: list[list[int]], expected: list[list[int]]) -> None:
-    if found != expected:
+def _check_shapes(path: Path, shapes: list[list[int]], expected: list[list[int]]) -> None:
+    if shapes != expected:
         raise WeightsError(
-            f"{path}: expected outputs of shapes {expected}; found {found}: make it again by "
+            f"{path}: expected outputs of shapes {expected}; found {shapes}: make it again by "
             f"{SCRIPT}"
         )
 
 
 def _check_network(path: Path, part: Part) -> None:
-    """Tries a part's file on one example, in a child process.
+    """Trial of a part's file on one example, in a child process.
 
     Raises:
         WeightsError: damaged, of another structure than exports have, of another signature or
@@ -236,10 +234,10 @@ def _check_network(path: Path, part: Part) -> None:
     signature = [[(part.input, list(example.shape[1:]))], list(part.outputs)]
     limits = Limits(3 * size + TRIAL_MEMORY, TRIAL_SECONDS + size // TRIAL_BYTES_PER_SECOND)
     try:
-        found = confined(_trial, path, part.input, example.numpy(), signature, limits=limits)
+        shapes = confined(_trial, path, part.input, example.numpy(), signature, limits=limits)
     except ConfinedError as error:
         raise WeightsError(f"{path}: {error}: make it again by {SCRIPT}") from error
-    _check_shapes(path, found, _expected(part, 1))
+    _check_shapes(path, shapes, _expected(part, 1))
 
 
 class Network:
@@ -264,9 +262,9 @@ class Network:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         values = {self.input: x.cpu().contiguous().numpy()}
-        found = self.session.run(list(self.outputs), values)
-        _check_shapes(self.path, _shapes(found), self.expected(len(x)))
-        return tuple(torch.from_numpy(value).to(x.device) for value in found)
+        outputs = self.session.run(list(self.outputs), values)
+        _check_shapes(self.path, _shapes(outputs), self.expected(len(x)))
+        return tuple(torch.from_numpy(value).to(x.device) for value in outputs)
 
 
 def _name(provider: Any) -> str:

@@ -1,4 +1,8 @@
-"""Writes a detector's networks as ONNX files; see `onnx_files` for what stands in them."""
+"""Export of a detector's networks as ONNX files; `onnx.py` says what stands in them.
+
+scripts/export_onnx.py calls it. A file is written only when onnx's own checker and the reader here
+take it, and never over another.
+"""
 
 from __future__ import annotations
 
@@ -75,12 +79,13 @@ def _check_free(title: str, part: Part, proto: Any) -> None:
 
 
 def _strip(graph: Any) -> None:
-    """Takes out where in the sources each node comes from: paths of this machine."""
+    """Clears the origin of each node in the sources: paths of this machine."""
     graph.doc_string = ""
     del graph.metadata_props[:]
-    for thing in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        thing.doc_string = ""
-        del thing.metadata_props[:]
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for described in (*graph.node, *values):
+        described.doc_string = ""
+        del described.metadata_props[:]
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs) if attribute.type in (5, 10) else ():
@@ -107,7 +112,7 @@ def _write(path: Path, proto: Any, card: Card, onnx: Any) -> None:
 
 
 def _card(loaded: Loaded, extra: dict[str, Any], part: str, siblings: dict[str, str]) -> Card:
-    made = {
+    exported = {
         "part": part,
         "siblings": siblings,
         "weights": loaded.path.name,
@@ -115,12 +120,12 @@ def _card(loaded: Loaded, extra: dict[str, Any], part: str, siblings: dict[str, 
         "external": {name: sha256(path) for name, path in loaded.external.items()},
     }
     options = describe_options(loaded.model.options)
-    notes = {**extra, EXPORT: made}
+    notes = {**extra, EXPORT: exported}
     return Card(loaded.name, options, loaded.threshold, loaded.band, notes)
 
 
 def targets(model: Detector, path: Path) -> dict[str, Path]:
-    """Where the parts of a detector go: the first to `path`, the others beside it."""
+    """Paths of a detector's parts: the first is `path`, the others lie beside it."""
     first, *others = model.parts()
     return {first: path, **{part: sibling(path, part) for part in others}}
 

@@ -1,7 +1,8 @@
-"""What an ONNX file says of itself, read without the packages that can run it.
+"""Metadata and structure of an ONNX file, read without the packages that can run it.
 
 The fields of protobuf are walked over in the file; of the tensors, which are nearly all of it,
-nothing is kept. `onnx_files` asks before it lets onnxruntime have the file.
+nothing is kept. `onnx.py` asks before onnxruntime has the file, which would compute constant parts
+of a hostile graph while loading it; that is why its own reader of metadata does not serve here.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def _entry(stream: BinaryIO, length: int) -> tuple[str, str]:
     if length > LARGEST_ENTRY:
         raise ValueError("its metadata are too long")
     end = stream.tell() + length
-    found = {number: stream.read(size).decode() for number, size in _fields(stream, end)}
-    return found.get(KEY, ""), found.get(VALUE, "")
+    texts = {number: stream.read(size).decode() for number, size in _fields(stream, end)}
+    return texts.get(KEY, ""), texts.get(VALUE, "")
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
@@ -76,7 +77,7 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of an ONNX file, of which little else is read.
+    """The metadata of an ONNX file.
 
     Raises:
         WeightsError: no ONNX file, or one that ends too early.
@@ -85,19 +86,19 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise WeightsError(f"{path}: expected an ONNX file; found none: make it by {SCRIPT}")
     if other := is_other_file(path):
         raise WeightsError(f"{path}: expected an ONNX file; found {other}")
-    found, numbers = {}, set()
+    metadata, numbers = {}, set()
     try:
         with path.open("rb") as stream:
             for number, length in _fields(stream, path.stat().st_size):
                 numbers.add(number)
                 if number == METADATA:
                     key, value = _entry(stream, length)
-                    found[key] = value
+                    metadata[key] = value
         if GRAPH not in numbers:
             raise ValueError("it holds no network")
     except (ValueError, OSError) as error:
         raise _damaged(path, error) from error
-    return found
+    return metadata
 
 
 def network_digest(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""Strangers' torch.save files, turned into safetensors by a child process with limits.
+"""Original files: torch.save files of other projects, turned into safetensors by a confined child.
 
-`weight_files` calls `to_safetensors`, and reads what it wrote. torch's own reader of tensors
-follows the pickle, with a short list of classes that published checkpoints name; nothing else is
-called.
+`files.py` calls `to_safetensors`, and reads what it wrote. torch's own reader of tensors follows
+the pickle, with a short list of classes that published checkpoints name; nothing else is called,
+and no pickle of a stranger is read in this process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ALLOWED: list[Any] = [
 
 
 def bare_prefix(keys: list[str]) -> str:
-    """What wrappers of a network put before all of its keys, to be taken away; often nothing."""
+    """The prefix that wrappers of a network put before all of its keys; often empty."""
     taken = ""
     while keys and (
         more := next((p for p in PREFIXES if all(k.startswith(taken + p) for k in keys)), "")
@@ -84,19 +84,19 @@ def flat(content: Any) -> tuple[dict[str, Tensor], list[str]]:
     """
     if isinstance(content, dict) and content.get("format") == FORMAT:
         raise WeightsError("is a training checkpoint; its weights are best.safetensors beside it")
-    said: list[str] = []
+    wrappers: list[str] = []
     while isinstance(content, dict):
         name = next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)
         if name is None:
             break
-        said.append(name)
+        wrappers.append(name)
         content = content[name]
     if isinstance(content, dict) and content and all(isinstance(v, dict) for v in content.values()):
         parts = {str(name): _state(part) for name, part in content.items()}
         state = {f"{n}.{key}": v for n, (part, _) in parts.items() for key, v in part.items()}
-        return state, said + sorted({prefix for _, taken in parts.values() for prefix in taken})
+        return state, wrappers + sorted({prefix for _, taken in parts.values() for prefix in taken})
     state, taken = _state(content)
-    return state, said + taken
+    return state, wrappers + taken
 
 
 def separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ def separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_sums(path: Path) -> None:
-    """Compares every checksum of a torch.save file of the zip format; nothing of another.
+    """Comparison of every checksum of a torch.save file of the zip format; none of another.
 
     Raises:
         WeightsError: damaged, compressed, a program, or of another kind of machine.
@@ -151,12 +151,12 @@ def _check_sums(path: Path) -> None:
 
 
 def _reason(error: pickle.UnpicklingError) -> str:
-    """What torch refused, from its page of advice, which tells people to trust the file."""
+    """The name that torch refused, out of its advice, which tells people to trust the file."""
     text = str(error)
     if named := re.search(r"GLOBAL (\S{1,200})", text):
         return f"it names {named[1]}"
-    found = re.search(r"WeightsUnpickler error: ([^\n]*)", text)
-    return found[1][:200] if found and found[1] else "it is no weight file"
+    error_line = re.search(r"WeightsUnpickler error: ([^\n]+)", text)
+    return error_line[1][:200] if error_line else "it is no weight file"
 
 
 def load(path: Path) -> Any:
@@ -204,10 +204,15 @@ def _limits(path: Path) -> Limits:
 
 
 def to_safetensors(path: Path, target: Path, prefixes: tuple[str, ...] = ("",)) -> list[str]:
-    """Writes those tensors of a torch.save file whose keys start with one of the prefixes.
+    """Writes the tensors of a torch.save file whose keys start with one of the prefixes.
+
+    Args:
+        path: the torch.save file.
+        target: the safetensors file to write.
+        prefixes: beginnings of the keys to keep.
 
     Returns:
-        What was unwrapped to get at them: names of WRAPPERS, and prefixes of their keys.
+        Wrappers around them, outermost first: names of WRAPPERS, and prefixes of keys.
 
     Raises:
         WeightsError: damaged, no state dict, a pickle that names what it should not, or one that
