@@ -146,7 +146,7 @@ def test_altered_files_are_read_or_refused(tmp_path: Path, zipped: bool) -> None
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(100):
+    for _ in range(30):
         content = bytearray(whole[: rng.integers(1, len(whole) + 1)])
         content[rng.integers(len(content))] = rng.integers(256)
         path.write_bytes(content)
@@ -155,7 +155,7 @@ def test_altered_files_are_read_or_refused(tmp_path: Path, zipped: bool) -> None
         except WeightsError as error:
             refused += 1
             assert str(path) in str(error)
-    assert refused > 50
+    assert refused > 15
 
 
 class Malicious:
