@@ -598,18 +598,6 @@ def test_split_archives_and_plain_files(world: World, run: Cli) -> None:
     assert world.downloads() == []
 
 
-def test_an_archive_within_an_archive(world: World, run: Cli) -> None:
-    pytest.importorskip("py7zr")
-    files = pictures(5, "cat/0_real", 2000)
-    inside = make_zip(world.folder / "p.zip", files).read_bytes()
-    whole = make_7z(world.folder / "p.7z", {"p.zip": inside}, stored=True)
-    parts = cut(whole, 4000, lambda n: f".{n + 1:03}")
-    hub(world.site, "a/p", {part.name: part.read_bytes() for part in parts})
-    world.write(p=[{"hub": "a/p", "match": "p.7z", "holds": "p.zip", "into": "train"}])
-    assert run("p").status == 0
-    assert world.tree() == {f"train/{name}": content for name, content in files.items()}
-
-
 def test_several_generators_in_one_archive(world: World, run: Cli) -> None:
     files = {f"set/test/{name}/0_real/1.png": name.encode() * 50 for name in ("Gan", "vae", "sd")}
     whole = make_zip(world.folder / "t.zip", files | {"set/list.csv": b"x" * 30}).read_bytes()
@@ -697,6 +685,7 @@ def test_each_generator_that_is_listed_can_be_had(
         path.write_bytes(content)
     remote = [Remote(file, f"{services.url}/{file}", len(files[file])) for file in files]
     monkeypatch.setattr("engine.fetching.services.list_files", lambda _: remote)
+    monkeypatch.setattr(catalogue, "read_sources", lambda: {name: family})
     extract = ["--extract", str(tmp_path / "brought")] if by_hand else []
     run = script(capsys, "fetch_data.py: ", fetch_data.main)
     done = run(name, "--list", "--root", tmp_path / "none")

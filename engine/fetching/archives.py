@@ -79,7 +79,7 @@ def extract(
     overwrite: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> Summary:
-    """Unpacks one archive below `folder`, which is made.
+    """Numbers of files of one archive that were unpacked below `folder`, which is made.
 
     Args:
         parts: the archive's files; a single one stands for all of them that are beside it.
@@ -217,7 +217,7 @@ class Target:
         self.written = self.present = 0  # files
         self.member = ""  # the one at hand, which messages name
         self._free = self._total = self._claimed = self._members = 0  # bytes, and their number
-        self._finals: set[Path] = set()
+        self._names: set[str] = set()  # a million of them, for which paths are too large
         self._folders: set[Path] = set()
 
     def open(self) -> None:
@@ -248,9 +248,9 @@ class Target:
         if wanted is None:
             return None
         final = self.folder.joinpath(*wanted)
-        if final in self._finals:
+        if (path := "/".join(wanted)) in self._names:
             raise FetchError(f"refused: it holds {name!r:.80} twice")
-        self._finals.add(final)
+        self._names.add(path)
         if self._is_there(final, name, size):
             self.present += 1
             return None

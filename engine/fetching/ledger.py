@@ -18,6 +18,7 @@ from pydantic import dataclasses as checked
 
 from datasets._layout import spelling
 
+from ..plain_data import read_json
 from ..runtime.files import write_file
 from ..runtime.text import reason
 from .archive_names import ARCHIVES, LEDGER, LOCK, safe_parts
@@ -62,7 +63,7 @@ class Ledger:
         """The ledger of a root; an empty one where there is none. Raises FetchError."""
         path = root / LEDGER
         try:
-            return cls(root, _NOTES.validate_json(path.read_bytes()))
+            return cls(root, _NOTES.validate_python(read_json(path)))
         except (FileNotFoundError, NotADirectoryError):
             return cls(root)
         # Not taken for empty: all would be fetched again, over what is there.
