@@ -1,4 +1,8 @@
-"""Data sets: each module is one family with a pure function `records(root, split, ...)`."""
+"""Data sets: each module is one family with a pure function `records(root, split, ...)`.
+
+Called by the requests of all phases and by the scripts. A family lists files, sorted by key; none
+decodes a picture or imports torch, and what it expects but does not find is a LayoutError.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +41,8 @@ def available() -> list[str]:
 
 
 def benchmarks() -> list[str]:
-    """Names of the families that are benchmarks, sorted: their modules say what PARTS they have."""
-    return [name for name in available() if hasattr(load(name), "PARTS")]
+    """Names of the families that are benchmarks, sorted: their modules have LOCATIONS."""
+    return [name for name in available() if hasattr(load(name), "LOCATIONS")]
 
 
 def load(name: str) -> ModuleType:
@@ -59,7 +63,7 @@ class Contents(Protocol):
 
 
 def contents(path: Path, csv_root: Path | None = None) -> Contents:
-    """Reads a folder, a CSV or an archive, whichever `path` is.
+    """What a folder, a CSV or an archive holds, whichever `path` is.
 
     Raises:
         LayoutError: it is none of these, or its family's reason.
@@ -68,13 +72,22 @@ def contents(path: Path, csv_root: Path | None = None) -> Contents:
     kind = known_kind(path)
     if kind in ("folder", "tar_shards", "parquet_file") and path.is_dir():
         tell_left_out(path, kind)
-    found: Contents = load(kind).contents(path, *([csv_root] if kind == "csv_file" else []))
-    return found
+    read: Contents = load(kind).contents(path, *([csv_root] if kind == "csv_file" else []))
+    return read
 
 
 def open_path(
     path: Path, split: str | None = None, labelled: bool = True, csv_root: Path | None = None
 ) -> list[Record]:
-    """Records of a folder, a CSV or an archive, whichever `path` is. Raises LayoutError as
-    `contents` and its `records` do."""
+    """Records of a folder, a CSV or an archive, whichever `path` is.
+
+    Args:
+        path: of the data set.
+        split: one of `Contents.splits`; None takes everything.
+        labelled: whether every picture must have a label.
+        csv_root: where the paths in a CSV start from; None = from its own folder.
+
+    Raises:
+        LayoutError: as `contents` and its `records` do.
+    """
     return contents(path, csv_root).records(split, labelled)

@@ -189,7 +189,7 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Item:
+class Sample:
     """One picture after the transform. `value` is None when there is an `error`, and when the
     logit is `known`. `digest` is that of the file where digests were asked for. `notes` and `views`
     are there where `Extras` asked for them; each view is an item of its own."""
@@ -202,7 +202,7 @@ class Item:
     digest: str = ""
     known: float | None = None
     notes: tuple[str, ...] = ()
-    views: tuple[Item, ...] = ()
+    views: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class Draw:
 
 
 class PictureDataset:
-    """Decodes, degrades and transforms records; a broken picture becomes an Item with its error.
+    """Decodes, degrades and transforms records; a broken picture becomes a Sample with its error.
 
     Randomness: scoring asks for an index, and all pictures are seeded alike, so that a score
     depends on nothing but the pixels; training asks for a Draw, whose seed is (seed, epoch,
@@ -264,10 +264,10 @@ class PictureDataset:
         key = self.records[place.index].key.encode("utf-8", "surrogateescape")
         return np.random.default_rng((self.seed, place.epoch, zlib.crc32(key), place.count))
 
-    def __getitem__(self, place: int | Draw) -> Item:
-        return self.item(place, nullcontext())
+    def __getitem__(self, place: int | Draw) -> Sample:
+        return self.sample(place, nullcontext())
 
-    def item(self, place: int | Draw, guard: AbstractContextManager[None]) -> Item:
+    def sample(self, place: int | Draw, guard: AbstractContextManager[None]) -> Sample:
         """The item of a record, all of it but the reading of its file done inside of `guard`."""
         index = place.index if isinstance(place, Draw) else place
         name = ""
@@ -276,33 +276,33 @@ class PictureDataset:
             if self.lookup is not None:
                 name = digest(content)
                 if known := self.lookup(name):
-                    return Item(index, None, "", known.width, known.height, name, known.logit)
+                    return Sample(index, None, "", known.width, known.height, name, known.logit)
             with guard:
                 return self._processed(place, index, content, name)
         except UnreadablePicture as error:
-            return Item(index, error=str(error), digest=name)
+            return Sample(index, error=str(error), digest=name)
 
-    def _processed(self, place: int | Draw, index: int, content: bytes, name: str) -> Item:
+    def _processed(self, place: int | Draw, index: int, content: bytes, name: str) -> Sample:
         """The item of a file's content. Raises UnreadablePicture when it cannot be decoded."""
         image = decode(content, self.limits, self.decoding)
-        item = self._item(index, image, name, self.degradation, self._generator(place))
+        item = self._sample(index, image, name, self.degradation, self._generator(place))
         if item.value is None:
             return item
         views = tuple(
-            self._item(index, image, name, view, self._generator(place))
+            self._sample(index, image, name, view, self._generator(place))
             for view in self.extras.views
         )
         notes = _notes.notes(image) if self.extras.notes else ()
         return replace(item, notes=notes, views=views)
 
-    def _item(
+    def _sample(
         self,
         index: int,
         image: Image.Image,
         name: str,
         degradation: Degradation | None,
         rng: np.random.Generator,
-    ) -> Item:
+    ) -> Sample:
         """The item of a decoded picture after a degradation."""
         width, height = image.size
         try:
@@ -310,10 +310,10 @@ class PictureDataset:
                 image = degradation(image, rng)
             value = self.transform(image, rng)
         except MemoryError:
-            return Item(index, None, out_of_memory(self.limits), width, height, name)
+            return Sample(index, None, out_of_memory(self.limits), width, height, name)
         # Encoders have limits of their own: a JPEG has at most 65,500 px a side.
         except (OSError, Image.DecompressionBombError) as error:
             text = " ".join(str(error).split()) or type(error).__name__
             text = f"cannot be processed: {text}"[:200]
-            return Item(index, None, text, width, height, name)
-        return Item(index, value, "", width, height, name)
+            return Sample(index, None, text, width, height, name)
+        return Sample(index, value, "", width, height, name)

@@ -1,4 +1,8 @@
-"""Which family lists what a user names. Standard library only."""
+"""Which family lists what a user names, and what in a folder its listing leaves out.
+
+Called by the package's `contents`, and by the command line before anything is loaded. Names and
+what lies in a folder decide; no file is opened. Standard library only.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the benchmark families share: finding folders, labels, reals that live elsewhere, errors.
 
-A family is a module with LAYOUT (what it expects, in words), SPLITS and PARTS (what may live
-elsewhere), and `records(root, split, parts, sources)`.
+A family is a module with LAYOUT (what it expects, in words), SPLITS and LOCATIONS (what may live
+elsewhere), and `records(root, split, locations, sources)`.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def begin(
     layout: str,
     split: str | None,
     splits: Sequence[str],
-    parts: Mapping[str, str] | None,
+    locations: Mapping[str, str] | None,
     known: Sequence[str],
 ) -> tuple[Path, dict[str, str]]:
-    """The root and the parts that were named, once they are such as the family knows.
+    """The root and the locations that were named, once they are such as the family knows.
 
     Raises:
-        LayoutError: no such folder, split or part.
+        LayoutError: no such folder, split or location.
     """
     root = Path(root)
     if not is_folder(root):
@@ -58,7 +58,7 @@ def begin(
     if split is not None and split not in splits:
         choices = f"one of the splits {', '.join(splits)}" if splits else "no split: there are none"
         raise LayoutError(f"{root}: expected {choices}; found {split!r}")
-    given = {name: path for name, path in (parts or {}).items() if path}
+    given = {name: path for name, path in (locations or {}).items() if path}
     if unknown := sorted(given.keys() - set(known)):
         choices = " or ".join(f"data.{name}" for name in known) or "no such place: all is below it"
         raise LayoutError(f"{root}: expected {choices}; found data.{unknown[0]}")
@@ -230,7 +230,7 @@ def elsewhere(
     """Real pictures that live elsewhere: of a folder, or of an archive or CSV.
 
     Args:
-        name: the part's; keys are `<name>/<path within>`.
+        name: the location's; keys are `<name>/<path within>`.
         inner: folders within; of the first that is there, only its pictures are taken.
 
     Raises:

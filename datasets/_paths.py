@@ -1,4 +1,8 @@
-"""Names and paths that lists and archives state, and what lies on disk. Standard library only."""
+"""Names and paths that lists and archives state, and what lies on disk.
+
+Called by every family, and for the text of messages by the engine. A stated path that is absolute
+or leads upwards is refused, never repaired. Standard library only.
+"""
 
 from __future__ import annotations
 

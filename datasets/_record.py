@@ -1,4 +1,8 @@
-"""What a data set is made of. Standard library only."""
+"""What a data set is made of: records and labels, and which files below a folder are pictures.
+
+Every family and every room of the engine speaks in these. Hidden files and links to folders are
+never followed. Standard library only.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Which pictures a run takes: splits, parts, and the pictures held out for validation."""
+"""Which pictures a run takes: splits, a selection of generators, those held out for validation.
+
+Called by the requests of phases train and eval. Which pictures are held out depends on their keys
+alone, never on their order; test pictures are never trained on for want of others.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +32,17 @@ def _groups(records: Sequence[Record]) -> dict[Group, list[Record]]:
     return groups
 
 
-def part(
+def select(
     records: Sequence[Record],
     generators: Sequence[str] = (),
     sources: Sequence[str] = (),
     limit: int | None = None,
     others: Sequence[Record] = (),
 ) -> list[Record]:
-    """A part of a data set, in its order.
+    """The chosen pictures of a data set, in its order.
 
     Args:
+        records: the data set.
         others: pictures whose generators and sources may be named too.
         generators: keep the fakes of these, and all reals.
         sources: keep the pictures of these.

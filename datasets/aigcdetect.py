@@ -26,7 +26,7 @@ from ._record import Record
 
 LAYOUT = "test/<generator>/…/0_real/* and test/<generator>/…/1_fake/* (or test_set/)"
 SPLITS: tuple[str, ...] = ()
-PARTS: tuple[str, ...] = ()
+LOCATIONS: tuple[str, ...] = ()
 GENERATORS = (
     "ADM", "biggan", "cyclegan", "DALLE2", "gaugan", "Glide", "Midjourney", "progan",
     "stable_diffusion_v_1_4", "stable_diffusion_v_1_5", "stargan", "stylegan", "stylegan2", "VQDM",
@@ -53,7 +53,7 @@ def _check_level(root: Path, folders: Mapping[str, Path]) -> None:
 def records(
     root: Path,
     split: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    locations: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
     """Lists the pictures below `root`/test/ or test_set/, or below `root` where there is neither.
@@ -63,9 +63,9 @@ def records(
 
     Raises:
         LayoutError: pictures outside 0_real and 1_fake, a generator with none of a class or in two
-            spellings, a root too high, or an unknown source, split or part.
+            spellings, a root too high, or an unknown source, split or location.
     """
-    root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    root, _ = begin(root, LAYOUT, split, SPLITS, locations, LOCATIONS)
     folders = once(
         ((canonical(f.name, GENERATORS) or f.name, f) for f in groups(_top(root), GENERATORS)), root
     )

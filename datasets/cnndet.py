@@ -16,14 +16,14 @@ LAYOUT = (
     "(or progan_train/, progan_val/)"
 )
 SPLITS = ("train", "val")
-PARTS: tuple[str, ...] = ()
+LOCATIONS: tuple[str, ...] = ()
 GENERATOR = "progan"
 
 
 def records(
     root: Path,
     split: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    locations: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
     """Lists the pictures of a split; None takes those that are there.
@@ -32,9 +32,9 @@ def records(
 
     Raises:
         LayoutError: no such split, pictures outside 0_real and 1_fake, none of a class, or a
-            source or part, of which there are none.
+            source or location, of which there are none.
     """
-    root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    root, _ = begin(root, LAYOUT, split, SPLITS, locations, LOCATIONS)
     check_sources(sources, ())
     rows: list[Record] = []
     for name in (split,) if split else SPLITS:

@@ -1,7 +1,7 @@
 """Co-Spy-Bench: pictures of 22 generators, each prompted with captions of five sources.
 
 The reals of a source are what its captions describe. Those of mscoco (COCO val2017) and flickr
-(Flickr30k) may live elsewhere: parts `mscoco` and `flickr`. Licence: see the set's own page.
+(Flickr30k) may live elsewhere: locations `mscoco` and `flickr`. Licence: see the set's own page.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LAYOUT = (
     "mscoco2017/val2017/, flickr30k/, real_image_examples/{CC3M,TextCaps,SBU}/"
 )
 SPLITS: tuple[str, ...] = ()
-PARTS = ("mscoco", "flickr")
+LOCATIONS = ("mscoco", "flickr")
 PLACES = {
     "mscoco": ("mscoco2017/val2017", "real/mscoco*/val2017", "real/mscoco*"),
     "flickr": ("flickr*", "real/flickr*"),
@@ -61,10 +61,10 @@ def _fakes_folders(root: Path) -> dict[str, Path]:
     return once(folders, base)
 
 
-def _reals(root: Path, source: str, parts: Mapping[str, str], fakes: Path) -> list[Record]:
-    """The reals of a source: where its part says, in one of its places below `root`, or beside."""
-    if source in parts:
-        return elsewhere(source, parts[source], source, INNER if source == "mscoco" else ())
+def _reals(root: Path, source: str, locations: Mapping[str, str], fakes: Path) -> list[Record]:
+    """The reals of a source: at its own location, in one of its places below `root`, or beside."""
+    if source in locations:
+        return elsewhere(source, locations[source], source, INNER if source == "mscoco" else ())
     for pattern in PLACES[source]:
         for folder in matches(root, pattern, exclude=[fakes]):
             if records := pictures(folder, root, REAL, source):
@@ -72,7 +72,7 @@ def _reals(root: Path, source: str, parts: Mapping[str, str], fakes: Path) -> li
     sibling = root.absolute().parent.parent / SIBLING
     if source == "mscoco" and sibling.is_dir():
         return elsewhere(source, sibling, source)
-    option = f", or --set data.{source}=DIR" if source in PARTS else ""
+    option = f", or --set data.{source}=DIR" if source in LOCATIONS else ""
     raise LayoutError(
         f"{root}: expected the real pictures of {source} in {' or '.join(PLACES[source])}{option}; "
         f"found {listed(root)}; expected {LAYOUT}"
@@ -82,7 +82,7 @@ def _reals(root: Path, source: str, parts: Mapping[str, str], fakes: Path) -> li
 def records(
     root: Path,
     split: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    locations: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
     """Lists fakes and reals of each source that has fakes, sorted by key, so by file name.
@@ -91,9 +91,9 @@ def records(
     the reals of the others need not be there.
 
     Raises:
-        LayoutError: no fakes, no reals of a source, or an unknown source, split or part.
+        LayoutError: no fakes, no reals of a source, or an unknown source, split or location.
     """
-    root, given = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    root, given = begin(root, LAYOUT, split, SPLITS, locations, LOCATIONS)
     folders = _fakes_folders(root)
     if not folders:
         raise unexpected(root, LAYOUT)

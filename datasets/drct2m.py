@@ -1,7 +1,7 @@
 """DRCT-2M: COCO pictures and what 16 diffusion models made of their captions.
 
-CO-SPY's training set sd-v1_4 is the same with one generator. The reals may live elsewhere: part
-`mscoco`. Licence: see the set's own page.
+CO-SPY's training set sd-v1_4 is the same with one generator. The reals may live elsewhere, at the
+location `mscoco`. Licence: see the set's own page.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LAYOUT = (
     "below images/ (or the reals by --set data.mscoco=DIR)"
 )
 SPLITS = ("train", "val", "drct_train", "drct_val", "test")
-PARTS = ("mscoco",)
+LOCATIONS = ("mscoco",)
 TRAIN, VAL = "train2017", "val2017"
 FOLDERS = {"train": TRAIN, "val": VAL, "drct_train": TRAIN, "drct_val": TRAIN, "test": VAL}
 GENERATORS = (
@@ -73,12 +73,12 @@ def _generators(root: Path) -> Iterator[tuple[str, Path]]:
                 log.warning("%s: expected %s/ or %s/; left out", folder, TRAIN, VAL)
 
 
-def _reals(root: Path, parts: Mapping[str, str], year: str) -> list[Record]:
+def _reals(root: Path, locations: Mapping[str, str], year: str) -> list[Record]:
     """COCO's pictures of train2017 or val2017."""
-    if "mscoco" not in parts:
+    if "mscoco" not in locations:
         places = [find(base, name) for base in _bases(root) for name in COCO]
         coco, base, prefix = next((path for path in places if path), None), root, ""
-    elif (coco := Path(parts["mscoco"])).is_dir():
+    elif (coco := Path(locations["mscoco"])).is_dir():
         coco = base = find(coco, "mscoco2017") or coco
         prefix = "mscoco/"
     else:
@@ -111,7 +111,7 @@ def _hold_out(records: Sequence[Record], held: bool) -> list[Record]:
 def records(
     root: Path,
     split: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    locations: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
     """Lists fakes and reals; every fake is measured against all reals (source '').
@@ -123,9 +123,9 @@ def records(
 
     Raises:
         LayoutError: no fakes, no reals, a generator in two spellings, or an unknown source, split
-            or part.
+            or location.
     """
-    root, given = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    root, given = begin(root, LAYOUT, split, SPLITS, locations, LOCATIONS)
     check_sources(sources, ())
     generators = once(_generators(root), root)
     rows: list[Record] = []

@@ -41,10 +41,10 @@ def layout_of(split: str) -> str:
 
 LAYOUT = layout_of("train")
 SPLITS = ("train",)
-PARTS = ("reals",)
+LOCATIONS = ("reals",)
 SYNTHETIC = "0"
 LABELS = {SYNTHETIC: FAKE, "1": REAL}
-SAMPLE, FOLDERS = 64, 1024  # rows, and folders, at least, by which a list's start is found
+ROWS, PLACES = 64, 1024  # at least so many rows and folders tell where the paths of a list start
 Row = tuple[int, str, str]
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def _sample(rows: Sequence[Row]) -> list[Row]:
     folders: dict[str, Row] = {}
     for row in rows:
         folders.setdefault(row[1].replace("\\", "/").rpartition("/")[0], row)
-    return [*_spread(rows, SAMPLE), *_spread(list(folders.values()), FOLDERS)]
+    return [*_spread(rows, ROWS), *_spread(list(folders.values()), PLACES)]
 
 
 def _start(file: Path, sample: Sequence[Row], root: Path, base: str) -> str | None:
@@ -221,7 +221,7 @@ def _reals(named: str) -> list[Record]:
     return [record for name, path in places.items() for record in elsewhere(name, path)]
 
 
-def records_of(split: str, root: Path, parts: Mapping[str, str]) -> list[Record]:
+def records_of(split: str, root: Path, locations: Mapping[str, str]) -> list[Record]:
     """The pictures of a split of either set, and the user's reals."""
     layout = layout_of(split)
     if not is_folder(root / "ImageData" / split):
@@ -229,28 +229,28 @@ def records_of(split: str, root: Path, parts: Mapping[str, str]) -> list[Record]
     rows = _by_lists(root, split, layout)
     sets = {record.key.split("/", 3)[2] for record in rows}
     rows += _by_folders(root, split, sets, bool(rows))
-    if "reals" in parts:
-        rows += _reals(parts["reals"])
+    if "reals" in locations:
+        rows += _reals(locations["reals"])
     return in_order(rows, root, layout, needed=[FAKE])
 
 
 def records(
     root: Path,
     split: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    locations: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
     """Lists the pictures by their metadata, sorted by key; sets without any by their folders.
 
     `generator` is the sub set's folder, or the set's where it has none. All reals are one pool
-    (source ''): those of `parts["reals"]`, NAME=PATH,NAME=PATH, with keys `<name>/<path within>`,
-    and those that lists give label 1. Without reals the fakes are listed alone. Pictures that are
-    listed but missing are listed here too: their rows carry the error.
+    (source ''): those of `locations["reals"]`, NAME=PATH,NAME=PATH, of the keys
+    `<name>/<path within>`, and those that lists give label 1. Without reals the fakes are listed
+    alone. Pictures that are listed but missing are listed here too: their rows carry the error.
 
     Raises:
         LayoutError: no pictures, a list that is wrong or leads out of the data, or a source, an
-            unknown split or an unknown part.
+            unknown split or an unknown location.
     """
-    root, given = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    root, given = begin(root, LAYOUT, split, SPLITS, locations, LOCATIONS)
     check_sources(sources, ())
     return records_of("train", root, given)

@@ -31,7 +31,7 @@ LAYOUT = (
     "or one in the other"
 )
 SPLITS = ("train", "val")
-PARTS: tuple[str, ...] = ()
+LOCATIONS: tuple[str, ...] = ()
 SUBSETS = {
     "adm": ("imagenet_ai_0508_adm",),
     "biggan": ("imagenet_ai_0419_biggan",),
@@ -72,7 +72,7 @@ def _folders(root: Path) -> dict[str, Path]:
 def records(
     root: Path,
     split: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    locations: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
     """Lists the pictures of a split, or of both; `ai` is synthetic, `nature` real.
@@ -82,9 +82,9 @@ def records(
 
     Raises:
         LayoutError: no subset, one that is there twice or whose split has none of a class, pictures
-            outside ai and nature, or an unknown source, split or part.
+            outside ai and nature, or an unknown source, split or location.
     """
-    root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    root, _ = begin(root, LAYOUT, split, SPLITS, locations, LOCATIONS)
     folders = _folders(root)
     if not folders:
         raise unexpected(root, LAYOUT)

@@ -15,23 +15,23 @@ from ._record import Record
 PLACES = ("Civitai", "DALL-E 3", "instavibe", "Lexica", "Midjourney-v6")
 LAYOUT = f"folders {', '.join(PLACES)} (any of them) with pictures, all synthetic"
 SPLITS: tuple[str, ...] = ()
-PARTS: tuple[str, ...] = ()
+LOCATIONS: tuple[str, ...] = ()
 log = logging.getLogger(__name__)
 
 
 def records(
     root: Path,
     split: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    locations: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
     """Lists the pictures, all of them fakes; `generator` is the folder's name as it stands.
 
     Raises:
         LayoutError: no folder of that kind with pictures, one in two spellings, or a source, split
-            or part, of which there are none.
+            or location, of which there are none.
     """
-    root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    root, _ = begin(root, LAYOUT, split, SPLITS, locations, LOCATIONS)
     check_sources(sources, ())
     folders: list[tuple[str, Path]] = []
     for folder in groups(root, PLACES):

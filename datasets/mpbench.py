@@ -14,21 +14,21 @@ from ._record import Record
 
 LAYOUT = fake2m.layout_of("val")
 SPLITS = ("val",)
-PARTS = fake2m.PARTS
+LOCATIONS = fake2m.LOCATIONS
 
 
 def records(
     root: Path,
     split: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    locations: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
     """Lists the pictures of ImageData/val/ and the user's reals, as `fake2m.records` does.
 
     Raises:
         LayoutError: no pictures, a list that is wrong or leads out of the data, or a source, an
-            unknown split or an unknown part.
+            unknown split or an unknown location.
     """
-    root, given = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    root, given = begin(root, LAYOUT, split, SPLITS, locations, LOCATIONS)
     check_sources(sources, ())
     return fake2m.records_of("val", root, given)

@@ -43,7 +43,7 @@ LAYOUT = (
 LIST = "spai_eval"
 LISTED_SPLIT = "test"  # of all pictures of the list
 SPLITS = ("train", "val", "test")
-PARTS: tuple[str, ...] = ()
+LOCATIONS: tuple[str, ...] = ()
 PREFIXES = {"fake_": FAKE, "real_": REAL}
 log = logging.getLogger(__name__)
 
@@ -122,14 +122,14 @@ def _listed(root: Path, sources: Sequence[str]) -> list[Record]:
     whole: Counter[str] = Counter()
     missing: dict[str, list[str]] = {}
     for name, image, value in published_rows(LIST):
-        label, part = LABELS[value], name.partition("_")[2]
-        if label == REAL and sources and part not in sources:
+        label, owner = LABELS[value], name.partition("_")[2]
+        if label == REAL and sources and owner not in sources:
             continue
         whole[name] += 1
         path = root / image
         if is_file(path):
-            owner = ("", part) if label == FAKE else (part, "")
-            records.append(Record(f"{name}/{image}", path, label, *owner))
+            pair = ("", owner) if label == FAKE else (owner, "")
+            records.append(Record(f"{name}/{image}", path, label, *pair))
         else:
             missing.setdefault(name, []).append(image)
     # Where nothing is there at all, the error that follows says what was expected.
@@ -144,7 +144,7 @@ def _listed(root: Path, sources: Sequence[str]) -> list[Record]:
 def records(
     root: Path,
     split: str | None = None,
-    parts: Mapping[str, str] | None = None,
+    locations: Mapping[str, str] | None = None,
     sources: Sequence[str] = (),
 ) -> list[Record]:
     """Lists the pictures that the CSV files in `root` name, by paths relative to it; where there
@@ -155,9 +155,9 @@ def records(
 
     Raises:
         LayoutError: no fakes or no reals, a CSV that is wrong, a class that is not the file's,
-            a picture named twice or outside `root`, or an unknown source, split or part.
+            a picture named twice or outside `root`, or an unknown source, split or location.
     """
-    root, _ = begin(root, LAYOUT, split, SPLITS, parts, PARTS)
+    root, _ = begin(root, LAYOUT, split, SPLITS, locations, LOCATIONS)
     tables = _tables(root)
     if not tables:
         if split not in (None, LISTED_SPLIT):

@@ -158,8 +158,8 @@ class DataOptions:
     train_decoding: Decoding = UPRIGHT
 
     @property
-    def parts(self) -> dict[str, str]:
-        """Where parts of a benchmark live that are not below its root, by name."""
+    def locations(self) -> dict[str, str]:
+        """Where pictures of a benchmark lie that are not below its root, by name."""
         names = ("mscoco", "flickr", "coco", "lsun", "reals")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 

@@ -255,7 +255,8 @@ def records_of(args: argparse.Namespace, options: DataOptions) -> list[Record]:
     from engine.evaluation import benchmark as benchmarks
 
     chosen = benchmarks.load(args.benchmark)
-    return benchmarks.records(chosen, args.data_root, options.split, options.parts, args.sources)
+    locations = options.locations
+    return benchmarks.records(chosen, args.data_root, options.split, locations, args.sources)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from PIL import Image
 from training import Parts, run
 
 from datasets import Record, _images
-from datasets._images import Draw, Item, PictureDataset, UnreadablePicture, decode, open_picture
+from datasets._images import Draw, PictureDataset, Sample, UnreadablePicture, decode, open_picture
 from datasets._limits import Limits
 from engine.runtime.workers import Pool, Workers, in_turn
 
@@ -97,12 +97,12 @@ def mean(image: Image.Image, rng: np.random.Generator) -> torch.Tensor:
 
 def items(
     records: list[Record], workers: Workers, transform: Any = mean, batch_size: int = 4
-) -> list[Item]:
+) -> list[Sample]:
     dataset = PictureDataset(records, transform, limits=workers.limits)
     return [item for some in in_turn(dataset, batch_size, workers) for item in some]
 
 
-def plain(found: list[Item]) -> list[tuple[Any, ...]]:
+def plain(found: list[Sample]) -> list[tuple[Any, ...]]:
     return [
         (i.index, i.error, i.width, i.height, None if i.value is None else i.value.tolist())
         for i in found

@@ -59,9 +59,9 @@ def test_is_pure_and_takes_any_spelling_of_its_root(
     before = sorted(written.root.parent.rglob("*"))
     records = found(family, written)
     load = datasets.load(family).records
-    assert load(str(written.root), None, written.parts) == records
+    assert load(str(written.root), None, written.locations) == records
     monkeypatch.chdir(written.root.parent)
-    assert described(load(Path("set"), None, written.parts)) == written.pictures
+    assert described(load(Path("set"), None, written.locations)) == written.pictures
     assert sorted(written.root.parent.rglob("*")) == before
 
 
@@ -81,8 +81,8 @@ def test_unknown_splits_parts_and_sources_are_refused(family: str, plain: Tree) 
     module = datasets.load(family)
     message = wrong(family, plain, "no-such-split")
     assert "no-such-split" in message and all(split in message for split in module.SPLITS)
-    message = wrong(family, plain, parts=plain.parts | {"nowhere": "x"})
-    assert "data.nowhere" in message and all(f"data.{part}" in message for part in module.PARTS)
+    message = wrong(family, plain, locations=plain.locations | {"nowhere": "x"})
+    assert "data.nowhere" in message and all(f"data.{part}" in message for part in module.LOCATIONS)
     message = wrong(family, plain, sources=("no-such-source",))
     known = {record.source for record in found(family, plain)} - {""}
     assert "--sources: no no-such-source" in message and all(name in message for name in known)
@@ -114,7 +114,7 @@ def test_wrong_roots_are_told_with_the_layout(family: str, plain: Tree, kind: st
         root = root / "set"
     # Without data an unknown source is not what is wrong.
     sources = (SOURCES[family],) if family in SOURCES and kind != "other" else ()
-    message = complaint(datasets.load(family).records, root, None, plain.parts, sources)
+    message = complaint(datasets.load(family).records, root, None, plain.locations, sources)
     assert message.startswith(str(root)) and "expected" in message
     assert datasets.load(family).LAYOUT in message
     shown = {
@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_read_is_told(
 def test_states_layout_and_licence(family: str) -> None:
     module = datasets.load(family)
     assert "Licence" in module.__doc__ and "Raises" in module.records.__doc__
-    assert isinstance(module.SPLITS, tuple) and isinstance(module.PARTS, tuple)
+    assert isinstance(module.SPLITS, tuple) and isinstance(module.LOCATIONS, tuple)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -206,7 +206,7 @@ def test_cospy_goes_down_to_val2017(tmp_path: Path, inner: str) -> None:
     shutil.move(tree.root / "mscoco2017" / "val2017", reals)
     if inner:
         shutil.copytree(reals, reals.parent / "train2017")
-    tree.parts = {"mscoco": str(tree.elsewhere)}
+    tree.locations = {"mscoco": str(tree.elsewhere)}
     keys = [r.key for r in found("cospy_bench", tree, sources=("mscoco",)) if r.label == REAL]
     assert keys == ["mscoco/00000.jpg", "mscoco/00001.v2.JPG"]
 
@@ -231,7 +231,7 @@ def test_cospy_takes_reals_from_archives_and_csv_files(tmp_path: Path) -> None:
             for name in ("a.jpg", "b.jpg"):
                 archive.write(next(iter(tree.files.values())), f"mscoco2017/{year}/{name}")
     (tmp_path / "flickr.csv").write_text("image\nset/flickr30k/00000.jpg\n", encoding="utf-8")
-    tree.parts = {"mscoco": str(tmp_path / "coco.zip"), "flickr": str(tmp_path / "flickr.csv")}
+    tree.locations = {"mscoco": str(tmp_path / "coco.zip"), "flickr": str(tmp_path / "flickr.csv")}
     reals = [r for r in found("cospy_bench", tree) if r.label == REAL]
     coco = [(r.key, bool(r.member)) for r in reals if r.source == "mscoco"]
     assert [key for key, _ in coco] == [f"mscoco/mscoco2017/val2017/{n}.jpg" for n in "ab"]
@@ -245,9 +245,9 @@ def test_cospy_takes_reals_from_archives_and_csv_files(tmp_path: Path) -> None:
 def test_cospy_reals_are_not_labelled_synthetic(tmp_path: Path) -> None:
     tree = cospy(tmp_path)
     (tmp_path / "list.csv").write_text("image,class\na.jpg,0\nb.jpg,1\n")
-    message = wrong("cospy_bench", tree, parts={"flickr": str(tmp_path / "list.csv")})
+    message = wrong("cospy_bench", tree, locations={"flickr": str(tmp_path / "list.csv")})
     assert "real pictures of flickr" in message and "'b.jpg'" in message
-    message = wrong("cospy_bench", tree, parts={"flickr": str(tmp_path / "nowhere")})
+    message = wrong("cospy_bench", tree, locations={"flickr": str(tmp_path / "nowhere")})
     assert "real pictures of flickr" in message and "nowhere" in message
 
 

@@ -117,12 +117,12 @@ def test_lists_may_overlap_but_not_contradict(
 
 def test_reals_are_the_users(tmp_path: Path) -> None:
     tree = write_tree("mpbench", tmp_path)
-    tree.parts = {}
+    tree.locations = {}
     assert {r.label for r in found("mpbench", tree)} == {FAKE}
     for named in ("/data/cc3m", "=x", "cc3m=", "a/b=x", "a=x,a=y", "a=x,,b=y", "ImageData=x"):
-        message = wrong("mpbench", tree, parts={"reals": named})
+        message = wrong("mpbench", tree, locations={"reals": named})
         assert "data.reals: expected NAME=PATH,NAME=PATH" in message and repr(named) in message
-    message = wrong("mpbench", tree, parts={"reals": f"cc3m={tmp_path / 'nowhere'}"})
+    message = wrong("mpbench", tree, locations={"reals": f"cc3m={tmp_path / 'nowhere'}"})
     assert "real pictures of cc3m" in message and "nowhere" in message
 
 
@@ -205,11 +205,11 @@ def test_spai_wants_both_kinds(tmp_path: Path, kind: str, what: str) -> None:
 
 def test_ldm_without_lsun(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tree = write_tree("ldm", tmp_path)
-    del tree.parts["lsun"]
+    del tree.locations["lsun"]
     rows = described(found("ldm", tree))
     assert rows == {k: row for k, row in tree.pictures.items() if not k.startswith("lsun/")}
     assert "without data.lsun, its real pictures are left out" in caplog.text
-    message = wrong("ldm", tree, parts={})
+    message = wrong("ldm", tree, locations={})
     assert "neither data.coco nor data.lsun" in message and "real_coco.txt" in message
 
 
@@ -219,7 +219,7 @@ def test_ldm_lists_what_is_missing_but_wants_something(tmp_path: Path) -> None:
         if key.startswith("coco/") and "v2" in key:
             tree.files[key].unlink()
     assert described(found("ldm", tree)) == tree.pictures
-    message = wrong("ldm", tree, parts={"coco": str(tmp_path / "nowhere")})
+    message = wrong("ldm", tree, locations={"coco": str(tmp_path / "nowhere")})
     assert "nowhere: expected the pictures that" in message and "real_coco.txt lists" in message
 
 

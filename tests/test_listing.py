@@ -13,7 +13,7 @@ from conftest import make_picture, train_and_val
 from containers import pngs
 
 from datasets import Label, LayoutError, Record
-from datasets._splits import check_both, hold_out, part
+from datasets._splits import check_both, hold_out, select
 from engine.config import DataOptions
 from engine.runtime.text import listed
 
@@ -184,36 +184,36 @@ MIXED += pictures_of("sd", 3, "coco") + pictures_of("sd", 3, "flickr")
 
 
 def test_generators_keep_the_reals() -> None:
-    assert counts(part(MIXED, generators=["gan"])) == {"real": 6, "gan": 3}
+    assert counts(select(MIXED, generators=["gan"])) == {"real": 6, "gan": 3}
 
 
 def test_sources_keep_both_classes() -> None:
-    found = part(MIXED, sources=["flickr"])
+    found = select(MIXED, sources=["flickr"])
     assert {r.source for r in found} == {"flickr"}
     assert counts(found) == {"real": 3, "sd": 3}
 
 
 def test_limit_counts_per_generator_and_source() -> None:
-    found = part(MIXED, limit=2)
+    found = select(MIXED, limit=2)
     assert Counter((r.source, r.generator) for r in found) == Counter(
         {("coco", ""): 2, ("flickr", ""): 2, ("coco", "gan"): 2, ("coco", "sd"): 2,
          ("flickr", "sd"): 2}
     )  # fmt: skip
     assert found == [r for r in MIXED if r in found], "in their order"
-    assert part(MIXED, limit=100) == MIXED
+    assert select(MIXED, limit=100) == MIXED
 
 
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(LayoutError, match="--generators: no dalle; found gan, sd"):
-        part(MIXED, generators=["gan", "dalle"])
+        select(MIXED, generators=["gan", "dalle"])
     with pytest.raises(LayoutError, match="--sources: no mscoco; found coco, flickr"):
-        part(MIXED, sources=["mscoco"])
+        select(MIXED, sources=["mscoco"])
 
 
 def test_a_choice_that_leaves_nothing_is_an_error() -> None:
     fakes = [r for r in MIXED if r.generator]
     with pytest.raises(LayoutError, match="leaves none"):
-        part(fakes, generators=["gan"], sources=["flickr"])
+        select(fakes, generators=["gan"], sources=["flickr"])
 
 
 # --- splits in other words and places

@@ -57,7 +57,7 @@ def keys(records: list[Record]) -> set[str]:
 def benchmark(folder: Path, family: str, count: int = 4) -> tuple[Tree, list[object]]:
     """A miniature, and the words that name it."""
     tree = write_tree(family, folder / family, count)
-    parts = [f"data.{name}={place}" for name, place in tree.parts.items()]
+    parts = [f"data.{name}={place}" for name, place in tree.locations.items()]
     given: list[object] = ["--benchmark", family, "--data_root", tree.root]
     return tree, [*given, *(["--set", *parts] if parts else [])]
 

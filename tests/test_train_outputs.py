@@ -21,7 +21,7 @@ from torch import Tensor
 from training import Killed, Parts, at_step, config_of, kill, result, run
 
 from datasets import Label, Record, folder
-from datasets._images import Draw, Item, PictureDataset
+from datasets._images import Draw, PictureDataset, Sample
 from detectors._base import Detector
 from engine.config import ConfigError
 from engine.evaluation import metrics
@@ -123,7 +123,7 @@ def test_unreadable_pictures_have_no_embedding(own_parts: Parts) -> None:
     assert found is not None
     assert sorted(found.rows_of) == [0, *range(2, len(own_parts[1]))]
     assert found.errors == {1: "the file is empty"}
-    assert found[Draw(1, 0)] == Item(1, None, "the file is empty")
+    assert found[Draw(1, 0)] == Sample(1, None, "the file is empty")
     rows = found.rows(model, own_parts[1], CPU, "none")
     expected = [
         row for batch in score(model, own_parts[1], CPU, 4, validation=True) for row in batch

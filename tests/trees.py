@@ -29,7 +29,7 @@ class Tree:
     pictures: dict[str, tuple[Label, str, str]] = field(default_factory=dict)
     splits: dict[str, set[str]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
-    parts: dict[str, str] = field(default_factory=dict)
+    locations: dict[str, str] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def add(
@@ -77,7 +77,7 @@ def cospy_bench(tree: Tree, nested: bool) -> None:
             tree.add(f"{below}/{name}", FAKE, source, generator)
         for name in tree.names(".jpg"):
             if nested and source in ("mscoco", "flickr"):
-                tree.parts[source] = str(tree.elsewhere / source)
+                tree.locations[source] = str(tree.elsewhere / source)
                 path = tree.elsewhere / source / (place if source == "mscoco" else name)
                 path = path / name if source == "mscoco" else path
                 tree.add(f"{source}/{name}", REAL, source, path=path)
@@ -114,7 +114,7 @@ def drct2m(tree: Tree, nested: bool) -> None:
     if nested:
         twice = "images/stable_diffusion_v1_4/stable_diffusion_v1_4"
         folders = {twice: "stable-diffusion-v1-4", "images/SDXL_turbo": "sdxl-turbo"}
-        tree.parts["mscoco"] = str(tree.elsewhere)
+        tree.locations["mscoco"] = str(tree.elsewhere)
     for year, splits in (("train2017", ("train",)), ("val2017", ("val", "test"))):
         for folder, name in folders.items():
             for file in tree.names(".png"):
@@ -164,7 +164,7 @@ def _fake_images(tree: Tree, split: str, sets: dict[str, tuple[str, ...]], neste
     for file, real in itertools.product(tree.names(".jpg"), ("cc3m", "ffhq")):
         path = tree.elsewhere / real / "a b" / file
         tree.add(f"{real}/a b/{file}", REAL, "", "", (split,), path)
-    tree.parts["reals"] = ",".join(f"{n}={tree.elsewhere / n}" for n in ("cc3m", "ffhq"))
+    tree.locations["reals"] = ",".join(f"{n}={tree.elsewhere / n}" for n in ("cc3m", "ffhq"))
 
 
 def fake2m(tree: Tree, nested: bool) -> None:
@@ -205,8 +205,8 @@ def spai(tree: Tree, nested: bool) -> None:
 def ldm(tree: Tree, nested: bool) -> None:
     """Nested: the root is the set itself, valid/, and the parts' own folders are named."""
     top = "" if nested else "latent_diffusion_trainingset/"
-    tree.parts["coco"] = str(tree.elsewhere / ("coco/train2017" if nested else "coco"))
-    tree.parts["lsun"] = str(tree.elsewhere / ("progan/train" if nested else "progan"))
+    tree.locations["coco"] = str(tree.elsewhere / ("coco/train2017" if nested else "coco"))
+    tree.locations["lsun"] = str(tree.elsewhere / ("progan/train" if nested else "progan"))
     for split in ("train", "val"):
         start = f"{top}{'valid' if nested and split == 'val' else split}"
         for folder, file in itertools.product(LDM_FOLDERS, tree.names(".png")):
@@ -251,7 +251,7 @@ def found(
     family: str, tree: Tree, split: str | None = None, sources: tuple[str, ...] = ()
 ) -> list[Record]:
     """What the family lists."""
-    return datasets.load(family).records(tree.root, split, tree.parts, sources)
+    return datasets.load(family).records(tree.root, split, tree.locations, sources)
 
 
 def described(records: list[Record]) -> dict[str, tuple[Label | None, str, str]]:
@@ -269,5 +269,5 @@ def complaint(call: Callable[..., object], *arguments: object) -> str:
 
 def wrong(family: str, tree: Tree, split: str | None = None, **changes: object) -> str:
     """The one line with which the family refuses the tree; `changes`: other arguments."""
-    arguments = {"parts": tree.parts} | changes
+    arguments = {"locations": tree.locations} | changes
     return complaint(lambda: datasets.load(family).records(tree.root, split, **arguments))

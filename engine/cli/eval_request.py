@@ -42,12 +42,14 @@ def _benchmark(args: argparse.Namespace, options: Any) -> Benchmark | None:
 
 def _data_records(args: argparse.Namespace, config: Config) -> tuple[list[Record], str]:
     """The pictures of --data, and a line on those that its split leaves out."""
-    if config.data.parts or config.data.published:
-        given = ", ".join([*config.data.parts, *(["published"] if config.data.published else [])])
+    if config.data.locations or config.data.published:
+        given = ", ".join(
+            [*config.data.locations, *(["published"] if config.data.published else [])]
+        )
         raise ConfigError(f"--set data.{given}: expected --benchmark too; found --data")
     [root] = datasets.csv_roots([args.data], args.csv_root)
     found, left_out = splits.to_evaluate(args.data, config.data.split, root)
-    return splits.part(found, args.generators, args.sources, args.limit), left_out
+    return splits.select(found, args.generators, args.sources, args.limit), left_out
 
 
 def _benchmark_records(
@@ -55,8 +57,8 @@ def _benchmark_records(
 ) -> list[Record]:
     """The pictures of a benchmark that its protocol takes, or the part that flags choose."""
     data, sources = config.data, args.sources
-    found = benchmarks.records(benchmark, args.data_root, data.split, data.parts, sources)
-    chosen = splits.part(found, args.generators, limit=args.limit)
+    found = benchmarks.records(benchmark, args.data_root, data.split, data.locations, sources)
+    chosen = splits.select(found, args.generators, limit=args.limit)
     return benchmarks.needed(chosen, protocol.pairing)
 
 

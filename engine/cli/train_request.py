@@ -77,7 +77,7 @@ class _Family:
 
     benchmark: Benchmark
     root: Path
-    parts: dict[str, str]
+    locations: dict[str, str]
     sources: Sequence[str]
 
     @property
@@ -91,7 +91,7 @@ class _Family:
     def records(self, split: str | None = None) -> list[Record]:
         """Lists a split. Raises LayoutError when it is not there."""
         named = split_named(split) if split else None
-        found: list[Record] = self.module.records(self.root, named, self.parts, self.sources)
+        found: list[Record] = self.module.records(self.root, named, self.locations, self.sources)
         return found
 
 
@@ -133,7 +133,7 @@ def _family(args: argparse.Namespace, config: Config) -> tuple[_Family, list[str
         root = root or (whole if place and whole.is_dir() and not place.is_dir() else place)
         generators = generators or usual
     benchmark = benchmarks.load(name)
-    found = _Family(benchmark, root or benchmark.root, config.data.parts, args.sources)
+    found = _Family(benchmark, root or benchmark.root, config.data.locations, args.sources)
     return found, generators
 
 
@@ -161,7 +161,7 @@ class _Choice:
         self, records: Sequence[Record], others: Sequence[Record], limit: int | None
     ) -> list[Record]:
         """Those of the generators and sources, without reals that no such fake stands against."""
-        found = splits.part(records, self.generators, self.sources, limit, others)
+        found = splits.select(records, self.generators, self.sources, limit, others)
         chosen = self.generators
         return benchmarks.needed(found, Pairing("own", None, False)) if chosen else found
 
@@ -182,8 +182,8 @@ def _choice(args: argparse.Namespace, config: Config) -> _Choice:
         family, generators = _family(args, config)
         options = _own_splits(family, config.data)
         return _Choice(family, family.root, options, generators, ())
-    if config.data.parts:
-        given = ", ".join(config.data.parts)
+    if config.data.locations:
+        given = ", ".join(config.data.locations)
         raise ConfigError(f"--set data.{given}: expected --benchmark too; found --data")
     data = datasets.contents(args.data, _roots(args)[0])
     return _Choice(data, args.data, config.data, args.generators, args.sources)
@@ -206,7 +206,7 @@ def _unlabelled(args: argparse.Namespace, config: Config) -> Pictures:
         raise LayoutError("--phase train: expected --data FOLDER, CSV or archive; found none")
     found = datasets.open_path(args.data, labelled=False, csv_root=_roots(args)[0])
     how = f"all of {args.data}, without labels, for train.objective={config.train.objective}"
-    return Pictures(splits.part(found, limit=args.limit), [], how, [args.data])
+    return Pictures(splits.select(found, limit=args.limit), [], how, [args.data])
 
 
 def pictures(args: argparse.Namespace, config: Config) -> Pictures:
@@ -227,14 +227,14 @@ def pictures(args: argparse.Namespace, config: Config) -> Pictures:
         if others is found:
             val = train
         elif options.val_generators == "all":
-            val = splits.part(others, (), choice.sources, args.limit)
+            val = splits.select(others, (), choice.sources, args.limit)
         else:
             val = choice.part(others, found, args.limit)
     else:
         there = (args.val_data, options, _roots(args)[1 if args.data else 0])
         found, others, how = splits.train_beside(data, place, *there)
         train = choice.part(found, (), args.limit)
-        val = splits.part(others, limit=args.limit)
+        val = splits.select(others, limit=args.limit)
     elsewhere = _elsewhere(data)
     splits.check_both(place, "training", train, elsewhere)
     splits.check_both(args.val_data or place, "validation", val, elsewhere)
@@ -256,9 +256,9 @@ def pictures(args: argparse.Namespace, config: Config) -> Pictures:
 
 def _elsewhere(data: Any) -> str:
     """For the end of a message that misses pictures: how parts of a benchmark are named."""
-    if not isinstance(data, _Family) or not data.module.PARTS:
+    if not isinstance(data, _Family) or not data.module.LOCATIONS:
         return ""
-    named = ", ".join(f"data.{part}" for part in data.module.PARTS)
+    named = ", ".join(f"data.{part}" for part in data.module.LOCATIONS)
     return f"; pictures that lie elsewhere are named by --set {named}"
 
 
@@ -295,7 +295,7 @@ def _tests(args: argparse.Namespace) -> dict[str, list[Record]]:
             raise ConfigError(f"--test_csv: expected each file once; found {path} twice")
         places.add(place)
         records = splits.split_or_all(path, splits.TEST, root)
-        found[name] = splits.part(records, limit=args.limit)
+        found[name] = splits.select(records, limit=args.limit)
         splits.check_both(path, "a test", found[name])
     return found
 

@@ -234,7 +234,7 @@ def records(
     benchmark: Benchmark,
     root: Path | None,
     split: str | None,
-    parts: Mapping[str, str],
+    locations: Mapping[str, str],
     sources: Sequence[str],
 ) -> list[datasets.Record]:
     """The benchmark's pictures, as its family lists them.
@@ -243,14 +243,14 @@ def records(
         benchmark: which one.
         root: the folder of its pictures; None = its default one.
         split: None = the benchmark's own.
-        parts: name -> path of what lives elsewhere.
+        locations: name -> path of what lives elsewhere.
         sources: only these; none = all.
 
     Raises:
         LayoutError: they are not there, or not laid out as its family says.
     """
     family = datasets.load(benchmark.family)
-    return family.records(root or benchmark.root, split or benchmark.split, parts, sources)
+    return family.records(root or benchmark.root, split or benchmark.split, locations, sources)
 
 
 def needed(records: Sequence[datasets.Record], pairing: Pairing) -> list[datasets.Record]:

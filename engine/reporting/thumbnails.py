@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from datasets import Record
-from datasets._images import Item, PictureDataset
+from datasets._images import PictureDataset, Sample
 from datasets._paths import visible
 
 from ..runtime.text import one_line
@@ -58,7 +58,7 @@ class _Thumbnail:
         return thumbnail(image, self.size)
 
 
-def thumbnails(records: Sequence[Record], size: int, workers: Workers) -> Iterator[Item]:
+def thumbnails(records: Sequence[Record], size: int, workers: Workers) -> Iterator[Sample]:
     """An item for each record, in order, whose value is its thumbnail, and whose width and height
     are the picture's own."""
     transform = _Thumbnail(size)

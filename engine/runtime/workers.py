@@ -29,14 +29,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from datasets._images import Draw, Item, PictureDataset, register_formats
+from datasets._images import Draw, PictureDataset, Sample, register_formats
 from datasets._limits import TIME_IS_UP, UPRIGHT, Limits
 
 from ..config import ConfigError
 
 Place = int | Draw
 Batch = Sequence[Place]
-Task = tuple[Batch, Future[list[Item]]]
+Task = tuple[Batch, Future[list[Sample]]]
 AHEAD = 2  # batches in work or waiting for the network, per process
 # Pictures of a batch that is sent while its process is busy with another: more might not fit into
 # the connection, and both sides would wait for each other.
@@ -118,7 +118,7 @@ def _work(
         while True:
             for place in pickle.load(asked):  # noqa: S301 - from the main process
                 try:
-                    answer: Item | Exception = dataset.item(place, limits.held())
+                    answer: Sample | Exception = dataset.sample(place, limits.held())
                 except Exception as error:
                     answer = _failure(error)
                 _send(told, answer)
@@ -167,7 +167,7 @@ class _Process:
         with suppress(OSError):
             self._socket.sendall(pickle.dumps(batch))
 
-    def answers(self, count: int) -> Iterator[Item | Exception]:
+    def answers(self, count: int) -> Iterator[Sample | Exception]:
         """The next answers, as long as the process lives."""
         return self._received(count)
 
@@ -268,8 +268,8 @@ class _Worker:
             self._process, self._asked_ahead = None, False
             return status
 
-    def _items(self, batch: Batch) -> list[Item]:
-        items: list[Item] = []
+    def _items(self, batch: Batch) -> list[Sample]:
+        items: list[Sample] = []
         while len(items) < len(batch):
             process = self._running()
             if not self._asked_ahead:
@@ -286,7 +286,7 @@ class _Worker:
                 # The first picture without an answer is the one that it died of.
                 place = batch[len(items)]
                 index = place.index if isinstance(place, Draw) else place
-                items.append(Item(index, error=_reason(self._end(), self._limits)))
+                items.append(Sample(index, error=_reason(self._end(), self._limits)))
         return items
 
 
@@ -318,7 +318,7 @@ class Pool:
         # for processes that do not heed its SIGTERM.
         self.close = util.Finalize(self, _finish, (crew, threads, self._tasks), exitpriority=10)
 
-    def batches(self, batches: Iterable[Batch]) -> Iterator[list[Item]]:
+    def batches(self, batches: Iterable[Batch]) -> Iterator[list[Sample]]:
         """The items of each batch, in order, of which the next few are in work meanwhile.
 
         Raises:
@@ -328,7 +328,7 @@ class Pool:
         if not self._ahead:
             yield from ([self._dataset[place] for place in batch] for batch in batches)
             return
-        futures: deque[Future[list[Item]]] = deque()
+        futures: deque[Future[list[Sample]]] = deque()
         try:
             for batch in batches:
                 futures.append(Future())
@@ -344,7 +344,7 @@ class Pool:
 
 def in_turn(
     dataset: PictureDataset, batch_size: int, workers: Workers, validation: bool = False
-) -> Iterator[list[Item]]:
+) -> Iterator[list[Sample]]:
     """The items of all records in order, a batch at a time; with `validation` as the Draws of one
     epoch, each with a seed of its own. Raises what Pool.batches does."""
     count = len(dataset)

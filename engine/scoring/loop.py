@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets import Record
-from datasets._images import SCORING_SEED, Extras, Item, Lookup, PictureDataset
+from datasets._images import SCORING_SEED, Extras, Lookup, PictureDataset, Sample
 from detectors._base import Detector
 
 from ..runtime.device import Device, reuse_memory
@@ -37,7 +37,7 @@ class Tally:
         return Tally(self.scored + other.scored, self.reused + other.reused)
 
 
-def row_of(record: Record, item: Item, logit: float | None, degradation: str) -> ScoreRow:
+def row_of(record: Record, item: Sample, logit: float | None, degradation: str) -> ScoreRow:
     error = item.error
     if logit is not None and not math.isfinite(logit):
         logit, error = None, NOT_FINITE
@@ -64,7 +64,7 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 def _logits(
-    model: Detector, items: list[Item], device: Device, explain: bool
+    model: Detector, items: list[Sample], device: Device, explain: bool
 ) -> list[tuple[float, Tensor | None]]:
     """Logit and, to explain it, relevance of each item."""
     step = AT_ONCE if device.device.type == "cpu" else len(items)
@@ -75,7 +75,7 @@ def _logits(
 
 
 def _forward(
-    model: Detector, items: list[Item], device: Device, explain: bool
+    model: Detector, items: list[Sample], device: Device, explain: bool
 ) -> list[tuple[float, Tensor | None]]:
     """One pass of `_logits`."""
     batch = model.collate([item.value for item in items])
@@ -164,7 +164,7 @@ def pictures_at_a_time(batch_size: int, views: Sequence[Degradation]) -> int:
 def _answers(
     model: Detector,
     records: Sequence[Record],
-    items: Sequence[Item],
+    items: Sequence[Sample],
     device: Device,
     names: Sequence[str],
     show: Show | None,
@@ -188,7 +188,7 @@ def _answers(
 
 
 def _results(
-    model: Detector, items: Sequence[Item], device: Device, explain: bool
+    model: Detector, items: Sequence[Sample], device: Device, explain: bool
 ) -> Iterator[tuple[float | None, Tensor | None]]:
     """Logit and relevance of each item, None where it has none."""
     readable = [item for item in items if item.value is not None]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from datasets import Record
-from datasets._images import Item, PictureDataset
+from datasets._images import PictureDataset, Sample
 from detectors._base import Detector
 
 from ..config import TrainOptions
@@ -95,7 +95,7 @@ class Feed:
             self.waited += time.monotonic() - asked
             yield batches
 
-    def _batch(self, items: list[Item]) -> Batch:
+    def _batch(self, items: list[Sample]) -> Batch:
         """The readable pictures; the others are noted as bad files."""
         for item in items:
             # By key: a picture that is drawn again in an epoch is one bad file.

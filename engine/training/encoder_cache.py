@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datasets import Record
-from datasets._images import Draw, Item, PictureDataset
+from datasets._images import Draw, PictureDataset, Sample
 from detectors._base import Detector
 
 from ..runtime.device import Device
@@ -35,13 +35,13 @@ class Embedded:
     def __len__(self) -> int:
         return len(self.rows_of) + len(self.errors)
 
-    def __getitem__(self, place: Draw) -> Item:
+    def __getitem__(self, place: Draw) -> Sample:
         """As PictureDataset gives it, without its size."""
         row = self.rows_of.get(place.index)
         value = None if row is None else self.values[row]
-        return Item(place.index, value, self.errors.get(place.index, ""))
+        return Sample(place.index, value, self.errors.get(place.index, ""))
 
-    def batches(self, batches: Iterable[Sequence[Draw]]) -> Iterator[list[Item]]:
+    def batches(self, batches: Iterable[Sequence[Draw]]) -> Iterator[list[Sample]]:
         """The items of each batch, in order, as a Pool gives them."""
         return ([self[place] for place in batch] for batch in batches)
 
