@@ -35,7 +35,8 @@ def is_file(path: Path) -> bool:
 
 
 def unexpected(folder: Path, layout: str, found: str = "") -> LayoutError:
-    """The error of a folder that is not laid out so; `found` is by default what it holds."""
+    """The error of a folder that is not laid out as `layout` says; `found` is by default what the
+    folder holds."""
     return LayoutError(f"{folder}: expected {layout}; found {found or listed(folder)}")
 
 
@@ -186,7 +187,14 @@ def pictures(
     generator: str = "",
     prefix: str = "",
 ) -> list[Record]:
-    """All pictures below `folder`, alike in all but the key: `prefix` and the path from `base`."""
+    """Records of all pictures below a folder, with a warning where there are none.
+
+    Args:
+        folder: where they lie.
+        base: the folder that their keys are paths from.
+        label, source, generator: of all of them.
+        prefix: of their keys.
+    """
     records: list[Record] = []
     for parent, names in walk_folders(folder):
         start = prefix + key_of(parent, base)

@@ -74,8 +74,8 @@ def select(
 
 
 def hold_out(records: Sequence[Record], fraction: float) -> tuple[list[Record], list[Record]]:
-    """Splits off about `fraction` of each generator and each source of reals, at least one picture
-    where there are two; which ones, a hash of the keys decides."""
+    """Training pictures, and about `fraction` of each generator and each source of reals, at least
+    one picture where there are two; which ones, a hash of the keys decides."""
     train, val = [], []
     for group in _groups(records).values():
         order = sorted(group, key=lambda r: zlib.crc32(r.key.encode("utf-8", "surrogateescape")))
@@ -138,7 +138,9 @@ def divide(data: Splits, place: Path, options: Division) -> tuple[list[Record], 
     """Training and validation pictures, and a line that says how they were told apart.
 
     Args:
+        data: whose splits are asked for.
         place: where the data lie, for messages.
+        options: the splits to train on and to validate on.
 
     Raises:
         LayoutError: a split that was asked for is not there.
@@ -167,9 +169,13 @@ def divide(data: Splits, place: Path, options: Division) -> tuple[list[Record], 
 def to_evaluate(
     path: Path, split: str | None, csv_root: Path | None = None
 ) -> tuple[list[Record], str]:
-    """The pictures of a split (`all`: every picture), and a line on what that leaves out, '' where
-    it was asked for. Without a split they are those of test where a CSV names several: figures of
-    training pictures among others would mislead.
+    """The pictures to evaluate on, and a line on what that leaves out, '' where it was asked for.
+
+    Args:
+        path: a folder, a CSV or an archive.
+        split: of the data; `all` for every picture. Without one, those of test where a CSV names
+            several: figures of training pictures among others would mislead.
+        csv_root: where the paths in a CSV start from.
 
     Raises:
         LayoutError: no such split, or several and none is test.
@@ -192,7 +198,7 @@ def to_evaluate(
 
 
 def split_or_all(path: Path, split: str, csv_root: Path | None = None) -> list[Record]:
-    """The pictures of a split where the data name it, otherwise all of them."""
+    """The pictures of a split where the data at `path` name it, otherwise all of them."""
     data = datasets.contents(path, csv_root)
     return data.records(split if _names(data, split) else None)
 
@@ -200,8 +206,16 @@ def split_or_all(path: Path, split: str, csv_root: Path | None = None) -> list[R
 def train_beside(
     data: Splits, place: Path, val_path: Path, options: Division, csv_root: Path | None = None
 ) -> tuple[list[Record], list[Record], str]:
-    """As `divide`, with validation pictures of another folder, CSV or archive: of its split
-    `val_split` where it names that, otherwise all of them."""
+    """Training and validation pictures as `divide` has them, the latter of another data set.
+
+    Args:
+        data: to train on.
+        place: where it lies, for messages.
+        val_path: the folder, CSV or archive to validate on: its split `val_split` where it names
+            that, otherwise all of it.
+        options: the splits to train on and to validate on.
+        csv_root: where the paths in a CSV of `val_path` start from.
+    """
     val_split = options.val_split or VAL
     split = _train_split(data, place, options, HELD_OUT)
     train, val = data.records(split), split_or_all(val_path, val_split, csv_root)
@@ -210,7 +224,7 @@ def train_beside(
 
 
 def outlook(train: Sequence[Record], val: Sequence[Record], how: str) -> str:
-    """What a training sees, in a line; `how` says how the two were told apart."""
+    """A line on what a training sees; `how` says how the two were told apart."""
     return f"{len(train)} pictures to train on, {len(val)} for validation: {how}"
 
 
@@ -231,8 +245,14 @@ def in_both(train: Sequence[Record], others: Sequence[Record]) -> int:
 
 
 def check_both(path: Path, name: str, records: Sequence[Record], hint: str = "") -> None:
-    """Raises LayoutError, which ends with `hint`, unless there are real and synthetic pictures,
-    which are for `name`."""
+    """Raises LayoutError unless there are real and synthetic pictures.
+
+    Args:
+        path: where they lie, for the message.
+        name: what they are for, for the message.
+        records: the pictures.
+        hint: the end of the message.
+    """
     synthetic = sum(int(r.label or 0) for r in records)
     if not 0 < synthetic < len(records):
         raise LayoutError(
