@@ -215,8 +215,17 @@ def validated(kind: type[T], section: str, values: Any) -> T:
         raise ConfigError(one_line(error, kind, section)) from error
 
 
-def _options(kind: type[T], section: str, values: dict[Any, Any]) -> T:
-    """The options of a section. YAML has lists where options have tuples."""
+def options_of(kind: type[T], section: str, values: dict[Any, Any]) -> T:
+    """The options of a section: a strict class, where YAML has lists for tuples.
+
+    Args:
+        kind: their class.
+        section: its name in errors.
+        values: by key.
+
+    Raises:
+        ConfigError: an unknown key, a value of another type or out of range.
+    """
     given = {str(key): tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     try:
         return kind(**given)
@@ -282,7 +291,7 @@ def check_sections(layers: Layers, names: Sequence[str]) -> None:
     whose modules it leaves alone."""
     merged = _layered(layers, names)
     for section, kind in COMMON.items():
-        _options(kind, section, merged.get(section, {}))
+        options_of(kind, section, merged.get(section, {}))
 
 
 def data_options(sets: Sequence[str]) -> DataOptions:
@@ -294,7 +303,7 @@ def data_options(sets: Sequence[str]) -> DataOptions:
     merged = _layered([("--set", parse_override(text)) for text in sets], [])
     if others := [section for section in merged if section != "data"]:
         raise ConfigError(f"--set: expected data.KEY=VALUE; found the section {others[0]!r}")
-    return _options(DataOptions, "data", merged.get("data", {}))
+    return options_of(DataOptions, "data", merged.get("data", {}))
 
 
 def resolve(detector: str, layers: Layers) -> Config:
@@ -312,6 +321,6 @@ def resolve(detector: str, layers: Layers) -> Config:
             f"the configuration is for detector {named!r}; found --detector {detector}"
         )
     common: list[Any] = [
-        _options(of, section, merged.get(section, {})) for section, of in COMMON.items()
+        options_of(of, section, merged.get(section, {})) for section, of in COMMON.items()
     ]
-    return Config(detector, _options(kind, detector, merged.get(detector, {})), *common)
+    return Config(detector, options_of(kind, detector, merged.get(detector, {})), *common)

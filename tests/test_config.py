@@ -10,6 +10,7 @@ import pytest
 import detectors
 from detectors._base import describe_options
 from engine.config import ConfigError, parse_override, resolve
+from engine.training.schedule import scaled
 
 WRONG = [
     # value, what the line names beside the key
@@ -97,6 +98,13 @@ def test_numbers_and_lists_as_yaml_has_them() -> None:
     assert {type(number) for number in (train.lr, train.weight_decay, *train.betas)} == {float}
     assert resolved("ssp.layers=[1, 2, 3, 4]").options.layers == (1, 2, 3, 4)
     assert resolved("train.warmup=1.5E+2").train.warmup == 150
+
+
+def test_a_learning_rate_that_grows_with_the_step_stays_a_number() -> None:
+    train = resolved("train.lr=1e308", "train.lr_per=1", "train.batch_size=32").train
+    with pytest.raises(ConfigError, match=r"train\.lr: .*finite"):
+        scaled(train, 1)
+    assert scaled(resolved("train.lr=1e-4", "train.lr_per=16").train, 2).lr == 4e-4
 
 
 def test_later_layers_win_and_the_whole_is_read_back() -> None:

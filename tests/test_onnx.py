@@ -457,7 +457,7 @@ def test_weights_are_expected_where_an_onnx_file_cannot_serve(
 # --- the command line
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["default", "spai"])
 def test_phase_test_scores_as_with_weights(
     made: Callable[[str], Path], cli: Cli, pictures: list[Path], name: str
 ) -> None:
@@ -640,7 +640,7 @@ def test_wrong_usage_of_the_script_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["default", "spai"])
 def test_validation_of_the_same_weights(
     made: Callable[[str], Path], script: Cli, pictures: list[Path], name: str
 ) -> None:

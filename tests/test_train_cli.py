@@ -25,7 +25,7 @@ from detectors.default import DefaultOptions
 from engine.cli import detector, parser, train_request
 from engine.cli.train_request import Pictures
 from engine.config import Config
-from engine.weights.files import Card, read_weights, save_published, save_weights
+from engine.weights.files import Card, read_weights, save_original, save_weights
 from engine.weights.loading import read_folder
 
 COSPY = ("--train_dataset", "progan", "--mode")
@@ -513,7 +513,7 @@ def published(tmp_path: Path) -> Path:
     for part, own in parts.items():
         folder = tmp_path / "ckpt" / "progan" / part
         folder.mkdir(parents=True)
-        save_published(folder / "best_model.pth", CoSpy.publish(own))
+        save_original(folder / "best_model.pth", CoSpy.publish(own))
     return tmp_path / "ckpt"
 
 
@@ -582,7 +582,7 @@ def test_branches_are_read_whole(cli: Cli, published: Path, tree: Path, tmp_path
     )
     artifact = published / "progan" / "artifact" / "best_model.pth"
     state = read_weights(artifact)[0]
-    save_published(artifact, dict(list(state.items())[:5]))
+    save_original(artifact, dict(list(state.items())[:5]))
     assert "missing artifact." in cli(*use).complaint
     artifact.unlink()
     own = {k: v for k, v in CoSpy.convert(state).items() if k.startswith("artifact.")}

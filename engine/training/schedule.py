@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from datasets import Record
 from datasets._images import Draw
 
-from ..config import ConfigError, TrainOptions
+from ..config import ConfigError, TrainOptions, options_of
 
 STEP_EVERY, STEP_FACTOR, POLYNOMIAL_POWER = 10, 0.9, 0.9
 
@@ -28,7 +28,8 @@ def scaled(options: TrainOptions, processes: int) -> TrainOptions:
     if options.lr_per is None:
         return options
     pictures = options.batch_size * options.accumulate * processes
-    return replace(options, lr=options.lr * pictures / options.lr_per)
+    rate = options.lr * pictures / options.lr_per  # of which a slip makes one beyond all numbers
+    return options_of(TrainOptions, "train", asdict(options) | {"lr": rate})
 
 
 def lr_at(options: TrainOptions, step: int, steps_per_epoch: int) -> float:
