@@ -113,11 +113,11 @@ def check_apart(listing: Listing, output: Path) -> None:
     these, or cannot lie. Raises LayoutError."""
 
     @cache
-    def place(folder: Path) -> Path:
+    def resolved(folder: Path) -> Path:
         return folder.resolve()
 
     pictures = {
-        (place(path.parent), path.name) for path in map(listing.base.joinpath, listing.keys)
+        (resolved(path.parent), path.name) for path in map(listing.base.joinpath, listing.keys)
     }
     for key in listing.chosen:
         view = output / key
@@ -126,7 +126,7 @@ def check_apart(listing: Listing, output: Path) -> None:
                 f"--format {ORIGINAL}: expected pictures below {listing.base}; found {key}: name a "
                 "folder above by --csv_root"
             )
-        if (place(view.parent), view.name) in pictures:
+        if (resolved(view.parent), view.name) in pictures:
             raise LayoutError(f"--output {output}: expected another folder; found {key} in it")
 
 
@@ -191,8 +191,8 @@ def missing_views(
 ) -> list[tuple[int, int]]:
     """(picture, view) of the views that are still to be made, a picture's one after the other."""
     return [
-        (place, view)
-        for place, record in enumerate(records)
+        (index, view)
+        for index, record in enumerate(records)
         for view in range(args.views)
         if file_name(record, view, args.format) not in there
     ]
@@ -229,16 +229,16 @@ def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> d
         records, transform, seed=args.seed, limits=crew.limits, decoding=decoding
     )
     pool = Pool(pictures, crew)
-    draws = [Draw(place, view) for place, view in missing]
+    draws = [Draw(index, view) for index, view in missing]
     batches = (draws[first : first + BATCH] for first in range(0, len(draws), BATCH))
     total, drawn = args.views * len(records), iter(missing)
     with Progress(total, "augmenting", initial=total - len(missing)) as progress:
         for items in pool.batches(batches):
-            for item, (place, view) in zip(items, islice(drawn, len(items)), strict=True):
+            for item, (index, view) in zip(items, islice(drawn, len(items)), strict=True):
                 if item.value is None:
-                    bad[records[place].key] = item.error
+                    bad[records[index].key] = item.error
                 else:
-                    name = file_name(records[place], view, args.format)
+                    name = file_name(records[index], view, args.format)
                     path = args.output / name
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_file(path, encoded(item.value, name) if original else item.value)

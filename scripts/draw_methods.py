@@ -275,23 +275,23 @@ def drawing(panels: Sequence[Panel]) -> bytes:
     rows = 2 if any(panel.row == 1 for panel in panels) else 1
     width = columns * (SIDE + GAP) - GAP + 2 * MARGIN
     height = rows * (ABOVE + SIDE + BELOW) + MARGIN
-    found = figure(width, height)
-    found.set_layout_engine("none")
+    canvas = figure(width, height)
+    canvas.set_layout_engine("none")
     places = []
     for panel in panels:
         row = panel.row if rows == 2 else 0.0
         left = MARGIN + panel.column * (SIDE + GAP)
         bottom = height - row * (ABOVE + SIDE + BELOW) - ABOVE - SIDE
         box = (left / width, bottom / height, SIDE / width, SIDE / height)
-        places.append(found.add_axes(box))
+        places.append(canvas.add_axes(box))
         draw_panel(places[-1], panel)
     for panel, axes in zip(panels, places, strict=True):
         for number in panel.after:
             arrow = ConnectionPatch((1.02, 0.5), (-0.02, 0.5), "axes fraction", "axes fraction",
                                     axesA=places[number], axesB=axes, arrowstyle="-|>",
                                     color=BLUE, lw=1.6)  # fmt: skip
-            found.add_artist(arrow)
-    return smaller(png(found))
+            canvas.add_artist(arrow)
+    return smaller(png(canvas))
 
 
 def smaller(content: bytes) -> bytes:

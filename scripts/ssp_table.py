@@ -88,7 +88,7 @@ def _figures(info: Mapping[str, Any], benchmark: Benchmark) -> Published | None:
 
 
 def _others(
-    labels: Mapping[str, NDArray[np.int64]], figures: Published, found: Benchmark
+    labels: Mapping[str, NDArray[np.int64]], figures: Published, benchmark: Benchmark
 ) -> frozenset[str]:
     """The subsets, and AVERAGE, of which a run has other pictures than the figures are of, by the
     labels (N,) of its pictures."""
@@ -96,7 +96,7 @@ def _others(
     for name, values in labels.items():
         synthetic = int(values.sum())
         counts = values.size - synthetic, synthetic
-        if not all(map(as_stated, counts, found.facts.stated(name, name))):
+        if not all(map(as_stated, counts, benchmark.facts.stated(name, name))):
             names.add(name)
     return frozenset(names | ({AVERAGE} if names else set()))
 
