@@ -3,7 +3,7 @@ screenshots and documents, line drawings.
 
 Pure functions of the pixels, numpy only, computed where a picture is decoded; a note says what the
 pixels are like and never changes a score. The thresholds were chosen on drawn pages, windows, plots
-and sketches, as PNG, JPEG 90 and 70, and shrunk; README says how often they err.
+and sketches, as PNG, JPEG 90 and 70, and shrunk; docs/usage/score.md says how often they err.
 """
 
 from __future__ import annotations

@@ -2,22 +2,27 @@
 
     python scripts/draw_methods.py                                # docs/methods/*.png
     python scripts/draw_methods.py photo.jpg --output runs/methods
+    python scripts/draw_methods.py --verdicts                     # docs/verdicts.png
 
 No weights are needed: what a trained network would say is drawn as a box. CO-SPY is drawn in its
-variant `progan`, whose residual needs no autoencoder. Standard output has the paths of the files.
+variant `progan`, whose residual needs no autoencoder. `--verdicts` draws what the shipped detector
+says of a folder of pictures instead. Standard output has the paths of the files.
 """
 
 from __future__ import annotations
 
+import csv
 import io
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -33,7 +38,10 @@ if TYPE_CHECKING:
 
 PROGRAM = "draw_methods.py"
 EXAMPLE = ROOT / "data" / "examples" / "real" / "coffee.png"
+EXAMPLES = ROOT / "data" / "examples"
 FOLDER = ROOT / "docs" / "methods"
+VERDICTS = "verdicts.png"
+WORDS = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
 # Inches: a panel, an arrow's room, the words above and below, the edge.
 SIDE, GAP, ABOVE, BELOW, MARGIN = 1.3, 0.28, 0.22, 0.36, 0.06
 AMPLIFIED = 4  # times that residuals are shown larger than they are
@@ -251,6 +259,45 @@ METHODS: dict[str, Callable[[Image.Image], list[Panel]]] = {
 }
 
 
+class NoVerdicts(Exception):
+    """Pictures that could not be scored and explained."""
+
+
+def verdicts(folder: Path) -> list[Panel]:
+    """Columns of a picture and its evidence, from the highest score to the lowest.
+
+    Args:
+        folder: at most ten pictures, better few; scored by the command line with the shipped
+            weights, so that the drawing shows what a user gets.
+
+    Raises:
+        NoVerdicts: the command line could not score them.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        output = Path(temporary) / "run"
+        command = [sys.executable, ROOT / "main.py", "--input", folder, "--output", output]
+        run = subprocess.run([*command, "--explain"], capture_output=True, text=True)
+        if run.returncode:
+            raise NoVerdicts(run.stderr)
+        with (output / "predictions.csv").open(encoding="utf-8", newline="") as file:
+            rows = sorted(csv.DictReader(file), key=lambda row: -float(row["score"]))
+        panels = []
+        for column, row in enumerate(rows):
+            path = Path(row["path"])
+            # The drawing's name is the picture's and a sum of its path.
+            (drawing,) = (output / "explain").glob(f"{path.stem}_*.png")
+            with Image.open(drawing) as image:
+                # The square that the detector saw; the scale below it is too small to be read here.
+                evidence = np.asarray(image.convert("RGB"))[: image.width]
+            picture = ImageOps.fit(decode(path.read_bytes()), evidence.shape[1::-1])
+            verdict = f"{float(row['score']):.3f}  {WORDS[row['label']]}"
+            name = f"{path.parent.name}/{path.stem}"
+            panels += [Panel(verdict, 0, column, np.asarray(picture), name),
+                       Panel("evidence of each patch", 1, column, evidence,
+                             "" if column else "yellow: synthetic\nviolet: real")]  # fmt: skip
+        return panels
+
+
 def draw_panel(axes: Axes, panel: Panel) -> None:
     """A step in its place: title above, words below, or words alone in a box."""
     axes.set_xticks([])
@@ -267,8 +314,8 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
         panel.marks(axes)
 
 
-def drawing(panels: Sequence[Panel]) -> bytes:
-    """The steps from left to right, with arrows between them, as PNG."""
+def drawing(panels: Sequence[Panel], colours: int = 96) -> bytes:
+    """The steps from left to right, with arrows between them, as PNG of so many colours."""
     from matplotlib.patches import ConnectionPatch
 
     columns = max(panel.column for panel in panels) + 1
@@ -291,14 +338,14 @@ def drawing(panels: Sequence[Panel]) -> bytes:
                                     axesA=places[number], axesB=axes, arrowstyle="-|>",
                                     color=BLUE, lw=1.6)  # fmt: skip
             canvas.add_artist(arrow)
-    return smaller(png(canvas))
+    return smaller(png(canvas), colours)
 
 
-def smaller(content: bytes) -> bytes:
-    """A PNG of 96 colours, which photographs of so few px can do with; without dithering, which
+def smaller(content: bytes, colours: int) -> bytes:
+    """A PNG of few colours, which photographs of so few px can do with; without dithering, which
     would not compress."""
     image = Image.open(io.BytesIO(content)).convert("RGB")
-    few = image.quantize(96, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
+    few = image.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -307,9 +354,12 @@ def smaller(content: bytes) -> bytes:
 def parser() -> Parser:
     """The command line."""
     p = new_parser(PROGRAM, __doc__)
-    p.add_argument("picture", type=Path, nargs="?", default=EXAMPLE, metavar="PICTURE",
+    p.add_argument("picture", type=Path, nargs="?", metavar="PICTURE",
                    help="to draw with (one of data/examples)")  # fmt: skip
-    p.add_argument("--output", type=Path, default=FOLDER, metavar="DIR", help="(docs/methods)")
+    p.add_argument("--output", type=Path, metavar="DIR", help="(docs/methods; docs)")
+    p.add_argument("--verdicts", action="store_true",
+                   help="draw what the shipped detector says of the pictures in a folder PICTURE "
+                   "(data/examples), and by what evidence")  # fmt: skip
     return p
 
 
@@ -318,13 +368,20 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
 
     def run() -> int:
-        image = decode(args.picture.read_bytes())
-        args.output.mkdir(parents=True, exist_ok=True)
-        for name, panels in METHODS.items():
-            print(write_file(args.output / f"{name}.png", drawing(panels(image))))
+        if args.verdicts:
+            output = args.output or FOLDER.parent
+            # More colours: several photographs share them.
+            drawings = {VERDICTS: drawing(verdicts(args.picture or EXAMPLES), colours=256)}
+        else:
+            image = decode((args.picture or EXAMPLE).read_bytes())
+            output = args.output or FOLDER
+            drawings = {f"{name}.png": drawing(method(image)) for name, method in METHODS.items()}
+        output.mkdir(parents=True, exist_ok=True)
+        for name, content in drawings.items():
+            print(write_file(output / name, content))
         return 0
 
-    return answer(PROGRAM, run, (UnreadablePicture, OSError))
+    return answer(PROGRAM, run, (UnreadablePicture, NoVerdicts))
 
 
 if __name__ == "__main__":

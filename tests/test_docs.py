@@ -1,4 +1,4 @@
-"""What the docs say: pictures that can be drawn again, flags, options and files that exist."""
+"""What the docs say: pictures drawn again, and flags, options, files and links that exist."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import importlib
 import itertools
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,26 @@ def test_methods_are_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
 def test_an_unreadable_picture_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = script(capsys, "draw_methods.py: ", draw_methods.main)
     assert "nothere.jpg" in run(tmp_path / "nothere.jpg", "--output", tmp_path).complaint
+
+
+def test_the_front_page_shows_verdicts() -> None:
+    path = ROOT / "docs" / draw_methods.VERDICTS
+    with Image.open(path) as image:
+        assert image.width > 1000 and len(image.getcolors() or ()) > 100
+    assert path.stat().st_size < 300_000
+    assert f"](docs/{path.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_verdicts_are_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = script(capsys, "draw_methods.py: ", draw_methods.main)
+    done = run("--verdicts", "--output", tmp_path)
+    assert done.status == 0, done.err
+    with (
+        Image.open(done.out.strip()) as image,
+        Image.open(ROOT / "docs" / "verdicts.png") as shipped,
+    ):
+        assert image.size == shipped.size
 
 
 # --- docs/published: what the published programs have, and what does the same here
@@ -173,3 +194,61 @@ def test_defaults_that_docs_state_are_the_recipes(path: Path) -> None:
         assert plain_data.parse_yaml(row[DEFAULT]) == value, row
         if row["verdict"] == "same" and not row[WHY]:
             assert row["default"] == row[DEFAULT], row
+
+
+# --- pages: the commands in their blocks, and their links
+
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*/*.md"))]
+USAGE = [path for path in PAGES if path.parent.name == "usage" or path.name == "README.md"]
+INTERPRETERS = ("python", ".venv/bin/python", "bash")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every command of this project in the indented blocks of a page."""
+    blocks = re.sub(r"\\\n\s+", "", text)
+    for line in re.findall(r"^ {4,}(\S.*)$", blocks, re.MULTILINE):
+        for part in re.split(r" && | \| ", line.partition(" #")[0]):
+            words = shlex.split(part) if part.split() and part.split()[0] in HEADS else []
+            start = [n for n, word in enumerate(words) if word.endswith((".py", ".sh"))]
+            if start:
+                yield words[start[0] :]
+
+
+HEADS = (*INTERPRETERS, "torchrun")
+
+
+def anchor(heading: str) -> str:
+    """The fragment by which a page's heading is linked to."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", USAGE, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_commands_on_pages_parse(path: Path) -> None:
+    for words in commands(path.read_text(encoding="utf-8")):
+        if words[0] == "main.py":
+            check_flags(words, command_line.parser())
+        else:
+            check_script(words[0], words[1:])
+
+
+def test_pages_show_commands() -> None:
+    shown = [words[0] for path in USAGE for words in commands(path.read_text(encoding="utf-8"))]
+    assert shown.count("main.py") > 30 and len(set(shown)) > 10
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in LINK.findall(path.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        name, _, fragment = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        if fragment:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert fragment in map(anchor, headings), link
+
+
+def test_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
