@@ -275,8 +275,10 @@ def verdicts(folder: Path) -> list[Panel]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary) / "run"
-        command = [sys.executable, ROOT / "main.py", "--input", folder, "--output", output]
-        run = subprocess.run([*command, "--explain"], capture_output=True, text=True)
+        command = [sys.executable, ROOT / "main.py", "--explain", "--output", output]
+        run = subprocess.run(
+            [*map(str, command), "--input", folder], capture_output=True, text=True
+        )
         if run.returncode:
             raise NoVerdicts(run.stderr)
         with (output / "predictions.csv").open(encoding="utf-8", newline="") as file:

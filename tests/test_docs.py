@@ -198,24 +198,28 @@ def test_defaults_that_docs_state_are_the_recipes(path: Path) -> None:
 
 # --- pages: the commands in their blocks, and their links
 
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*/*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")]
+PAGES += [
+    ROOT / name for name in ("data/README.md", "data/lists/README.md", "scripts/bench/README.md")
+]
+PAGES += [*sorted(ROOT.glob("pretrained/*.md")), *sorted(ROOT.glob("docs/*/*.md"))]
 USAGE = [path for path in PAGES if path.parent.name == "usage" or path.name == "README.md"]
-INTERPRETERS = ("python", ".venv/bin/python", "bash")
+HEADS = ("python", ".venv/bin/python", "bash", "torchrun")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def commands(text: str) -> Iterator[list[str]]:
+def commands(path: Path) -> Iterator[list[str]]:
     """The words of every command of this project in the indented blocks of a page."""
-    blocks = re.sub(r"\\\n\s+", "", text)
-    for line in re.findall(r"^ {4,}(\S.*)$", blocks, re.MULTILINE):
+    text = re.sub(r"\\\n\s+", "", path.read_text(encoding="utf-8"))
+    for line in re.findall(r"^ {4,}(\S.*)$", text, re.MULTILINE):
         for part in re.split(r" && | \| ", line.partition(" #")[0]):
-            words = shlex.split(part) if part.split() and part.split()[0] in HEADS else []
+            if part.split()[0] not in HEADS:
+                continue
+            words = shlex.split(part)
+            # torchrun's own flags stand before the program.
             start = [n for n, word in enumerate(words) if word.endswith((".py", ".sh"))]
             if start:
                 yield words[start[0] :]
-
-
-HEADS = (*INTERPRETERS, "torchrun")
 
 
 def anchor(heading: str) -> str:
@@ -225,7 +229,7 @@ def anchor(heading: str) -> str:
 
 @pytest.mark.parametrize("path", USAGE, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_commands_on_pages_parse(path: Path) -> None:
-    for words in commands(path.read_text(encoding="utf-8")):
+    for words in commands(path):
         if words[0] == "main.py":
             check_flags(words, command_line.parser())
         else:
@@ -233,7 +237,7 @@ def test_commands_on_pages_parse(path: Path) -> None:
 
 
 def test_pages_show_commands() -> None:
-    shown = [words[0] for path in USAGE for words in commands(path.read_text(encoding="utf-8"))]
+    shown = [words[0] for path in USAGE for words in commands(path)]
     assert shown.count("main.py") > 30 and len(set(shown)) > 10
 
 
