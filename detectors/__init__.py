@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from ._flags import OwnFlags
 
 if TYPE_CHECKING:
     from ._base import Detector
 
-__all__ = ["available", "load"]
+__all__ = ["available", "flags", "load"]
 
 
 def available() -> list[str]:
     """Names of the detectors, sorted: the public modules of this package. Imports none of them."""
     names = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name for name in names if not name.startswith("_"))
+
+
+def flags() -> dict[str, OwnFlags]:
+    """The flags that belong to single detectors, by the detector's name. Imports no torch."""
+    modules = {name: f"{__name__}._{name}_flags" for name in available()}
+    own = {name: module for name, module in modules.items() if find_spec(module)}
+    return {name: importlib.import_module(module).FLAGS for name, module in own.items()}
 
 
 def load(name: str) -> type[Detector]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,6 +35,18 @@ def _bce(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Home:
+    """The data of a detector's own paper. `evaluate`, `train`: names of benchmarks; `pictures`:
+    where those to train on lie, None = in the benchmark's usual place; `generators`: those of them
+    that are trained on, none = all."""
+
+    evaluate: str
+    train: str
+    pictures: Path | None = None
+    generators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Part:
     """A network that an exported file holds. `example`: a tensor as `module` takes them, whose
     first dimension is free; `outputs`: names of the one or more tensors that it gives."""
@@ -57,6 +70,13 @@ class Detector(nn.Module, ABC):
     BACKBONE_KEYS: ClassVar[tuple[str, ...]] = ("",)
     # Options that `parts` do not depend on: an exported file runs with others than it was made of.
     OUTSIDE_PARTS: ClassVar[tuple[str, ...]] = ()
+    # Options that choose the network; the first one is the same for all files of `weight_parts`.
+    CHOICE: ClassVar[tuple[str, ...]] = ()
+    # Whether files of --backbone_weights hold frozen parts alone, of which a network may need some:
+    # else training starts a backbone from each, whole.
+    FROZEN_BACKBONES: ClassVar[bool] = False
+    # Benchmarks that the published program evaluates on, into folders that it names itself.
+    BENCHMARKS: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Any) -> None:
         super().__init__()
@@ -167,6 +187,61 @@ class Detector(nn.Module, ABC):
         """Batch -> logits (B,) and, where the parts give it, what `explain` adds to them; computed
         by exported `parts`, not by this module's own weights, which may be on the meta device."""
         return run[WHOLE](batch)[0], None
+
+    @classmethod
+    def chosen(cls, options: Any) -> dict[str, Any]:
+        """The options of `CHOICE` that have an effect, with their values."""
+        return {name: getattr(options, name) for name in cls.CHOICE}
+
+    @classmethod
+    def recipe(cls, options: Any) -> str:
+        """Stem of the file in configs/ that says how this network is trained. Here: the module's
+        name, which is the detector's."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def entry(cls, options: Any) -> str:
+        """Name of the manifest's entry that holds its weights. Here: the detector's name."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def weight_parts(cls, options: Any) -> tuple[str, ...]:
+        """Names of the parts whose files, in one folder, make the weights. Here: none, for one file
+        has all."""
+        return ()
+
+    @classmethod
+    def part_files(cls, part: str) -> tuple[str, ...]:
+        """Paths that the published file of a part has below such a folder. Here: none."""
+        return ()
+
+    @classmethod
+    def trained_before(cls, options: Any) -> tuple[str, ...]:
+        """The parts whose training must have ended before this network's begins. Here: none."""
+        return ()
+
+    @classmethod
+    def begins_fresh(cls, options: Any) -> tuple[str, ...]:
+        """Beginnings of the keys that training begins at random though it starts from weights.
+        Here: none."""
+        return ()
+
+    @classmethod
+    def home(cls, options: Any) -> Home | None:
+        """The data of its own paper, taken where none are named. Here: none."""
+        return None
+
+    @classmethod
+    def output_folder(cls, options: Any, ckpt: Path) -> Path | None:
+        """Where training puts and finds weights, below `ckpt`. Here: None, where each run of the
+        project has its place."""
+        return None
+
+    @classmethod
+    def made_of(cls, options: Any) -> tuple[tuple[str, str | None], ...]:
+        """Names of the detectors that this one is made of, each with the weights that are named for
+        it, or None. Here: none."""
+        return ()
 
     @classmethod
     def external(cls, options: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from . import _clip, _overlay, _vae
 from . import _transforms as T
-from ._base import WHOLE, Detector, OptionError, Running, Transform
+from ._base import WHOLE, Detector, Home, OptionError, Running, Transform
 from ._cospy_files import own_keys, published_keys
 from ._cospy_views import Distortion, View, ViewTransform, centred, split_views
 from ._faster import convolve_linears, fold_norms
@@ -38,7 +39,8 @@ DROP_COEFFICIENT = 0.3
 class Variant:
     """What differs between the published variants. `encoder` builds the frozen encoder, `entry`
     names its weights in the manifest; `vae` names those of the autoencoder, None = neighbouring
-    pixels. `fc_weight`, `fc_bias`: start of the fusion; the latter is its floor in training too."""
+    pixels. `fc_weight`, `fc_bias`: start of the fusion; the latter is its floor in training too.
+    `home`: its data."""
 
     encoder: Callable[[bool], nn.Module]
     entry: str
@@ -53,6 +55,7 @@ class Variant:
     joint: View
     fc_weight: float
     fc_bias: float
+    home: Home
 
 
 VARIANTS = {
@@ -70,6 +73,12 @@ VARIANTS = {
         joint=View(384, 384, MILD_JPEG, early=True, mirror_first=True),
         fc_weight=0.5,
         fc_bias=2.0,
+        home=Home(
+            "cospy_bench",
+            train="drct2m",
+            pictures=Path("data/train/sd-v1_4"),
+            generators=("stable-diffusion-v1-4",),
+        ),
     ),
     "progan": Variant(
         encoder=_clip.clip_vit_l14,
@@ -85,6 +94,7 @@ VARIANTS = {
         joint=View(256, 224, mirror_first=True),
         fc_weight=0.0,
         fc_bias=0.0,
+        home=Home("aigcdetect", train="cnndet"),
     ),
 }
 
@@ -109,6 +119,11 @@ class CoSpyOptions:
     def variant(self) -> Variant:
         """The facts of `train_dataset`."""
         return VARIANTS[self.train_dataset]
+
+    @property
+    def part(self) -> str:
+        """What of the system is meant: semantic, artifact, fusion or end2end."""
+        return self.branch if self.mode == "branch" else self.mode
 
     @property
     def tiny(self) -> bool:
@@ -220,6 +235,9 @@ class CoSpy(Detector):
     Options = CoSpyOptions
     BACKBONE_KEYS = (*_clip.KEYS, *_vae.KEYS)
     OUTSIDE_PARTS = ("feat_interp", "feat_interp_alpha", "feat_interp_ratio")
+    CHOICE = ("train_dataset", "mode", "branch")
+    FROZEN_BACKBONES = True
+    BENCHMARKS = tuple(variant.home.evaluate for variant in VARIANTS.values())
     options: CoSpyOptions
 
     def __init__(self, options: CoSpyOptions) -> None:
@@ -379,6 +397,48 @@ class CoSpy(Detector):
         alone = self.artifact is not None and self.artifact.vae is not None
         logits = [run[WHOLE](part)[0] for part in batch.split(1 if alone else len(batch))]
         return torch.cat(logits), None
+
+    @classmethod
+    def chosen(cls, options: CoSpyOptions) -> dict[str, Any]:
+        """Without the branch, unless the mode is one."""
+        return {
+            name: value
+            for name, value in super().chosen(options).items()
+            if name != "branch" or options.mode == "branch"
+        }
+
+    @classmethod
+    def recipe(cls, options: CoSpyOptions) -> str:
+        return f"cospy_{options.train_dataset}_{options.part}"
+
+    @classmethod
+    def entry(cls, options: CoSpyOptions) -> str:
+        return f"cospy-{options.train_dataset}"
+
+    @classmethod
+    def weight_parts(cls, options: CoSpyOptions) -> tuple[str, ...]:
+        return ("semantic", "artifact", "fusion") if options.part == "fusion" else (options.part,)
+
+    @classmethod
+    def part_files(cls, part: str) -> tuple[str, ...]:
+        return (f"{part}_weights.pth", f"{part}_weights.safetensors")
+
+    @classmethod
+    def trained_before(cls, options: CoSpyOptions) -> tuple[str, ...]:
+        return ("semantic", "artifact") if options.mode == "fusion" else ()
+
+    @classmethod
+    def begins_fresh(cls, options: CoSpyOptions) -> tuple[str, ...]:
+        return ("fc.",) if options.mode == "fusion" else ()
+
+    @classmethod
+    def home(cls, options: CoSpyOptions) -> Home:
+        return options.variant.home
+
+    @classmethod
+    def output_folder(cls, options: CoSpyOptions, ckpt: Path) -> Path:
+        """As published: by variant, then by mode or branch."""
+        return ckpt / options.train_dataset / options.part
 
     @classmethod
     def external(cls, options: CoSpyOptions) -> dict[str, str]:

@@ -81,6 +81,11 @@ class Ensemble(Detector):
     def transform(self, train: bool) -> Transform:
         return EachTransform(tuple(member.transform(train) for member in self._all()))
 
+    @classmethod
+    def made_of(cls, options: EnsembleOptions) -> tuple[tuple[str, str | None], ...]:
+        weights = options.weights or (None,) * len(options.members)
+        return tuple(zip(options.members, weights, strict=True))
+
     def _all(self) -> list[Detector]:
         return list(self.members)  # type: ignore[arg-type]
 

@@ -27,6 +27,7 @@ CONFIGS = ROOT / "configs"
 MAX_SEED = 2**63 - 10_000  # torch's, with room for the numbers of processes
 FEW_BAD = 3  # unreadable pictures that are no reason to stop, however small the set
 DETECTION = "detection"
+USUAL = "default"  # the detector where none is named: its weights ship
 # Of the classes that YAML files spell, which have lists for tuples and mappings for classes.
 FILE = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 

@@ -95,8 +95,8 @@ def export(args: argparse.Namespace) -> int:
     from engine.weights.files import sha256
     from engine.weights.onnx import card_of
 
-    if detector.detector_name(args) == detector.ENSEMBLE:
-        raise OptionError("--detector: expected one detector; found ensemble: export its members")
+    if (name := detector.detector_name(args)) in rules.COMBINED:
+        raise OptionError(f"--detector: expected one detector; found {name}: export its members")
     loaded = load(args)
     card = card_of(loaded.path)
     notes = card.extra if card else None
@@ -107,8 +107,8 @@ def export(args: argparse.Namespace) -> int:
 
 def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
     """Rows of each picture: PyTorch's and those of the ONNX file, with the file's options."""
+    from engine.cli.inputs import collect
     from engine.config import resolve
-    from engine.phases import test as verdict
     from engine.scoring.loop import score
     from engine.weights.onnx import load_onnx, onnx_card, open_onnx
 
@@ -119,7 +119,7 @@ def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
     # PyTorch's detector is the one that main.py would load with the file's options.
     args.detector = card.detector
     args.set = [f"{card.detector}.{k}={json.dumps(v)}" for k, v in card.options.items()]
-    records = verdict.collect(args.input, args.csv_root)
+    records = collect(args.input, args.csv_root)
     size, seed = config.score.batch_size, config.score.seed
     models = (load(args).model, exported.model)
     batches = zip(*(score(model, records, cpu(), size, seed=seed) for model in models), strict=True)

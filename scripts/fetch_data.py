@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.cli.arguments import number  # noqa: E402
+from engine.cli.arguments import listed, number  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
 from engine.runtime.program import USAGE  # noqa: E402
-from engine.runtime.text import listed  # noqa: E402
 from scripts._shared import answer  # noqa: E402
 
 if TYPE_CHECKING:

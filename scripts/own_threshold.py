@@ -113,11 +113,11 @@ def check(args: argparse.Namespace) -> None:
 def pictures(args: argparse.Namespace) -> list[Record]:
     """The pictures. Raises ConfigError when too few are listed, or one is named synthetic."""
     from datasets import Label
+    from engine.cli.inputs import collect
     from engine.config import ConfigError
-    from engine.phases import test
     from engine.scoring import own_threshold
 
-    records = test.collect(args.input, args.csv_root)
+    records = collect(args.input, args.csv_root)
     if fakes := [record.key for record in records if record.label is Label.FAKE]:
         raise ConfigError(
             f"expected real pictures alone; found {len(fakes)} that are labelled synthetic, such "

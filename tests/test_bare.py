@@ -13,7 +13,7 @@ from conftest import ROOT, make_tree
 from trees import write_tree
 
 from detectors.cospy import CoSpy, CoSpyOptions
-from engine.cli import bare, parser, train_request
+from engine.cli import bare, parser
 from engine.scoring.table import read_table
 from engine.weights import manifest
 
@@ -168,6 +168,11 @@ def test_the_command_for_pictures_of_ones_own_works(
 
 
 def test_the_names_are_those_that_training_and_weights_have() -> None:
-    assert tuple(CoSpy.external(CoSpyOptions()).values()) == bare.ENCODERS
-    family, place, _ = train_request.OF_COSPY[bare.VARIANT]
-    assert (family, place) == bare.TRAINING[:2]
+    options = CoSpyOptions(**bare.MEANT.options)
+    home = CoSpy.home(options)
+    meant = (home.evaluate, home.train, home.pictures, CoSpy.entry(options))
+    assert meant == (
+        bare.MEANT.benchmark, bare.MEANT.family, bare.MEANT.pictures, bare.MEANT.weights,
+    )  # fmt: skip
+    assert tuple(CoSpy.external(options).values()) == bare.MEANT.encoders
+    assert CoSpy.output_folder(options, Path()) == bare.MEANT.trained

@@ -267,7 +267,7 @@ def test_what_learned_from_mixed_features_scores_and_is_fused(
     batch = torch.stack([model.transform(False)(PICTURE, rng(0))])
     with torch.inference_mode():
         assert torch.equal(loaded.model(batch), model(batch))
-    both = read_folder(trained, ("semantic", "artifact"))
+    both = read_folder("cospy", trained, ("semantic", "artifact"))
     fusion = CoSpy(CoSpyOptions(train_dataset="progan", size="tiny"))
     assert both.state.keys() == {k for k in own_state(fusion) if not k.startswith("fc.")}
     bare: Cli = runner(capsys, caplog, monkeypatch, "--device", "cpu")

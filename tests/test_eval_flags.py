@@ -10,17 +10,18 @@ from typing import Any, cast
 import pytest
 from trees import write_tree
 
-from datasets import Record, spai
+from datasets import spai
 from engine.cli import detector, eval_request, parser
 from engine.config import ConfigError
-from engine.phases.eval import Request
+from engine.phases.eval import EvalRequest
+from engine.runtime.device import open_device
 from engine.weights.loading import Loaded
 
-Ask = Callable[..., Request]
+Ask = Callable[..., EvalRequest]
 SSP = ("genimage", "ssp", "--set", "data.published=ssp-sdv4")
 
 
-def evaluation(folder: Path, name: str, *words: object) -> tuple[Request, list[Record]]:
+def evaluation(folder: Path, name: str, *words: object) -> EvalRequest:
     """What phase eval would do with a detector of that name, without its weights."""
     arguments = ["--phase", "eval", "--detector", name, "--output", folder / "out", *words]
     args = parser.parser().parse_args([str(word) for word in arguments])
@@ -28,30 +29,32 @@ def evaluation(folder: Path, name: str, *words: object) -> tuple[Request, list[R
     loaded = cast(
         Loaded, SimpleNamespace(trained_on=(), model=model, name=name, threshold=0.5, path=folder)
     )
-    return eval_request.evaluation(args, loaded, detector.resolve_config(args, name, None))
+    return eval_request.evaluation(
+        args, loaded, detector.resolve_config(args, name, None), open_device("cpu", "fp32")
+    )
 
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
     """What phase eval would do on the miniature of a benchmark."""
 
-    def run(benchmark: str, name: str, *words: object) -> Request:
+    def run(benchmark: str, name: str, *words: object) -> EvalRequest:
         root = tmp_path / benchmark
         if not root.exists():
             write_tree(benchmark, root)
         place = ("--benchmark", benchmark, "--data_root", root / "set")
-        return evaluation(tmp_path, name, *place, *words)[0]
+        return evaluation(tmp_path, name, *place, *words)
 
     return run
 
 
-def said(request: Request) -> list[str]:
+def said(request: EvalRequest) -> list[str]:
     """The notes about published figures."""
     notes = [note for note in request.view.notes if "published" in note]
     return [note for note in notes if not note.startswith("pictures are decoded")]
 
 
-def published(request: Request) -> Any:
+def published(request: EvalRequest) -> Any:
     assert request.view.published is not None, request.view.notes
     return request.view.published
 
@@ -213,7 +216,7 @@ def test_the_main_tables_are_of_the_first_degradation(
     tree: Path, tmp_path: Path, words: tuple[str, ...], base: str, title: str
 ) -> None:
     data = tree.rename(tmp_path / "data")
-    request, _ = evaluation(tmp_path, "ssp", "--data", data, *words)
+    request = evaluation(tmp_path, "ssp", "--data", data, *words)
     assert request.view.base == request.degradations[0] == base
     assert request.title == title
 

@@ -153,7 +153,7 @@ def test_scores_are_not_reused_by_other_code(
 ) -> None:
     cache = ("--cache", tmp_path / "cache")
     run("--data", tree, "--output", tmp_path / "a", *cache, *FEW)
-    monkeypatch.setattr(memo, "code_digest", lambda: "other")
+    monkeypatch.setattr(provenance, "code_digest", lambda: "other")
     run("--data", tree, "--output", tmp_path / "b", *cache, *FEW)
     assert counts(tmp_path / "b") == (24, 0)
 

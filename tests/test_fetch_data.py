@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from web_site import Site, hub, modelscope, services, sha, site, zenodo
 
 from datasets import drct2m
-from engine.cli import train_request
+from detectors.cospy import VARIANTS
 from engine.config import ConfigError
 from engine.evaluation import benchmark
 from engine.fetching import archives, catalogue
@@ -711,7 +711,7 @@ def test_what_cospy_trains_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """One generator of DRCT-2M's, and laid out as the trainer reads it."""
-    assert family_named("sd-v1_4").root == ROOT / str(train_request.OF_COSPY["sd-v1_4"][1])
+    assert family_named("sd-v1_4").root == ROOT / str(VARIANTS["sd-v1_4"].home.pictures)
     years = ("train2017", "val2017")
     fakes, reals = "images/stable-diffusion-v1-4.zip", "mscoco2017.zip"
     made = [

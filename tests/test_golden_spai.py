@@ -18,8 +18,8 @@ from datasets._images import open_picture
 from detectors._base import WeightsError
 from detectors._spectral import frequency_mask, split_frequencies
 from detectors.spai import MASK, PATCH, Spai, SpaiOptions
-from engine.cli.detector import Start, model_to_train
 from engine.config import resolve
+from engine.training.start import Start, model_to_train
 from engine.weights.loading import build, load_backbone, load_exact, open_weights
 
 FILE = 'spai spai.pth["model"]'
@@ -242,7 +242,7 @@ def test_the_vit_learns_unless_a_file_has_trained_it(tmp_path: Path) -> None:
     torch.save({"model": dict(mfm())}, path)
     config = resolve("spai", [("tiny", {"spai": dataclasses.asdict(Spai.tiny())})])
     for backbones, learns in (([], True), ([path], False)):
-        model = model_to_train("spai", config, Start(None, backbones))
+        model = model_to_train(config, Start(None, backbones))
         assert all(p.requires_grad == learns for p in model.vit.parameters())
 
 

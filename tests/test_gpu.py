@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 
@@ -11,14 +12,13 @@ import torch
 from conftest import make_picture
 from golden_rule import INPUTS, published
 from models import Toy, tiny
-from training import config_of
+from training import config_of, request_of
 
 import datasets
 import detectors
 from datasets import Record
-from engine.phases.train import start
+from engine.phases.train import train
 from engine.runtime.device import open_device
-from engine.runtime.workers import IN_PROCESS
 from engine.scoring.loop import score
 
 pytestmark = [
@@ -101,9 +101,8 @@ def test_training_runs_in_mixed_precision(
     precision: str | None, records: list[Record], tmp_path: Path
 ) -> None:
     config = config_of(precision=precision, epochs=2)
-    history = start(
-        Toy(config.options), config, records, records, torch.device("cuda"), tmp_path,
-        workers=IN_PROCESS, how="test", resume=False, overwrite=False,
-    )  # fmt: skip
+    request = request_of(config, (records, records), tmp_path)
+    request = dataclasses.replace(request, device=torch.device("cuda"))
+    history = train(request, Toy(config.options))
     assert len(history) == 2
     assert all(math.isfinite(row["loss"]) for row in history)

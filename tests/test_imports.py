@@ -175,6 +175,25 @@ def test_a_room_has_no_modules_of_its_own_and_no_names_of_others() -> None:
             assert not path.stem.startswith("_"), name_of(path)
 
 
+def test_the_engine_names_no_detector() -> None:
+    """What is special about one is a hook; `USUAL`, taken where none is named, is the one name."""
+    offenders = []
+    for path in in_package("engine"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in detectors.available():
+                offenders.append(f"{name_of(path)}, line {node.lineno}: {node.value}")
+    assert [line.split(",")[0] for line in offenders] == ["engine/config.py"], offenders
+
+
+def test_argparse_is_known_to_the_command_line_alone() -> None:
+    users = {
+        path.parent.name
+        for path in in_package("engine")
+        if any(found.module == "argparse" for found in imports(path))
+    }
+    assert users == {"cli"}
+
+
 def test_engine_takes_families_through_load() -> None:
     """Neither a detector nor a data set is named in the engine; a CSV is a format as well."""
     named = {f"detectors.{name}" for name in detectors.available()}
@@ -186,6 +205,7 @@ def test_engine_takes_families_through_load() -> None:
 
 def test_main_imports_nothing_heavy_before_it_must() -> None:
     names = (
+        "cli.app",
         "cli.parser",
         "cli.arguments",
         "runtime.program",

@@ -14,8 +14,8 @@ from containers import pngs
 
 from datasets import Label, LayoutError, Record
 from datasets._splits import check_both, hold_out, select
+from engine.cli.arguments import listed
 from engine.config import DataOptions
-from engine.runtime.text import listed
 
 OPTIONS = DataOptions(val_fraction=0.2)
 

@@ -21,7 +21,6 @@ from test_imports import Import, imports
 
 from datasets._images import Known
 from engine.config import ConfigError, parse_override, resolve
-from engine.phases.eval import _conditions
 from engine.runtime.device import Device
 from engine.scoring import cache, provenance
 from engine.scoring.cache import Memo, open_memo
@@ -40,10 +39,11 @@ os._exit(1)
 # where files lie, write them, and word errors; the key has the options, and the digests of pictures
 # and weights.
 OUTSIDE = {
-    "datasets/__init__.py", "datasets/_archives.py", "datasets/_notes.py", "datasets/_paths.py",
-    "datasets/_csv.py", "datasets/_record.py", "engine/__init__.py", "engine/config.py",
-    "engine/fetching/__init__.py", "engine/fetching/download.py", "engine/runtime/__init__.py",
-    "engine/plain_data.py", "engine/runtime/files.py", "engine/runtime/text.py",
+    "datasets/__init__.py", "datasets/_archives.py", "datasets/_csv.py", "datasets/_kinds.py",
+    "datasets/_notes.py", "datasets/_paths.py", "datasets/_record.py", "engine/__init__.py",
+    "engine/config.py", "engine/fetching/__init__.py", "engine/fetching/catalogue.py",
+    "engine/plain_data.py", "engine/runtime/__init__.py",
+    "engine/runtime/files.py", "engine/runtime/text.py",
 }  # fmt: skip
 SCORING = ("engine/scoring/loop.py", "engine/weights/loading.py", "engine/weights/onnx.py")
 
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_made_is_told_once(
 ) -> None:
     folder = place(tmp_path)
     for name in "abc":  # as a sweep has a file for each degradation
-        found = open_memo(str(folder), {"degradation": name})
+        found = open_memo(str(folder), name)
         assert found(digest(1)) is None
         found.keep([row(1)])
     (line,) = caplog.messages
@@ -273,13 +273,13 @@ def test_a_locked_cache_costs_only_time(file: Path, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("word", ["none", "None", "NONE"])
 def test_none_keeps_nothing(word: str) -> None:
-    assert open_memo(word, {}).path is None
+    assert open_memo(word, "key").path is None
 
 
 @pytest.mark.parametrize("word", ["", " "])
 def test_a_folder_needs_a_name(word: str) -> None:
     with pytest.raises(ConfigError, match=f"--cache: expected a folder or none; found '{word}'"):
-        open_memo(word, {})
+        open_memo(word, "key")
 
 
 # --- what makes a score void
@@ -295,7 +295,7 @@ def test_cards_of_one_name_give_the_same_scores(monkeypatch: pytest.MonkeyPatch)
 
 
 SCORED = {"weights": {"sha256": "1"}, "precision": "fp32", "compiled": False, "device": "cpu"}
-SCORED |= {"threads": 1, "decoding": "upright"}
+SCORED |= {"threads": 1, "decoding": "upright", "code": "1"}
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ SCORED |= {"threads": 1, "decoding": "upright"}
     [
         {"weights": {"sha256": "2"}}, {"precision": "bf16"}, {"compiled": True}, {"device": "cuda"},
         {"versions": {"torch": "2"}}, {"degradation": "flip"}, {"set": "score.seed=1"},
-        {"set": "default.views=1"}, {"threads": 2}, {"decoding": "published"},
+        {"set": "default.views=1"}, {"threads": 2}, {"decoding": "published"}, {"code": "2"},
     ],
     ids=str,
 )  # fmt: skip
@@ -311,7 +311,7 @@ def test_all_that_decides_a_score_enters_the_key(change: dict[str, Any]) -> None
     def key(set: str = "score.seed=0", degradation: str = "none", **info: Any) -> str:
         config = resolve("default", [("--set", parse_override(set))])
         entries = SCORED | {"versions": {"torch": "1"}} | info
-        return cache.fingerprint(_conditions(entries, config, degradation))
+        return provenance.Provenance(config, entries).fingerprint(degradation)
 
     assert key() == key("score.batch_size=3")
     assert key(**change) != key()

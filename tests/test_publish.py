@@ -92,7 +92,7 @@ def test_the_fusion_is_three_files(variant: str, tmp_path: Path) -> None:
         part = {k: v for k, v in state.items() if k.startswith(f"{name}.")}
         torch.save(cospy.CoSpy.publish(part), tmp_path / f"{name}_weights.pth")
     torch.save(fusion, tmp_path / "fusion_weights.pth")
-    whole = read_folder(tmp_path, ("semantic", "artifact", "fusion"))
+    whole = read_folder("cospy", tmp_path, ("semantic", "artifact", "fusion"))
     assert_same(whole.state, without_encoder(state))
 
 

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from training import Killed, Parts, at_step, kill, plain
+from training import Killed, Parts, at_step, kill, plain, request_of
 
 import detectors
 from detectors._base import Detector
 from engine import config
 from engine.config import CONFIGS, Config
 from engine.phases import train
-from engine.runtime.workers import IN_PROCESS
 from engine.training import loop, outputs
 from engine.training.outputs import HISTORY
 from engine.weights.files import read_weights
@@ -56,8 +54,7 @@ def trained(
     stem: str, parts: Parts, output: Path, resume: bool = False, **changes: Any
 ) -> list[dict[str, float]]:
     settings, model = recipe(stem, **changes)
-    cpu = torch.device("cpu")
-    return train.start(model, settings, *parts, cpu, output, IN_PROCESS, "as given", resume, False)
+    return train.train(request_of(settings, parts, output, resume=resume), model)
 
 
 @pytest.mark.parametrize("stem", RECIPES)

@@ -56,7 +56,7 @@ MISTAKES = [
     (["--config", "nowhere.yaml", "here.png"], "nowhere.yaml"),
     (["--set", "views=1", "--", "here.png"], "section.key=value"),
     (["--set", "nobody.x=1", "--", "here.png"], "nobody"),
-    (["--set", "score.batch=1", "--", "here.png"], "score.batch_size"),
+    (["--set", "score.batch=1", "--", "here.png"], "batch_size"),
     (["--set", "train.lr=fast", "--", "here.png"], "train.lr"),
     (["here.png", "--output", "here.png"], "--output"),
     (["here.png", "--resume"], "--output"),

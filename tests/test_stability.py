@@ -21,7 +21,7 @@ from engine.scoring import answer, degradations
 from engine.scoring.answer import RECODINGS, Answer
 from engine.scoring.loop import answers, score
 from engine.scoring.table import ScoreRow
-from engine.scoring.verdict_rule import Judge
+from engine.scoring.verdict_rule import VerdictRule
 
 __all__ = ["cli"]  # a fixture
 
@@ -162,7 +162,7 @@ def test_what_counts_as_a_flip(
     label: str | None,
     held: tuple[int, int],
 ) -> None:
-    judge = Judge(0.5, band)
+    judge = VerdictRule(0.5, band)
     told = Answer(row(own), tuple(row(v, n) for v, n in zip(views, RECODINGS, strict=False)))
     assert (told.label(judge), told.held(judge)) == (label, held)
 

@@ -16,7 +16,7 @@ import torch
 from conftest import make_tree
 from models import Toy, ToyOptions, backbone_files
 from torch import Tensor, nn
-from training import STEPS, Killed, Parts, at_step, config_of, kill, plain, result, run
+from training import STEPS, Killed, Parts, at_step, config_of, kill, plain, request_of, result, run
 
 import detectors
 from datasets import Record, folder
@@ -28,7 +28,6 @@ from engine.config import Config, ConfigError, TrainOptions
 from engine.phases import train
 from engine.runtime.device import Device
 from engine.runtime.run_folder import LOCK, RUN
-from engine.runtime.workers import IN_PROCESS
 from engine.scoring.loop import score
 from engine.scoring.trained_on import TRAINED_ON
 from engine.training.checkpoint import Averaged, read_checkpoint, save_checkpoint
@@ -230,7 +229,7 @@ def test_every_detector_trains_and_its_weights_load(
     monkeypatch.setattr(Trainer, "save", lambda self: None)  # large, and tested elsewhere
     settings, model = tiny_run(name, epochs=1, batch_size=8, lr=1e-3)
     before = plain(model.state_dict())
-    train.start(model, settings, *parts, CPU, tmp_path, IN_PROCESS, "as given", False, False)
+    train.train(request_of(settings, parts, tmp_path), model)
     assert plain(model.state_dict()) != before
     file = open_weights(tmp_path / BEST, name)
     assert file.card is not None
@@ -252,9 +251,7 @@ def test_a_separable_set_is_learnt(tmp_path: Path) -> None:
     parts = hold_out(folder.records(make_tree(tmp_path / "tree", count=12)), 0.34)
     settings, model = tiny_run("cospy", ARTIFACT, epochs=10, batch_size=8, lr=3e-3)
     output = tmp_path / "run"
-    history = train.start(
-        model, settings, *parts, CPU, output, IN_PROCESS, "as given", False, False
-    )
+    history = train.train(request_of(settings, parts, output), model)
     losses = [row["loss"] for row in history]
     assert losses[-1] < 0.5 * losses[0]
     assert max(row["AUROC"] for row in history) > 0.9

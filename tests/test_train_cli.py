@@ -25,6 +25,7 @@ from detectors.default import DefaultOptions
 from engine.cli import detector, parser, train_request
 from engine.cli.train_request import Pictures
 from engine.config import Config
+from engine.phases import train
 from engine.weights.files import Card, read_weights, save_original, save_weights
 from engine.weights.loading import read_folder
 
@@ -46,7 +47,7 @@ def chosen(*words: object) -> tuple[Pictures, Config]:
     args = parser.parser().parse_args(["--phase", "train", *map(str, words)])
     name = detector.detector_name(args)
     config = detector.resolve_config(args, name, None)
-    train_request.check(args, name, config)
+    train_request.check_flags(args, name, config)
     return train_request.pictures(args, config), config
 
 
@@ -429,7 +430,7 @@ def test_a_finished_run_is_not_done_again(
         raise AssertionError("a finished run builds no model")
 
     with monkeypatch.context() as patch:
-        patch.setattr(detector, "model_to_train", refuse)
+        patch.setattr(train, "model_to_train", refuse)
         again = cli(*use, "--resume", "--save_every", 7)
         assert (again.status, again.out, again.err) == (0, first.out, "")
         for gone in ("final.safetensors", "validation/run.json"):
@@ -520,7 +521,7 @@ def published(tmp_path: Path) -> Path:
 def test_what_the_published_program_trained_is_read(
     cli: Cli, published: Path, tree: Path, tmp_path: Path
 ) -> None:
-    whole = read_folder(published / "progan", ("semantic", "artifact", "fusion"))
+    whole = read_folder("cospy", published / "progan", ("semantic", "artifact", "fusion"))
     assert whole.state["fc.weight"].shape == (1, 2)
     tiny = ("--set", "cospy.size=tiny", "--ckpt", published, "--workers", 0)
     backbone = ("--backbone_weights", tmp_path / "clip-vit-l-14.safetensors")

@@ -18,7 +18,7 @@ from conftest import ROOT
 from models import FrozenToy, Toy, ToyOptions
 from PIL import Image
 from torch import Tensor
-from training import Killed, Parts, at_step, config_of, kill, result, run
+from training import Killed, Parts, at_step, config_of, kill, request_of, result, run
 
 from datasets import Label, Record, folder
 from datasets._images import Draw, PictureDataset, Sample
@@ -36,10 +36,12 @@ from engine.training.checkpoint import restore_own
 from engine.training.encoder_cache import _Own, embed
 from engine.training.loop import Trainer
 from engine.training.outputs import CURVES, FINAL, HISTORY, LOG, REPORT, VALIDATED
+from engine.training.start import Start
 from engine.training.step import Batch, Outcome
 from engine.training.validation import Validation
 from engine.weights import original as unpickle
 from engine.weights.files import read_weights
+from engine.weights.loading import WeightFile
 from engine.weights.manifest import BEST
 
 CPU = Device(torch.device("cpu"))
@@ -206,11 +208,8 @@ def test_tested_sets_are_measured_and_decide_nothing(parts: Parts, tmp_path: Pat
         patch.setattr(outputs, "draw_curves", lambda history, best, title: b"")
         train.seed_everything(settings.train.seed)
         model = Toy(settings.options)
-        tested = train.start(
-            model, settings, *parts, CPU.device, tmp_path / "tested", IN_PROCESS, "as given",
-            False, False,
-            tests={"same": parts[1], "turned": turned},
-        )  # fmt: skip
+        tests = {"same": parts[1], "turned": turned}
+        tested = train.train(request_of(settings, parts, tmp_path / "tested", tests=tests), model)
     for one, two in zip(alone, tested, strict=True):
         assert {k: two[k] for k in one} == one
         assert two["same AUROC"] == pytest.approx(1 - two["turned AUROC"])
@@ -305,18 +304,22 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(
     assert all(bool(value.isfinite().all()) for value in state.values())
 
 
+def weights_at(name: str) -> Start:
+    return Start(WeightFile(Path(name), {}, None, "b"), [])
+
+
 def test_run_json_says_what_training_started_from_and_keeps_it(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_step(monkeypatch, 6, kill)
     with pytest.raises(Killed):
-        run(tmp_path, parts, origins=[{"file": "a", "sha256": "b"}])
+        run(tmp_path, parts, start=weights_at("a"))
     monkeypatch.undo()
     first = json.loads((tmp_path / "run.json").read_text())
     monkeypatch.setattr(sys, "argv", ["another command"])
     with pytest.raises(ConfigError, match="other weights to start from"):
         run(tmp_path, parts, resume=True)
-    run(tmp_path, parts, resume=True, origins=[{"file": "moved", "sha256": "b"}])
+    run(tmp_path, parts, resume=True, start=weights_at("moved"))
     second = json.loads((tmp_path / "run.json").read_text())
     [again] = second.pop("resumed")
     assert again["command"] == ["another command"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from datasets import Record
 from detectors._base import Detector
 from engine.config import Config, ScoreOptions, TrainOptions
 from engine.phases import train
+from engine.phases.train import TrainRequest
 from engine.runtime.distributed import ALONE, World
 from engine.runtime.workers import Workers
 from engine.training import loop, outputs
 from engine.training.checkpoint import read_checkpoint
 from engine.training.loop import Trainer
 from engine.training.outputs import CHECKPOINT, HISTORY
+from engine.training.start import Pictures, Start
 from engine.weights.files import read_weights
 from engine.weights.manifest import BEST
 
@@ -36,6 +38,9 @@ RECIPE = {
 STEPS = 8
 
 
+AFRESH = Start(None, [])
+
+
 class Killed(BaseException):
     """The process ends here: nothing of the program may catch it."""
 
@@ -43,6 +48,24 @@ class Killed(BaseException):
 def config_of(**changes: Any) -> Config:
     """The recipe with changes."""
     return Config("toy", ToyOptions(), TrainOptions(**(RECIPE | changes)), score=ScoreOptions(8))
+
+
+def request_of(
+    config: Config,
+    parts: Parts,
+    output: Path,
+    workers: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    tests: dict[str, list[Record]] | None = None,
+    start: Start = AFRESH,
+) -> TrainRequest:
+    """A training on the CPU as the command line asks for it."""
+    pictures = Pictures(*parts, "as given", [], tests or {})
+    return TrainRequest(
+        config, start, pictures, torch.device("cpu"), output, Workers(workers),
+        resume=resume, overwrite=overwrite,
+    )  # fmt: skip
 
 
 def run(
@@ -56,11 +79,12 @@ def run(
     curves: bool = False,
     world: World = ALONE,
     tests: dict[str, list[Record]] | None = None,
-    origins: Sequence[dict[str, str]] = (),
+    start: Start = AFRESH,
     **changes: Any,
 ) -> list[dict[str, float]]:
     """Trains as the command line does, from the seed on; without TensorBoard unless `board`."""
-    settings, cpu = config_of(**changes), torch.device("cpu")
+    settings = config_of(**changes)
+    request = request_of(settings, parts, output, workers, resume, overwrite, tests, start)
     train.seed_everything(settings.train.seed)
     model = kind(settings.options)
     with pytest.MonkeyPatch.context() as patch:
@@ -68,10 +92,7 @@ def run(
             patch.setattr(loop, "_tensorboard", lambda output, epoch: None)
         if not curves:
             patch.setattr(outputs, "draw_curves", lambda history, best, title: b"")
-        return train.start(
-            model, settings, *parts, cpu, output, Workers(workers), "as given", resume, overwrite,
-            tests=tests, world=world, origins=origins,
-        )  # fmt: skip
+        return train.train(request, model, world)
 
 
 def plain(value: Any) -> Any:

@@ -65,3 +65,11 @@ def folder_name(text: str) -> str:
         "expected a name of at most 100 letters, digits and any of _.+=@- that begins with a "
         f"letter or a digit; found {text!r}"
     )
+
+
+def listed(text: str) -> list[str]:
+    """For argparse: the names in `a,b`, each once, in their order. Refuses text without any."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise argparse.ArgumentTypeError(f"expected names with commas between; found {text!r}")
+    return names

@@ -1,8 +1,9 @@
 """What a command line means that names neither a detector nor pictures.
 
-main.py asks before anything heavy is imported. It means what the published CO-SPY program does by
-default, where all is there that this takes. Else two lines say what is missing and how to get it,
-and the shipped detector is evaluated; a training is not begun with anything else than was meant.
+main.py asks before anything heavy is imported. It means what the published program does by default
+of which `detectors.flags` tells, where all is there that this takes. Else two lines say what is
+missing and how to get it, and the shipped detector is evaluated; a training is not begun with
+anything else than was meant.
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
+import detectors
 from datasets import LayoutError
 from datasets._layout import is_folder
 
-from ..config import ROOT, ConfigError
+from ..config import ROOT, USUAL, ConfigError
 from ..weights import manifest
 from ..weights.manifest import BEST, PUBLISHED_BEST
 
-VARIANT = "sd-v1_4"  # the published default of --train_dataset; that of --mode is fusion
-BENCHMARK = "cospy_bench"
-WEIGHTS, ENCODERS = f"cospy-{VARIANT}", ("siglip-so400m-384", "sd-v1_4-vae")
-# Where the trainer looks, and what brings it there.
-TRAINING = ("drct2m", Path("data/train", VARIANT), f"python scripts/fetch_data.py {VARIANT}")
 EXAMPLES = ROOT / "data" / "examples"
 DEMONSTRATION = Path("runs", "demonstration")
+OWN_FLAGS = detectors.flags()
+[MEANT] = [own.published for own in OWN_FLAGS.values() if own.published]
 NAMING = (
-    *("detector", "weights", "backbone_weights", "train_dataset", "mode", "branch", "pretrain"),
+    *(
+        "detector",
+        "weights",
+        "backbone_weights",
+        *(f for o in OWN_FLAGS.values() for f in o.implies),
+    ),
     *("data", "benchmark", "data_root", "protocol", "compare", "val_data", "test_csv", "csv_root"),
 )
 PARTS = ("data.mscoco=", "data.flickr=")  # of a benchmark, whose pictures are then meant
@@ -64,18 +68,19 @@ def _fetch(names: list[str]) -> str:
     return f"{manifest.FETCH} {' '.join(names)}"
 
 
-def _trained(ckpt: Path, part: str) -> Path | None:
-    """What a training below --ckpt, ours or the published program's, left of a part."""
-    places = (ckpt / VARIANT / part / name for name in (BEST, PUBLISHED_BEST))
-    return next((place for place in places if place.is_file()), None)
+def _trained(folder: Path) -> Path | None:
+    """The weights that a training, ours or the published program's, left in a folder."""
+    files = (folder / name for name in (BEST, PUBLISHED_BEST))
+    return next((path for path in files if path.is_file()), None)
 
 
 def _missing_weights(trained: Path | None) -> list[str]:
-    """The manifest's entries that the fusion still takes: the user's own, or the published one.
-    Published files hold the autoencoder too."""
-    needed = [ENCODERS[0]] if trained else [WEIGHTS, ENCODERS[0]]
+    """The manifest's entries that the published detector still takes, with the user's own weights
+    or with the published ones. Published files hold all encoders but the first."""
+    first, *rest = MEANT.encoders
+    needed = [first] if trained else [MEANT.weights, first]
     if trained and trained.name == BEST:
-        needed.append(ENCODERS[1])
+        needed += rest
     return [name for name in needed if manifest.find(name) is None]
 
 
@@ -84,7 +89,7 @@ def _missing_pictures(args: argparse.Namespace, root: Path, title: str) -> str:
     if not is_folder(root):
         return f"{title} is not in {root}"
     try:
-        datasets.load(BENCHMARK).records(root, None, {}, args.sources)
+        datasets.load(MEANT.benchmark).records(root, None, {}, args.sources)
     except LayoutError as error:
         return f"{title} is not complete: {error}"
     return ""
@@ -93,14 +98,16 @@ def _missing_pictures(args: argparse.Namespace, root: Path, title: str) -> str:
 def _evaluation(args: argparse.Namespace) -> Iterator[str]:
     from ..evaluation import benchmark
 
-    usual = benchmark.load(BENCHMARK)
-    trained = _trained(args.ckpt, "fusion")
+    usual = benchmark.load(MEANT.benchmark)
+    trained = _trained(args.ckpt / MEANT.trained)
     weights = _missing_weights(trained)
     pictures = _missing_pictures(args, usual.root, usual.title)
     if not weights and not pictures:
-        args.train_dataset, args.pretrain = VARIANT, trained is None
+        vars(args).update(MEANT.options)
+        args.pretrain = trained is None
         return
-    ours = f"CO-SPY's, of {VARIANT},"
+    title, variant = MEANT.names
+    ours = f"{title}'s, of {variant},"
     yield (
         f"weights: {ours} are not here ({_fetch(weights)}); the shipped detector is evaluated"
         if weights
@@ -108,14 +115,14 @@ def _evaluation(args: argparse.Namespace) -> Iterator[str]:
     )
     place = EXAMPLES.relative_to(Path.cwd()) if EXAMPLES.is_relative_to(Path.cwd()) else EXAMPLES
     yield (
-        f"pictures: {pictures} (python scripts/fetch_data.py {BENCHMARK}); as a demonstration, the "
-        f"few in {place} are taken"
+        f"pictures: {pictures} (python scripts/fetch_data.py {MEANT.benchmark}); "
+        f"as a demonstration, the few in {place} are taken"
         if pictures
         else f"pictures: those of {usual.title} are taken"
     )
-    args.detector = "default"
+    args.detector = USUAL
     if not pictures:
-        args.benchmark = BENCHMARK
+        args.benchmark = MEANT.benchmark
         return
     args.data = place
     if not args.output:
@@ -127,19 +134,19 @@ def _evaluation(args: argparse.Namespace) -> Iterator[str]:
 def _training(args: argparse.Namespace) -> Iterator[str]:
     from ..evaluation import benchmark
 
-    family, root, fetch = TRAINING
     lacking = []
-    if not any(map(is_folder, (root, benchmark.load(family).root))):
-        lacking.append(f"its pictures in {root} ({fetch})")
-    if encoders := [name for name in ENCODERS if manifest.find(name) is None]:
+    if not any(map(is_folder, (MEANT.pictures, benchmark.load(MEANT.family).root))):
+        lacking.append(f"its pictures in {MEANT.pictures} ({MEANT.fetch})")
+    if encoders := [name for name in MEANT.encoders if manifest.find(name) is None]:
         lacking.append(f"frozen encoders ({_fetch(encoders)})")
-    if parts := [part for part in ("artifact", "semantic") if not _trained(args.ckpt, part)]:
-        folders = " and ".join(str(args.ckpt / VARIANT / part) for part in parts)
-        lacking.append(f"trained branches in {folders} (bash train.sh --dataset {VARIANT})")
+    branches = [args.ckpt / branch for branch in MEANT.branches]
+    if untrained := [str(folder) for folder in branches if not _trained(folder)]:
+        lacking.append(f"trained branches in {' and '.join(untrained)} ({MEANT.recipe})")
     if not lacking:
-        args.train_dataset = VARIANT
+        vars(args).update(MEANT.options)
         return
-    yield f"--phase train: CO-SPY's published training, of {VARIANT}, lacks {', '.join(lacking)}"
+    title, variant = MEANT.names
+    yield f"--phase train: {title}'s published training, of {variant}, lacks {', '.join(lacking)}"
     raise ConfigError(
         f"--phase train: a detector of your own learns from two folders, mine/real and mine/fake: "
         f"{OWN}"

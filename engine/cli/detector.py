@@ -6,28 +6,34 @@ import argparse
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import detectors
 from datasets._limits import PUBLISHED, UPRIGHT
-from detectors._base import Detector, WeightsError
+from detectors._base import WeightsError
 
-from ..config import CONFIGS, DETECTION, Config, ConfigError, parse_override, read_yaml, resolve
+from ..config import (
+    CONFIGS,
+    DETECTION,
+    USUAL,
+    Config,
+    ConfigError,
+    parse_override,
+    read_yaml,
+    resolve,
+)
 from ..runtime.device import PRECISIONS, Device
+from ..training.start import Start
 from ..weights.fetch import fetch
-from ..weights.files import sha256
 from ..weights.loading import (
     Loaded,
     WeightFile,
     build,
     check_keys,
     describe_member,
-    external_state,
     is_run,
-    load_backbone,
-    load_exact,
     locate,
     missing_parts,
     open_weights,
@@ -37,9 +43,6 @@ from ..weights.manifest import BEST, PUBLISHED_BEST, epoch_files, several
 from ..weights.onnx import card_of, is_onnx, load_onnx, open_onnx
 from . import rules
 
-ENSEMBLE = "ensemble"
-COSPY_CHOICE = ("train_dataset", "mode", "branch")
-MIXING = ("feat_interp", "feat_interp_alpha", "feat_interp_ratio")
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +54,7 @@ def detector_name(args: argparse.Namespace) -> str:
     if args.phase == "eval" and args.epochs is not None:
         path = next(iter(epoch_files(path, args.epochs).values()))
     card = card_of(path)
-    return card.detector if card else "default"
+    return card.detector if card else USUAL
 
 
 def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -60,9 +63,10 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if v is not None and v is not False and v != []}
 
 
-def _cospy_layer(args: argparse.Namespace) -> dict[str, Any]:
-    training = MIXING if args.phase == "train" else ()
-    return {"cospy": given(args, (*COSPY_CHOICE, *training))}
+def _own_layer(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """The detector's options that flags of its own set."""
+    own = detectors.flags().get(name)
+    return {name: given(args, own.set)} if own and own.set else {}
 
 
 def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
@@ -86,23 +90,21 @@ def _objective(layers: Sequence[tuple[str, dict[str, Any]]]) -> str:
 
 
 def _own_config(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Path:
-    """The detector's YAML; CO-SPY has one for each variant and each part that is trained, a
-    backbone's pre-training its own."""
-    if name != "cospy":
-        objective = _objective(layers)
-        return CONFIGS / (f"{name}.yaml" if objective == DETECTION else f"{name}_{objective}.yaml")
+    """The YAML of the network that the layers choose, or of what its backbone learns from."""
+    kind = detectors.load(name)
     chosen: dict[str, Any] = {}
     for _, layer in layers:
         if isinstance(layer.get(name), dict):
-            chosen |= {k: v for k, v in layer[name].items() if k in COSPY_CHOICE}
-    options = resolve(name, [("", {name: chosen})]).options
-    return CONFIGS / f"cospy_{options.train_dataset}_{part_of(options)}.yaml"
+            chosen |= {k: v for k, v in layer[name].items() if k in kind.CHOICE}
+    recipe = kind.recipe(resolve(name, [("", {name: chosen})]).options)
+    objective = _objective(layers)
+    return CONFIGS / (f"{recipe}.yaml" if objective == DETECTION else f"{recipe}_{objective}.yaml")
 
 
-def _is_members(override: str) -> bool:
-    """Whether a --set is about a member of the ensemble, not about itself."""
+def _is_members(override: str, name: str) -> bool:
+    """Whether a --set is about a member of a detector made of others, not about itself."""
     section = override.split(".")[0]
-    return section != ENSEMBLE and section in detectors.available()
+    return section != name and section in detectors.available()
 
 
 def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None) -> Config:
@@ -112,10 +114,9 @@ def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None)
         layers.append((str(file.path), {name: file.card.options}))
     if args.config:
         layers.append((str(args.config), read_yaml(args.config)))
-    if name == "cospy":
-        layers.append(("flags", _cospy_layer(args)))
+    layers.append(("flags", _own_layer(args, name)))
     layers.append(("flags", _flag_layer(args)))
-    sets = [text for text in args.set if name != ENSEMBLE or not _is_members(text)]
+    sets = [text for text in args.set if name not in rules.COMBINED or not _is_members(text, name)]
     layers += [("--set", parse_override(text)) for text in sets]
     own = _own_config(name, layers)
     if own.exists():
@@ -142,20 +143,10 @@ def decoded_otherwise(decoding: str) -> list[str]:
     ]
 
 
-def part_of(options: Any) -> str:
-    """What of CO-SPY is meant: semantic, artifact, fusion or end2end."""
-    return options.branch if options.mode == "branch" else options.mode
-
-
-def cospy_folder(ckpt: Path, options: Any) -> Path:
-    """Where CO-SPY's training puts its weights: below --ckpt, by variant and mode or branch."""
-    return ckpt / options.train_dataset / part_of(options)
-
-
 def train_folder(args: argparse.Namespace, name: str, config: Config) -> Path:
     """Where training puts its results without --output."""
-    if name == "cospy":
-        return cospy_folder(args.ckpt, config.options)
+    if folder := detectors.load(name).output_folder(config.options, args.ckpt):
+        return folder
     objective = config.train.objective
     return Path("runs", name, "train" if objective == DETECTION else objective)
 
@@ -165,25 +156,26 @@ def output(args: argparse.Namespace, usual: Path) -> Path:
     return (args.output or usual) / (args.tag or "")
 
 
-def _cospy_file(args: argparse.Namespace) -> WeightFile:
-    """CO-SPY's weights: those of --weights, the published ones, or those trained below --ckpt."""
-    options = resolve_config(args, "cospy", None).options
-    part = part_of(options)
-    parts = ("semantic", "artifact", "fusion") if part == "fusion" else (part,)
+def _own_file(args: argparse.Namespace, name: str) -> WeightFile:
+    """The weights of a detector whose training has a folder below --ckpt: those of --weights, the
+    published ones, or those trained there."""
+    kind, options = detectors.load(name), resolve_config(args, name, None).options
+    parts = kind.weight_parts(options)
     if args.weights:
-        return open_weights(locate(args.weights, "cospy"), "cospy", parts)
+        return open_weights(locate(args.weights, name), name, parts)
     if args.pretrain:
-        return open_weights(fetch(f"cospy-{options.train_dataset}"), "cospy", parts)
-    folder = cospy_folder(args.ckpt, options)
+        return open_weights(fetch(kind.entry(options)), name, parts)
+    folder = kind.output_folder(options, args.ckpt)
+    assert folder is not None
     trained = folder / BEST
     if not trained.is_file():
         if (folder / PUBLISHED_BEST).is_file():
-            return open_weights(folder.parent, "cospy", parts)
+            return open_weights(folder.parent, name, parts)
         raise WeightsError(
             f"{trained}: not there yet: --phase train makes it; --pretrain takes the published "
             "weights; or name a file or folder by --weights, such as the --output of its training"
         )
-    return open_weights(trained, "cospy")
+    return open_weights(trained, name)
 
 
 def backbones(args: argparse.Namespace) -> list[Path]:
@@ -200,20 +192,22 @@ def weight_file(args: argparse.Namespace, name: str) -> WeightFile:
     """
     if is_onnx(args.weights):
         return open_onnx(locate(args.weights, name), name)
-    if name == "cospy":
-        return _cospy_file(args)
+    kind = detectors.load(name)
+    if kind.output_folder(kind.Options(), args.ckpt):
+        return _own_file(args, name)
     return open_weights(locate(args.weights, name), name)
 
 
-def _check_variant(file: WeightFile, options: Any) -> None:
-    """Raises WeightsError when CO-SPY's weights are of another variant or part than is asked for:
-    their keys may be the same."""
-    for key, was in (file.card.options if file.card else {}).items():
-        found = getattr(options, key, was)
-        if key in COSPY_CHOICE and found != was and (key != "branch" or options.mode == "branch"):
+def _check_variant(file: WeightFile, name: str, options: Any) -> None:
+    """Raises WeightsError when weights are of another network than is asked for: their keys may be
+    the same."""
+    kind = detectors.load(name)
+    then = file.card.options if file.card else {}
+    for key, value in kind.chosen(options).items():
+        if (was := then.get(key, value)) != value:
             raise WeightsError(
-                f"{file.path}: holds CO-SPY with {key} {was}; found --{key} {found}: leave it out, "
-                "or name other weights"
+                f"{file.path}: holds {kind.title} with {key} {was}; found --{key} {value}: leave "
+                "it out, or name other weights"
             )
 
 
@@ -224,14 +218,13 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
         WeightsError, ConfigError, OptionError: what was asked for does not exist or fit.
     """
     name = detector_name(args)
-    if name == ENSEMBLE:
-        return _load_ensemble(args, on)
+    if name in rules.COMBINED:
+        return _load_combined(args, name, on)
     file = weight_file(args, name)
     config = resolve_config(args, name, file)
     if is_onnx(file.path):
         return load_onnx(name, config.options, file, on, args.compile), config
-    if name == "cospy":
-        _check_variant(file, config.options)
+    _check_variant(file, name, config.options)
     if args.pretrain and not args.backbone_weights:
         kind = detectors.load(name)
         for entry in missing_parts(kind, config.options, file.state).values():
@@ -245,34 +238,36 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
 
 
 def _member_args(args: argparse.Namespace, name: str, weights: str | None) -> argparse.Namespace:
-    """The command line as if it asked for one member: CO-SPY's flags are CO-SPY's, and a --set of
-    `member.key` is the member's."""
-    own = [text for text in args.set if text.split(".")[0] == name]
-    changes: dict[str, Any] = {"detector": name, "weights": weights, "set": own, "config": None}
-    if name == "cospy":
-        changes["weights"] = weights or f"cospy-{args.train_dataset or 'sd-v1_4'}"
-        changes["pretrain"] = args.pretrain and weights is None
-        if changes["pretrain"]:
-            changes["weights"] = None
-    else:
-        changes |= {"train_dataset": None, "mode": None, "branch": None, "pretrain": False}
-    return argparse.Namespace(**{**vars(args), **changes})
+    """The command line as if it asked for one member: flags that belong to another detector are
+    not given, and a --set of `member.key` is the member's."""
+    texts = [text for text in args.set if text.split(".")[0] == name]
+    changes: dict[str, Any] = {"detector": name, "set": texts, "config": None}
+    for other, own in detectors.flags().items():
+        if other != name:
+            changes |= dict.fromkeys(own.implies)
+    member = argparse.Namespace(**{**vars(args), **changes, "weights": None})
+    if member.pretrain and weights is None:
+        return member
+    entry = detectors.load(name).entry(resolve_config(member, name, None).options)
+    member.weights, member.pretrain = weights or (entry if entry != name else None), False
+    return member
 
 
-def load_members(args: argparse.Namespace, options: Any, on: Device) -> list[tuple[Loaded, Config]]:
-    """The ensemble's members with their weights, each as its own command line would load it."""
-    weights = options.weights or [None] * len(options.members)
-    pairs = zip(options.members, weights, strict=True)
-    return [load(_member_args(args, name, weight), on) for name, weight in pairs]
+def load_members(
+    args: argparse.Namespace, name: str, options: Any, on: Device
+) -> list[tuple[Loaded, Config]]:
+    """The members of a detector with their weights, each as its own command line would load it."""
+    pairs = detectors.load(name).made_of(options)
+    return [load(_member_args(args, member, weights), on) for member, weights in pairs]
 
 
-def _check_members(path: Path, members: Sequence[Loaded], fitted: Any) -> None:
-    """Raises WeightsError when an ensemble was fitted with other weights or options."""
+def _check_members(name: str, path: Path, members: Sequence[Loaded], fitted: Any) -> None:
+    """Raises WeightsError when the whole was fitted with other weights or options."""
     found = [describe_member(member) for member in members]
     if [member.get("sha256") for member in fitted] != [member["sha256"] for member in found]:
         raise WeightsError(
             f"{path}: was fitted with other weights of its members: name those by --set "
-            "ensemble.weights=[...], or fit it again"
+            f"{name}.weights=[...], or fit it again"
         )
     for then, now in zip(fitted, found, strict=True):
         for key, value in then["options"].items():
@@ -283,18 +278,18 @@ def _check_members(path: Path, members: Sequence[Loaded], fitted: Any) -> None:
                 )
 
 
-def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
-    """The ensemble: fitted, by --weights; else the average of its members' probabilities."""
-    kind: Any = detectors.load(ENSEMBLE)
-    file = open_weights(locate(args.weights, ENSEMBLE), ENSEMBLE) if args.weights else None
-    config = resolve_config(args, ENSEMBLE, file)
+def _load_combined(args: argparse.Namespace, name: str, on: Device) -> tuple[Loaded, Config]:
+    """A detector made of others: fitted, by --weights; else the average of their probabilities."""
+    kind: Any = detectors.load(name)
+    file = open_weights(locate(args.weights, name), name) if args.weights else None
+    config = resolve_config(args, name, file)
     fitted = file is not None and file.card is not None
     if config.options.fusion == "fitted" and not fitted:
         raise ConfigError(
-            "ensemble.fusion=fitted: expected --weights of a fitted ensemble; found none: "
-            "--phase train --detector ensemble makes them"
+            f"{name}.fusion=fitted: expected --weights of a fitted {name}; found none: "
+            f"--phase train --detector {name} makes them"
         )
-    members = [loaded for loaded, _ in load_members(args, config.options, on)]
+    members = [loaded for loaded, _ in load_members(args, name, config.options, on)]
     model = kind(config.options, [member.model for member in members]).eval()
     model.to(on.device)
     external = {f"{m.name}: {part}": p for m in members for part, p in m.external.items()}
@@ -302,108 +297,44 @@ def _load_ensemble(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config
     digest = hashlib.sha256("".join(sums).encode()).hexdigest()
     if file is None or file.card is None:
         log.warning(
-            "the members' probabilities are averaged as they are; --phase train --detector "
-            "ensemble calibrates them on a labelled set"
+            "the members' probabilities are averaged as they are; --phase train --detector %s "
+            "calibrates them on a labelled set",
+            name,
         )
         path = Path("+".join(member.path.name for member in members))
-        return Loaded(model, ENSEMBLE, path, digest, 0.5, None, external, members), config
-    _check_members(file.path, members, (file.card.extra or {}).get("members", []))
+        return Loaded(model, name, path, digest, 0.5, None, external, members), config
+    _check_members(name, file.path, members, (file.card.extra or {}).get("members", []))
     check_keys(file.state, model.fusion.state_dict(prefix="fusion."), file.path)
     model.fusion.load_state_dict({k.removeprefix("fusion."): v for k, v in file.state.items()})
     model.fusion.to(on.device)
     card, digest = file.card, hashlib.sha256((digest + file.sha256).encode()).hexdigest()
     threshold, band = card.threshold, card.band
-    return Loaded(model, ENSEMBLE, file.path, digest, threshold, band, external, members), config
-
-
-@dataclass(frozen=True)
-class Start:
-    """What training goes on from: `file`, the weights, None = afresh; `backbones`, files that hold
-    frozen parts, or that a backbone starts from."""
-
-    file: WeightFile | None
-    backbones: list[Path]
-
-    def origins(self) -> list[dict[str, str]]:
-        """The files, as run.json names them."""
-        found = [(file.path, file.sha256) for file in (self.file,) if file]
-        found += [(path, sha256(path)) for path in self.backbones]
-        return [{"file": str(path), "sha256": digest} for path, digest in found]
+    return Loaded(model, name, file.path, digest, threshold, band, external, members), config
 
 
 def start_file(args: argparse.Namespace, name: str) -> WeightFile | None:
     """The file of --weights that training goes on from; None without it, or when it names folders
     of branches to be fused."""
-    one = len(several(args.weights)) == 1 and name != ENSEMBLE
+    one = len(several(args.weights)) == 1 and name not in rules.COMBINED
     path = locate(args.weights, name) if one else None
     return open_weights(path, name) if path and (is_run(path) or not path.is_dir()) else None
 
 
 def start_of(args: argparse.Namespace, name: str, config: Config, file: WeightFile | None) -> Start:
-    """What training goes on from: `start_file`, or for CO-SPY's fusion its two trained branches.
+    """What training goes on from: `start_file`, or the parts that must be trained before.
 
     Raises:
         WeightsError: it is not there, or of another variant.
     """
-    if name == "cospy" and config.options.mode == "fusion" and file is None:
-        trained = cospy_folder(args.ckpt, config.options).parent
-        places = [locate(each, name) for each in several(args.weights)] or [trained]
-        file = read_folder(places[0], ("semantic", "artifact"), *places[1:])
+    kind = detectors.load(name)
+    parts = kind.trained_before(config.options)
+    if parts and file is None:
+        trained = kind.output_folder(config.options, args.ckpt)
+        usual = [trained.parent] if trained else []
+        folders = [locate(each, name) for each in several(args.weights)] or usual
+        file = read_folder(name, folders[0], parts, *folders[1:])
     elif args.weights and file is None:
         raise WeightsError(f"{args.weights}: expected a weight file of {name}; found a folder")
-    if name == "cospy" and file is not None:
-        _check_variant(file, config.options)
+    if file is not None:
+        _check_variant(file, name, config.options)
     return Start(file, backbones(args))
-
-
-def check_start(name: str, config: Config, start: Start) -> None:
-    """Looks whether all is there that `model_to_train` needs, and raises what that does, except for
-    weights that are there but do not fit."""
-    kind = detectors.load(name)
-    state = dict(start.file.state) if start.file else {}
-    if kind.external(config.options):
-        external_state(kind, config.options, state, start.backbones, None)
-
-
-def adapted(config: Config, start: Start) -> Config:
-    """The configuration of a training with what it starts from: frozen batch norms need statistics
-    that a fresh network has not, and so they learn theirs there."""
-    if not config.train.freeze_batchnorm or start.backbones or start.file:
-        return config
-    log.warning(
-        "train.freeze_batchnorm: false here, for without --weights and --backbone_weights the "
-        "network starts afresh and has no statistics to keep"
-    )
-    return replace(config, train=replace(config.train, freeze_batchnorm=False))
-
-
-def model_to_train(name: str, config: Config, start: Start) -> Detector:
-    """A detector as training starts it: fresh, from a backbone, or from weights.
-
-    Raises:
-        WeightsError: these do not fit.
-    """
-    kind = detectors.load(name)
-    if config.train.objective != DETECTION:
-        return kind.objectives()[config.train.objective](config.options)
-    model = kind(config.options)
-    outside = kind.external(config.options)
-    state = dict(start.file.state) if start.file else {}
-    # All backbones of CO-SPY are such; a part without one passes over what the others need.
-    if outside or name == "cospy":
-        state |= external_state(kind, config.options, state, start.backbones, None)[0]
-        if start.file is None:
-            fresh = tuple(k for k in model.state_dict() if not k.startswith(tuple(outside)))
-            load_exact(model, state, Path(name), fresh)
-        else:
-            # Branches, whose fusion is yet to be learnt.
-            fused = getattr(config.options, "mode", None) == "fusion"
-            load_exact(model, state, start.file.path, ("fc.",) if fused else ())
-        return model
-    for path in start.backbones:
-        load_backbone(model, path)
-    if start.file:
-        load_exact(model, state, start.file.path)
-    if not (start.file or start.backbones):
-        model.start_from_nothing()
-    return model

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import detectors
 from datasets import Record
 from datasets import _splits as splits
 from datasets._limits import UPRIGHT
@@ -18,7 +19,10 @@ from ..evaluation import benchmark as benchmarks
 from ..evaluation.analysis import View
 from ..evaluation.benchmark import Measurement
 from ..evaluation.benchmark_file import Benchmark, Protocol
-from ..phases.eval import Request
+from ..phases.eval import EvalRequest
+from ..runtime import distributed, threads
+from ..runtime.device import Device
+from ..runtime.distributed import World
 from ..runtime.run_folder import RUN
 from ..runtime.text import distinct
 from ..scoring import degradations, metadata, own_threshold
@@ -27,17 +31,21 @@ from ..weights import manifest
 from ..weights.loading import Loaded
 from . import bare, detector, machine
 
-# The benchmark that each variant of CO-SPY is evaluated on, without --benchmark.
-OF_COSPY = {"sd-v1_4": "cospy_bench", "progan": "aigcdetect"}
 
+def _benchmark(args: argparse.Namespace, config: Config) -> Benchmark | None:
+    """The benchmark that is meant; None when --data names the pictures.
 
-def _benchmark(args: argparse.Namespace, options: Any) -> Benchmark | None:
-    """The benchmark that is meant; None when --data names the pictures."""
+    Raises:
+        ConfigError: none is named, and the detector has none of its own.
+    """
     if args.data is not None:
         return None
     if args.benchmark is not None:
         return benchmarks.load(args.benchmark)
-    return benchmarks.load(OF_COSPY[options.train_dataset])  # which alone has a usual one
+    home = detectors.load(config.detector).home(config.options)
+    if home is None:
+        raise ConfigError("--phase eval: expected --data or --benchmark; found neither")
+    return benchmarks.load(home.evaluate)
 
 
 def _data_records(args: argparse.Namespace, config: Config) -> tuple[list[Record], str]:
@@ -72,22 +80,6 @@ def _notes(
     if limit is not None:
         lines.append(f"at most {limit} pictures of each generator and source were taken")
     return tuple(lines)
-
-
-def _folder(
-    args: argparse.Namespace, loaded: Loaded, config: Config, what: str, title: str | None
-) -> Path:
-    """Where results go without --output: for CO-SPY where the published program puts them, on its
-    own benchmarks by their `title`. --resume finds a run under an earlier name, too."""
-    if loaded.name != "cospy":
-        return Path("runs", loaded.name, f"eval_{what}")
-    folder = detector.cospy_folder(args.ckpt, config.options)
-    published = args.pretrain or manifest.entry_at(loaded.path) is not None
-    chosen = folder / f"{'pretrain' if published else 'eval'}_{title or what}"
-    earlier = folder / f"{'pretrain' if args.pretrain else 'eval'}_{what}"
-    # Runs with a tag are younger than the published names.
-    goes_on = args.resume and not args.tag and not (chosen / RUN).exists()
-    return earlier if goes_on and (earlier / RUN).exists() else chosen
 
 
 def _changed(args: argparse.Namespace, **values: object) -> argparse.Namespace:
@@ -150,83 +142,175 @@ def _with_published(
     return replace(view, published=published, notes=(*view.notes, *why))
 
 
+@dataclass(frozen=True)
+class _Subject:
+    """The pictures of an evaluation and how they are seen. `base`: the degradation that a protocol
+    begins with; `folder`, `published_folder`: what the results' folder is called by; `name`: what
+    evaluation.log calls the pictures."""
+
+    records: list[Record]
+    view: View
+    title: str
+    name: str
+    folder: str
+    published_folder: str
+    decoding: str
+    base: str = degradations.NONE
+    benchmark: Benchmark | None = None
+    protocol: str | None = None
+
+
+def _of_data(args: argparse.Namespace, config: Config, title: str) -> _Subject:
+    """The pictures of --data."""
+    records, left_out = _data_records(args, config)
+    data = args.data.resolve()  # which has a name even for "."
+    name = data.name if data.is_dir() else data.stem
+    few = bare.caution(len(records)) if data == bare.EXAMPLES else ""
+    return _Subject(
+        records=records,
+        view=View(notes=tuple(filter(None, (few, left_out)))),
+        title=f"{title} on {data.name}",
+        name=name,
+        folder=name,
+        published_folder=name,
+        decoding=config.data.decoding or UPRIGHT,
+    )
+
+
+def _of_benchmark(
+    args: argparse.Namespace, loaded: Loaded, config: Config, benchmark: Benchmark
+) -> _Subject:
+    """The pictures of a benchmark, by its protocol."""
+    protocol = args.protocol or benchmarks.PUBLISHED
+    how = benchmarks.protocol(benchmark, protocol)
+    records = _benchmark_records(args, config, benchmark, how)
+    suffix = "" if protocol == benchmarks.PUBLISHED else f"_{protocol}"
+    view = View(
+        pairing=how.pairing,
+        average=benchmark.average,
+        dataset=benchmark.dataset,
+        generators=benchmark.generators,
+        sources=benchmark.sources,
+        notes=_notes(benchmark, loaded.name, config.options, records, args.limit),
+        facts=benchmark.facts,
+        reported=benchmark.reported,
+    )
+    return _Subject(
+        records=records,
+        view=view,
+        title=f"{loaded.model.title} on {benchmark.title}, protocol {protocol}",
+        name=benchmark.title,
+        folder=benchmark.name + suffix,
+        published_folder=benchmark.title + suffix,
+        decoding=config.data.decoding or how.decoding,
+        base=how.degradation,
+        benchmark=benchmark,
+        protocol=protocol,
+    )
+
+
+def _with_figures(
+    args: argparse.Namespace, loaded: Loaded, config: Config, subject: _Subject, threshold: float
+) -> View:
+    """The subject's view with the reported figures of what is measured."""
+    if subject.benchmark is None or subject.protocol is None:
+        return subject.view
+    measurement = Measurement(
+        detector=loaded.name,
+        options=config.options,
+        base=subject.view.base,
+        protocol=subject.protocol,
+        threshold=calibrated(threshold, args.prevalence),
+        split=config.data.split,
+        limit=args.limit,
+        trained_on=loaded.trained_on,
+        decoding=subject.decoding,
+    )
+    named = config.data.published
+    return _with_published(subject.view, subject.benchmark, measurement, named, subject.records)
+
+
+def _folder(args: argparse.Namespace, loaded: Loaded, config: Config, subject: _Subject) -> Path:
+    """Where results go without --output: for a detector whose published program has folders of its
+    own where that puts them. --resume finds a run under an earlier name, too."""
+    kind = detectors.load(loaded.name)
+    folder = kind.output_folder(config.options, args.ckpt)
+    if folder is None:
+        return Path("runs", loaded.name, f"eval_{subject.folder}")
+    own = subject.benchmark is not None and subject.benchmark.name in kind.BENCHMARKS
+    published = args.pretrain or manifest.entry_at(loaded.path) is not None
+    name = subject.published_folder if own else subject.folder
+    chosen = folder / f"{'pretrain' if published else 'eval'}_{name}"
+    earlier = folder / f"{'pretrain' if args.pretrain else 'eval'}_{subject.folder}"
+    # Runs with a tag are younger than the published names.
+    goes_on = args.resume and not args.tag and not (chosen / RUN).exists()
+    return earlier if goes_on and (earlier / RUN).exists() else chosen
+
+
 def evaluation(
-    args: argparse.Namespace, loaded: Loaded, config: Config
-) -> tuple[Request, list[Record]]:
+    args: argparse.Namespace, loaded: Loaded, config: Config, device: Device
+) -> EvalRequest:
     """What phase eval shall do, and with which pictures.
 
     Raises:
         ConfigError, LayoutError: what the flags name does not exist or fit.
     """
-    benchmark = _benchmark(args, config.options)
+    benchmark = _benchmark(args, config)
     own_threshold.check_serves(args.threshold, loaded, config)
     threshold = own_threshold.value(args.threshold, loaded)
     if benchmark is None:
-        records, left_out = _data_records(args, config)
-        base = degradations.NONE
-        data = args.data.resolve()  # which has a name even for "."
-        title = f"{loaded.model.title} on {data.name}"
-        what = name = data.name if data.is_dir() else data.stem
-        few = bare.caution(len(records)) if data == bare.EXAMPLES else ""
-        view = View(notes=tuple(filter(None, (few, left_out))))
-        own, protocol, decoding = None, None, config.data.decoding or UPRIGHT
+        subject = _of_data(args, config, loaded.model.title)
     else:
-        protocol = args.protocol or benchmarks.PUBLISHED
-        how = benchmarks.protocol(benchmark, protocol)
-        records, base = _benchmark_records(args, config, benchmark, how), how.degradation
-        decoding = config.data.decoding or how.decoding
-        suffix = "" if protocol == benchmarks.PUBLISHED else f"_{protocol}"
-        what, name = benchmark.name + suffix, benchmark.title
-        own = name + suffix if benchmark.name in OF_COSPY.values() else None
-        title = f"{loaded.model.title} on {benchmark.title}, protocol {protocol}"
-        notes = _notes(benchmark, loaded.name, config.options, records, args.limit)
-        view = View(
-            pairing=how.pairing,
-            average=benchmark.average,
-            dataset=benchmark.dataset,
-            generators=benchmark.generators,
-            sources=benchmark.sources,
-            notes=notes,
-            facts=benchmark.facts,
-            reported=benchmark.reported,
-        )
+        subject = _of_benchmark(args, loaded, config, benchmark)
+    names = [degradations.then(subject.base, n) for n in degradations.parse_sweep(args.degrade)]
+    more = detector.decoded_otherwise(subject.decoding) + _restated_otherwise(args.prevalence)
+    view = replace(subject.view, base=names[0], notes=(*subject.view.notes, *more))
     if args.min_pictures is not None:
         view = replace(view, min_pictures=args.min_pictures)
-    names = [degradations.then(base, name) for name in degradations.parse_sweep(args.degrade)]
-    more = (*detector.decoded_otherwise(decoding), *_restated_otherwise(args.prevalence))
-    view = replace(view, base=names[0], notes=(*view.notes, *more))
-    if benchmark is not None and protocol is not None:
-        measurement = Measurement(
-            detector=loaded.name,
-            options=config.options,
-            base=view.base,
-            protocol=protocol,
-            threshold=calibrated(threshold, args.prevalence),
-            split=config.data.split,
-            limit=args.limit,
-            trained_on=loaded.trained_on,
-            decoding=decoding,
-        )
-        view = _with_published(view, benchmark, measurement, config.data.published, records)
+    subject = replace(subject, view=view)
+    view, records = _with_figures(args, loaded, config, subject, threshold), subject.records
     known = metadata.beside(records)
     if args.group_by:
         records = metadata.grouped(records, known, args.group_by)
         note = f"generators are divided by {', '.join(args.group_by)}: published figures, which are"
         view = replace(view, published=None, notes=(*view.notes, f"{note} of all, are not shown"))
-    return Request(
-        output=detector.output(args, _folder(args, loaded, config, what, own)),
-        title=title if view.base == degradations.NONE else f"{title}, under {view.base}",
+    return EvalRequest(
+        records=records,
+        loaded=loaded,
+        device=device,
+        config=config,
+        output=detector.output(args, _folder(args, loaded, config, subject)),
+        title=subject.title + ("" if view.base == degradations.NONE else f", under {view.base}"),
         tag=args.tag or "",
         threshold=threshold,
         prevalence=args.prevalence,
         degradations=tuple(names),
         view=view,
         benchmark=benchmark.name if benchmark else None,
-        protocol=protocol,
-        pictures=name,
+        protocol=subject.protocol,
+        pictures=subject.name,
         metadata=known,
         cache=args.cache,
-        workers=machine.workers(args, len(records), decoding),
+        workers=machine.workers(args, len(records), subject.decoding),
         resume=args.resume,
         overwrite=args.overwrite,
-    ), records
+    )
+
+
+def opened(args: argparse.Namespace) -> tuple[Device, World]:
+    """Device and processes, with the threads set, before anything is loaded."""
+    device = machine.device(args, args.precision)
+    world = distributed.join(device.device)
+    resumed = detector.output(args, args.output) if args.resume and args.output else None
+    threads.set_threads(args.threads, device.device, world, resumed)
+    return device, world
+
+
+def evaluating(args: argparse.Namespace) -> tuple[EvalRequest, World]:
+    """What phase eval is asked to do by one command line, and the processes that do it."""
+    device, world = opened(args)
+    [args] = each_set(args).values()
+    loaded, config = detector.load(args, device)
+    request = evaluation(args, loaded, config, device)
+    machine.check_apart(request.output, [args.data] if args.data else [])
+    return request, world

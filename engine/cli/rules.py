@@ -21,13 +21,14 @@ from datasets import LayoutError
 from datasets._layout import is_folder, unexpected
 from datasets._paths import ALL
 
-from ..config import ConfigError, check_sections, parse_override, read_yaml
+from ..config import USUAL, ConfigError, check_sections, parse_override, read_yaml
 from ..scoring.own_threshold import OwnThreshold
 from ..weights import manifest
 from .bare import is_bare
-from .parser import PHASES, benchmarks, parser
+from .parser import Parser, benchmarks, parser
 
-COSPY, ENSEMBLE = "cospy", "ensemble"
+OWN = detectors.flags()  # of single detectors, by their names
+COMBINED = tuple(name for name, own in OWN.items() if own.combines)
 SHOWN = 3  # missing files that an error names
 
 
@@ -53,12 +54,33 @@ def _other(*names: str) -> Callable[[argparse.Namespace, str | None], bool]:
 
 
 @cache
+def _parser() -> Parser:
+    return parser()
+
+
+@cache
 def _defaults() -> argparse.Namespace:
-    return parser().parse_args([])
+    return _parser().parse_args([])
 
 
 def _every_flag() -> tuple[str, ...]:
     return tuple(vars(_defaults()))
+
+
+def _of_one(name: str) -> list[Rule]:
+    """The rules on the flags that belong to one detector: others refuse them, but for those made of
+    others, which pass some on to it."""
+    flags = OWN[name].flags
+    shared = tuple(flag.name for flag in flags if flag.member)
+    alone = tuple(flag.name for flag in flags if not flag.member)
+    message = f"expected --detector {name}; found {{name}}"
+    rules = [Rule(shared, _other(name, *COMBINED), message), Rule(alone, _other(name), message)]
+    refused = Rule(
+        OWN[name].refused,
+        lambda a, found: a.phase == "train" and found == name,
+        "expected another detector; found {name}",
+    )
+    return [*rules, refused]
 
 
 RULES = (
@@ -67,7 +89,7 @@ RULES = (
         lambda a, _: a.phase != "test",
         "expected pictures by --data; found '{pictures[0]}' without a flag",
     ),
-    *(_phase([flag], phases) for flag, phases in PHASES.items()),
+    *(_phase([flag], phases) for flag, phases in _parser().phases.items()),
     Rule(
         ("input",),
         lambda a, _: a.pictures,
@@ -83,19 +105,10 @@ RULES = (
     Rule(("pretrain",), lambda a, _: a.weights, "expected without --weights; found both"),
     Rule(
         ("pretrain",),
-        lambda a, name: a.phase == "train" and name != ENSEMBLE,
+        lambda a, name: a.phase == "train" and name not in COMBINED,
         "expected --phase test or eval; found train, which starts from --weights",
     ),
-    Rule(
-        ("train_dataset", "mode", "branch", "pretrain", "ckpt"),
-        _other(COSPY, ENSEMBLE),
-        "expected --detector cospy; found {name}",
-    ),
-    Rule(
-        ("feat_interp", "feat_interp_alpha", "feat_interp_ratio", "leak_free"),
-        _other(COSPY),
-        "expected --detector cospy; found {name}",
-    ),
+    *(rule for name in OWN for rule in _of_one(name)),
     Rule(
         ("threshold",),
         lambda a, name: (
@@ -135,7 +148,7 @@ RULES = (
     ),
     Rule(
         ("epochs",),
-        lambda a, name: a.phase == "eval" and (not a.weights or name == ENSEMBLE),
+        lambda a, name: a.phase == "eval" and (not a.weights or name in COMBINED),
         "expected --weights FOLDER of the training of a detector too; found none",
     ),
     Rule(
@@ -151,7 +164,8 @@ RULES = (
             a.phase != "test"
             and not (a.data or a.benchmark or a.compare)
             and not (a.phase == "eval" and a.test_csv)
-            and name not in (None, COSPY)
+            and name is not None
+            and not (name in OWN and OWN[name].has_home)
             and not is_bare(a)
         ),
         "expected --data FOLDER or CSV, or --benchmark NAME; found neither; "
@@ -168,25 +182,18 @@ RULES = (
         "expected --output too; found none",
     ),
     Rule(("val_data",), lambda a, _: a.leak_free, "expected without --leak_free; found both"),
-    Rule(
-        (
-            *("test_csv", "accumulate", "save_every", "save_all", "epochs"),
-            *("weights", "batch_size", "seed", "backbone_weights", "check"),
-        ),
-        lambda a, name: a.phase == "train" and name == ENSEMBLE,
-        "expected another detector; found {name}",
-    ),
 )
 
 
 def detector_named(args: argparse.Namespace) -> str | None:
-    """`--detector`, else cospy when one of its own flags is given, else default; None where the
-    card of --weights decides."""
+    """`--detector`, else the one whose own flags are given, else the usual one; None where the card
+    of --weights decides."""
     if args.detector:
         return str(args.detector)
-    if args.train_dataset or args.mode or args.branch or args.pretrain:
-        return COSPY
-    return None if args.weights else "default"
+    for name, own in OWN.items():
+        if any(getattr(args, flag) for flag in own.implies):
+            return name
+    return None if args.weights else USUAL
 
 
 def broken(args: argparse.Namespace, name: str | None) -> str | None:
@@ -217,11 +224,11 @@ def check_named(args: argparse.Namespace, name: str | None) -> None:
         _check_runs(args.compare)
         return
     _check_values(args, name)
-    if args.weights or not (args.phase == "train" or name in (COSPY, ENSEMBLE)):
+    if args.weights or not (args.phase == "train" or name in OWN):
         # Training alone takes several: the branches that a fusion starts from.
         several = manifest.several(args.weights) if args.phase == "train" else []
         for weights in several or [args.weights]:
-            manifest.locate(weights, name or "default")
+            manifest.locate(weights, name or USUAL)
     if args.phase == "eval" and args.epochs is not None:
         manifest.epoch_files(Path(args.weights), args.epochs)
     for path in args.backbone_weights:
@@ -263,7 +270,7 @@ def _check_values(args: argparse.Namespace, name: str | None) -> None:
     for their names are known where the detector is imported."""
     layers = [(str(args.config), read_yaml(args.config))] if args.config else []
     layers += [("--set", parse_override(text)) for text in args.set]
-    alone = name is not None and name != ENSEMBLE
+    alone = name is not None and name not in COMBINED
     check_sections(layers, [name] if alone and name else detectors.available())
     if args.phase == "eval":
         from ..scoring import degradations

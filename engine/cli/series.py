@@ -18,10 +18,8 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from datasets import Record
 from datasets._csv import defused
 
-from ..config import Config
 from ..evaluation import estimates
 from ..evaluation.estimates import Estimate, PlainEstimate
 from ..phases import eval
@@ -29,10 +27,8 @@ from ..plain_data import read_json
 from ..reporting.document import Table, render_markdown, to_text
 from ..reporting.tables import COUNTS, Line, numbers
 from ..runtime.device import Device
-from ..runtime.distributed import World
 from ..runtime.files import write_file
 from ..runtime.run_folder import begin, open_output
-from ..weights.loading import Loaded
 from . import detector, eval_request, machine
 
 TABLE, PAGE = eval.SERIES
@@ -71,32 +67,15 @@ def _parts(args: argparse.Namespace) -> list[list[Part]]:
     ]
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The evaluations of one epoch's weights, all sets listed, none of them scored."""
-
-    loaded: Loaded
-    config: Config
-    requests: Sequence[tuple[eval.Request, list[Record]]]
-
-    def evaluate(self, device: Device, world: World) -> int:
-        """Does them. Returns how many pictures could not be read."""
-        done = (
-            eval.run(request, records, self.loaded, device, self.config, world)
-            for request, records in self.requests
-        )
-        return sum(unreadable for _, unreadable in done)
-
-
-def _asked(parts: Sequence[Part], output: Path, device: Device) -> _Asked:
-    """Loads the weights of one epoch, and lists the pictures of all sets."""
+def _requests(parts: Sequence[Part], output: Path, device: Device) -> list[eval.EvalRequest]:
+    """The evaluations of one epoch's weights, which are loaded once; all sets are listed."""
     loaded, config = detector.load(parts[0].args, device)
     requests = []
     for part in parts:
-        request, records = eval_request.evaluation(part.args, loaded, config)
+        request = eval_request.evaluation(part.args, loaded, config, device)
         machine.check_apart(output, [part.args.data] if part.args.data else [])
-        requests.append((replace(request, output=output / part.folder), records))
-    return _Asked(loaded, config, requests)
+        requests.append(replace(request, output=output / part.folder))
+    return requests
 
 
 def _line(part: Part, output: Path) -> Line:
@@ -136,7 +115,7 @@ def _write(parts: Sequence[Part], output: Path, title: str) -> Table:
     return table
 
 
-def run(args: argparse.Namespace, device: Device, world: World) -> tuple[str, int]:
+def run(args: argparse.Namespace) -> tuple[str, int]:
     """Does all evaluations that a command line asks for.
 
     Returns:
@@ -144,8 +123,9 @@ def run(args: argparse.Namespace, device: Device, world: World) -> tuple[str, in
         pictures could not be read.
 
     Raises:
-        ConfigError: --output holds another run; see also `eval_flags.evaluation`.
+        ConfigError: --output holds another run; see also `eval_request.evaluation`.
     """
+    device, world = eval_request.opened(args)
     output = detector.output(args, args.output)
     groups = _parts(args)
     parts = [part for group in groups for part in group]
@@ -157,17 +137,17 @@ def run(args: argparse.Namespace, device: Device, world: World) -> tuple[str, in
     }
     with ExitStack() as stack:
 
-        def opened() -> None:
+        def open_folder() -> None:
             owned = (eval.SCORES, *eval.RESULTS)
             stack.enter_context(open_output(output, owned, args.resume, args.overwrite))
             begin(output, info, args.resume, ("parts",), TABLE)
 
         unreadable = 0
         for group in groups:
-            asked = _asked(group, output, device)
+            requests = _requests(group, output, device)
             if group is groups[0]:  # only now: a slip in what is named leaves no folder behind
-                world.shared(opened)
-            unreadable += asked.evaluate(device, world)
+                world.run_on_main(open_folder)
+            unreadable += sum(eval.run(request, world)[1] for request in requests)
         if not world.main:
             return "", unreadable
         title = f"{len(parts)} evaluations" + (f" ({args.tag})" if args.tag else "")

@@ -1,12 +1,11 @@
-"""What the flags of phase train choose: the pictures, and whether there is anything left to do."""
+"""From the flags of phase train to a request: configuration, start, pictures, output folder."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,21 +21,13 @@ from ..config import DETECTION, Config, ConfigError, DataOptions
 from ..evaluation import benchmark as benchmarks
 from ..evaluation.benchmark_file import Benchmark
 from ..evaluation.cells import Pairing
-from ..plain_data import read_json
-from ..reporting.training_curves import VAL_LOSS
-from ..runtime import distributed
-from ..runtime.run_folder import RUN, other_settings
-from ..scoring.scorer import listing_digest
-from ..training.outputs import HISTORY, REPORT, VALIDATED, best_row, results, shown
-from ..weights.manifest import BEST
-from . import detector, rules
+from ..phases.train import CombineRequest, TrainRequest, check
+from ..runtime import distributed, threads
+from ..runtime.device import Device
+from ..runtime.distributed import World
+from ..training.start import Pictures, adapted
+from . import detector, machine, rules
 
-# What each variant of CO-SPY is trained on, without --data and --benchmark: the benchmark, where it
-# lies if not in its own place (where `fetch_data.py sd-v1_4` puts it), and which of its generators.
-OF_COSPY: dict[str, tuple[str, Path | None, list[str]]] = {
-    "sd-v1_4": ("drct2m", Path("data/train/sd-v1_4"), ["stable-diffusion-v1-4"]),
-    "progan": ("cnndet", None, []),
-}
 # Splits to train on and to choose by, where these are not train and val: DRCT measures on its
 # val2017 and GenImage on its val, which thus should choose nothing; Fake2M has no other split.
 OWN_SPLITS = {
@@ -57,18 +48,6 @@ SHARES_REALS = (
     "there are not on unseen pictures"
 )
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What a training sees. `how`: how training and validation pictures were told apart; `tests`:
-    what is measured after each epoch, by name; `places`: folders and files that all came from."""
-
-    train: list[Record]
-    val: list[Record]
-    how: str
-    places: list[Path]
-    tests: dict[str, list[Record]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,9 +74,9 @@ class _Family:
         return found
 
 
-def check(args: argparse.Namespace, name: str, config: Config) -> None:
+def check_flags(args: argparse.Namespace, name: str, config: Config) -> None:
     """Raises ConfigError for flags that would have no effect on this detector's training."""
-    if name == detector.ENSEMBLE and (count := distributed.launched()) > 1:
+    if name in rules.COMBINED and (count := distributed.launched()) > 1:
         raise ConfigError(f"--detector {name}: expected one process in training; found {count}")
     objectives = [DETECTION, *detectors.load(name).objectives()]
     if (objective := config.train.objective) not in objectives:
@@ -109,29 +88,22 @@ def check(args: argparse.Namespace, name: str, config: Config) -> None:
             raise ConfigError(f"--{flag}: expected train.objective={DETECTION}; found {objective}")
     if args.val_data and config.data.leak_free:
         raise ConfigError("data.leak_free, --val_data: expected one of them; found both")
-    if name != "cospy":
-        return
-    for flag in detector.given(args, ("feat_interp_alpha", "feat_interp_ratio")):
-        if not config.options.feat_interp:
-            raise ConfigError(f"--{flag}: expected --feat_interp too; found none")
-    if args.branch and config.options.mode != "branch":
-        raise ConfigError(f"--branch: expected --mode branch too; found {config.options.mode}")
-    if args.leak_free and (part := detector.part_of(config.options)) != "fusion":
-        raise ConfigError(
-            "--leak_free: expected --mode fusion, whose training and validation pictures are the "
-            f"same; found {part}"
-        )
+    for rule in rules.OWN[name].rules if name in rules.OWN else ():
+        for flag in detector.given(args, rule.flags):
+            if rule.refused(config.options):
+                raise ConfigError(f"--{flag}: {rule.message.format(options=config.options)}")
 
 
 def _family(args: argparse.Namespace, config: Config) -> tuple[_Family, list[str]]:
     """The benchmark that is trained on, and the generators that are wanted."""
     name, root, generators = args.benchmark, args.data_root, args.generators
-    if name is None and config.detector == "cospy":
-        name, place, usual = OF_COSPY[config.options.train_dataset]
+    home = detectors.load(config.detector).home(config.options)
+    if name is None and home is not None:
+        name, place = home.train, home.pictures
         whole = benchmarks.load(name).root
-        # Who has all of DRCT-2M need not fetch a part of it again.
+        # Who has all of a benchmark need not fetch a part of it again.
         root = root or (whole if place and whole.is_dir() and not place.is_dir() else place)
-        generators = generators or usual
+        generators = generators or list(home.generators)
     benchmark = benchmarks.load(name)
     found = _Family(benchmark, root or benchmark.root, config.data.locations, args.sources)
     return found, generators
@@ -300,36 +272,63 @@ def _tests(args: argparse.Namespace) -> dict[str, list[Record]]:
     return found
 
 
-def finished(
-    output: Path, config: Config, chosen: Pictures, origins: Sequence[Mapping[str, str]]
-) -> list[dict[str, float]] | None:
-    """The history of the run in a folder if it is this one, from the same weights, and has ended,
-    else None."""
-    try:
-        info = read_json(output / RUN)
-        with (output / HISTORY).open(newline="", encoding="utf-8") as stream:
-            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
-        ended = not (config.train.report and chosen.val) or "counts" in read_json(
-            output / REPORT / RUN
-        )
-        tests = {name: listing_digest(part) for name, part in chosen.tests.items()}
-        same = info["listing"] == listing_digest([*chosen.train, *chosen.val])
-        same = same and info["tests"] == tests and not other_settings(info["config"], config)
-        sums = [origin["sha256"] for origin in info["started_from"]]
-        same = same and sums == [origin["sha256"] for origin in origins]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None  # not one of ours, or cut off: training itself finds out
-    last = rows[-1]["epoch"] if rows else 0
-    whole = all((output / name).is_file() for name in results(config))
-    return rows if same and ended and whole and last == config.train.epochs else None
+def _combination(
+    args: argparse.Namespace, config: Config, device: Device, output: Path
+) -> CombineRequest:
+    """What the training of a detector made of others is asked to do."""
+    chosen = pictures(args, config)
+    machine.check_apart(output, chosen.places)
+    members = detector.load_members(args, config.detector, config.options, device)
+    decoding = detector.decoding(config, config.data.train_decoding)
+    return CombineRequest(
+        members=members,
+        config=config,
+        pictures=chosen,
+        device=device,
+        output=output,
+        workers=machine.workers(args, len(chosen.train), decoding),
+        tag=args.tag or "",
+        resume=args.resume,
+        overwrite=args.overwrite,
+    )
 
 
-def summary(history: Sequence[dict[str, float]], config: Config, output: Path) -> str:
-    """What a training came to, in a line for standard output."""
-    if config.train.objective != DETECTION:
-        [name] = results(config)
-        loss = f"{len(history)} epochs, loss {history[-1]['loss']:.4f}"
-        return f"{loss}; --backbone_weights takes {output / name}"
-    best = best_row(history, config.train)
-    values = shown({key: best[key] for key in (*VALIDATED, VAL_LOSS)})
-    return f"best epoch {best['epoch']:.0f}: {values}; weights in {output / BEST}"
+def training(args: argparse.Namespace) -> tuple[TrainRequest | CombineRequest, World]:
+    """What phase train is asked to do, and the processes that do it.
+
+    Raises:
+        ConfigError, LayoutError, WeightsError: what the flags name does not exist or fit.
+    """
+    name = detector.detector_name(args)
+    file = detector.start_file(args, name)
+    config = detector.resolve_config(args, name, file)
+    check_flags(args, name, config)
+    combined = name in rules.COMBINED
+    # A recipe says in which precision it trains.
+    device = machine.device(args, args.precision if combined else None)
+    world = distributed.join(device.device)
+    output = detector.output(args, detector.train_folder(args, name, config))
+    threads.set_threads(args.threads, device.device, world, output if args.resume else None)
+    if combined:
+        return _combination(args, config, device, output), world
+    start = detector.start_of(args, name, config, file)
+    config = adapted(config, start)
+    # Before the pictures are listed, which may take minutes.
+    world.run_on_main(check, config, device.device, output, args.resume, args.overwrite)
+    chosen = pictures(args, config)
+    machine.check_apart(output, chosen.places)
+    decoding = detector.decoding(config, config.data.train_decoding)
+    request = TrainRequest(
+        config=config,
+        start=start,
+        pictures=chosen,
+        device=device.device,
+        output=output,
+        workers=machine.workers(args, len(chosen.train), decoding),
+        compiled=args.compile,
+        only_check=args.check,
+        tag=args.tag or "",
+        resume=args.resume,
+        overwrite=args.overwrite,
+    )
+    return request, world

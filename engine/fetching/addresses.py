@@ -26,10 +26,10 @@ import httpx
 from datasets._csv import plain
 from datasets._images import digest
 
-from ..runtime.files import write_file
+from ..runtime.files import other_content, write_file
 from ..runtime.progress import Progress
 from ..runtime.table_writer import TableWriter
-from .download import FetchError, UnreachableError, get_bytes, other_content
+from .download import FetchError, UnreachableError, get_bytes
 
 TABLE = "addresses.csv"
 COLUMNS = ("url", "image", "caption", "state", "error")

@@ -30,9 +30,10 @@ from typing import IO, Any, BinaryIO, cast
 
 from datasets._layout import spelling
 
+from ..runtime.files import is_other_file
 from ..runtime.text import reason
 from .archive_names import INNER, TEMPORARY, beside, group, kind_of, safe_parts
-from .download import FetchError, is_other_file
+from .download import FetchError
 
 MAX_RATIO = 1000  # unpacked bytes per byte of the archive; pictures hardly shrink at all
 MAX_MEMBERS = 5_000_000  # the largest published archives hold a million pictures

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -22,15 +22,15 @@ from ..reporting.thumbnails import jpeg, thumbnails
 from ..runtime.device import Device
 from ..runtime.distributed import ALONE, World
 from ..runtime.program import FILE_ONLY
-from ..runtime.run_folder import RUN, begin, differing_entries, log_to, open_output, write_json
+from ..runtime.run_folder import RUN, begin, log_to, open_output, write_json
 from ..runtime.workers import IN_PROCESS, Workers
-from ..scoring import degradations as degrade
 from ..scoring import trained_on
 from ..scoring.cache import open_memo
+from ..scoring.degradations import NONE
 from ..scoring.metadata import TABLE, Values
 from ..scoring.metadata import write as write_metadata
 from ..scoring.probability import EVEN, restated
-from ..scoring.provenance import deciding, run_info
+from ..scoring.provenance import Provenance, run_info
 from ..scoring.scorer import Scorer, check_keys, listing_digest, score_table
 from ..scoring.table import ScoreRow, count_pictures
 from ..weights.loading import Loaded
@@ -46,8 +46,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What phase eval is asked to do, besides the detector and the pictures.
+class EvalRequest:
+    """What phase eval is asked to do.
 
     `degradations`: canonical names, the first one that of the main tables, `view.base`.
     `benchmark`, `protocol`: their names, where the pictures are those of a benchmark. `pictures`:
@@ -56,11 +56,15 @@ class Request:
     the results' probabilities are for; the table and the cache have those for one half.
     """
 
+    records: Sequence[Record]
+    loaded: Loaded
+    device: Device
+    config: Config
     output: Path
     title: str
     threshold: float
     prevalence: float = EVEN
-    degradations: tuple[str, ...] = (degrade.NONE,)
+    degradations: tuple[str, ...] = (NONE,)
     view: View = field(default_factory=View)
     benchmark: str | None = None
     protocol: str | None = None
@@ -76,23 +80,6 @@ class Request:
     def heading(self) -> str:
         """The title of the report, with the run's name."""
         return f"{self.title} ({self.tag})" if self.tag else self.title
-
-
-def _conditions(info: dict[str, Any], config: Config, degradation: str) -> dict[str, Any]:
-    """All that decides a logit besides the picture and the code."""
-    return {
-        "weights": info["weights"],
-        "detector": config.as_dict()[config.detector],
-        "seed": config.score.seed,
-        "degradation": degradation,
-        "decoding": info["decoding"],
-        "precision": info["precision"],
-        "compiled": info["compiled"],
-        "device": info["device"],
-        # The last digits depend on it, and a run shall give what it gives without kept scores.
-        "threads": info["threads"] if info["device"] == "cpu" else None,
-        "versions": info["versions"],
-    }
 
 
 def _check_readable(rows: Sequence[ScoreRow]) -> int:
@@ -118,35 +105,17 @@ def _check_readable(rows: Sequence[ScoreRow]) -> int:
     return unreadable
 
 
-def _check_same(infos: Sequence[dict[str, Any]], same: Sequence[str]) -> None:
+def _check_same(provenance: Provenance, infos: Sequence[dict[str, Any]]) -> None:
     """Raises ConfigError when the processes of a run, by rank, were to do different things."""
     for rank, info in enumerate(infos):
-        if names := differing_entries(infos[0], info, same):
+        if names := provenance.differences(info):
             raise ConfigError(
                 f"process {rank} has other {', '.join(names)} than process 0: "
                 "give all of them the same command, weights and data"
             )
 
 
-def _open(
-    request: Request, infos: Sequence[dict[str, Any]], same: Sequence[str]
-) -> AbstractContextManager[Any]:
-    """Makes the output folder ready, takes it, and writes run.json into it."""
-    _check_same(infos, same)
-    owned = (SCORES, *RESULTS)
-    taken = open_output(request.output, owned, request.resume, request.overwrite)
-    begin(request.output, infos[0], request.resume, same, SCORES)
-    return taken
-
-
-def run(
-    request: Request,
-    records: Sequence[Record],
-    loaded: Loaded,
-    device: Device,
-    config: Config,
-    world: World = ALONE,
-) -> tuple[str, int]:
+def run(request: EvalRequest, world: World = ALONE) -> tuple[str, int]:
     """Evaluates, and writes scores.csv, the reports, CO-SPY's JSON files and run.json.
 
     Returns:
@@ -156,11 +125,44 @@ def run(
     Raises:
         ConfigError: a picture is listed twice, or the folder holds another run.
     """
-    check_keys(records)
-    info = run_info(config, device, loaded) | {
+    check_keys(request.records)
+    info = _info(request, world)
+    provenance = Provenance(request.config, info, SAME)
+    memos = {
+        name: open_memo(request.cache, provenance.fingerprint(name))
+        for name in request.degradations
+    }
+    scorer = Scorer(request.loaded.model, request.device, request.config, request.workers, memos)
+    infos = world.gather(info)
+    with ExitStack() as stack:
+
+        def open_folder() -> None:
+            _check_same(provenance, infos)
+            owned = (SCORES, *RESULTS)
+            folder = open_output(request.output, owned, request.resume, request.overwrite)
+            begin(request.output, info, request.resume, provenance.deciding, SCORES)
+            stack.enter_context(folder)
+
+        # The main process alone opens the folder; the others learn whether it could.
+        world.run_on_main(open_folder)
+        if not world.main:
+            score_table(request.output, request.records, scorer, request.degradations, world=world)
+            world.gather(scorer.tally)
+            return "", 0
+        stack.enter_context(log_to(request.output / LOG))
+        summary, unreadable = _run_main(request, scorer, info, world)
+        log.info("results are in %s", request.output)
+    with (request.output / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(f"{request.heading}, threshold {request.threshold:g}\n{summary}\n")
+    return summary, unreadable
+
+
+def _info(request: EvalRequest, world: World) -> dict[str, Any]:
+    """The content of run.json before the first score."""
+    return run_info(request.config, request.device, request.loaded) | {
         "threshold": request.threshold,
         "prevalence": request.prevalence,
-        "data": {"pictures": len(records), "digest": listing_digest(records)},
+        "data": {"pictures": len(request.records), "digest": listing_digest(request.records)},
         "benchmark": request.benchmark,
         "protocol": request.protocol,
         "degradations": list(request.degradations),
@@ -169,50 +171,19 @@ def run(
         "processes": world.size,
         "tag": request.tag,
     }
-    same = (*deciding(config), *SAME)
-    memos = {
-        name: open_memo(request.cache, _conditions(info, config, name))
-        for name in request.degradations
-    }
-    scorer = Scorer(loaded.model, device, config, request.workers, memos)
-    infos = world.gather(info)
-    with ExitStack() as stack:
-        # The main process alone opens the folder; the others learn whether it could.
-        def opened() -> None:
-            stack.enter_context(_open(request, infos, same))
-
-        world.shared(opened)
-        if not world.main:
-            score_table(request.output, records, scorer, request.degradations, world=world)
-            world.gather(scorer.tally)
-            return "", 0
-        stack.enter_context(log_to(request.output / LOG))
-        weights = [loaded.path, *(member.path for member in loaded.members)]
-        trained = trained_on.read(weights)
-        summary, unreadable = _run_main(request, records, scorer, info, world, trained)
-        log.info("results are in %s", request.output)
-    with (request.output / LOG).open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"{request.heading}, threshold {request.threshold:g}\n{summary}\n")
-    return summary, unreadable
 
 
 def _run_main(
-    request: Request,
-    records: Sequence[Record],
-    scorer: Scorer,
-    info: dict[str, Any],
-    world: World,
-    trained: Collection[str],
+    request: EvalRequest, scorer: Scorer, info: dict[str, Any], world: World
 ) -> tuple[str, int]:
-    """`run` in the main process, with its folder open; `trained`: digests of training pictures."""
+    """`run` in the main process, with its folder open."""
     for note in request.view.notes:
         log.info("note: %s", note)
     if request.metadata:
         write_metadata(request.output, request.metadata)
     start = time.monotonic()
-    rows = score_table(
-        request.output / SCORES, records, scorer, request.degradations, request.resume, world
-    )
+    table = request.output / SCORES
+    rows = score_table(table, request.records, scorer, request.degradations, request.resume, world)
     info["seconds"] = round(time.monotonic() - start, 1)
     tally = reduce(add, world.gather(scorer.tally))
     info["counts"] = {"scored_now": tally.scored, "reused": tally.reused}
@@ -224,10 +195,10 @@ def _run_main(
     for name, memo in scorer.memos.items():
         memo.keep(row for row in rows if row.degradation == name)
     unreadable = _check_readable(rows)
-    info["counts"] |= {"pictures": len(records), "unreadable": unreadable}
-    if len(rows) != len(records):
+    info["counts"] |= {"pictures": len(request.records), "unreadable": unreadable}
+    if len(rows) != len(request.records):
         info["counts"]["rows"] = len(rows)
-    return _write_results(request, records, rows, info, scorer.config, trained), unreadable
+    return _write_results(request, rows, info), unreadable
 
 
 def _thumbnails(
@@ -245,22 +216,17 @@ def _thumbnails(
     return found
 
 
-def _write_results(
-    request: Request,
-    records: Sequence[Record],
-    rows: list[ScoreRow],
-    info: dict[str, Any],
-    config: Config,
-    trained: Collection[str],
-) -> str:
+def _write_results(request: EvalRequest, rows: list[ScoreRow], info: dict[str, Any]) -> str:
     """Everything that derives from the table; completes run.json. Returns the summary."""
-    view, threshold = request.view, request.threshold
+    view, threshold, score = request.view, request.threshold, request.config.score
+    weights = [request.loaded, *request.loaded.members]
+    trained = trained_on.read(member.path for member in weights)
     rows = restated(rows, request.prevalence)
-    analysis = analyse(rows, threshold, config.score.resamples, config.score.seed, view)
+    analysis = analyse(rows, threshold, score.resamples, score.seed, view)
     analysis = replace(analysis, hints=hints(analysis.rows, analysis.pooled, trained))
     for hint in analysis.hints:
         log.warning("%s", hint)
-    small = _thumbnails(worst_errors(analysis.rows, threshold), records, request.workers)
+    small = _thumbnails(worst_errors(analysis.rows, threshold), request.records, request.workers)
     report.write_report(request.output, rows, threshold, info, request.heading, analysis, small)
     result = results.result_json(rows, threshold, view, analysis)
     write_json(request.output / "result.json", result)

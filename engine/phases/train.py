@@ -1,37 +1,110 @@
-"""A training run in a folder: begun, resumed, described and reported on."""
+"""Phase train: a detector learns, afresh or resumed, and its kept weights are evaluated.
+
+Called by cli/app.py with a `TrainRequest`, or a `CombineRequest` for a detector that is made of
+others; nothing here knows a command line.
+"""
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import detectors
 from datasets import Record
 from datasets._splits import outlook
-from detectors._base import Detector
+from detectors._base import Detector, describe_options
 
-from ..config import Config, ConfigError
+from ..config import DETECTION, Config, ConfigError
 from ..plain_data import read_json
-from ..runtime.device import training_device
+from ..reporting.training_curves import VAL_LOSS
+from ..runtime.device import Device, training_device
 from ..runtime.distributed import ALONE, World
-from ..runtime.run_folder import RUN, check_output, differing, log_to, open_output, write_json
+from ..runtime.run_folder import (
+    RUN,
+    begin,
+    check_output,
+    differing,
+    log_to,
+    open_output,
+    other_settings,
+    write_json,
+)
 from ..runtime.workers import Workers
 from ..scoring import degradations, trained_on
+from ..scoring.degradations import NONE
 from ..scoring.provenance import run_info
+from ..scoring.scorer import Scorer, listing_digest, score_table
+from ..scoring.table import ScoreRow
+from ..training import ensemble
 from ..training.checkpoint import restore_own
 from ..training.loop import Trainer
-from ..training.outputs import CHECKPOINT, HISTORY, LOG, REPORT, written
-from ..weights.files import read_weights, sha256
-from ..weights.loading import Loaded
+from ..training.outputs import (
+    CHECKPOINT,
+    HISTORY,
+    LOG,
+    REPORT,
+    VALIDATED,
+    best_row,
+    results,
+    shown,
+    written,
+)
+from ..training.schedule import check_learns
+from ..training.start import Pictures, Start, check_start, model_to_train
+from ..weights.files import Card, read_weights, save_weights, sha256
+from ..weights.loading import Loaded, describe_member
 from ..weights.manifest import BEST
 from . import eval
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What phase train is asked to do. `start`: what the network goes on from; `only_check`: look
+    whether all is there, and train nothing; `tag`: the run's name."""
+
+    config: Config
+    start: Start
+    pictures: Pictures
+    device: torch.device
+    output: Path
+    workers: Workers
+    compiled: bool = False
+    only_check: bool = False
+    tag: str = ""
+    resume: bool = False
+    overwrite: bool = False
+
+
+def run(request: TrainRequest, world: World = ALONE) -> str:
+    """Trains, unless the run has ended already.
+
+    Returns:
+        A line for standard output, '' in other processes than the main one.
+
+    Raises:
+        ConfigError, WeightsError: the folder holds another run, or the weights do not fit.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    config, pictures = request.config, request.pictures
+    check_learns(config.train, pictures.train, world.size)
+    if request.only_check:
+        check_start(config, request.start)
+        ready = outlook(pictures.train, pictures.val, pictures.how)
+        return f"{request.output}: {ready}" if world.main else ""
+    history = world.run_on_main(finished, request) if request.resume else None
+    if history is None:
+        seed_everything(config.train.seed)
+        history = train(request, model_to_train(config, request.start), world)
+    return summary(history, config, request.output) if world.main else ""
 
 
 def seed_everything(seed: int) -> None:
@@ -48,25 +121,63 @@ def check(
     check_output(output, written(output), resume, overwrite)
 
 
-def _open(trainer: Trainer, stack: ExitStack, resume: bool, overwrite: bool) -> None:
-    """Takes the folder, in the main process."""
-    output = trainer.output
-    stack.enter_context(open_output(output, written(output), resume, overwrite))
+def train(
+    request: TrainRequest,
+    model: Detector,
+    world: World = ALONE,
+) -> list[dict[str, float]]:
+    """Trains a model in the request's folder. Returns the history, a dict per epoch.
+
+    Raises:
+        ConfigError: the folder holds another run; see also `Trainer.resume` and `Trainer.run`.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    config, pictures, output = request.config, request.pictures, request.output
+    if world.rank:
+        # Each process draws its own dropout. The weights are those of the seed all have in common.
+        seed_everything(config.train.seed + world.rank)
+    asked = {"--resume": request.resume, "--overwrite": request.overwrite}
+    _check_alike(world, {**asked, "configuration": config.as_dict()})
+    trainer = Trainer(
+        model, config, pictures.train, pictures.val, request.device, output, request.workers,
+        pictures.tests, world, request.compiled, request.start.origins(),
+    )  # fmt: skip
+    _check_alike(world, trainer.identity)
+    with ExitStack() as stack:
+        world.run_on_main(_open, request, stack)
+        resumed = request.resume and trainer.resume()
+        if request.resume and not resumed:
+            world.run_on_main(_check_none_lost, output)
+        # Not before: what cannot be resumed stays described as it is.
+        world.run_on_main(_describe, request, trainer, resumed)
+        if resumed:
+            log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
+        log.info("%s", outlook(pictures.train, pictures.val, pictures.how))
+        history = trainer.run()
+        # Read once more, when the run is done: no step of it waits for a sum.
+        world.run_on_main(trained_on.write, output, pictures.train)
+        if config.train.report and pictures.val:
+            report(request, trainer)
+    return history
+
+
+def _open(request: TrainRequest, stack: ExitStack) -> None:
+    """Takes the folder until the stack ends."""
+    output = request.output
+    stack.enter_context(open_output(output, written(output), request.resume, request.overwrite))
     stack.enter_context(log_to(output / LOG))
 
 
-def _describe(
-    trainer: Trainer, how: str, origins: Sequence[Mapping[str, str]], tag: str, resumed: bool
-) -> None:
+def _describe(request: TrainRequest, trainer: Trainer, resumed: bool) -> None:
     """Writes run.json; a resumed run's keeps what it says, and tells of the new start too."""
-    path = trainer.output / RUN
+    path = request.output / RUN
     info = run_info(trainer.config, trainer.device, None)
     info |= {
         "compiled": trainer.stepper.compiled,
-        "tag": tag,
-        "started_from": list(origins),
+        "tag": request.tag,
+        "started_from": request.start.origins(),
         "listing": trainer.identity["pictures"],
-        "split": how,
+        "split": request.pictures.how,
         "tests": trainer.identity["--test_csv"],
         "processes": trainer.world.size,
         "decoding": trainer.workers.decoding,
@@ -79,80 +190,27 @@ def _describe(
     write_json(path, info)
 
 
-def start(
-    model: Detector,
-    config: Config,
-    train: Sequence[Record],
-    val: Sequence[Record],
-    device: torch.device,
-    output: Path,
-    workers: Workers,
-    how: str,
-    resume: bool,
-    overwrite: bool,
-    tests: Mapping[str, Sequence[Record]] | None = None,
-    world: World = ALONE,
-    compiled: bool = False,
-    origins: Sequence[Mapping[str, str]] = (),
-    tag: str = "",
-) -> list[dict[str, float]]:
-    """Trains a model in a folder, afresh or resumed. Returns the history, a dict per epoch.
-
-    Args:
-        how: says how training and validation pictures were told apart.
-        tests: more labelled pictures by name, measured after each epoch; nothing is chosen by them.
-        compiled: whether torch.compile shall make the step faster.
-        origins: files that the model's weights come from, as run.json shall name them.
-        tag: the run's name, for run.json and the report.
-
-    Raises:
-        ConfigError: the folder holds another run; see also `Trainer.resume` and `Trainer.run`.
-        Interrupted: SIGINT or SIGTERM came; the state is saved.
-    """
-    if world.rank:
-        # Each process draws its own dropout. The weights are those of the seed all have in common.
-        seed_everything(config.train.seed + world.rank)
-    asked = {"--resume": resume, "--overwrite": overwrite, "configuration": config.as_dict()}
-    _check_alike(world, asked)
-    trainer = Trainer(
-        model, config, train, val, device, output, workers, tests, world, compiled, origins
-    )
-    _check_alike(world, trainer.identity)
-    with ExitStack() as stack:
-        world.shared(lambda: _open(trainer, stack, resume, overwrite))
-        resumed = resume and trainer.resume()
-        if resume and not resumed:
-            world.shared(lambda: _check_none_lost(output))
-        # Not before: what cannot be resumed stays described as it is.
-        world.shared(lambda: _describe(trainer, how, origins, tag, resumed))
-        if resumed:
-            log.info("going on at epoch %d, step %d", trainer.state.epoch + 1, trainer.state.step)
-        log.info("%s", outlook(train, val, how))
-        history = trainer.run()
-        # Read once more, when the run is done: no step of it waits for a sum.
-        world.shared(lambda: trained_on.write(output, train))
-        if config.train.report and val:
-            report(trainer, tag)
-    return history
-
-
-def report(trainer: Trainer, tag: str = "") -> None:
+def report(request: TrainRequest, trainer: Trainer) -> None:
     """Evaluates the kept weights on the validation pictures, seen as in scoring."""
-    path, world = trainer.output / BEST, trainer.world
-    state = world.shared(lambda: read_weights(path)[0])
-    digest = world.shared(lambda: sha256(path))
+    path, world = request.output / BEST, trainer.world
+    state, _ = world.run_on_main(read_weights, path)
+    digest = world.run_on_main(sha256, path)
     restore_own(trainer.model, state)
-    loaded = Loaded(trainer.model.eval(), trainer.config.detector, path, digest, 0.5, None)
-    request = eval.Request(
-        output=trainer.output / REPORT,
-        title=f"{trainer.model.title}, validation pictures of its training",
-        threshold=loaded.threshold,
+    model = trainer.model.eval()
+    evaluation = eval.EvalRequest(
+        records=trainer.val,
+        loaded=Loaded(model, trainer.config.detector, path, digest, 0.5, None),
+        device=trainer.device,
+        config=trainer.config,
+        output=request.output / REPORT,
+        title=f"{model.title}, validation pictures of its training",
+        threshold=0.5,
         cache="none",
-        tag=tag,
+        tag=request.tag,
         workers=trainer.workers,
         overwrite=True,
     )
-    eval.run(request, trainer.val, loaded, trainer.device, trainer.config, world)
+    eval.run(evaluation, world)
 
 
 def _check_alike(world: World, mine: Mapping[str, Any]) -> None:
@@ -167,7 +225,7 @@ def _check_alike(world: World, mine: Mapping[str, Any]) -> None:
                     "the same command, weights and data"
                 )
 
-    world.shared(check)
+    world.run_on_main(check)
 
 
 def _check_none_lost(output: Path) -> None:
@@ -180,3 +238,115 @@ def _check_none_lost(output: Path) -> None:
             f"--resume: {output} has results but no {CHECKPOINT} to go on from: use --overwrite or "
             "another --output"
         )
+
+
+def finished(request: TrainRequest) -> list[dict[str, float]] | None:
+    """The history of the run in the request's folder if it is this one, from the same weights, and
+    has ended, else None."""
+    output, config, chosen = request.output, request.config, request.pictures
+    origins = request.start.origins()
+    try:
+        info = read_json(output / RUN)
+        with (output / HISTORY).open(newline="", encoding="utf-8") as stream:
+            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        ended = not (config.train.report and chosen.val) or "counts" in read_json(
+            output / REPORT / RUN
+        )
+        tests = {name: listing_digest(part) for name, part in chosen.tests.items()}
+        same = info["listing"] == listing_digest([*chosen.train, *chosen.val])
+        same = same and info["tests"] == tests and not other_settings(info["config"], config)
+        sums = [origin["sha256"] for origin in info["started_from"]]
+        same = same and sums == [origin["sha256"] for origin in origins]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # not one of ours, or cut off: training itself finds out
+    last = rows[-1]["epoch"] if rows else 0
+    whole = all((output / name).is_file() for name in results(config))
+    return rows if same and ended and whole and last == config.train.epochs else None
+
+
+def summary(history: Sequence[dict[str, float]], config: Config, output: Path) -> str:
+    """What a training came to, in a line for standard output."""
+    if config.train.objective != DETECTION:
+        [name] = results(config)
+        loss = f"{len(history)} epochs, loss {history[-1]['loss']:.4f}"
+        return f"{loss}; --backbone_weights takes {output / name}"
+    best = best_row(history, config.train)
+    values = shown({key: best[key] for key in (*VALIDATED, VAL_LOSS)})
+    return f"best epoch {best['epoch']:.0f}: {values}; weights in {output / BEST}"
+
+
+@dataclass(frozen=True)
+class CombineRequest:
+    """What the training of a detector made of others is asked to do. `members`: each with the
+    configuration that it scores by."""
+
+    members: Sequence[tuple[Loaded, Config]]
+    config: Config
+    pictures: Pictures
+    device: Device
+    output: Path
+    workers: Workers
+    tag: str = ""
+    resume: bool = False
+    overwrite: bool = False
+
+
+def combine(request: CombineRequest) -> str:
+    """Scores the pictures with every member, fits their combination on those to train on, and
+    writes best.safetensors and run.json.
+
+    Returns:
+        What members and combination do on the validation pictures, a Markdown table, and where the
+        weights are.
+
+    Raises:
+        ConfigError: the folder holds another run, a name stands for two pictures, or the set cannot
+            be fitted.
+    """
+    config, output, chosen = request.config, request.output, request.pictures
+    records = [*chosen.train, *chosen.val]
+    if twice := {record.key for record in chosen.train} & {record.key for record in chosen.val}:
+        raise ConfigError(
+            f"expected names of their own for training and validation pictures; found {min(twice)} "
+            "among both: list them in one CSV with a column split"
+        )
+    names = [ensemble.table_name(i, member) for i, (member, _) in enumerate(request.members)]
+    owned = (BEST, RUN, LOG, *names)
+    with (
+        open_output(output, owned, request.resume, request.overwrite),
+        log_to(output / LOG),
+    ):
+        info = run_info(config, request.device, None) | {
+            "members": [describe_member(member) for member, _ in request.members],
+            "listing": listing_digest(records),
+            "split": chosen.how,
+            "tag": request.tag,
+        }
+        same = ("config", "precision", "threads", "members", "listing")
+        begin(output, info, request.resume, same, names[0])
+        log.info("%s", outlook(chosen.train, chosen.val, chosen.how))
+        tables = [
+            _member_scores(request, output / name, records, member, own)
+            for name, (member, own) in zip(names, request.members, strict=True)
+        ]
+        fit = ensemble.fit_tables(tables, chosen.train, chosen.val, config.options.fusion)
+        info |= {"validation": fit.validation, "cross_fitted": fit.cross_fitted}
+        card = Card(config.detector, describe_options(config.options), extra=dict(info))
+        save_weights(output / BEST, fit.fusion.state_dict(prefix="fusion."), card)
+        write_json(output / RUN, info)
+    title = detectors.load(config.detector).title
+    titles = [*(member.model.title for member, _ in request.members), title]
+    return f"{ensemble.summary(titles, fit)}\nweights in {output / BEST}"
+
+
+def _member_scores(
+    request: CombineRequest,
+    path: Path,
+    records: Sequence[Record],
+    member: Loaded,
+    config: Config,
+) -> list[ScoreRow]:
+    """A member's rows of all records, saved as a table."""
+    log.info("%s: %d pictures", member.model.title, len(records))
+    scorer = Scorer(member.model, request.device, config, request.workers)
+    return score_table(path, records, scorer, (NONE,), request.resume)

@@ -74,14 +74,18 @@ class World:
     def main(self) -> bool:
         return self.rank == 0
 
-    def shared(self, make: Callable[[], T]) -> T:
-        """What the main process makes, in all of them. Raises OtherFailed where it failed there."""
+    def run_on_main(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The result of a call in the main process, in all of them.
+
+        Raises:
+            OtherFailed: it failed there; in the main process what it raised.
+        """
         if self.size == 1:
-            return make()
+            return function(*arguments)
         message: list[Any] = [None, False]
         try:
             if self.main:
-                message = [make(), True]
+                message = [function(*arguments), True]
         finally:
             distributed.broadcast_object_list(message, src=0)
         if not message[1]:

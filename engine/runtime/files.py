@@ -59,3 +59,20 @@ def write_file(path: Path, content: bytes | str) -> Path:
     with naming(path), replacing(path) as temporary:
         temporary.write_bytes(content)
     return path
+
+
+def other_content(head: bytes) -> str | None:
+    """What stands in a file's place when its download went wrong, and what to do: a web page, a
+    git-lfs pointer, nothing; None for anything else. `head`: its first 512 bytes."""
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page: download the file itself, in a browser"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of git-lfs: download the file that it stands for"
+    return None if head else "an empty file"
+
+
+def is_other_file(path: Path) -> str | None:
+    """What `other_content` says of a file."""
+    with path.open("rb") as stream:
+        return other_content(stream.read(512))

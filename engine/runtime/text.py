@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 
 from datasets._paths import visible
@@ -28,14 +27,6 @@ def one_line(message: str, longest: int = LONGEST) -> str:
 def reason(error: BaseException) -> str:
     """An error's text, short and printable: names in it come from a file, and may be anything."""
     return one_line(str(error), LONGEST_REASON) or type(error).__name__
-
-
-def listed(text: str) -> list[str]:
-    """For argparse: the names in `a,b`, each once, in their order. Refuses text without any."""
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names:
-        raise argparse.ArgumentTypeError(f"expected names with commas between; found {text!r}")
-    return names
 
 
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:

@@ -80,5 +80,5 @@ def set_threads(
             )
         return begun or asked or default_threads(device)
 
-    if (threads := world.shared(count)) != torch.get_num_threads():
+    if (threads := world.run_on_main(count)) != torch.get_num_threads():
         torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ from .table import ScoreRow
 
 if TYPE_CHECKING:  # which import torch
     from ..weights.loading import Loaded
-    from .verdict_rule import Judge
+    from .verdict_rule import VerdictRule
 
 # What a picture goes through when it is shared: mild, usual, another format, shrunk.
 RECODINGS = ("jpeg:85", "jpeg:70", "webp:80", "resize:0.7+jpeg:90")
@@ -53,78 +53,78 @@ class Answer:
         row, *views = restated((self.row, *self.views), prevalence)
         return replace(self, row=row, views=tuple(views))
 
-    def held(self, judge: Judge) -> tuple[int, int]:
+    def held(self, rule: VerdictRule) -> tuple[int, int]:
         """In how many views the label is the picture's own, and of how many: a view that an encoder
         cannot hold, as WebP over 16,383 px, does not count. Both `real` for `synthetic` and
         `uncertain` for either are changes: the band begins where verdicts are not sure enough."""
-        labels = [judge.label(view.score) for view in self.views if view.score is not None]
-        return labels.count(judge.label(self.row.score)), len(labels)
+        labels = [rule.label(view.score) for view in self.views if view.score is not None]
+        return labels.count(rule.label(self.row.score)), len(labels)
 
-    def label(self, judge: Judge) -> str | None:
+    def label(self, rule: VerdictRule) -> str | None:
         """The label of the picture, `uncertain` unless it held in all views; None without score."""
-        held, of = self.held(judge)
-        return judge.label(self.row.score) if held == of else UNCERTAIN
+        held, of = self.held(rule)
+        return rule.label(self.row.score) if held == of else UNCERTAIN
 
 
-def _stability(told: Answer, judge: Judge) -> dict[str, Any] | None:
+def _stability(answer: Answer, rule: VerdictRule) -> dict[str, Any] | None:
     """What --json has of the views; None for a picture without, which could not be read."""
-    if not told.views:
+    if not answer.views:
         return None
-    held, of = told.held(judge)
-    return {"held": held, "of": of, "scores": {v.degradation: v.score for v in told.views}}
+    held, of = answer.held(rule)
+    return {"held": held, "of": of, "scores": {v.degradation: v.score for v in answer.views}}
 
 
-def as_json(told: Answer, judge: Judge, loaded: Loaded) -> dict[str, Any]:
+def as_json(answer: Answer, rule: VerdictRule, loaded: Loaded) -> dict[str, Any]:
     """The object of one picture; its keys are the command line's contract."""
-    row = told.row
-    asked = {"stability": _stability(told, judge)} if judge.views else {}
+    row = answer.row
+    asked = {"stability": _stability(answer, rule)} if rule.views else {}
     return {
         "path": row.key,
         "score": row.score,
         "logit": row.logit,
-        "label": told.label(judge),
-        **judge.entries(),
+        "label": answer.label(rule),
+        **rule.entries(),
         "detector": loaded.name,
         "weights": loaded.path.name,
         "width": row.width,
         "height": row.height,
         "error": row.error or None,
-        "notes": list(told.notes),
+        "notes": list(answer.notes),
         **asked,
     }
 
 
-def prediction(told: Answer, judge: Judge) -> tuple[object, ...]:
+def prediction(answer: Answer, rule: VerdictRule) -> tuple[object, ...]:
     """The values of COLUMNS, and of STABILITY where it was asked for."""
-    row = told.row
-    own = (row.key, row.score, row.logit, told.label(judge), row.error, " ".join(told.notes))
-    if not judge.views:
+    row = answer.row
+    own = (row.key, row.score, row.logit, answer.label(rule), row.error, " ".join(answer.notes))
+    if not rule.views:
         return own
-    if not told.views:
+    if not answer.views:
         return (*own, *[None] * len(STABILITY))
-    return (*own, *told.held(judge), *(view.score for view in told.views))
+    return (*own, *answer.held(rule), *(view.score for view in answer.views))
 
 
-def remarks(told: Answer, judge: Judge) -> str:
+def remarks(answer: Answer, rule: VerdictRule) -> str:
     """What follows a line for people: `  (holds 3 of 4; under 224 px)`, or nothing."""
-    held = ["holds {} of {}".format(*told.held(judge))] if told.views else []
-    said = "; ".join([*held, *(REMARKS[note] for note in told.notes)])
+    held = ["holds {} of {}".format(*answer.held(rule))] if answer.views else []
+    said = "; ".join([*held, *(REMARKS[note] for note in answer.notes)])
     return f"  ({said})" if said else ""
 
 
-def as_text(told: Answer, judge: Judge) -> str:
+def as_text(answer: Answer, rule: VerdictRule) -> str:
     """One line: score, verdict, path, remarks; for an unreadable picture its error."""
-    row = told.row
+    row = answer.row
     if row.error:
         return f"{'-':>6}  {'error':<12}  {visible(row.key)}: {visible(row.error)}"
-    label = SPOKEN[told.label(judge) or UNCERTAIN]
-    return f"{row.score:6.3f}  {label:<12}  {visible(row.key)}{remarks(told, judge)}"
+    label = SPOKEN[answer.label(rule) or UNCERTAIN]
+    return f"{row.score:6.3f}  {label:<12}  {visible(row.key)}{remarks(answer, rule)}"
 
 
-def spoken(told: Answer, judge: Judge, loaded: Loaded) -> str:
+def spoken(answer: Answer, rule: VerdictRule, loaded: Loaded) -> str:
     """The published prompt's answer, or the error in its form."""
-    row = told.row
+    row = answer.row
     if row.error:
         return f"{loaded.model.title} Error: {visible(row.key)}: {visible(row.error)}"
-    label = SPOKEN[told.label(judge) or UNCERTAIN]
+    label = SPOKEN[answer.label(rule) or UNCERTAIN]
     return f"{loaded.model.title} Prediction: {row.score:.3f} - {label}"

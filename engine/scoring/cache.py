@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import closing
 from functools import cache
 from itertools import islice
@@ -19,7 +18,6 @@ import platformdirs
 from datasets._images import Known
 
 from ..config import ConfigError
-from .provenance import code_digest
 from .table import ScoreRow
 
 SUFFIX, DAMAGED = ".sqlite", ".damaged"
@@ -32,12 +30,6 @@ log = logging.getLogger(__name__)
 def default_folder() -> Path:
     """Where scores are kept without --cache: in the user's own cache folder."""
     return Path(platformdirs.user_cache_dir("synthetic-picture-detectors"), "scores")
-
-
-def fingerprint(conditions: Mapping[str, Any]) -> str:
-    """A hash of whatever decides a logit besides the picture; `conditions` as JSON knows them."""
-    text = json.dumps({**conditions, "code": code_digest()}, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @cache
@@ -177,9 +169,9 @@ class Memo:
             writer.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?)", values)
 
 
-def open_memo(folder: str | None, conditions: Mapping[str, Any]) -> Memo:
-    """The memo of one detector, weights and transform in `folder`; None = the default one, `none`
-    in any case of letters = no memo.
+def open_memo(folder: str | None, fingerprint: str) -> Memo:
+    """The memo of what has this fingerprint (`Provenance`) in `folder`; None = the default one,
+    `none` in any case of letters = no memo.
 
     Raises:
         ConfigError: the folder has no name.
@@ -189,4 +181,4 @@ def open_memo(folder: str | None, conditions: Mapping[str, Any]) -> Memo:
     if folder is not None and folder.lower() == NONE:
         return Memo(None)
     place = default_folder() if folder is None else Path(folder)
-    return Memo(place / f"{fingerprint(conditions)}{SUFFIX}")
+    return Memo(place / f"{fingerprint}{SUFFIX}")

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..config import ROOT, Config
 from ..runtime.device import Device
+from ..runtime.run_folder import differing_entries
 from ..weights.files import sha256
 from ..weights.loading import Loaded, describe_member
 
@@ -32,6 +35,10 @@ CODE = (
     "engine/scoring/*.py",
     "engine/weights/*.py",
 )
+LIBRARIES = (
+    "torch", "torchvision", "numpy", "scipy", "pillow", "pi-heif", "timm", "open-clip-torch",
+    "diffusers", "safetensors", "onnxruntime", "onnxruntime-gpu",
+)  # fmt: skip
 
 
 def code_digest() -> str:
@@ -41,12 +48,6 @@ def code_digest() -> str:
         name = path.relative_to(ROOT).as_posix()
         found.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return found.hexdigest()
-
-
-LIBRARIES = (
-    "torch", "torchvision", "numpy", "scipy", "pillow", "pi-heif", "timm", "open-clip-torch",
-    "diffusers", "safetensors", "onnxruntime", "onnxruntime-gpu",
-)  # fmt: skip
 
 
 def _git_revision() -> str | None:
@@ -103,10 +104,46 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
     return info
 
 
-def deciding(config: Config) -> tuple[str, ...]:
-    """The entries of run.json, as dotted names, that decide the score of a picture."""
-    score = ("config.score.batch_size", "config.score.seed")
-    return (
-        *("weights", "precision", "device", "threads", "compiled", "versions", "code", "decoding"),
-        *("config.detector", f"config.{config.detector}", *score),
-    )
+@dataclass(frozen=True)
+class Provenance:
+    """What a run of scores rests on. `info`: the content of run.json, of `run_info` and more;
+    `also`: dotted names of its entries in which a resumed run must agree beside those that decide
+    a score."""
+
+    config: Config
+    info: dict[str, Any]
+    also: tuple[str, ...] = ()
+
+    @property
+    def deciding(self) -> tuple[str, ...]:
+        """Dotted names of the entries that a run and one that goes on with it have in common."""
+        return (
+            *("weights", "precision", "device", "threads", "compiled", "versions", "code"),
+            *("decoding", "config.detector", f"config.{self.config.detector}"),
+            *("config.score.batch_size", "config.score.seed"),
+            *self.also,
+        )
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """Dotted names of the deciding entries in which another run.json differs."""
+        return differing_entries(self.info, other, self.deciding)
+
+    def fingerprint(self, degradation: str) -> str:
+        """A hash of all that decides a logit besides the picture: the score cache's key."""
+        info = self.info
+        conditions = {
+            "weights": info["weights"],
+            "detector": self.config.as_dict()[self.config.detector],
+            "seed": self.config.score.seed,
+            "degradation": degradation,
+            "decoding": info["decoding"],
+            "precision": info["precision"],
+            "compiled": info["compiled"],
+            "device": info["device"],
+            # The last digits depend on it, and a run shall give what it gives without kept scores.
+            "threads": info["threads"] if info["device"] == "cpu" else None,
+            "versions": info["versions"],
+            "code": info["code"],
+        }
+        text = json.dumps(conditions, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

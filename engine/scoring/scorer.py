@@ -144,14 +144,14 @@ def score_table(
         ConfigError: the table has pictures that are not among the records.
     """
     if not world.main:
-        plan = world.shared(list[tuple[str, list[int]]])
+        plan = world.run_on_main(list[tuple[str, list[int]]])
         for name, chosen in plan:
             for _ in score_share(world, scorer, records, chosen, name):
                 pass
         return []
     size = scorer.config.score.batch_size
     with TableWriter(path, COLUMNS, ("key", "degradation"), resume) as table:
-        plan = world.shared(lambda: _plan(table, records, degradations, size))
+        plan = world.run_on_main(_plan, table, records, degradations, size)
         with Progress(sum(len(chosen) for _, chosen in plan), "scoring") as progress:
             for name, chosen in plan:
                 for rows in score_share(world, scorer, records, chosen, name):

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Judge:
+class VerdictRule:
     """Turns scores into words. `band` holds the probabilities called "uncertain", ends included;
     `views` are the re-encodings that a verdict has to hold under. Scores are those for a share
     `prevalence` of generated pictures; threshold and band are compared with them as they are."""
@@ -39,27 +39,27 @@ class Judge:
         return "synthetic" if score > self.threshold else "real"
 
 
-def judge_of(
+def rule_of(
     loaded: Loaded, threshold: float | OwnThreshold | None, prevalence: float = EVEN
-) -> Judge:
+) -> VerdictRule:
     """The weights' own threshold and band; those of the user's file; or the user's threshold with
     the band moved along: its ends stay as far from the threshold, in the logit. A verdict near the
     threshold is no surer because the threshold is elsewhere. At 0 and 1 there is nothing on the
     other side, and no band.
     """
     if isinstance(threshold, OwnThreshold):
-        return Judge(threshold.threshold, threshold.band, prevalence)
+        return VerdictRule(threshold.threshold, threshold.band, prevalence)
     if threshold is None or threshold == loaded.threshold:
-        return Judge(loaded.threshold, loaded.band, prevalence)
+        return VerdictRule(loaded.threshold, loaded.band, prevalence)
     if loaded.band is None:
-        return Judge(threshold, None, prevalence)
+        return VerdictRule(threshold, None, prevalence)
     if threshold in (0, 1):
         log.warning("--threshold %g: nothing is called uncertain", threshold)
-        return Judge(threshold, None, prevalence)
+        return VerdictRule(threshold, None, prevalence)
     shift = threshold_logit(threshold) - threshold_logit(loaded.threshold)
     low, high = (round(sigmoid(threshold_logit(end) + shift), DECIMALS) for end in loaded.band)
     log.info(
         "--threshold %g: the band that is called uncertain moves along, to %.2f to %.2f",
         threshold, low, high,
     )  # fmt: skip
-    return Judge(threshold, (low, high), prevalence)
+    return VerdictRule(threshold, (low, high), prevalence)

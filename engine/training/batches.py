@@ -119,7 +119,7 @@ class Feed:
     def share_bad(self) -> None:
         """Tells all processes of the unreadable pictures of each."""
         parts = self.world.gather(self.new_bad)
-        self.bad |= self.world.shared(lambda: {k: v for some in parts for k, v in some.items()})
+        self.bad |= self.world.run_on_main(_merged, parts)
         self.new_bad = {}
 
     def too_many_bad(self) -> bool:
@@ -130,3 +130,8 @@ class Feed:
             return False
         self.share_bad()  # two processes may have found the same one
         return len(self.bad) > most
+
+
+def _merged(parts: Sequence[dict[str, str]]) -> dict[str, str]:
+    """The entries of all parts."""
+    return {key: error for part in parts for key, error in part.items()}

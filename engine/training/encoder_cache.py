@@ -132,4 +132,4 @@ def embed(
     parts = world.gather(own.part())
     if validation:
         return _joined(parts) if world.main else None
-    return world.shared(lambda: _joined(parts))
+    return world.run_on_main(_joined, parts)

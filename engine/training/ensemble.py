@@ -1,10 +1,13 @@
-"""Training of the ensemble: its members score a labelled set, then few numbers are fitted."""
+"""The fusion of several detectors: few numbers, fitted to the scores of its members.
+
+Phase train scores a labelled set with each member and fits here.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,24 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from datasets import Record
-from datasets._splits import outlook
-from detectors._base import describe_options
 from detectors._fusion import Fusion
 
-from ..config import Config, ConfigError
+from ..config import ConfigError
 from ..evaluation import estimates, metrics
 from ..evaluation.calibration import fit_platt
-from ..runtime.device import Device
-from ..runtime.run_folder import RUN, begin, log_to, open_output, write_json
-from ..runtime.workers import Workers
-from ..scoring.degradations import NONE
-from ..scoring.provenance import run_info
-from ..scoring.scorer import Scorer, listing_digest, score_table
 from ..scoring.table import ScoreRow
-from ..weights.files import Card, save_weights
-from ..weights.loading import Loaded, describe_member
-from ..weights.manifest import BEST
-from .outputs import LOG
+from ..weights.loading import Loaded
 
 CROSS_FITTED = "the ensemble on training pictures of generators left out in fitting"
 SHOWN = (estimates.AUROC, estimates.AP, estimates.BALANCED_ACCURACY)
@@ -151,7 +143,7 @@ def _part(
     return labels, logits, [group for _, _, group in chosen]
 
 
-def _judged(labels: Ints, logits: Floats) -> dict[str, float]:
+def _validation_metrics(labels: Ints, logits: Floats) -> dict[str, float]:
     values = (
         metrics.auroc(labels, logits),
         metrics.average_precision(labels, logits),
@@ -173,78 +165,54 @@ def _fitted(
     except ValueError as error:
         raise ConfigError(f"the ensemble cannot be fitted: {error}") from error
     try:
-        return fusion, _judged(labels, cross_fitted(labels, logits, groups, kind))
+        return fusion, _validation_metrics(labels, cross_fitted(labels, logits, groups, kind))
     except ValueError as error:
         log.warning("no figures on generators left out in fitting: %s", error)
         return fusion, None
 
 
-def summary(names: Sequence[str], results: Sequence[dict[str, float]]) -> str:
-    """A Markdown table of validation results, percent."""
-    lines = [f"| validation | {' | '.join(SHOWN)} |", "|---|" + "---|" * len(SHOWN)]
-    for name, values in zip(names, results, strict=True):
-        lines.append(f"| {name} | {' | '.join(f'{100 * values[k]:.2f}' for k in SHOWN)} |")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Fit:
+    """A fitted fusion. `validation`: metrics of each member and of the fusion, by name;
+    `cross_fitted`: those of the fusion on training pictures whose group was left out in fitting,
+    None where too few groups fit."""
+
+    fusion: Fusion
+    validation: list[dict[str, float]]
+    cross_fitted: dict[str, float] | None
 
 
-def run(
-    members: Sequence[tuple[Loaded, Config]],
-    config: Config,
+def fit_tables(
+    tables: Sequence[Sequence[ScoreRow]],
     train: Sequence[Record],
     val: Sequence[Record],
-    device: Device,
-    output: Path,
-    workers: Workers,
-    how: str,
-    resume: bool,
-    overwrite: bool,
-    tag: str = "",
-) -> str:
-    """Scores both parts with every member, which comes with its own configuration, fits on `train`,
-    writes best.safetensors and run.json. `how` says how the parts were told apart.
+    kind: str,
+) -> Fit:
+    """The fusion fitted to the members' scores of the training pictures.
 
-    Returns:
-        What members and ensemble do on `val`, a Markdown table, and where the weights are.
+    Args:
+        tables: rows of each member, of the same pictures in one order.
+        kind: `average` or `fitted`, see `EnsembleOptions`.
 
     Raises:
-        ConfigError: the folder holds another run, a name stands for two pictures, or the set cannot
-            be fitted.
+        ConfigError: it cannot be fitted.
     """
-    records = [*train, *val]
-    if twice := {record.key for record in train} & {record.key for record in val}:
-        raise ConfigError(
-            f"expected names of their own for training and validation pictures; found {min(twice)} "
-            "among both: list them in one CSV with a column split"
-        )
-    names = [table_name(number, member) for number, (member, _) in enumerate(members)]
-    with open_output(output, (BEST, RUN, LOG, *names), resume, overwrite), log_to(output / LOG):
-        info = run_info(config, device, None)
-        described = [describe_member(member) for member, _ in members]
-        info |= {"members": described, "listing": listing_digest(records), "split": how}
-        info["tag"] = tag
-        begin(
-            output, info, resume, ("config", "precision", "threads", "members", "listing"), names[0]
-        )
-        log.info("%s", outlook(train, val, how))
-        tables = []
-        for name, (member, own) in zip(names, members, strict=True):
-            log.info("%s: %d pictures", member.model.title, len(records))
-            scorer = Scorer(member.model, device, own, workers)
-            tables.append(score_table(output / name, records, scorer, (NONE,), resume))
-        found = _usable(tables)
-        if lost := len(records) - len(found):
-            log.warning("%d of %d pictures could not be read", lost, len(records))
-        fusion, honest = _fitted(*_part(found, train), config.options.fusion)
-        labels, logits, _ = _part(found, val)
-        results = [_judged(labels, column) for column in logits.T]
-        results.append(_judged(labels, fused(fusion, logits)))
-        info |= {"validation": results, "cross_fitted": honest}
-        card = Card(config.detector, describe_options(config.options), extra=dict(info))
-        save_weights(output / BEST, fusion.state_dict(prefix="fusion."), card)
-        write_json(output / RUN, info)
-    titles = [*(m.model.title for m, _ in members), "Ensemble"]
-    table = summary(titles, results)
-    if honest:
-        shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in honest.items())
-        table += f"\n{CROSS_FITTED}: {shown}"
-    return f"{table}\nweights in {output / BEST}"
+    usable = _usable(tables)
+    if lost := len(train) + len(val) - len(usable):
+        log.warning("%d of %d pictures could not be read", lost, len(train) + len(val))
+    fusion, cross = _fitted(*_part(usable, train), kind)
+    labels, logits, _ = _part(usable, val)
+    results = [_validation_metrics(labels, column) for column in logits.T]
+    results.append(_validation_metrics(labels, fused(fusion, logits)))
+    return Fit(fusion, results, cross)
+
+
+def summary(titles: Sequence[str], fit: Fit) -> str:
+    """A Markdown table of validation results, percent, and the cross-fitted ones in a line."""
+    lines = [f"| validation | {' | '.join(SHOWN)} |", "|---|" + "---|" * len(SHOWN)]
+    for title, values in zip(titles, fit.validation, strict=True):
+        lines.append(f"| {title} | {' | '.join(f'{100 * values[k]:.2f}' for k in SHOWN)} |")
+    if fit.cross_fitted:
+        shown = ", ".join(f"{name} {100 * value:.2f}" for name, value in fit.cross_fitted.items())
+        lines.append(f"{CROSS_FITTED}: {shown}")
+    return "\n".join(lines)

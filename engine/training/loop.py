@@ -182,7 +182,7 @@ class Trainer:
         Raises:
             ConfigError: it was made with another configuration, of other data, or otherwise.
         """
-        saved = self.world.shared(self._saved)
+        saved = self.world.run_on_main(self._saved)
         if saved is None:
             return False
         self.state = State(**json.loads(saved["state"]))
@@ -349,7 +349,7 @@ class Trainer:
         board = _tensorboard(self.output, self.state.epoch + 1) if self.world.main else None
         try:
             with stop_requests() as self.stop:
-                self.world.shared(self.validation.check_there)
+                self.world.run_on_main(self.validation.check_there)
                 while self.state.epoch < self.options.epochs:
                     self._train_epoch()
                     self._finish_epoch(board)

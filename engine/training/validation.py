@@ -139,7 +139,7 @@ class Validation:
             log.warning("%s", text)
             return dict.fromkeys((VAL_LOSS, *VALIDATED), math.nan)
 
-        return self.world.shared(measure)
+        return self.world.run_on_main(measure)
 
     def _check(self, name: str, rows: Sequence[ScoreRow], needed: bool) -> None:
         """Says once for each set how many pictures could not be read. Raises ConfigError when they

@@ -19,9 +19,8 @@ from pathlib import Path
 
 from detectors._base import WeightsError
 
-from ..fetching.download import is_other_file
 from ..fetching.services import hub_file, trouble
-from ..runtime.files import replace_file
+from ..runtime.files import is_other_file, replace_file
 from ..runtime.text import reason
 
 # As modules: weights may import this one first, and tests put other folders in place.

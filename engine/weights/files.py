@@ -24,9 +24,8 @@ from torch import Tensor
 
 from detectors._base import WeightsError
 
-from ..fetching.download import is_other_file
 from ..plain_data import parse_json
-from ..runtime.files import naming, replacing, write_file
+from ..runtime.files import is_other_file, naming, replacing, write_file
 from ..runtime.text import reason
 from .original import FORMAT, bare_prefix, to_safetensors
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,12 @@ from torch import Tensor
 import detectors
 from detectors._base import Detector, WeightsError, describe_options
 
-from ..config import ConfigError
+from ..config import ConfigError, resolve
 from . import manifest
 from .files import Card, cast, read_weights, sha256
 from .manifest import BEST, PUBLISHED_BEST
+
+HEAD = re.compile(r"(fc|classifier|head)\.[^.]+$")  # keys of a last layer
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def load_backbone(model: Detector, path: Path) -> None:
     # Modules of which the file has nothing (SSP's fixed filters) and classifiers stay as they are.
     roots = {key.split(".")[0] for key in part or own}
     outside = own.keys() - part.keys()
-    heads = {k for k in outside if k.rsplit(".", 1)[0].endswith(("fc", "classifier", "head"))}
+    heads = {key for key in outside if HEAD.search(key)}
     expected = {k: v for k, v in own.items() if k.split(".")[0] in roots and k not in heads}
     check_keys(part, expected, path)
     model.load_state_dict({**own, **part})
@@ -145,16 +148,10 @@ def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
     return path
 
 
-def _part_file(folder: Path, part: str) -> Path | None:
-    """CO-SPY's file of a part below a folder: a published one, or what training left there, ours or
-    the published program's."""
-    weights = f"{part}_weights"
-    names = (
-        f"{weights}.pth",
-        f"{weights}.safetensors",
-        f"{part}/{BEST}",
-        f"{part}/{PUBLISHED_BEST}",
-    )
+def _part_file(kind: type[Detector], folder: Path, part: str) -> Path | None:
+    """The file of a part below a folder: a published one, or what training left there, ours or the
+    published program's."""
+    names = (*kind.part_files(part), f"{part}/{BEST}", f"{part}/{PUBLISHED_BEST}")
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
@@ -169,48 +166,59 @@ def _own(kind: type[Detector], state: dict[str, Tensor], card: Card | None) -> d
     return kind.renamed(state) if card else kind.convert(state)
 
 
-def _trained_part(place: Path, part: str) -> Path | None:
-    """The weights that the training of a CO-SPY part left in a folder, or such a file, as their
-    card says; None where they are of something else."""
+def _trained_part(kind: type[Detector], name: str, place: Path, part: str) -> Path | None:
+    """The weights that the training of a part left in a folder, or such a file, as their card says;
+    None where they are of something else."""
     path = place / BEST if place.is_dir() else place
     card = read_weights(path)[1] if path.is_file() else None
-    of = card.options if card and card.detector == "cospy" else {}
-    return path if of.get("branch" if of.get("mode") == "branch" else "mode") == part else None
+    if card is None or card.detector != name or not card.options:
+        return None
+    options = resolve(name, [(str(path), {name: card.options})]).options
+    return path if kind.weight_parts(options) == (part,) else None
 
 
-def read_folder(folder: Path, parts: Sequence[str], *others: Path) -> WeightFile:
-    """The parts of CO-SPY as one state dict, each converted, out of a folder of several parts, or
-    what the trainings of single ones left. Raises WeightsError when one is missing."""
+def read_folder(name: str, folder: Path, parts: Sequence[str], *others: Path) -> WeightFile:
+    """The parts of a detector as one state dict, each converted, out of a folder of several parts,
+    or what the trainings of single ones left.
+
+    Raises:
+        WeightsError: a part is missing, or two are of other variants.
+    """
     state: dict[str, Tensor] = {}
     digest = hashlib.sha256()
     variants: dict[str, Path] = {}  # which the cards name
-    kind = detectors.load("cospy")
+    kind = detectors.load(name)
+    places = (folder, *others)
     for part in parts:
-        places = (folder, *others)
-        paths = (_part_file(place, part) or _trained_part(place, part) for place in places)
+        paths = (
+            _part_file(kind, place, part) or _trained_part(kind, name, place, part)
+            for place in places
+        )
         path = next((path for path in paths if path), None)
         if path is None:
+            published = ", ".join([*kind.part_files(part)[:1], f"{part}/{BEST}"])
             raise WeightsError(
-                f"{', '.join(map(str, places))}: expected {part}_weights.pth, {part}/{BEST} or "
-                f"{part}/{PUBLISHED_BEST} in it; found none of them: name the --output of each "
-                "part's training by --weights FOLDER,FOLDER"
+                f"{', '.join(map(str, places))}: expected {published} or {part}/{PUBLISHED_BEST} "
+                "in it; found none of them: name the --output of each part's training by --weights "
+                "FOLDER,FOLDER"
             )
-        found, card = read_weights(path)
-        if card and card.detector != "cospy":
-            raise WeightsError(f"{path}: expected weights of cospy; found those of {card.detector}")
-        if card and "train_dataset" in card.options:
-            variants.setdefault(str(card.options["train_dataset"]), path)
-        state |= _own(kind, found, card)
+        tensors, card = read_weights(path)
+        if card and card.detector != name:
+            raise WeightsError(
+                f"{path}: expected weights of {name}; found those of {card.detector}"
+            )
+        if card and kind.CHOICE[0] in card.options:
+            variants.setdefault(str(card.options[kind.CHOICE[0]]), path)
+        state |= _own(kind, tensors, card)
         digest.update(bytes.fromhex(sha256(path)))
     if len(variants) > 1:
         raise WeightsError(f"{folder}: expected one variant; found {_some(variants)}")
-    options = {"train_dataset": next(iter(variants))} if variants else {}
-    return WeightFile(folder, state, Card("cospy", options), digest.hexdigest())
+    options = {kind.CHOICE[0]: next(iter(variants))} if variants else {}
+    return WeightFile(folder, state, Card(name, options), digest.hexdigest())
 
 
 def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> WeightFile:
-    """Reads a weight file for a detector, a folder where it was trained, or one with the `parts` of
-    CO-SPY.
+    """A weight file of a detector, of a folder where it was trained, or of one with its `parts`.
 
     Raises:
         WeightsError: see `read_weights`; or the file's card names another detector.
@@ -223,7 +231,7 @@ def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> Weight
                 f"{path}: expected a weight file of {detector}, or a folder with {BEST}, which "
                 "training leaves; found a folder without"
             )
-        return read_folder(path, parts)
+        return read_folder(detector, path, parts)
     state, card = read_weights(path)
     if card and card.detector != detector:
         raise WeightsError(

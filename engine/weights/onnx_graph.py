@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from detectors._base import WeightsError
 
-from ..fetching.download import is_other_file
+from ..runtime.files import is_other_file
 
 SCRIPT = "scripts/export_onnx.py"
 # Numbers of fields in the messages of onnx.proto; wire types of protobuf.

@@ -1,0 +1,54 @@
+"""From the flags of phase test to a request: detector, verdict rule, pictures."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from datasets._limits import UPRIGHT
+
+from ..phases.test import TestRequest
+from ..runtime import distributed, threads
+from ..scoring import own_threshold
+from ..scoring.answer import recodings
+from ..scoring.verdict_rule import rule_of
+from . import detector, machine
+from .inputs import collect
+
+
+def testing(args: argparse.Namespace) -> TestRequest:
+    """What phase test is asked to do; without --input it has no records, and asks for them.
+
+    Raises:
+        ConfigError, LayoutError, WeightsError: what the flags name does not exist or fit.
+    """
+    device = machine.device(args, args.precision)
+    resumed = args.output if args.resume else None
+    threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
+    loaded, config = detector.load(args, device)
+    own_threshold.check_serves(args.threshold, loaded, config)
+    rule = rule_of(loaded, args.threshold, args.prevalence)
+    if args.stability:
+        rule = replace(rule, views=recodings())
+    if args.explain:
+        machine.check_apart(args.output, [Path(name) for name in args.input])
+    records = collect(args.input, args.csv_root, args.split) if args.input else []
+    decoding = detector.decoding(config, UPRIGHT)
+    return TestRequest(
+        records=records,
+        loaded=loaded,
+        rule=rule,
+        device=device,
+        config=config,
+        workers=machine.workers(args, len(records) or 1, decoding),
+        inputs=args.input or (),
+        csv_roots=args.csv_root,
+        split=args.split,
+        output=args.output,
+        json=args.json,
+        tag=args.tag or loaded.name,
+        explain=args.explain,
+        resume=args.resume,
+        overwrite=args.overwrite,
+    )
