@@ -12,7 +12,7 @@ from ._flags import OwnFlags
 if TYPE_CHECKING:
     from ._base import Detector
 
-__all__ = ["available", "flags", "load"]
+__all__ = ["available", "flags", "load", "options"]
 
 
 def available() -> list[str]:
@@ -26,6 +26,18 @@ def flags() -> dict[str, OwnFlags]:
     modules = {name: f"{__name__}._{name}_flags" for name in available()}
     own = {name: module for name, module in modules.items() if find_spec(module)}
     return {name: importlib.import_module(module).FLAGS for name, module in own.items()}
+
+
+def options(name: str) -> type | None:
+    """The class of a detector's options out of `_NAME_options.py`, without importing torch; None
+    where a detector has no such module, and its own says what they are."""
+    module = f"{__name__}._{name}_options"
+    if name not in available() or not find_spec(module):
+        return None
+    classes = vars(importlib.import_module(module)).values()
+    return next(
+        value for value in classes if isinstance(value, type) and value.__module__ == module
+    )
 
 
 def load(name: str) -> type[Detector]:

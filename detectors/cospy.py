@@ -10,22 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import pydantic
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import Field
 from torch import Tensor, nn
 
 from . import _clip, _overlay, _vae
 from . import _transforms as T
 from ._base import WHOLE, Detector, Home, OptionError, Running, Transform
 from ._cospy_files import own_keys, published_keys
+from ._cospy_options import CoSpyOptions
 from ._cospy_views import Distortion, View, ViewTransform, centred, split_views
 from ._faster import convolve_linears, fold_norms
-from ._options import STRICT, Probability
 from ._resnet import ArtifactTrunk
 
 NONE, HALF, UNIT = (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)
@@ -99,36 +97,9 @@ VARIANTS = {
 }
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class CoSpyOptions:
-    """The published variant, which of its networks judge, and how the semantic one learns."""
-
-    train_dataset: Literal["sd-v1_4", "progan"] = "sd-v1_4"
-    """This and the next two as on the published command line."""
-    mode: Literal["branch", "fusion", "end2end"] = "fusion"
-    branch: Literal["artifact", "semantic"] = "artifact"
-    size: Literal["published", "tiny"] = "published"
-    """The published networks, or tiny ones with the same parts, for tests."""
-    feat_interp: bool = False
-    """Whether the semantic branch learns from `interpolate`d features."""
-    feat_interp_alpha: Annotated[float, Field(ge=0.01, le=1000)] = 0.2
-    """Of smaller ones torch draws 0.5 alone, where it should draw 0 or 1."""
-    feat_interp_ratio: Probability = 0.5
-
-    @property
-    def variant(self) -> Variant:
-        """The facts of `train_dataset`."""
-        return VARIANTS[self.train_dataset]
-
-    @property
-    def part(self) -> str:
-        """What of the system is meant: semantic, artifact, fusion or end2end."""
-        return self.branch if self.mode == "branch" else self.mode
-
-    @property
-    def tiny(self) -> bool:
-        """Whether the networks are those for tests."""
-        return self.size == "tiny"
+def variant_of(options: CoSpyOptions) -> Variant:
+    """The facts of the variant that options choose."""
+    return VARIANTS[options.train_dataset]
 
 
 def neighbour_residual(x: Tensor) -> Tensor:
@@ -248,7 +219,7 @@ class CoSpy(Detector):
                 "cospy.feat_interp: expected mode branch and branch semantic, whose features it "
                 f"mixes; found {found}"
             )
-        variant, alone = options.variant, options.branch if options.mode == "branch" else None
+        variant, alone = variant_of(options), options.branch if options.mode == "branch" else None
         self.semantic = SemanticBranch(variant, options.tiny) if alone != "artifact" else None
         self.artifact = ArtifactBranch(variant, options.tiny) if alone != "semantic" else None
         if options.mode == "fusion":
@@ -289,7 +260,7 @@ class CoSpy(Detector):
 
     def _transform(self, stage: str) -> Transform:
         """Fusion learns and is validated with each branch's own view, and scores a joint one."""
-        variant = self.options.variant
+        variant = variant_of(self.options)
         views: tuple[View, ...] = (variant.joint,)
         if self.options.mode == "branch":
             views = (variant.artifact if self.semantic is None else variant.semantic,)
@@ -302,7 +273,7 @@ class CoSpy(Detector):
         fusion and its validation a view each; else the same one, for the artifact branch resized
         without antialias."""
         x = batch.float() / 255
-        variant = self.options.variant
+        variant = variant_of(self.options)
         sides = [variant.semantic.crop, variant.artifact.crop]
         if self.options.mode == "fusion" and x.shape[3] == sum(sides):
             semantic, artifact = split_views(x, sides)
@@ -367,7 +338,9 @@ class CoSpy(Detector):
     def embedded_loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
         options = self.options
         if options.mode == "fusion":
-            return fusion_loss(self.judge(embedded), labels, self.fc.bias, options.variant.fc_bias)
+            return fusion_loss(
+                self.judge(embedded), labels, self.fc.bias, variant_of(options).fc_bias
+            )
         if self.training and options.feat_interp:
             alpha, ratio = options.feat_interp_alpha, options.feat_interp_ratio
             embedded, labels = interpolate(embedded, labels, alpha, ratio)
@@ -386,7 +359,7 @@ class CoSpy(Detector):
 
     def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
         """The crop that the detector saw, and the residual on it."""
-        variant = self.options.variant
+        variant = variant_of(self.options)
         view = variant.artifact if self.options.mode == "branch" else variant.joint
         what = "what the autoencoder" if variant.vae else "what halving and doubling"
         caption = f"{what} does not restore: |residual|, mean of R, G, B"
@@ -433,7 +406,7 @@ class CoSpy(Detector):
 
     @classmethod
     def home(cls, options: CoSpyOptions) -> Home:
-        return options.variant.home
+        return variant_of(options).home
 
     @classmethod
     def output_folder(cls, options: CoSpyOptions, ckpt: Path) -> Path:
@@ -443,12 +416,12 @@ class CoSpy(Detector):
     @classmethod
     def external(cls, options: CoSpyOptions) -> dict[str, str]:
         alone = options.branch if options.mode == "branch" else None
-        found = {}
+        variant, entries = variant_of(options), {}
         if alone != "artifact":
-            found["semantic.encoder."] = options.variant.entry
-        if alone != "semantic" and options.variant.vae:
-            found["artifact.vae."] = options.variant.vae
-        return found
+            entries["semantic.encoder."] = variant.entry
+        if alone != "semantic" and variant.vae:
+            entries["artifact.vae."] = variant.vae
+        return entries
 
     @classmethod
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,52 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-import pydantic
 import torch
 from PIL import Image
-from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from . import available, load
+from . import load
 from ._base import Detector, Transform
+from ._ensemble_options import EnsembleOptions
 from ._fusion import Fusion
-from ._options import STRICT
-
-NAME = "ensemble"
-
-
-def _known(members: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of detectors, as they are. Raises ValueError listing the choices for any other."""
-    choices = [name for name in available() if name != NAME]
-    if not members or not set(members) <= set(choices):
-        raise ValueError(f"expected some of {', '.join(choices)}")
-    return members
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class EnsembleOptions:
-    """The members, their weights, and how their logits become one."""
-
-    members: Annotated[tuple[str, ...], AfterValidator(_known)] = ("cospy", "spai", "ssp")
-    """Names of detectors."""
-    weights: tuple[str, ...] = ()
-    """A file, folder or name of the manifest for each member, in the same order; empty: each
-    one's own."""
-    fusion: Literal["average", "fitted"] = "average"
-    """What training fits: average, a calibration of each member, whose probabilities are then
-    averaged; fitted, also a weight for each."""
-    size: Literal["published", "tiny"] = "published"
-    """Of the members' networks where they are built here; tiny is for tests."""
-
-    def __post_init__(self) -> None:
-        if len(self.weights) not in (0, len(self.members)):
-            raise ValueError(
-                f"expected ensemble.weights to name a file for each of {len(self.members)} "
-                f"members, or none; found {self.weights}"
-            )
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,11 @@ import logging
 import re
 import zlib
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-import pydantic
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models import resnet
 
@@ -25,48 +22,14 @@ from . import _overlay
 from . import _transforms as T
 from ._base import Detector, Transform, WeightsError
 from ._faster import fold_norms
-from ._options import STRICT, Blocks, Probability, Side
+from ._ssp_options import PATCH, SIDE, SspOptions
 
-PATCH, CANDIDATES = 32, 64
-SIDE = 256  # px of a picture that is taken whole, or that is too small for a patch
+CANDIDATES = 64
 # The published name of the network, and another one for ours: their logits differ in sign, and a
 # file that lost its card is told by its keys.
 THEIRS, OURS = "disc.", "network."
 FLIPPED = (f"{THEIRS}fc.weight", f"{THEIRS}fc.bias")
 log = logging.getLogger(__name__)
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class SspOptions:
-    """The patches that are judged, augmentation, and the network; published: a ResNet-50."""
-
-    patches: Annotated[int, Field(ge=1)] = 1
-    """Average the logits of the N simplest patches (1 as published)."""
-    patch_size: Annotated[int, Field(ge=2, le=SIDE)] = PATCH
-    """Px."""
-    crops: Annotated[int | None, Field(ge=1, le=SIDE**2)] = None
-    """Random ones, among which the simplest are looked for (null = as many as fill 256 x 256, 64
-    of 32 px)."""
-    whole_picture: bool = False
-    """The picture at 256 x 256, whatever its aspect, in the patch's place."""
-    blur_prob: Probability = 0.0
-    """Augmentation in training (0 as published)."""
-    jpg_prob: Probability = 0.0
-    """Augmentation in training (0 as published)."""
-    layers: tuple[Blocks, Blocks, Blocks, Blocks] = (3, 4, 6, 3)
-    """Blocks per stage."""
-    size: Side = 256
-    """Side in px of the upsampled patch."""
-
-    def __post_init__(self) -> None:
-        most = 1 if self.whole_picture else self.candidates
-        if self.patches > most:
-            raise ValueError(f"expected ssp.patches from 1 to {most}; found {self.patches}")
-
-    @property
-    def candidates(self) -> int:
-        """The number of crops."""
-        return (SIDE // self.patch_size) ** 2 if self.crops is None else self.crops
 
 
 def random_corners(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pydantic
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -19,17 +18,7 @@ from torchvision.models import resnet
 from . import _transforms as T
 from ._base import Detector, Transform
 from ._faster import fold_norms
-from ._options import STRICT, Blocks, Side
-
-
-@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class SspBaselineOptions:
-    """The size of what the network sees and its depth; the published one is a ResNet-50."""
-
-    size: Side = 256
-    """Side in px that the whole picture is resized to, without regard to its aspect."""
-    layers: tuple[Blocks, Blocks, Blocks, Blocks] = (3, 4, 6, 3)
-    """Blocks per stage."""
+from ._ssp_baseline_options import SspBaselineOptions
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,11 @@ def validated(kind: type[T], section: str, values: Any) -> T:
         raise ConfigError(one_line(error, kind, section)) from error
 
 
+def _as_given(values: dict[Any, Any]) -> dict[str, Any]:
+    """Keywords of an option class, which has tuples where YAML has lists."""
+    return {str(key): tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
 def options_of(kind: type[T], section: str, values: dict[Any, Any]) -> T:
     """The options of a section: a strict class, where YAML has lists for tuples.
 
@@ -227,9 +232,8 @@ def options_of(kind: type[T], section: str, values: dict[Any, Any]) -> T:
     Raises:
         ConfigError: an unknown key, a value of another type or out of range.
     """
-    given = {str(key): tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     try:
-        return kind(**given)
+        return kind(**_as_given(values))
     except ValidationError as error:
         raise ConfigError(one_line(error, kind, section)) from error
 
@@ -288,11 +292,28 @@ def _layered(layers: Layers, names: Sequence[str]) -> dict[str, Any]:
 
 
 def check_sections(layers: Layers, names: Sequence[str]) -> None:
-    """Raises ConfigError as `resolve` does, except for the options of the detectors of these names,
-    whose modules it leaves alone."""
+    """Raises ConfigError as `resolve` does for what is wrong whatever other layers say: unknown
+    sections and keys, values that a key never takes. Imports no torch.
+
+    Args:
+        names: detectors that may have a section.
+    """
     merged = _layered(layers, names)
     for section, kind in COMMON.items():
         options_of(kind, section, merged.get(section, {}))
+    for name in names:
+        own = detectors.options(name)
+        if own is not None and name in merged:
+            _check_keys(own, name, merged[name])
+
+
+def _check_keys(kind: type, section: str, values: dict[Any, Any]) -> None:
+    """`options_of` without the rules on several keys, some of which other layers may have."""
+    try:
+        kind(**_as_given(values))
+    except ValidationError as error:
+        if any(fault["loc"] for fault in error.errors(include_url=False)):
+            raise ConfigError(one_line(error, kind, section)) from error
 
 
 def data_options(sets: Sequence[str]) -> DataOptions:
@@ -314,7 +335,7 @@ def resolve(detector: str, layers: Layers) -> Config:
     Raises:
         ConfigError: unknown section or key, a value of another type or out of range.
     """
-    kind = detectors.load(detector).Options
+    kind = detectors.options(detector) or detectors.load(detector).Options
     merged = _layered(layers, [detector])
     named = merged.pop("detector", detector)
     if named != detector:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from detectors.spai import SpaiOptions
+    from detectors._spai_options import SpaiOptions
 
 LONGEST = 120  # bytes of a picture's path that its views' names repeat
 CLASSES = {Label.REAL: "real", Label.FAKE: "fake"}

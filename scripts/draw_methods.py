@@ -206,7 +206,8 @@ def ssp(image: Image.Image) -> list[Panel]:
 def default(image: Image.Image) -> list[Panel]:
     """The views of the detector that ships, and its two branches."""
     from detectors import _transforms as T
-    from detectors.default import DefaultOptions, Views, view_corners
+    from detectors._default_options import DefaultOptions
+    from detectors.default import Views, view_corners
 
     options = DefaultOptions()
     image = T.pad_to(image, options.crop)

@@ -31,7 +31,8 @@ from datasets import Label, LayoutError, Record  # noqa: E402
 from datasets._csv import found_columns, read_csv  # noqa: E402
 from datasets._images import PictureDataset  # noqa: E402
 from detectors._base import WeightsError, describe_options  # noqa: E402
-from detectors.default import ENCODER, Default, DefaultOptions  # noqa: E402
+from detectors._default_options import DefaultOptions  # noqa: E402
+from detectors.default import ENCODER, Default  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.evaluation.calibration import doubt_band, fit_platt  # noqa: E402

@@ -20,7 +20,8 @@ from PIL import Image
 import datasets
 from datasets import Label, Record
 from datasets._images import open_picture
-from detectors.spai import SpaiOptions, ViewsTransform
+from detectors._spai_options import SpaiOptions
+from detectors.spai import ViewsTransform
 from engine.runtime import files
 from scripts import augment_csv
 from scripts._views import VIEW, view_name

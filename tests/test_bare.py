@@ -12,7 +12,8 @@ from cli_runner import Cli, runner
 from conftest import ROOT, make_tree
 from trees import write_tree
 
-from detectors.cospy import CoSpy, CoSpyOptions
+from detectors._cospy_options import CoSpyOptions
+from detectors.cospy import CoSpy
 from engine.cli import bare, parser
 from engine.scoring.table import read_table
 from engine.weights import manifest

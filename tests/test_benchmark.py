@@ -13,10 +13,10 @@ import yaml
 import datasets
 import detectors
 from datasets import Label, Record, spai
-from detectors.cospy import CoSpyOptions
-from detectors.spai import SpaiOptions
-from detectors.ssp import SspOptions
-from detectors.ssp_baseline import SspBaselineOptions
+from detectors._cospy_options import CoSpyOptions
+from detectors._spai_options import SpaiOptions
+from detectors._ssp_baseline_options import SspBaselineOptions
+from detectors._ssp_options import SspOptions
 from engine.config import ConfigError
 from engine.evaluation import benchmark as benchmarks
 from engine.evaluation import benchmark_file

@@ -21,8 +21,8 @@ from cli_runner import Cli, cli, plain_cli, runner, write_weights
 from conftest import EXAMPLE, ROOT, make_picture
 from sklearn.metrics import average_precision_score
 
-from detectors.cospy import CoSpyOptions
-from detectors.default import DefaultOptions
+from detectors._cospy_options import CoSpyOptions
+from detectors._default_options import DefaultOptions
 from scripts import auc_table
 
 __all__ = ["cli", "plain_cli"]  # fixtures

@@ -23,9 +23,10 @@ import detectors
 from detectors import _clip, default, ssp
 from detectors import _transforms as T
 from detectors._base import Detector, OptionError, describe_options
+from detectors._classifier_options import ClassifierOptions
 from detectors._efficientnet import EfficientNetLite0, convert_imagenet
 from detectors._packed import pack, unpack
-from detectors.classifier import Classifier, ClassifierOptions
+from detectors.classifier import Classifier
 from engine.weights.files import Card, save_weights
 from engine.weights.loading import build, load_backbone, open_weights
 

@@ -15,8 +15,9 @@ from conftest import make_picture
 from models import tiny
 from scipy.special import expit
 
+from detectors._ensemble_options import EnsembleOptions
 from detectors._fusion import CLIP, Fusion
-from detectors.ensemble import Ensemble, EnsembleOptions
+from detectors.ensemble import Ensemble
 from engine.training import ensemble
 
 

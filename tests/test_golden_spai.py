@@ -16,8 +16,9 @@ from torch import Tensor
 
 from datasets._images import open_picture
 from detectors._base import WeightsError
+from detectors._spai_options import SpaiOptions
 from detectors._spectral import frequency_mask, split_frequencies
-from detectors.spai import MASK, PATCH, Spai, SpaiOptions
+from detectors.spai import MASK, PATCH, Spai
 from engine.config import resolve
 from engine.training.start import Start, model_to_train
 from engine.weights.loading import build, load_backbone, load_exact, open_weights

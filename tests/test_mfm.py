@@ -20,7 +20,8 @@ from datasets._images import open_picture
 from detectors import _transforms as T
 from detectors._mfm import CropTransform, MaskedFrequencies, corrupted, loss_map, low_frequencies
 from detectors._mfm import spectral_loss as loss_of
-from detectors.spai import Spai, SpaiOptions
+from detectors._spai_options import SpaiOptions
+from detectors.spai import Spai
 from engine import config
 from engine.config import CONFIGS, TrainOptions
 from engine.training.outputs import CHECKPOINT, HISTORY

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 import detectors
 from detectors._base import WHOLE, Detector, OptionError, Part, WeightsError, describe_options
-from detectors.cospy import CoSpy, CoSpyOptions
+from detectors._cospy_options import CoSpyOptions
+from detectors.cospy import CoSpy
 from engine.config import ConfigError
 from engine.runtime.device import Device
 from engine.scoring.probability import sigmoid

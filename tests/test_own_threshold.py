@@ -15,7 +15,7 @@ from cli_runner import Cli, cli, script, write_weights
 from conftest import make_picture, make_tree
 from scipy.stats import beta
 
-from detectors.default import DefaultOptions
+from detectors._default_options import DefaultOptions
 from engine.config import ConfigError
 from engine.evaluation.comparison import read_run
 from engine.scoring.own_threshold import Measured, choose, needed, own_band

@@ -16,9 +16,11 @@ import detectors
 from detectors import cospy
 from detectors._base import Detector
 from detectors._spai_files import UNUSED
+from detectors._spai_options import SpaiOptions
 from detectors._spectral import frequency_mask
-from detectors.spai import MASK, Spai, SpaiOptions
-from detectors.ssp import Ssp, SspOptions
+from detectors._ssp_options import SspOptions
+from detectors.spai import MASK, Spai
+from detectors.ssp import Ssp
 from engine.weights.loading import open_weights, read_folder
 
 BRANCHES = [("branch", "semantic"), ("branch", "artifact")]

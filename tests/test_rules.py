@@ -14,7 +14,7 @@ import pytest
 from cli_runner import Cli, cli, write_weights
 from conftest import ROOT, make_tree
 
-from detectors.default import DefaultOptions
+from detectors._default_options import DefaultOptions
 
 __all__ = ["cli"]  # a fixture
 
@@ -58,6 +58,8 @@ MISTAKES = [
     (["--set", "nobody.x=1", "--", "here.png"], "nobody"),
     (["--set", "score.batch=1", "--", "here.png"], "batch_size"),
     (["--set", "train.lr=fast", "--", "here.png"], "train.lr"),
+    (["--set", "default.crpo=48", "--", "here.png"], "crop"),
+    (["--detector", "ssp", "--set", "ssp.patches=few", "here.png"], "ssp.patches"),
     (["here.png", "--output", "here.png"], "--output"),
     (["here.png", "--resume"], "--output"),
     (["here.png", "--threshold", "nowhere.yaml"], "nowhere.yaml"),

@@ -14,7 +14,8 @@ import torch
 from conftest import ROOT
 
 from datasets import Label, Record
-from detectors.spai import Spai, SpaiOptions
+from detectors._spai_options import SpaiOptions
+from detectors.spai import Spai
 from engine.config import CONFIGS, ConfigError, TrainOptions, read_yaml, resolve
 from engine.training.schedule import check_learns, epoch_order, lr_at, steps_per_epoch
 from engine.training.step import make_optimizer

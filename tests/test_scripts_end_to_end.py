@@ -20,7 +20,8 @@ from models import backbone_files, randomise
 import datasets
 import detectors
 from detectors._base import describe_options
-from detectors.default import Default, DefaultOptions
+from detectors._default_options import DefaultOptions
+from detectors.default import Default
 from engine.weights import manifest
 from engine.weights.files import Card, save_weights, sha256
 from scripts import ship_default, train_default

@@ -18,7 +18,8 @@ from conftest import ROOT, make_tree
 from models import backbone_files
 from trees import write_tree
 
-from detectors.cospy import CoSpy, CoSpyOptions
+from detectors._cospy_options import CoSpyOptions
+from detectors.cospy import CoSpy
 from engine.cli import parser, rules
 
 SCRIPTS = {

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from detectors import _opencv
 from detectors._base import OptionError
+from detectors._spai_options import SpaiOptions
 from detectors._spai_pictures import (
     attention_map,
     patch_corners,
@@ -23,7 +24,7 @@ from detectors._spai_pictures import (
     seen_part,
 )
 from detectors._spectral import Dropout, PatchEncoder, TokenStatistics, split_frequencies
-from detectors.spai import PATCH, Spai, SpaiOptions, ViewsTransform
+from detectors.spai import PATCH, Spai, ViewsTransform
 
 
 def rng(seed: int = 0) -> np.random.Generator:

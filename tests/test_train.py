@@ -22,7 +22,7 @@ import detectors
 from datasets import Record, folder
 from datasets._splits import hold_out
 from detectors._base import Detector
-from detectors.cospy import CoSpyOptions
+from detectors._cospy_options import CoSpyOptions
 from engine import config
 from engine.config import Config, ConfigError, TrainOptions
 from engine.phases import train

@@ -20,8 +20,9 @@ from models import backbone_files
 from trees import Tree, write_tree
 
 from datasets import LayoutError, Record
-from detectors.cospy import CoSpy, CoSpyOptions
-from detectors.default import DefaultOptions
+from detectors._cospy_options import CoSpyOptions
+from detectors._default_options import DefaultOptions
+from detectors.cospy import CoSpy
 from engine.cli import detector, parser, train_request
 from engine.cli.train_request import Pictures
 from engine.config import Config

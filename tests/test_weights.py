@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 import detectors
 from detectors._base import Detector, WeightsError, describe_options
-from detectors.cospy import CoSpy, CoSpyOptions
+from detectors._cospy_options import CoSpyOptions
+from detectors.cospy import CoSpy
 from detectors.default import Default
 from detectors.ssp import Ssp
 from engine.training.checkpoint import own_state, read_checkpoint, save_checkpoint
