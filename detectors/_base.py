@@ -142,20 +142,20 @@ class Detector(nn.Module, ABC):
 
     def embed(self, batch: Any) -> Tensor:  # noqa: ARG002
         """What the frozen part makes of a batch, (B, ...) float32, without autograd; `forward` is
-        `judge` of it, exactly. Computed in the precision of the caller's autocast.
+        `classify` of it, exactly. Computed in the precision of the caller's autocast.
 
         Raises:
             OptionError: no frozen part comes first (`embeds` is False).
         """
         raise OptionError(f"{self.title}: expected a frozen part that comes first; found none")
 
-    def judge(self, embedded: Tensor) -> Tensor:  # noqa: ARG002
+    def classify(self, embedded: Tensor) -> Tensor:  # noqa: ARG002
         """What `embed` gave -> logits (B,). Raises OptionError where `embeds` is False."""
         raise OptionError(f"{self.title}: expected a frozen part that comes first; found none")
 
     def embedded_loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
         """`loss` of what `embed` gave of a batch. Here: BCE with logits."""
-        return _bce(self.judge(embedded), labels)
+        return _bce(self.classify(embedded), labels)
 
     def loss(self, batch: Any, labels: Tensor) -> Tensor:
         """Scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits; where a frozen part

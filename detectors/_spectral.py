@@ -299,7 +299,7 @@ class Aggregator(nn.Module):
             taken = self.dropout(attention) @ value
             return taken.reshape(1, -1), attention.mean(dim=(0, 1))
 
-    def judge(self, taken: Tensor) -> Tensor:
+    def classify(self, taken: Tensor) -> Tensor:
         """(B, heads * head_dim) of `attend` -> logits (B,)."""
         with in_float32(taken):
             return self.head(self.norm(self.dropout(self.to_out(taken)))).squeeze(1)
@@ -307,4 +307,4 @@ class Aggregator(nn.Module):
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D) patch vectors of one picture -> logit (1,) and attention (N,)."""
         taken, attention = self.attend(patches)
-        return self.judge(taken), attention
+        return self.classify(taken), attention

@@ -327,19 +327,19 @@ class CoSpy(Detector):
         with torch.no_grad():
             return self._evidence(batch)[0]
 
-    def judge(self, embedded: Tensor) -> Tensor:
+    def classify(self, embedded: Tensor) -> Tensor:
         """The last layer: of the one branch that there is, else that on top of both."""
         fc = self._branches()[0].fc if self.options.mode == "branch" else self.fc
         return fc(embedded).squeeze(1)
 
     def forward(self, batch: Tensor) -> Tensor:
-        return self.judge(self.embed(batch) if self.embeds else self._evidence(batch)[0])
+        return self.classify(self.embed(batch) if self.embeds else self._evidence(batch)[0])
 
     def embedded_loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
         options = self.options
         if options.mode == "fusion":
             return fusion_loss(
-                self.judge(embedded), labels, self.fc.bias, variant_of(options).fc_bias
+                self.classify(embedded), labels, self.fc.bias, variant_of(options).fc_bias
             )
         if self.training and options.feat_interp:
             alpha, ratio = options.feat_interp_alpha, options.feat_interp_ratio
@@ -355,7 +355,7 @@ class CoSpy(Detector):
         self.check_explain()
         evidence, residual = self._evidence(batch)
         assert residual is not None
-        return self.judge(evidence), list(residual.abs().mean(dim=1).float().cpu())
+        return self.classify(evidence), list(residual.abs().mean(dim=1).float().cpu())
 
     def overlay(self, image: Image.Image, relevance: Tensor) -> Image.Image:
         """The crop that the detector saw, and the residual on it."""

@@ -226,9 +226,9 @@ class Default(Detector):
             return super().embed(batch)
         return self.semantic.feature(batch[:, 0])
 
-    def judge(self, embedded: Tensor) -> Tensor:
+    def classify(self, embedded: Tensor) -> Tensor:
         if self.semantic is None or not self.embeds:
-            return super().judge(embedded)
+            return super().classify(embedded)
         return self.semantic.fc(embedded).squeeze(1)
 
     def loss(self, batch: Tensor, labels: Tensor) -> Tensor:

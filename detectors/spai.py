@@ -121,7 +121,7 @@ class Spai(Detector):
         encoded = self.encode(batch, self.patch_encoder(), self.aggregator.query.device)
         # Pictures differ in patches, so attention goes one by one; the rest is one batch.
         found = [self.aggregator.attend(vectors) for vectors in encoded]
-        logits = self.aggregator.judge(torch.cat([taken for taken, _ in found]))
+        logits = self.aggregator.classify(torch.cat([taken for taken, _ in found]))
         return self._reduced(logits, batch), [attention for _, attention in found]
 
     def optimise(self) -> None:

@@ -109,7 +109,7 @@ def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
     """Rows of each picture: PyTorch's and those of the ONNX file, with the file's options."""
     from engine.cli.inputs import collect
     from engine.config import resolve
-    from engine.scoring.loop import score
+    from engine.scoring.loop import ScoringOptions, score
     from engine.weights.onnx import load_onnx, onnx_card, open_onnx
 
     card = onnx_card(args.file)
@@ -120,9 +120,9 @@ def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
     args.detector = card.detector
     args.set = [f"{card.detector}.{k}={json.dumps(v)}" for k, v in card.options.items()]
     records = collect(args.input, args.csv_root)
-    size, seed = config.score.batch_size, config.score.seed
+    options = ScoringOptions(config.score.batch_size, seed=config.score.seed)
     models = (load(args).model, exported.model)
-    batches = zip(*(score(model, records, cpu(), size, seed=seed) for model in models), strict=True)
+    batches = zip(*(score(model, records, cpu(), options) for model in models), strict=True)
     for ours, theirs in batches:
         yield from zip(ours, theirs, strict=True)
 

@@ -86,14 +86,13 @@ def scored(
     """The rows of all pictures, with the digests of their files."""
     from engine.runtime.progress import Progress
     from engine.scoring.cache import Memo
-    from engine.scoring.loop import score
+    from engine.scoring.loop import ScoringOptions, score
 
     rows: list[ScoreRow] = []
-    size, seed = config.score.batch_size, config.score.seed
-    knows_nothing = Memo(None)  # but has each file's digest taken
-    found = score(loaded.model, records, device, size, workers, seed=seed, lookup=knows_nothing)
+    # A lookup that knows nothing has each file's digest taken.
+    options = ScoringOptions(config.score.batch_size, workers, config.score.seed, lookup=Memo(None))
     with Progress(len(records), "scoring") as progress:
-        for batch in found:
+        for batch in score(loaded.model, records, device, options):
             rows += batch
             progress.advance(len(batch))
     return rows

@@ -131,5 +131,5 @@ class FrozenToy(Toy):
         with torch.no_grad():
             return self.feature(batch).float()
 
-    def judge(self, embedded: Tensor) -> Tensor:
+    def classify(self, embedded: Tensor) -> Tensor:
         return self.fc(self.dropout(embedded)).squeeze(1)

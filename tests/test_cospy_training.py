@@ -216,14 +216,14 @@ def test_features_are_mixed_in_training_alone() -> None:
     labels = torch.arange(16.0) % 2
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    expected = F.binary_cross_entropy_with_logits(plain.judge(features), labels)
+    expected = F.binary_cross_entropy_with_logits(plain.classify(features), labels)
     assert torch.equal(model.embedded_loss(features, labels), expected)
     assert torch.equal(plain.train().embedded_loss(features, labels), expected)
     assert torch.equal(torch.get_rng_state(), before)
     found = model.train().embedded_loss(features, labels)
     torch.set_rng_state(before)
     mixed, soft = interpolate(features, labels, 0.2, 1.0)
-    assert torch.equal(found, F.binary_cross_entropy_with_logits(model.judge(mixed), soft))
+    assert torch.equal(found, F.binary_cross_entropy_with_logits(model.classify(mixed), soft))
     assert not torch.equal(found, expected)
 
 

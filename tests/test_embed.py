@@ -79,7 +79,7 @@ def test_judging_what_was_embedded_is_the_forward_pass(name: str, train: bool) -
     assert len(embedded) == 3
     assert torch.equal(embedded, model.embed(batch)), "frozen parts are in evaluation mode"
     for whole, part in (
-        (lambda: model(batch), lambda: model.judge(embedded)),
+        (lambda: model(batch), lambda: model.classify(embedded)),
         (lambda: model.loss(batch, LABELS), lambda: model.embedded_loss(embedded, LABELS)),
     ):
         torch.manual_seed(1)

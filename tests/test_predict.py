@@ -25,7 +25,7 @@ from engine.config import ConfigError
 from engine.runtime.device import Device, open_device
 from engine.runtime.workers import Workers
 from engine.scoring import degradations
-from engine.scoring.loop import score
+from engine.scoring.loop import ScoringOptions, score
 from engine.scoring.probability import DECIMALS, sigmoid
 from engine.scoring.table import ScoreRow
 
@@ -51,7 +51,10 @@ def rows_of(
     workers: int = 0,
     degradation: degradations.Degradation | None = None,
 ) -> list[ScoreRow]:
-    found = score(model, records, CPU, batch_size, Workers(workers), degradation)
+    found = score(
+        model, records, CPU,
+        ScoringOptions(batch_size, Workers(workers), degradation=degradation),
+    )  # fmt: skip
     return [row for batch in found for row in batch]
 
 
@@ -156,9 +159,9 @@ def test_rows_say_what_was_scored(toy: Toy, records: list[Record]) -> None:
 
 
 def test_batches_come_as_they_are_done(toy: Toy, records: list[Record]) -> None:
-    sizes = [len(batch) for batch in score(toy, records[:7], CPU, batch_size=3)]
+    sizes = [len(batch) for batch in score(toy, records[:7], CPU, ScoringOptions(3))]
     assert sizes == [3, 3, 1]
-    assert list(score(toy, [], CPU, batch_size=3)) == []
+    assert list(score(toy, [], CPU, ScoringOptions(3))) == []
 
 
 def test_unreadable_pictures_have_rows_and_do_not_disturb(toy: Toy, records: list[Record]) -> None:
@@ -215,7 +218,7 @@ def test_sigmoid_does_not_overflow() -> None:
 
 def test_bf16_scores_are_near_those_of_fp32(toy: Toy, records: list[Record]) -> None:
     device = Device(torch.device("cpu"), "bf16")
-    rough = [row for batch in score(toy, records, device, 8) for row in batch]
+    rough = [row for batch in score(toy, records, device, ScoringOptions(8)) for row in batch]
     exact = rows_of(toy, records)
     pairs = [(a.score, b.score) for a, b in zip(rough, exact, strict=True)]
     np.testing.assert_allclose(*zip(*pairs, strict=True), atol=0.02)
@@ -309,7 +312,10 @@ def test_what_cannot_be_degraded_is_an_error_row(toy: Toy, tmp_path: Path) -> No
     make_picture(1, False).save(tmp_path / "short.png")
     found = [Record(name, tmp_path / name) for name in ("long.png", "short.png")]
     [rows] = score(
-        toy, found, open_device("cpu", "fp32"), 2, degradation=degradations.parse("jpeg:90")
+        toy,
+        found,
+        open_device("cpu", "fp32"),
+        ScoringOptions(2, degradation=degradations.parse("jpeg:90")),
     )
     assert "cannot be processed" in rows[0].error
     assert (rows[0].score, rows[0].width) == (None, 70_000)

@@ -19,7 +19,7 @@ from engine.runtime.device import open_device
 from engine.runtime.workers import Workers
 from engine.scoring import answer, degradations
 from engine.scoring.answer import RECODINGS, Answer
-from engine.scoring.loop import answers, score
+from engine.scoring.loop import ScoringOptions, answers, score
 from engine.scoring.table import ScoreRow
 from engine.scoring.verdict_rule import VerdictRule
 
@@ -123,15 +123,17 @@ def test_pictures_are_decoded_once_and_batches_change_nothing(
         return usual(content, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(_images, "decode", counted)
-    batches = list(answers(model, records, device, 16, views=views))
+    batches = list(answers(model, records, device, ScoringOptions(16, views=views)))
     assert (len(decoded), [len(batch) for batch in batches]) == (7, [3, 3, 1])
     expected = [told for batch in batches for told in batch]
     for size, count in ((1, 0), (35, 0), (16, 1)):
-        found = answers(model, records, device, size, Workers(count), views=views)
+        found = answers(model, records, device, ScoringOptions(size, Workers(count), views=views))
         for told, same in zip((t for batch in found for t in batch), expected, strict=True):
             rows, others = ([t.row.logit, *(v.logit for v in t.views)] for t in (told, same))
             assert rows == pytest.approx(others, abs=1e-5)
-    [alone] = score(model, records, device, 16, degradation=degradations.parse("webp:80"))
+    [alone] = score(
+        model, records, device, ScoringOptions(16, degradation=degradations.parse("webp:80"))
+    )
     assert [t.views[2].logit for t in expected] == pytest.approx(
         [row.logit for row in alone], abs=1e-5
     )
@@ -162,9 +164,9 @@ def test_what_counts_as_a_flip(
     label: str | None,
     held: tuple[int, int],
 ) -> None:
-    judge = VerdictRule(0.5, band)
+    rule = VerdictRule(0.5, band)
     told = Answer(row(own), tuple(row(v, n) for v, n in zip(views, RECODINGS, strict=False)))
-    assert (told.label(judge), told.held(judge)) == (label, held)
+    assert (told.label(rule), told.held(rule)) == (label, held)
 
 
 def test_a_view_that_an_encoder_cannot_hold_costs_itself_alone(cli: Cli, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from engine.cli import machine
 from engine.cli.parser import parser
 from engine.runtime import threads
 from engine.runtime.device import open_device
-from engine.scoring.loop import score
+from engine.scoring.loop import ScoringOptions, score
 from engine.training.loop import Trainer
 
 __all__ = ["cli"]  # a fixture
@@ -52,7 +52,7 @@ def test_a_logit_hardly_depends_on_threads_and_batches(name: str, tree: Path) ->
     logits = []
     for count, batch in product((1, 2), (1, 64)):
         torch.set_num_threads(count)
-        batches = score(model, records, open_device("cpu", "fp32"), batch)
+        batches = score(model, records, open_device("cpu", "fp32"), ScoringOptions(batch))
         logits.append([row.logit for rows in batches for row in rows])
     for found in logits[1:]:
         # A logit of 35, as random weights give, has only seven digits.

@@ -29,7 +29,7 @@ from engine.phases import train
 from engine.runtime.device import Device
 from engine.runtime.distributed import ALONE
 from engine.runtime.workers import IN_PROCESS
-from engine.scoring.loop import score
+from engine.scoring.loop import ScoringOptions, score
 from engine.scoring.table import read_table
 from engine.training import outputs
 from engine.training.checkpoint import restore_own
@@ -37,7 +37,7 @@ from engine.training.encoder_cache import _Own, embed
 from engine.training.loop import Trainer
 from engine.training.outputs import CURVES, FINAL, HISTORY, LOG, REPORT, VALIDATED
 from engine.training.start import Start
-from engine.training.step import Batch, Outcome
+from engine.training.step import Batch, StepResult
 from engine.training.validation import Validation
 from engine.weights import original as unpickle
 from engine.weights.files import read_weights
@@ -56,7 +56,7 @@ class Afresh(FrozenToy):
         return False
 
     def forward(self, batch: Tensor) -> Tensor:
-        return self.judge(self.embed(batch))
+        return self.classify(self.embed(batch))
 
 
 @pytest.fixture
@@ -128,7 +128,9 @@ def test_unreadable_pictures_have_no_embedding(own_parts: Parts) -> None:
     assert found[Draw(1, 0)] == Sample(1, None, "the file is empty")
     rows = found.rows(model, own_parts[1], CPU, "none")
     expected = [
-        row for batch in score(model, own_parts[1], CPU, 4, validation=True) for row in batch
+        row
+        for batch in score(model, own_parts[1], CPU, ScoringOptions(4, validation=True))
+        for row in batch
     ]
     assert [row.key for row in rows] == [row.key for row in expected]
     for one, two in zip(rows, expected, strict=True):
@@ -143,12 +145,18 @@ def test_validation_differs_from_picture_to_picture_but_not_from_time_to_time(
     twice = [Record(f"{i}", records[0].path, records[0].label) for i in range(6)]
     model = FrozenToy(ToyOptions()).eval()
     first, second = (
-        [row.logit for batch in score(model, twice, CPU, 4, validation=True) for row in batch]
+        [
+            row.logit
+            for batch in score(model, twice, CPU, ScoringOptions(4, validation=True))
+            for row in batch
+        ]
         for _ in range(2)
     )
     assert first == second
     assert len(set(first)) > 1
-    [logits] = [{row.logit for batch in score(model, twice, CPU, 6) for row in batch}]
+    [logits] = [
+        {row.logit for batch in score(model, twice, CPU, ScoringOptions(6)) for row in batch}
+    ]
     assert len(logits) == 1
 
 
@@ -185,7 +193,7 @@ def test_the_end_is_a_report_on_the_validation_pictures(parts: Parts, tmp_path: 
     report = json.loads((tmp_path / REPORT / "run.json").read_text())
     model = Toy(ToyOptions())
     restore_own(model, read_weights(tmp_path / BEST)[0])
-    [scored] = score(model.eval(), parts[1], CPU, len(rows))
+    [scored] = score(model.eval(), parts[1], CPU, ScoringOptions(len(rows)))
     assert [r.logit for r in rows] == pytest.approx([r.logit for r in scored], abs=1e-5)
     assert report["weights"]["file"] == BEST
     assert (tmp_path / REPORT / "report.html").stat().st_size > 10000
@@ -247,7 +255,7 @@ def test_pictures_of_a_loss_that_is_no_number_are_named(
     taken: list[list[str]] = []
     original = Trainer._step
 
-    def step(self: Trainer, batches: list[Batch], number: int) -> Outcome:
+    def step(self: Trainer, batches: list[Batch], number: int) -> StepResult:
         taken.append([key for batch in batches for key in batch.keys])
         return original(self, batches, number)
 
@@ -398,7 +406,7 @@ def test_no_process_that_decodes_outlives_a_run(parts: Parts, tmp_path: Path, ca
 def test_missing_validation_pictures_end_a_run_before_its_first_step(
     own_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(*_: object) -> Outcome:
+    def step(*_: object) -> StepResult:
         raise AssertionError("no step is taken")
 
     monkeypatch.setattr(Trainer, "_step", step)

@@ -17,14 +17,13 @@ from datasets import Record
 from detectors._base import Detector
 from engine.config import Config, ScoreOptions, TrainOptions
 from engine.phases import train
-from engine.phases.train import TrainRequest
 from engine.runtime.distributed import ALONE, World
 from engine.runtime.workers import Workers
 from engine.training import loop, outputs
 from engine.training.checkpoint import read_checkpoint
 from engine.training.loop import Trainer
 from engine.training.outputs import CHECKPOINT, HISTORY
-from engine.training.start import Pictures, Start
+from engine.training.start import Pictures, Start, TrainRequest
 from engine.weights.files import read_weights
 from engine.weights.manifest import BEST
 

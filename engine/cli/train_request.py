@@ -21,11 +21,11 @@ from ..config import DETECTION, Config, ConfigError, DataOptions
 from ..evaluation import benchmark as benchmarks
 from ..evaluation.benchmark_file import Benchmark
 from ..evaluation.cells import Pairing
-from ..phases.train import CombineRequest, TrainRequest, check
+from ..phases.train import CombineRequest, check
 from ..runtime import distributed, threads
 from ..runtime.device import Device
 from ..runtime.distributed import World
-from ..training.start import Pictures, adapted
+from ..training.start import Pictures, TrainRequest, adapted
 from . import detector, machine, rules
 
 # Splits to train on and to choose by, where these are not train and val: DRCT measures on its

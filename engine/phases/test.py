@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -41,7 +41,7 @@ from ..scoring.answer import (
     remarks,
     spoken,
 )
-from ..scoring.loop import Show, answers, pictures_at_a_time
+from ..scoring.loop import ScoringOptions, Show, answers
 from ..scoring.provenance import Provenance, run_info
 from ..scoring.scorer import whole_batches
 from ..scoring.verdict_rule import VerdictRule
@@ -132,7 +132,7 @@ def _append_missing(request: TestRequest, output: Path) -> None:
         missing = _missing(records, output)
         if not all(missing):
             log.info("%d of %d pictures were scored before", missing.count(False), len(records))
-        at_a_time = pictures_at_a_time(request.config.score.batch_size, rule.views)
+        at_a_time = _scoring(request).pictures_at_a_time
         # Whole batches, so that each picture is summed up beside the same others as in a whole run.
         chosen = whole_batches(missing, at_a_time)
         scored = _answers(request, [records[i] for i in chosen])
@@ -152,6 +152,12 @@ def _missing(records: Sequence[Record], output: Path) -> list[bool]:
     return missing
 
 
+def _scoring(request: TestRequest) -> ScoringOptions:
+    """How the request's pictures are scored, without their explanations."""
+    score = request.config.score
+    return ScoringOptions(score.batch_size, request.workers, score.seed, views=request.rule.views)
+
+
 def _answers(request: TestRequest, records: Sequence[Record]) -> Iterator[Answer]:
     """Answers for records, in order, under the rule's prevalence; explanations are drawn."""
     show = None
@@ -160,10 +166,8 @@ def _answers(request: TestRequest, records: Sequence[Record]) -> Iterator[Answer
     # Lines on a terminal are the progress; a bar among them would tear both.
     quiet = sys.stdout.isatty()
     with nullcontext() if quiet else Progress(len(records), "scoring") as progress:
-        for batch in answers(
-            request.loaded.model, records, request.device, request.config.score.batch_size,
-            request.workers, seed=request.config.score.seed, show=show, views=request.rule.views,
-        ):  # fmt: skip
+        options = replace(_scoring(request), show=show)
+        for batch in answers(request.loaded.model, records, request.device, options):
             yield from (answer.restated(request.rule.prevalence) for answer in batch)
             if progress is not None:
                 progress.advance(len(batch))
@@ -232,10 +236,8 @@ def ask(request: TestRequest) -> int:
         if name.lower() in LEAVE and not _is_file(name):
             sys.stderr.write("" if line else "\n")  # after Ctrl-D the cursor is behind the prompt
             return failed
-        [[answer]] = answers(
-            request.loaded.model, [Record(name, Path(name))], request.device, 1, request.workers,
-            seed=request.config.score.seed, views=rule.views,
-        )  # fmt: skip
+        record = Record(name, Path(name))
+        [[answer]] = answers(request.loaded.model, [record], request.device, _scoring(request))
         answer = answer.restated(rule.prevalence)
         failed += bool(answer.row.error)
         if request.json:

@@ -57,31 +57,13 @@ from ..training.outputs import (
     written,
 )
 from ..training.schedule import check_learns
-from ..training.start import Pictures, Start, check_start, model_to_train
+from ..training.start import Pictures, TrainRequest, check_start, model_to_train
 from ..weights.files import Card, read_weights, save_weights, sha256
 from ..weights.loading import Loaded, describe_member
 from ..weights.manifest import BEST
 from . import eval
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What phase train is asked to do. `start`: what the network goes on from; `only_check`: look
-    whether all is there, and train nothing; `tag`: the run's name."""
-
-    config: Config
-    start: Start
-    pictures: Pictures
-    device: torch.device
-    output: Path
-    workers: Workers
-    compiled: bool = False
-    only_check: bool = False
-    tag: str = ""
-    resume: bool = False
-    overwrite: bool = False
 
 
 def run(request: TrainRequest, world: World = ALONE) -> str:
@@ -138,10 +120,7 @@ def train(
         seed_everything(config.train.seed + world.rank)
     asked = {"--resume": request.resume, "--overwrite": request.overwrite}
     _check_alike(world, {**asked, "configuration": config.as_dict()})
-    trainer = Trainer(
-        model, config, pictures.train, pictures.val, request.device, output, request.workers,
-        pictures.tests, world, request.compiled, request.start.origins(),
-    )  # fmt: skip
+    trainer = Trainer(model, request, world)
     _check_alike(world, trainer.identity)
     with ExitStack() as stack:
         world.run_on_main(_open, request, stack)
@@ -180,8 +159,8 @@ def _describe(request: TrainRequest, trainer: Trainer, resumed: bool) -> None:
         "split": request.pictures.how,
         "tests": trainer.identity["--test_csv"],
         "processes": trainer.world.size,
-        "decoding": trainer.workers.decoding,
-        "workers": asdict(trainer.workers),
+        "decoding": request.workers.decoding,
+        "workers": asdict(request.workers),
     }
     if resumed and path.exists():
         again = {key: info[key] for key in ("command", "git_revision", "versions", "device")}
@@ -198,7 +177,7 @@ def report(request: TrainRequest, trainer: Trainer) -> None:
     restore_own(trainer.model, state)
     model = trainer.model.eval()
     evaluation = eval.EvalRequest(
-        records=trainer.val,
+        records=request.pictures.val,
         loaded=Loaded(model, trainer.config.detector, path, digest, 0.5, None),
         device=trainer.device,
         config=trainer.config,
@@ -207,7 +186,7 @@ def report(request: TrainRequest, trainer: Trainer) -> None:
         threshold=0.5,
         cache="none",
         tag=request.tag,
-        workers=trainer.workers,
+        workers=request.workers,
         overwrite=True,
     )
     eval.run(evaluation, world)

@@ -1,10 +1,15 @@
-"""THE scoring loop: records -> rows. Phases test, eval and train's validation all use it."""
+"""The scoring loop: from records of pictures to their rows, a batch at a time.
+
+The only one: phases test and eval, the validation of a training and the scripts all score through
+it, so that a picture has one score wherever it is asked for. It never changes the model, and never
+lets a picture's score depend on how many others, processes or views there are.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,9 +41,54 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.scored + other.scored, self.reused + other.reused)
 
+    def count(self, items: Sequence[Sample]) -> None:
+        """Adds a batch; pictures that could not be read are neither scored nor reused."""
+        self.scored += sum(item.value is not None for item in items)
+        self.reused += sum(item.known is not None for item in items)
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How pictures are scored, beside the model and the device.
+
+    `batch_size`: pictures that are decoded and handed on together; `seed`: of what a transform or
+    degradation draws; `degradation`: what each picture goes through first, None = nothing;
+    `validation`: see pictures as training validates, by the detector's `val_transform`, each with a
+    seed of its own; `views`: degradations under which `answers` scores each picture once more.
+
+    `show` gets each readable picture's record and the relevance that its logit rests on. `lookup`
+    knows pictures by the digest of their file, which rows then carry, and what it knows is not
+    scored again. `tally` counts both kinds.
+    """
+
+    batch_size: int
+    workers: Workers = IN_PROCESS
+    seed: int = SCORING_SEED
+    degradation: Degradation | None = None
+    validation: bool = False
+    views: tuple[Degradation, ...] = ()
+    show: Show | None = None
+    lookup: Lookup | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def pictures_at_a_time(self) -> int:
+        """Pictures of a batch of `answers`: they and their views are about `batch_size` together,
+        which bounds the memory."""
+        return max(1, self.batch_size // (1 + len(self.views)))
+
 
 def row_of(record: Record, item: Sample, logit: float | None, degradation: str) -> ScoreRow:
+    """Row of a picture, whose item gives size, digest and error.
+
+    Args:
+        record: whose picture it is.
+        item: as a PictureDataset gives it.
+        logit: rounded; None where the picture could not be read.
+        degradation: name of what the picture went through.
+    """
     error = item.error
+    # A table holds finite numbers alone: an overflow is an error of that picture.
     if logit is not None and not math.isfinite(logit):
         logit, error = None, NOT_FINITE
     return ScoreRow(
@@ -64,20 +114,20 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 def _logits(
-    model: Detector, items: list[Sample], device: Device, explain: bool
+    model: Detector, items: Sequence[Sample], device: Device, explain: bool
 ) -> list[tuple[float, Tensor | None]]:
-    """Logit and, to explain it, relevance of each item."""
+    """Logit and, to explain it, relevance of each readable item."""
     step = AT_ONCE if device.device.type == "cpu" else len(items)
-    found = []
+    results = []
     for first in range(0, len(items), step):
-        found += _forward(model, items[first : first + step], device, explain)
-    return found
+        results += _forward(model, items[first : first + step], device, explain)
+    return results
 
 
 def _forward(
-    model: Detector, items: list[Sample], device: Device, explain: bool
+    model: Detector, items: Sequence[Sample], device: Device, explain: bool
 ) -> list[tuple[float, Tensor | None]]:
-    """One pass of `_logits`."""
+    """Logits and relevances of one forward pass."""
     batch = model.collate([item.value for item in items])
     with torch.inference_mode(), device.autocast():
         batch = move(batch, device.device)
@@ -95,70 +145,74 @@ def rounded(logits: Tensor) -> list[float]:
 
 
 def score(
-    model: Detector,
-    records: Sequence[Record],
-    device: Device,
-    batch_size: int,
-    workers: Workers = IN_PROCESS,
-    degradation: Degradation | None = None,
-    seed: int = SCORING_SEED,
-    show: Show | None = None,
-    lookup: Lookup | None = None,
-    tally: Tally | None = None,
-    validation: bool = False,
+    model: Detector, records: Sequence[Record], device: Device, options: ScoringOptions
 ) -> Iterator[list[ScoreRow]]:
-    """Yields the rows of `records` in their order, a batch at a time.
+    """Rows of `records` in their order, a batch at a time.
 
-    The model is used as it is: in evaluation mode, on its device. Unreadable pictures give rows
-    with their error. Logits are rounded to 6 decimals; the score derives from the rounded logit.
-    `show` gets each readable picture's record and the relevance that its logit rests on. With
-    `lookup` rows carry the digest of the picture's file, and what it knows is not scored again.
-    `tally` counts. With `validation` the pictures are seen as training validates: by the detector's
-    `val_transform`, each with a seed of its own.
+    Logits are rounded to 6 decimals; the score derives from the rounded logit.
+
+    Args:
+        model: used as it is: in evaluation mode, on its device.
+        records: of the pictures; unreadable ones give rows with their error.
+        device: where the model is, and its precision.
+        options: all else; its views are not looked at.
 
     Raises:
         ConfigError: a process that decodes cannot be started.
     """
-    if device.device.type == "cpu":
-        reuse_memory()
-    transform = model.val_transform() if validation else model.transform(train=False)
-    decoded = (workers.limits, workers.decoding)
-    dataset = PictureDataset(records, transform, degradation, seed, lookup, *decoded)
-    names = [degradation.name if degradation else NONE]
-    for items in in_turn(dataset, batch_size, workers, validation):
-        found = _answers(model, records, items, device, names, show)
-        if tally is not None:
-            tally.scored += sum(item.value is not None for item in items)
-            tally.reused += sum(item.known is not None for item in items)
-        yield [answer.row for answer in found]
+    transform = model.val_transform() if options.validation else model.transform(train=False)
+    workers = options.workers
+    dataset = PictureDataset(
+        records, transform, options.degradation, options.seed, options.lookup, workers.limits,
+        workers.decoding,
+    )  # fmt: skip
+    names = [options.degradation.name if options.degradation else NONE]
+    for batch in _scored(model, dataset, device, options, options.batch_size, names):
+        yield [answer.row for answer in batch]
 
 
 def answers(
-    model: Detector,
-    records: Sequence[Record],
-    device: Device,
-    batch_size: int,
-    workers: Workers = IN_PROCESS,
-    seed: int = SCORING_SEED,
-    show: Show | None = None,
-    views: Sequence[Degradation] = (),
+    model: Detector, records: Sequence[Record], device: Device, options: ScoringOptions
 ) -> Iterator[list[Answer]]:
-    """Yields what `score` does, with notes on each picture and the rows of its `views`: so many
-    pictures at a time that they and their views are about `batch_size`, which bounds the memory."""
+    """Answers of phase test on `records` in their order: what `score` gives, with notes on each
+    picture and the rows of its views, `pictures_at_a_time` together.
+
+    Args:
+        model, records, device: as `score` has them.
+        options: all else; phase test degrades nothing and looks nothing up.
+
+    Raises:
+        ConfigError: a process that decodes cannot be started.
+    """
+    workers = options.workers
+    dataset = PictureDataset(
+        records, model.transform(train=False), seed=options.seed, limits=workers.limits,
+        decoding=workers.decoding, extras=Extras(options.views, notes=True),
+    )  # fmt: skip
+    names = [NONE, *(view.name for view in options.views)]
+    yield from _scored(model, dataset, device, options, options.pictures_at_a_time, names)
+
+
+def _scored(
+    model: Detector,
+    dataset: PictureDataset,
+    device: Device,
+    options: ScoringOptions,
+    batch_size: int,
+    names: Sequence[str],
+) -> Iterator[list[Answer]]:
+    """Answers of a data set's pictures, a batch at a time.
+
+    Args:
+        batch_size: pictures that are decoded together.
+        names: of the degradations of an item and of its views, in their order.
+    """
     if device.device.type == "cpu":
         reuse_memory()
-    dataset = PictureDataset(
-        records, model.transform(train=False), seed=seed, limits=workers.limits,
-        decoding=workers.decoding, extras=Extras(tuple(views), notes=True),
-    )  # fmt: skip
-    names = [NONE, *(view.name for view in views)]
-    for items in in_turn(dataset, pictures_at_a_time(batch_size, views), workers):
-        yield _answers(model, records, items, device, names, show)
-
-
-def pictures_at_a_time(batch_size: int, views: Sequence[Degradation]) -> int:
-    """How many pictures go through `answers` together."""
-    return max(1, batch_size // (1 + len(views)))
+    for items in in_turn(dataset, batch_size, options.workers, options.validation):
+        batch = _answers(model, dataset.records, items, device, names, options.show)
+        options.tally.count(items)
+        yield batch
 
 
 def _answers(
@@ -169,16 +223,16 @@ def _answers(
     names: Sequence[str],
     show: Show | None,
 ) -> list[Answer]:
-    """The answers of a batch; `names` of the degradations of an item and of its views."""
-    own = _results(model, items, device, show is not None)
-    # Nobody sees what the views rest on.
-    others = _results(model, [view for item in items for view in item.views], device, False)
+    """Answers of a batch; `names` as `_scored` has them."""
+    results = _results(model, items, device, show is not None)
+    # Apart from the pictures, for nobody sees what a view rests on.
+    of_views = _results(model, [view for item in items for view in item.views], device, False)
     answers = []
-    for item, (logit, relevance) in zip(items, own, strict=True):
+    for item, (logit, relevance) in zip(items, results, strict=True):
         record = records[item.index]
         row = row_of(record, item, logit, names[0])
         views = [
-            row_of(record, view, next(others)[0], name)
+            row_of(record, view, next(of_views)[0], name)
             for view, name in zip(item.views, names[1:], strict=bool(item.views))
         ]
         answers.append(Answer(row, tuple(views), item.notes))
@@ -190,8 +244,9 @@ def _answers(
 def _results(
     model: Detector, items: Sequence[Sample], device: Device, explain: bool
 ) -> Iterator[tuple[float | None, Tensor | None]]:
-    """Logit and relevance of each item, None where it has none."""
+    """Logit and relevance of each item: computed, or known from an earlier run; None where it has
+    none."""
     readable = [item for item in items if item.value is not None]
-    found = iter(_logits(model, readable, device, explain) if readable else [])
+    computed = iter(_logits(model, readable, device, explain) if readable else [])
     for item in items:
-        yield next(found) if item.value is not None else (item.known, None)
+        yield next(computed) if item.value is not None else (item.known, None)

@@ -23,9 +23,9 @@ from ..runtime.distributed import ALONE, World
 from ..runtime.progress import Progress
 from ..runtime.table_writer import TableWriter
 from ..runtime.workers import Workers
-from . import degradations as degrade
+from . import degradations
 from .cache import Memo
-from .loop import Tally, score
+from .loop import ScoringOptions, Tally, score
 from .table import COLUMNS, ScoreRow, read_table
 
 log = logging.getLogger(__name__)
@@ -45,18 +45,16 @@ class Scorer:
 
     def rows(self, records: Sequence[Record], degradation: str) -> Iterator[list[ScoreRow]]:
         """The rows of `records`, a batch at a time."""
-        return score(
-            self.model,
-            records,
-            self.device,
+        options = ScoringOptions(
             self.config.score.batch_size,
             self.workers,
-            degrade.parse(degradation),
             self.config.score.seed,
+            degradations.parse(degradation),
+            self.validation,
             lookup=self.memos.get(degradation),
             tally=self.tally,
-            validation=self.validation,
         )
+        return score(self.model, records, self.device, options)
 
 
 def check_keys(records: Sequence[Record]) -> None:

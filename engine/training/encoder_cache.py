@@ -52,7 +52,7 @@ class Embedded:
         logits: list[float] = []
         for some in self.values.split(AT_ONCE):
             with torch.inference_mode(), device.autocast():
-                logits += rounded(model.judge(some.to(device.device)))
+                logits += rounded(model.classify(some.to(device.device)))
         known = {index: logits[row] for index, row in self.rows_of.items()}
         return [
             row_of(record, self[Draw(i, 0)], known.get(i), degradation)

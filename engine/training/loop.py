@@ -6,25 +6,22 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from datasets import Record
 from detectors._base import Detector
 
-from ..config import Config, ConfigError
+from ..config import ConfigError
 from ..runtime.device import reuse_memory, training_device
 from ..runtime.distributed import ALONE, World
 from ..runtime.progress import Progress
 from ..runtime.run_folder import other_settings
 from ..runtime.signals import Interrupted, stop_requests
-from ..runtime.workers import IN_PROCESS, Workers
 from ..scoring.scorer import listing_digest
 from ..weights.manifest import BEST
 from .batches import Feed
@@ -53,7 +50,8 @@ from .outputs import (
     write_history,
 )
 from .schedule import lr_at, scaled, steps_per_epoch
-from .step import Batch, Outcome, Stepper
+from .start import TrainRequest
+from .step import Batch, Stepper, StepResult
 from .validation import Validation, calmer
 
 log = logging.getLogger(__name__)
@@ -77,42 +75,34 @@ class Trainer:
     def __init__(
         self,
         model: Detector,
-        config: Config,
-        train: Sequence[Record],
-        val: Sequence[Record],
-        device: torch.device,
-        output: Path,
-        workers: Workers = IN_PROCESS,
-        tests: Mapping[str, Sequence[Record]] | None = None,
+        request: TrainRequest,
         world: World = ALONE,
-        compiled: bool = False,
-        origins: Sequence[Mapping[str, str]] = (),
     ) -> None:
+        config, pictures = request.config, request.pictures
+        self.request = request
         self.options = scaled(config.train, world.size)
         self.config = config
-        self.train, self.val = list(train), list(val)
-        self.tests = dict(tests or {})
-        self.output = output
-        self.workers = workers
+        self.output = request.output
         self.world = world
-        self.origins = origins
-        self.device = training_device(device, config.train.precision)
-        self.model = model.to(device)
+        self.device = training_device(request.device, config.train.precision)
+        self.model = model.to(request.device)
         self.averaged = Averaged(self.model, self.options.ema) if self.options.ema else None
         self.start: dict[str, Tensor] | None = None
         if self.options.anchor:
             self.start = {k: v.clone() for k, v in own_state(self.model).items()}
-        self.stepper = Stepper(self.model, self.options, self.device, world, compiled)
+        self.stepper = Stepper(self.model, self.options, self.device, world, request.compiled)
         self.stop: list[int] = []  # the signals that came
-        self.steps = steps_per_epoch(self.train, self.options, world.size)
+        self.steps = steps_per_epoch(pictures.train, self.options, world.size)
         self.state = State()
-        self.feed = Feed(self.model, self.train, self.options, self.device, workers, world)
+        self.feed = Feed(
+            self.model, pictures.train, self.options, self.device, request.workers, world
+        )
         self.bad_written = 0
         self.validation = Validation(
-            self.val, self.tests, config, self.device, workers, world, self._heed_signals
+            pictures, config, self.device, request.workers, world, self._heed_signals
         )
 
-    def judged(self) -> Detector:
+    def model_to_validate(self) -> Detector:
         """The model whose validation counts and whose weights are kept: the running average if
         there is one, drawn towards the start weights as `anchor` says; the same in all processes.
         """
@@ -148,15 +138,17 @@ class Trainer:
     def identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one it goes on with, beside the
         configuration: by the words that a message names it with."""
+        pictures = self.request.pictures
+        origins = self.request.start.origins()
         return {
-            "pictures": listing_digest(self.train + self.val),
+            "pictures": listing_digest([*pictures.train, *pictures.val]),
             "number of processes": self.world.size,
-            "weights to start from": [origin["sha256"] for origin in self.origins],
+            "weights to start from": [origin["sha256"] for origin in origins],
             "frozen parts": frozen_digest(self.model),
             "kind of device": self.device.device.type,
             "precision": self.device.precision,
             "--compile": self.stepper.compiled,
-            "--test_csv": {name: listing_digest(part) for name, part in self.tests.items()},
+            "--test_csv": {name: listing_digest(part) for name, part in pictures.tests.items()},
         }
 
     def _saved(self) -> dict[str, Any] | None:
@@ -205,7 +197,7 @@ class Trainer:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _step(self, batches: Sequence[Batch], global_step: int) -> Outcome:
+    def _step(self, batches: Sequence[Batch], global_step: int) -> StepResult:
         """One optimizer step."""
         rate = lr_at(self.options, global_step, self.steps)
         outcome = self.stepper.step(batches, rate)
@@ -215,7 +207,7 @@ class Trainer:
             self.averaged.update(self.model, global_step)
         return outcome
 
-    def _refuse(self, outcome: Outcome) -> None:
+    def _refuse(self, outcome: StepResult) -> None:
         """Raises ConfigError for a loss or gradient that is no number. The weights are as before
         the step."""
         keys = [key for part in self.world.gather(outcome.suspects) for key in part]
@@ -230,14 +222,13 @@ class Trainer:
     def _refuse_bad(self) -> None:
         """Raises ConfigError for too many unreadable pictures."""
         self.feed.share_bad()
-        bad = self.feed.bad
+        bad, count = self.feed.bad, len(self.feed.records)
         if self.world.main:
             write_bad(self.output, bad)
         raise ConfigError(
-            f"{len(bad)} of {len(self.train)} training pictures "
-            f"({100 * len(bad) / len(self.train):.1f} %) could not be read, "
-            f"{self.output / BAD_FILES} names them: expected at most "
-            f"{self.options.most_bad(len(self.train))}; repair them, or allow more by --set "
+            f"{len(bad)} of {count} training pictures ({100 * len(bad) / count:.1f} %) "
+            f"could not be read, {self.output / BAD_FILES} names them: expected at most "
+            f"{self.options.most_bad(count)}; repair them, or allow more by --set "
             "train.max_bad=SHARE"
         )
 
@@ -289,8 +280,8 @@ class Trainer:
     # --- validation and the whole run
 
     def _finish_epoch(self, board: Any) -> None:
-        judged = self.judged()
-        values = self.validation(judged)
+        model = self.model_to_validate()
+        values = self.validation(model)
         number = self.state.epoch + 1
         rate = lr_at(self.options, number * self.steps - 1, self.steps)
         loss = self.state.loss_sum / max(1, self.state.seen)
@@ -306,16 +297,16 @@ class Trainer:
                 if name != "epoch":
                     board.add_scalar(name, value, number)
             board.flush()
-        self._keep(judged, row)
+        self._keep(model, row)
         self.state.epoch, self.state.step = number, 0
         self.state.seen, self.state.loss_sum = 0, 0.0
         self._write_tables()
         self.save()
 
-    def _keep(self, judged: Detector, row: dict[str, float]) -> None:
+    def _keep(self, model: Detector, row: dict[str, float]) -> None:
         """Writes the weights of an epoch under the names that they deserve."""
         names = []
-        if self.val and best_row(self.state.history, self.options) is row:
+        if self.request.pictures.val and best_row(self.state.history, self.options) is row:
             names.append(BEST)
         # Counted from 0, as in the published programs.
         if (every := self.options.save_epochs) and self.state.epoch % every == 0:
@@ -323,9 +314,9 @@ class Trainer:
         if self.state.epoch + 1 == self.options.epochs:
             names.append(FINAL)
         if self.world.main:
-            learnt = sorted({r.generator for r in self.train if r.generator})
+            learnt = sorted({r.generator for r in self.feed.records if r.generator})
             for name in names:
-                keep_weights(self.output / name, judged, self.config, row, learnt)
+                keep_weights(self.output / name, model, self.config, row, learnt)
 
     def _write_tables(self) -> None:
         self.feed.share_bad()

@@ -9,11 +9,14 @@ import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 import detectors
 from datasets import Record
 from detectors._base import Detector
 
 from ..config import DETECTION, Config
+from ..runtime.workers import Workers
 from ..weights.files import sha256
 from ..weights.loading import WeightFile, external_state, load_backbone, load_exact
 
@@ -45,6 +48,26 @@ class Start:
         found = [(file.path, file.sha256) for file in (self.file,) if file]
         found += [(path, sha256(path)) for path in self.backbones]
         return [{"file": str(path), "sha256": digest} for path, digest in found]
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A training as it is asked for. `start`: what the network goes on from; `output`: the folder
+    of the run; `compiled`: by torch.compile; `only_check`: look whether all is there, and train
+    nothing; `tag`: the run's name; `resume`, `overwrite`: go on with, or delete, the run that the
+    folder holds."""
+
+    config: Config
+    start: Start
+    pictures: Pictures
+    device: torch.device
+    output: Path
+    workers: Workers
+    compiled: bool = False
+    only_check: bool = False
+    tag: str = ""
+    resume: bool = False
+    overwrite: bool = False
 
 
 def check_start(config: Config, start: Start) -> None:

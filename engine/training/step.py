@@ -91,7 +91,7 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """What a step did: mean `loss` over the `pictures` of all processes, and the length of their
     `gradient`. Where one of them is no number nothing was updated, and `suspects` are the keys of
     this process's pictures that may be why."""
@@ -147,7 +147,7 @@ class Stepper:
         self.scaler.scale(loss * weight).backward()
         return float(loss.detach())
 
-    def step(self, batches: Sequence[Batch], rate: float) -> Outcome:
+    def step(self, batches: Sequence[Batch], rate: float) -> StepResult:
         """One step at a learning rate, on all processes' batches: the same as on one batch of all
         their pictures, but for the statistics of batch norms."""
         for group in self.optimizer.param_groups:
@@ -156,7 +156,7 @@ class Stepper:
         sizes = [len(batch.keys) for batch in batches]
         [pictures] = self.world.total([sum(sizes)])
         if not pictures:
-            return Outcome(0.0, 0)
+            return StepResult(0.0, 0)
         own, suspects = 0.0, []
         for batch, size in zip(batches, sizes, strict=True):
             if size == 0 and self.world.size == 1:
@@ -172,7 +172,7 @@ class Stepper:
             gradient = self._update()
             if not math.isfinite(gradient):
                 suspects = [key for batch in batches for key in batch.keys]
-        return Outcome(loss, int(pictures), gradient, suspects)
+        return StepResult(loss, int(pictures), gradient, suspects)
 
     def _update(self) -> float:
         """Updates the weights. Returns the length of the gradient; where that is no number they

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from datasets import Record
 from datasets._images import PictureDataset
@@ -23,6 +23,7 @@ from ..scoring.scorer import Scorer, score_share
 from ..scoring.table import ScoreRow
 from .encoder_cache import Embedded, embed
 from .outputs import VALIDATED
+from .start import Pictures
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +41,14 @@ class Validation:
 
     def __init__(
         self,
-        val: Sequence[Record],
-        tests: Mapping[str, Sequence[Record]],
+        pictures: Pictures,
         config: Config,
         device: Device,
         workers: Workers,
         world: World,
         heed: Callable[[], None],
     ) -> None:
-        self.val, self.tests = val, tests
+        self.val, self.tests = pictures.val, pictures.tests
         self.config = config
         self.device = device
         self.workers = workers

@@ -35,7 +35,7 @@ from engine.evaluation import metrics
 from engine.runtime.device import open_device
 from engine.runtime.distributed import ALONE
 from engine.runtime.workers import Workers
-from engine.scoring.loop import AT_ONCE, score
+from engine.scoring.loop import AT_ONCE, ScoringOptions, score
 from engine.training.step import Batch, Stepper, make_optimizer
 from engine.weights.loading import build, locate, open_weights
 
@@ -186,7 +186,7 @@ def upper_left(picture: Image.Image, _: np.random.Generator) -> Tensor:
 def scored(model: Detector, paths: Sequence[Path]) -> list[float | None]:
     """Logits of pictures by the product's loop, decoded in one process beside it."""
     records = [Record(path.name, path) for path in paths]
-    rows = score(model, records, open_device("cpu", "fp32"), BATCH, Workers(1))
+    rows = score(model, records, open_device("cpu", "fp32"), ScoringOptions(BATCH, Workers(1)))
     return [row.logit for batch in rows for row in batch]
 
 
