@@ -26,6 +26,7 @@ from training import Parts, run
 from datasets import Record, _images
 from datasets._images import Draw, PictureDataset, Sample, UnreadablePicture, decode, open_picture
 from datasets._limits import Limits
+from engine.runtime import workers
 from engine.runtime.workers import Pool, Workers, in_turn
 
 __all__ = ["cli", "weights"]  # fixtures
@@ -400,6 +401,20 @@ def test_processes_live_from_epoch_to_epoch_and_end_with_their_pool(tmp_path: Pa
     assert 0 < len(epochs[0]) <= 2 and epochs[0] <= epochs[1]
     pool.close()
     assert gone(epochs[1])
+
+
+def test_processes_are_forked_by_the_thread_that_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread would fork while the network computes, with locks held."""
+    start, threads = workers.CONTEXT.Process.start, []
+    monkeypatch.setattr(
+        workers.CONTEXT.Process,
+        "start",
+        lambda process: (threads.append(threading.current_thread()), start(process)),
+    )
+    items(records_in(tmp_path, 9), Workers(3))
+    assert 0 < len(threads) <= 3 and set(threads) == {threading.current_thread()}
 
 
 def test_processes_end_when_nobody_asks_for_the_rest(tmp_path: Path) -> None:

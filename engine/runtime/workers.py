@@ -3,6 +3,7 @@
 A decoder that crashes, takes too long, or takes too much memory ends its process, costs its one
 picture, which gets an error, and a new process takes the next. A pool of a library was tried and
 left: its processes share one pipe, which a process that is killed while it writes spoils for all.
+It must never let an item depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from datasets._limits import TIME_IS_UP, UPRIGHT, Limits
 
 from ..config import ConfigError
 
-Place = int | Draw
-Batch = Sequence[Place]
+# What a data set is asked for: an index, or an index as an epoch of training draws it.
+Query = int | Draw
+Batch = Sequence[Query]
 Task = tuple[Batch, Future[list[Sample]]]
 AHEAD = 2  # batches in work or waiting for the network, per process
 # Pictures of a batch that is sent while its process is busy with another: more might not fit into
@@ -72,7 +74,8 @@ class _Pickler(pickle.Pickler):
     take, needs a file each, of which containers have few, and a sender that lives on."""
 
     def reducer_override(self, value: Any) -> Any:
-        """How a tensor is told; all else as pickle does it."""
+        """Call that makes a tensor anew from an array; NotImplemented for all else, which pickle
+        then does by itself."""
         # numpy lacks bfloat16.
         if type(value) is Tensor and value.dtype != torch.bfloat16:
             return torch.from_numpy, (value.detach().contiguous().numpy(),)
@@ -85,7 +88,8 @@ def _send(stream: BinaryIO, value: Any) -> None:
 
 
 def _failure(error: Exception) -> Exception:
-    """An error of the program, with its traceback as a note, fit to be sent."""
+    """An error of the program, fit to be sent: its traceback as a note, and of a class that can be
+    built again on the other side."""
     error.add_note("In a process that decodes pictures:\n" + traceback.format_exc())
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - what was just written
@@ -105,7 +109,14 @@ def _fall_silent() -> None:
 def _work(
     dataset: PictureDataset, limits: Limits, own: socket.socket, theirs: socket.socket
 ) -> None:
-    """What a process does: answers batches of places by an item each, until nobody asks."""
+    """The life of a process: it answers each query of each batch by an item, until nobody asks.
+
+    Args:
+        dataset: inherited by the fork, never sent.
+        limits: on each picture.
+        own, theirs: ends of the connection; the main process's is closed here, or its end would go
+            unnoticed.
+    """
     theirs.close()
     _fall_silent()
     # Ctrl-C and a batch system's SIGTERM reach it too, but only the main process decides.
@@ -116,9 +127,9 @@ def _work(
     with suppress(EOFError, OSError), own, own.makefile("rb") as asked, own.makefile("wb") as told:
         _send(told, READY)
         while True:
-            for place in pickle.load(asked):  # noqa: S301 - from the main process
+            for query in pickle.load(asked):  # noqa: S301 - from the main process
                 try:
-                    answer: Sample | Exception = dataset.sample(place, limits.held())
+                    answer: Sample | Exception = dataset.sample(query, limits.held())
                 except Exception as error:
                     answer = _failure(error)
                 _send(told, answer)
@@ -151,19 +162,26 @@ class _Process:
             finally:
                 theirs.close()
         self._answers = self._socket.makefile("rb")
-        if next(self._received(1), None) != READY:
+        self._ready = False
+
+    def await_ready(self) -> None:
+        """Returns when the process can decode. Raises ConfigError when it ended before that: else
+        its end would be taken for the first picture's fault."""
+        self._ready = self._ready or next(self._received(1), None) == READY
+        if not self._ready:
             raise ConfigError(
                 f"--workers: a process that decodes pictures ended with status {self.end()} before "
                 "the first: use 0"
             )
 
     def _received(self, count: int) -> Iterator[Any]:
+        # Of a process that was killed while it wrote, half an answer may come: that is none.
         with suppress(EOFError, OSError, pickle.UnpicklingError):
             for _ in range(count):
                 yield pickle.load(self._answers)  # noqa: S301 - from a process of our own
 
     def ask(self, batch: Batch) -> None:
-        """Sends a batch; what comes of it, `answers` tells."""
+        """Sends a batch, to a process that has died in vain: `answers` then gives too few."""
         with suppress(OSError):
             self._socket.sendall(pickle.dumps(batch))
 
@@ -204,8 +222,8 @@ def _reason(status: int, limits: Limits) -> str:
 
 
 class _Worker:
-    """What a thread of the main process does: hands the batches of a queue to a process of its own,
-    and starts another when that has died."""
+    """A thread of the main process and its process: it hands on the batches of a queue, and starts
+    another process when that has died."""
 
     def __init__(self, dataset: PictureDataset, limits: Limits, tasks: SimpleQueue[Any]) -> None:
         self._dataset, self._limits, self._tasks = dataset, limits, tasks
@@ -215,8 +233,18 @@ class _Worker:
         self._closed = False
         self._changing = Lock()
 
-    def run(self) -> None:
-        """Until the queue has None."""
+    def start(self) -> Thread:
+        """The thread, at work until the queue has None. Raises ConfigError: see `_Process`."""
+        # Forked by the thread that asks for pictures, and not by the new one: that one would fork
+        # while the network computes, and the child inherits every lock that PyTorch or an import
+        # holds at that moment, with nobody to let go of it. Only replacements are forked there.
+        self._process = _Process(self._dataset, self._limits)
+        # A daemon, or a program that ends by an error would wait for all that was asked for.
+        thread = Thread(target=self._run, daemon=True)
+        thread.start()
+        return thread
+
+    def _run(self) -> None:
         while task := self._following or self._taken(wait=True):
             self._following = None
             batch, future = task
@@ -252,7 +280,8 @@ class _Worker:
                 self._process.kill()
 
     def _running(self) -> _Process:
-        """The process, started where there is none. Raises ConfigError after `close`, too."""
+        """The process, ready, and a new one where it has died. Raises ConfigError: see `_Process`;
+        after `close`, too."""
         if self._process is not None and not self._process.alive:
             self._end()
         with self._changing:
@@ -260,7 +289,9 @@ class _Worker:
                 raise ConfigError("pictures are no longer decoded: the run has ended")
             if self._process is None:
                 self._process = _Process(self._dataset, self._limits)
-            return self._process
+            process = self._process
+        process.await_ready()  # with the lock open, so that `close` need not wait
+        return process
 
     def _end(self) -> int:
         with self._changing:
@@ -269,6 +300,8 @@ class _Worker:
             return status
 
     def _items(self, batch: Batch) -> list[Sample]:
+        """Items of a batch, by as many processes as its pictures kill. Raises the program's errors
+        as they are."""
         items: list[Sample] = []
         while len(items) < len(batch):
             process = self._running()
@@ -284,8 +317,8 @@ class _Worker:
                     self._ask_ahead(process)
             if len(items) < len(batch):
                 # The first picture without an answer is the one that it died of.
-                place = batch[len(items)]
-                index = place.index if isinstance(place, Draw) else place
+                query = batch[len(items)]
+                index = query.index if isinstance(query, Draw) else query
                 items.append(Sample(index, error=_reason(self._end(), self._limits)))
         return items
 
@@ -310,13 +343,13 @@ class Pool:
             register_formats()  # before the fork, once for all of them
         crew = [_Worker(dataset, workers.limits, self._tasks) for _ in range(workers.count)]
         self._ahead = AHEAD * len(crew)
-        # Daemons, or a program that ends by an error would wait for all that was asked for.
-        threads = [Thread(target=worker.run, daemon=True) for worker in crew]
-        for thread in threads:  # which start their processes when there is work for them
-            thread.start()
+        self._idle = list(crew)  # they start one by one, as there is work for them
+        self._threads: list[Thread] = []
         # Also when the pool is forgotten, and at the program's end, before multiprocessing waits
         # for processes that do not heed its SIGTERM.
-        self.close = util.Finalize(self, _finish, (crew, threads, self._tasks), exitpriority=10)
+        self.close = util.Finalize(
+            self, _finish, (crew, self._threads, self._tasks), exitpriority=10
+        )
 
     def batches(self, batches: Iterable[Batch]) -> Iterator[list[Sample]]:
         """The items of each batch, in order, of which the next few are in work meanwhile.
@@ -326,11 +359,13 @@ class Pool:
                 not the picture's, is raised as it is.
         """
         if not self._ahead:
-            yield from ([self._dataset[place] for place in batch] for batch in batches)
+            yield from ([self._dataset[query] for query in batch] for batch in batches)
             return
         futures: deque[Future[list[Sample]]] = deque()
         try:
             for batch in batches:
+                if self._idle:
+                    self._threads.append(self._idle.pop().start())
                 futures.append(Future())
                 self._tasks.put((batch, futures[-1]))
                 if len(futures) == self._ahead:
@@ -345,11 +380,20 @@ class Pool:
 def in_turn(
     dataset: PictureDataset, batch_size: int, workers: Workers, validation: bool = False
 ) -> Iterator[list[Sample]]:
-    """The items of all records in order, a batch at a time; with `validation` as the Draws of one
-    epoch, each with a seed of its own. Raises what Pool.batches does."""
+    """Items of all records in order, a batch at a time.
+
+    Args:
+        dataset: of the pictures.
+        batch_size: of all batches but the last.
+        workers: who decodes.
+        validation: ask for the Draws of one epoch, each with a seed of its own.
+
+    Raises:
+        ConfigError: a process cannot be started.
+    """
     count = len(dataset)
-    places: list[Place] = [Draw(i, 0) for i in range(count)] if validation else [*range(count)]
-    batches = [places[first : first + batch_size] for first in range(0, count, batch_size)]
+    queries: list[Query] = [Draw(i, 0) for i in range(count)] if validation else [*range(count)]
+    batches = [queries[first : first + batch_size] for first in range(0, count, batch_size)]
     pool = Pool(dataset, workers)
     try:
         yield from pool.batches(batches)

@@ -1,4 +1,9 @@
-"""Scores of earlier runs: by the content of the picture, and by all that decides its logit."""
+"""The score cache: logits of earlier runs, by picture and by all that decides a logit.
+
+Phase eval opens a file for each degradation; the processes that decode ask it by the digest of a
+picture's file. It must never change a score, nor end a run: whatever is wrong with the cache costs
+time and a line in the log.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,12 @@ import hashlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 
@@ -20,15 +25,16 @@ from datasets._images import Known
 from ..config import ConfigError
 from .table import ScoreRow
 
-SUFFIX, DAMAGED = ".sqlite", ".damaged"
+SUFFIX = ".sqlite"
 CHUNK = 10_000  # rows of a transaction: another run can write after each
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 30.0  # for another run's transaction
 NONE = "none"
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
-    """Where scores are kept without --cache: in the user's own cache folder."""
+    """Folder of the cache without --cache: in the user's own cache folder."""
     return Path(platformdirs.user_cache_dir("synthetic-picture-detectors"), "scores")
 
 
@@ -38,26 +44,20 @@ def _warn(text: str) -> None:
     log.warning("%s", text)
 
 
-def _is_damage(error: Exception) -> bool:
-    """Whether it says that a file is no database, or a malformed one. All else that can go wrong
-    with one, such as a lock, is a subclass."""
-    return type(error) is sqlite3.DatabaseError
-
-
 class Memo:
-    """Looks logits up in, and adds them to, one file of scores; `path` None knows nothing.
+    """Logits of one file of the cache, looked up and added to; `path` None knows nothing.
 
     Asked in the processes that decode pictures, each of which opens the file for itself. A run
-    calls `keep` when it is complete, and finds only what others kept: so it gives the same scores
-    whether or not it was interrupted. A damaged file is set aside; whatever else is wrong with the
-    file or its folder costs time and a line in the log.
+    calls `keep` when it is complete, and looks up only what others kept: so it gives the same
+    scores whether or not it was interrupted. A damaged file is deleted, and a new one begins.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._readable = path is not None
         self._opened: tuple[int, sqlite3.Connection] | None = None
-        self(hashlib.blake2b(digest_size=16).hexdigest())  # so that a damaged file is told once
+        # Damage is met here, before the processes that decode are forked: one line, not one each.
+        self(hashlib.blake2b(digest_size=16).hexdigest())
         self._close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,46 +82,35 @@ class Memo:
             self._opened = os.getpid(), self._connect("rw")
         return self._opened[1]
 
-    def _useless(self, error: Exception) -> None:
-        """Says, unless it has, that a file cannot be read or written; then it is not read."""
+    def _attempt(self, action: Callable[[], T]) -> T | None:
+        """The result of reading or writing the file; once more after damage. None, with a line in
+        the log, where the file or its folder cannot be used."""
         assert self.path is not None
-        self._close()
-        if self._readable:
-            self._readable = False
-            reason = getattr(error, "strerror", None) or error
-            _warn(
-                f"{self.path.parent}: the cache of scores cannot be used, which costs only time: "
-                f"{reason}"
-            )
-
-    def _set_aside(self, reason: object) -> None:
-        """Renames a damaged file, unless another process has done so. Raises OSError."""
-        assert self.path is not None
-        self._close()
-        aside = self.path.with_name(self.path.name + DAMAGED)
-        try:
-            self.path.replace(aside)
-        except FileNotFoundError:
-            return
-        log.warning(
-            "%s: is damaged (%s): renamed to %s, and a new one begins",
-            self.path, reason, aside.name,
-        )  # fmt: skip
-
-    def __call__(self, digest: str) -> Known | None:
-        """What is known of the picture of that digest."""
-        if not self._readable:
-            return None
         try:
             try:
-                return self._known(digest)
+                return action()
             except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                # All else that can go wrong with a database, such as a lock, is a subclass.
+                if type(error) is not sqlite3.DatabaseError:
                     raise
-                self._set_aside(error)
+                self._close()
+                self.path.unlink(missing_ok=True)  # another process may have been faster
+                _warn(f"{self.path}: is damaged ({error}): deleted, and a new one begins")
+                return action()
         except (OSError, sqlite3.Error) as error:
-            self._useless(error)
+            self._close()
+            if self._readable:
+                self._readable = False
+                reason = getattr(error, "strerror", None) or error
+                _warn(
+                    f"{self.path.parent}: the cache of scores cannot be used, which costs only "
+                    f"time: {reason}"
+                )
         return None
+
+    def __call__(self, digest: str) -> Known | None:
+        """Logit and size of the picture whose file has that digest; None for one not known."""
+        return self._attempt(partial(self._known, digest)) if self._readable else None
 
     def _known(self, digest: str) -> Known | None:
         reader = self._reader()
@@ -129,12 +118,12 @@ class Memo:
             return None
         question = "SELECT logit, width, height FROM scores WHERE digest = ?"
         try:
-            found = reader.execute(question, (bytes.fromhex(digest),)).fetchone()
+            values = reader.execute(question, (bytes.fromhex(digest),)).fetchone()
         except sqlite3.OperationalError as error:
-            if "no such table" in str(error):  # its first writer found the disk full
+            if "no such table" in str(error):  # its first writer met a full disk
                 return None
             raise
-        return Known(*found) if found else None
+        return Known(*values) if values else None
 
     def keep(self, rows: Iterable[ScoreRow]) -> None:
         """Adds the scores of a complete run; what cannot be written is only missed, with a line."""
@@ -146,32 +135,25 @@ class Memo:
             if row.digest and row.logit is not None
         )
         self._close()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            while chunk := list(islice(values, CHUNK)):
-                try:
-                    self._add(chunk)
-                except sqlite3.DatabaseError as error:
-                    if not _is_damage(error):
-                        raise
-                    self._set_aside(error)
-                    self._add(chunk)
-        except (OSError, sqlite3.Error) as error:
-            self._useless(error)
+        while chunk := list(islice(values, CHUNK)):
+            if not self._attempt(partial(self._add, self.path, chunk)):
+                return
 
-    def _add(self, values: Iterable[tuple[Any, ...]]) -> None:
-        """One transaction. Raises sqlite3.Error."""
+    def _add(self, path: Path, values: Iterable[tuple[Any, ...]]) -> bool:
+        """True, when one transaction has added the values. Raises OSError, sqlite3.Error."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect("rwc")) as connection, connection as writer:
             writer.execute(
                 "CREATE TABLE IF NOT EXISTS scores (digest BLOB PRIMARY KEY, logit REAL, "
                 "width INTEGER, height INTEGER) WITHOUT ROWID"
             )
             writer.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?)", values)
+        return True
 
 
 def open_memo(folder: str | None, fingerprint: str) -> Memo:
-    """The memo of what has this fingerprint (`Provenance`) in `folder`; None = the default one,
-    `none` in any case of letters = no memo.
+    """The cache's file for what has this fingerprint (`Provenance.fingerprint`) in `folder`; None =
+    the default one, `none` in any case of letters = a memo that knows nothing.
 
     Raises:
         ConfigError: the folder has no name.
@@ -180,5 +162,5 @@ def open_memo(folder: str | None, fingerprint: str) -> Memo:
         raise ConfigError(f"--cache: expected a folder or none; found {folder!r}")
     if folder is not None and folder.lower() == NONE:
         return Memo(None)
-    place = default_folder() if folder is None else Path(folder)
-    return Memo(place / f"{fingerprint}{SUFFIX}")
+    parent = default_folder() if folder is None else Path(folder)
+    return Memo(parent / f"{fingerprint}{SUFFIX}")
