@@ -22,7 +22,7 @@ from datasets import _limits
 
 from .text import reason
 
-LARGEST_ANSWER = 1 << 20
+LARGEST_ANSWER = 1 << 20  # bytes of JSON: cards and keys of weights, never tensors
 # By the clock, for each second of the processor that is allowed: other programs run, too.
 PATIENCE = 4
 # A fork starts in milliseconds, where a new interpreter would import torch again. Other systems'
@@ -45,10 +45,12 @@ class Limits:
 
     @property
     def memory_text(self) -> str:
+        """Complaint about a child that met `memory`."""
         return f"it needs over {self.memory >> 20} MB of memory"
 
     @property
     def time_text(self) -> str:
+        """Complaint about a child that met `seconds`."""
         return f"it takes over {self.seconds} s"
 
 
@@ -73,6 +75,7 @@ def _restrict(limits: Limits) -> None:
 def _child(
     channel: Connection, limits: Limits, call: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
+    """The life of a child: it sends the result of the call, or its error, as JSON."""
     try:
         _restrict(limits)
         with _limits.Limits(memory=limits.memory / _limits.GIB, seconds=limits.seconds).held():
@@ -86,7 +89,7 @@ def _child(
 
 
 def _ending(exit_code: int | None, limits: Limits) -> str:
-    """Why a child ended without an answer."""
+    """Reason why a child ended without an answer."""
     number = -(exit_code or 0)
     if number == _limits.TIME_IS_UP:
         return limits.time_text
@@ -96,7 +99,7 @@ def _ending(exit_code: int | None, limits: Limits) -> str:
 
 
 def confined(call: Callable[..., Any], *arguments: Any, limits: Limits) -> Any:
-    """What `call` of the arguments gives, computed in a child process.
+    """The result of a call, computed in a child process.
 
     Args:
         call, arguments: picklable; the result is a value that JSON knows, at most 1 MB of it.
@@ -110,6 +113,7 @@ def confined(call: Callable[..., Any], *arguments: Any, limits: Limits) -> Any:
     process.start()
     sender.close()
     try:
+        # By the clock: a child that sleeps or waits uses no seconds of the processor.
         if not receiver.poll(PATIENCE * limits.seconds):
             raise ConfinedError(limits.time_text)
         answer = json.loads(receiver.recv_bytes(LARGEST_ANSWER))
@@ -117,6 +121,7 @@ def confined(call: Callable[..., Any], *arguments: Any, limits: Limits) -> Any:
         process.join(PATIENCE)
         raise ConfinedError(_ending(process.exitcode, limits)) from error
     finally:
+        # Whatever the file did to the child, it holds nothing that a kill could spoil.
         process.kill()
         process.join()
         receiver.close()

@@ -1,4 +1,8 @@
-"""The device that computes and its precision, opened once for a run."""
+"""The device that computes and its precision, opened once for a run.
+
+The command line opens it, and scoring and training compute under its `autocast`. It never falls
+back to another device than was asked for: scores of two devices differ in their last digits.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Device:
-    """Where and in which precision a model runs."""
+    """Device and precision that a model runs in; `precision`: one of PRECISIONS."""
 
     device: torch.device
     precision: str = "fp32"
@@ -28,10 +32,11 @@ class Device:
 
 
 def open_device(name: str | None, precision: str) -> Device:
-    """`cpu`, `cuda`, `cuda:N`, `mps`, or None for the first of CUDA and CPU that is there.
+    """The device of --device: `cpu`, `cuda`, `cuda:N`, `mps`, or None for the first of CUDA and CPU
+    that is there.
 
     Raises:
-        ConfigError: no such device on this machine.
+        ConfigError: this machine has no such device, or it has not that precision.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -54,7 +59,7 @@ def open_device(name: str | None, precision: str) -> Device:
 
 
 def reuse_memory() -> None:
-    """Has the C library keep the memory of freed tensors for the next ones; for this process.
+    """Lets the C library keep the memory of freed tensors for the next ones, in this process.
 
     By default glibc gives large blocks back to the system at once and gets them anew, page by page,
     which takes longer than computing what is written there. Other systems' libraries are left as
@@ -66,7 +71,8 @@ def reuse_memory() -> None:
 
 
 def training_device(device: torch.device, precision: str | None) -> Device:
-    """Mixed precision on CUDA unless told otherwise: bf16 where the card has it, else fp16."""
+    """The device of a training, in `precision`, or None = mixed precision on CUDA alone: bf16 where
+    the card has it, else fp16. Raises ConfigError for fp16 on a CPU."""
     if precision is None:
         if device.type != "cuda":
             precision = "fp32"

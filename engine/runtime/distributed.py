@@ -1,4 +1,9 @@
-"""Several processes that share one evaluation or training, started by torchrun."""
+"""The processes that share one evaluation or training, started by torchrun.
+
+Phases, scoring and training speak to each other's processes through a World alone. Every process
+must make the same calls in the same order: what only the main one does goes through `run_on_main`,
+which also tells the others of its failure, so that none waits for a process that has ended.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +29,15 @@ class OtherFailed(RuntimeError):
 
 
 def lost_another(error: RuntimeError) -> bool:
-    """Whether an error is that another process of this run has gone."""
+    """Whether an error says that another process of this run has gone."""
     if launched() == 1:
         return False
+    # gloo raises plain RuntimeErrors, which only their text tells apart.
     return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 def launched() -> int:
-    """How many processes torchrun started beside this one, itself included; 1 without torchrun.
+    """Number of processes that torchrun started, this one included; 1 without torchrun.
 
     Raises:
         ConfigError: RANK or WORLD_SIZE are no numbers that fit.
@@ -53,7 +59,7 @@ def is_main() -> bool:
 
 
 def beside() -> int:
-    """How many processes of this run share the machine, this one included."""
+    """Number of processes of this run that share the machine, this one included."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() > 1 else 1
 
 
@@ -72,13 +78,17 @@ class World:
 
     @property
     def main(self) -> bool:
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def run_on_main(self, function: Callable[..., T], *arguments: Any) -> T:
         """The result of a call in the main process, in all of them.
 
+        Args:
+            function, arguments: called in the main process alone; the result is pickled.
+
         Raises:
-            OtherFailed: it failed there; in the main process what it raised.
+            OtherFailed: the call failed; in the main process the call's own error.
         """
         if self.size == 1:
             return function(*arguments)
@@ -87,6 +97,7 @@ class World:
             if self.main:
                 message = [function(*arguments), True]
         finally:
+            # Also after an error, or the others would wait for a result that never comes.
             distributed.broadcast_object_list(message, src=0)
         if not message[1]:
             raise OtherFailed("the main process failed")
@@ -100,22 +111,24 @@ class World:
         """
         if self.size == 1:
             return [value]
+        # Here, for every batch passes through here: nothing else ends processes without a parent.
         if os.getppid() != self.parent:
             raise OtherFailed("torchrun has ended")
-        found: list[Any] | None = [None] * self.size if self.main else None
-        distributed.gather_object(value, found, dst=0)
-        return found or []
+        values: list[Any] | None = [None] * self.size if self.main else None
+        distributed.gather_object(value, values, dst=0)
+        return values or []
 
     def total(self, values: Sequence[float]) -> list[float]:
         """The sums of the values over all processes, in all of them."""
         if self.size == 1:
             return list(values)
+        # float64 holds counts of pictures exactly.
         summed = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(summed)
         return summed.tolist()
 
     def from_main(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Overwrites tensors with those of the main process."""
+        """Copies the main process's tensors over those of all others."""
         if self.size > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, src=0)
@@ -125,7 +138,7 @@ ALONE = World()
 
 
 def join(device: torch.device) -> World:
-    """Meets the other processes: over gloo on the CPU, and over nccl between CUDA devices.
+    """Enters the world that torchrun started: over gloo on the CPU, nccl between CUDA devices.
 
     Raises:
         ConfigError: the environment does not say where they meet.
@@ -140,12 +153,13 @@ def join(device: torch.device) -> World:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
+        # Objects and sums go over gloo even beside GPUs; nccl carries gradients and buffers.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=PATIENCE)
     return World(distributed.get_rank(), distributed.get_world_size())
 
 
 def leave() -> None:
-    """Parts from the other processes; nothing where there are none."""
+    """Leaves the world that `join` entered; nothing where there are no other processes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()

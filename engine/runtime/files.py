@@ -1,4 +1,9 @@
-"""Files that are written whole or not at all. Standard library only."""
+"""Files that are written whole or not at all.
+
+All that writes a file, in the engine and the scripts, does it through here, or through
+`TableWriter` where rows have to survive a kill. Nothing here may leave half a file under its final
+name. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from pathlib import Path
 
 
 def replace_file(temporary: Path, final: Path) -> None:
-    """Puts a finished file in place so that a crash leaves the old or the new one, never half."""
+    """Puts a finished file in place, so that a crash leaves the old or the new one, never half."""
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(final)
@@ -18,7 +23,7 @@ def replace_file(temporary: Path, final: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """In its context an OSError of writing `path`, under whatever name, names it."""
+    """A context in which an OSError of writing `path`, under whatever name, names it."""
     try:
         yield
     except OSError as error:
@@ -27,7 +32,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name of a file to write beside `path`, whose place it takes when the block ends. When the
+    """The name of a file to write beside `path`, which it replaces when the block ends. When the
     block fails, `path` stays as it was and nothing is left beside it."""
     # The process is part of the name: of two that write the same file, neither spoils the other's.
     temporary = path.parent / f".{path.name}.{os.getpid()}.part"
@@ -39,12 +44,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Deletes what killed processes left in a folder of the files of these names, which they wrote
-    by `replacing`. Only for a caller that alone writes them. Raises OSError."""
+    """Deletes half-written files of these names, which killed processes left by `replacing`. Only for a caller that alone writes them. Raises OSError."""
     owned = set(names)
     for path in folder.glob(".*.part"):
-        found = re.fullmatch(r"\.(.+)\.[0-9]+\.part", path.name, re.DOTALL)
-        if found and found[1] in owned and path.is_file():
+        match = re.fullmatch(r"\.(.+)\.[0-9]+\.part", path.name, re.DOTALL)
+        if match and match[1] in owned and path.is_file():
             path.unlink(missing_ok=True)
 
 

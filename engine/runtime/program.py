@@ -30,15 +30,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class CleanStream:
-    """A text stream whose control characters are written as backslash escapes, but for those in
-    `kept`."""
+    """A text stream whose control characters are written as backslash escapes, but for those that
+    are `allowed`."""
 
-    def __init__(self, stream: TextIO, kept: str) -> None:
-        self._stream, self._kept = stream, kept
+    def __init__(self, stream: TextIO, allowed: str) -> None:
+        self._stream, self._allowed = stream, allowed
 
     def write(self, text: str) -> int:
-        """As a text stream has it: the number of characters of `text`."""
-        self._stream.write(visible(text, self._kept))
+        """Writes a text. Returns the number of its characters, as streams do."""
+        self._stream.write(visible(text, self._allowed))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -46,14 +46,16 @@ class CleanStream:
 
 
 class OneLine(logging.Formatter):
-    """A log record as one line without control characters."""
+    """A formatter of log records as one line each, without control characters."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message of a record on one line; a traceback stays as it is."""
         return one_line(super().formatMessage(record))
 
 
 def log_handler() -> logging.Handler:
-    """Log lines on standard error, as it is at this moment, but for those of FILE_ONLY."""
+    """A handler that writes log lines, but for those of FILE_ONLY, to standard error as it is at
+    this moment."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(lambda record: not record.__dict__.keys() & FILE_ONLY.keys())
     handler.setFormatter(OneLine())
@@ -61,8 +63,8 @@ def log_handler() -> logging.Handler:
 
 
 def _fill_closed() -> None:
-    """Opens what the caller closed (`>&-`): the next file that is opened would take its number, and
-    what is meant for a terminal would be written into that file."""
+    """Opens each standard stream that the caller closed (`>&-`): the next file that is opened would
+    take its number, and what is meant for a terminal would be written into that file."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -96,8 +98,14 @@ def complain(program: str, error: object) -> None:
 
 
 def refuse(program: str, error: object, debug: bool = False, goes_on: str = "") -> int:
-    """Says what was wrong with the use, the weights or the data; for a full disk also `goes_on`,
-    what to do when there is room. Returns the exit status."""
+    """The exit status after a line about what was wrong with the use, the weights or the data.
+
+    Args:
+        program: its name, with which the line begins.
+        error: an exception or a text.
+        debug: whether the traceback is shown too.
+        goes_on: what to do when there is room again, for a full disk.
+    """
     if debug:
         traceback.print_exc()
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -106,7 +114,7 @@ def refuse(program: str, error: object, debug: bool = False, goes_on: str = "") 
     return USAGE
 
 
-def _place(error: BaseException) -> str:
+def _line_of(error: BaseException) -> str:
     """The line of this project that an error comes from: `engine/scoring/table.py:71`."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
@@ -116,7 +124,7 @@ def _place(error: BaseException) -> str:
 
 
 def _not_installed(error: ModuleNotFoundError) -> str:
-    """What to do about a package that this Python lacks; '' for a module of this project."""
+    """A complaint about a package that this Python lacks; '' for a module of this project."""
     package = str(error.name).partition(".")[0]
     if any((ROOT / name).exists() for name in (package, f"{package}.py")):
         return ""
@@ -130,7 +138,8 @@ def _not_installed(error: ModuleNotFoundError) -> str:
 
 
 def _drop_output() -> None:
-    """Forgets what standard output could not take: the interpreter would try again as it ends."""
+    """Drops results that standard output could not take: the interpreter would try again as it
+    ends."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -140,7 +149,8 @@ def _drop_output() -> None:
 def _ended(
     program: str, error: BaseException, expected: tuple[type[Exception], ...], debug: bool, on: str
 ) -> int:
-    """Says in a line why the work ended. Returns the exit status."""
+    """The exit status of work that ended by an error, after a line that says why; arguments as of
+    `answer`."""
     if isinstance(error, BrokenPipeError):
         return INTERRUPTED  # the reader of our results went away, as `| head` does
     if isinstance(error, KeyboardInterrupt):
@@ -156,9 +166,9 @@ def _ended(
         return refuse(program, f"out of memory: {error or 'an allocation was refused'}", debug)
     if debug:
         traceback.print_exc()
-    said = f"{type(error).__name__}: {error}"[:500]
+    text = f"{type(error).__name__}: {error}"[:500]
     hint = "" if debug else " (--debug shows the traceback)" if program == "main.py" else ""
-    complain(program, f"internal error at {_place(error)}: {said}{hint}: please report it")
+    complain(program, f"internal error at {_line_of(error)}: {text}{hint}: please report it")
     return INTERNAL
 
 
@@ -169,7 +179,7 @@ def answer(
     debug: bool = False,
     goes_on: str = "",
 ) -> int:
-    """Runs a program's work.
+    """Runs the work of a program between clean streams, and turns its errors into one line.
 
     Args:
         program: its name, with which its complaints begin.
@@ -183,6 +193,7 @@ def answer(
         fault, 130 after Ctrl-C, or when the reader of the results went away.
     """
     _fill_closed()
+    # Results have nowhere to go, and would be computed for nobody.
     if sys.stdout is None:
         complain(program, "expected standard output to be open; found it closed: use > /dev/null")
         return USAGE

@@ -1,4 +1,8 @@
-"""Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""Progress on standard error: a bar on a terminal, a line in the log now and then elsewhere.
+
+Scoring, training, downloads and scripts count through it. tqdm alone would fill a batch system's
+log with thousands of bars, or say nothing. It never writes to standard output.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,9 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts pictures, or bytes (`unit` B); shows rate and time left, unless another process of
-    the run does. Use as a context manager."""
+    """A count of pictures, or bytes (`unit` B), with rate and time left, for use as a context
+    manager. `initial`: how many were done before; `shown` is False in all processes of a run but
+    one."""
 
     def __init__(
         self, total: int, what: str, initial: int = 0, unit: str = "pic", shown: bool = True
@@ -37,7 +42,7 @@ class Progress:
         self._scale, self._unit = SCALES[unit]
 
     def advance(self, count: int, **shown: str) -> None:
-        """`count` more are done; `shown` values stand behind the bar."""
+        """A step of the count by `count`; `shown` values stand behind the bar."""
         self.count += count
         if self._bar is not None:
             if shown:
@@ -45,6 +50,7 @@ class Progress:
             self._bar.update(count)
         elif time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
+            # Of this run alone: what was done before took no time in it.
             rate = (self.count - self._initial) / (self._last - self._start)
             left = (self.total - self.count) / rate if rate else float("inf")
             notes = "".join(f", {key} {value}" for key, value in shown.items())

@@ -1,4 +1,8 @@
-"""What every phase does around its work: the output folder, the log, what run.json says."""
+"""The output folder of a run: who may write there, its log file, its run.json.
+
+Every phase opens its folder here, before it computes anything. Nothing here deletes what a run did
+not write, or lets a resumed run go on with settings that change its results.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,13 @@ log = logging.getLogger(__name__)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, whole or not at all."""
+    """Writes a JSON file, whole or not at all; numbers that JSON lacks (NaN) are an error."""
     text = json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False)
     write_file(path, text + "\n")
 
 
 def take(folder: Path) -> AbstractContextManager[Any]:
-    """Keeps other runs from writing into a folder, until the context ends or the process does.
+    """A lock on a folder against other runs, until the context ends or the process does.
 
     Raises:
         ConfigError: another run has it.
@@ -58,30 +62,30 @@ def _of_a_run(folder: Path) -> bool:
 
 
 def check_output(folder: Path, owned: Sequence[str], resume: bool, overwrite: bool) -> list[str]:
-    """What of an earlier run is in an output folder; arguments as of `open_output`, errors also,
-    except that another run has it."""
+    """Names of what an earlier run left in an output folder; arguments as of `open_output`, errors
+    also, except that another run has it."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output {folder}: expected a folder; found a file")
-    found = [name for name in owned if (folder / name).exists()]
-    for place in (folder / name for name in found):
+    leftovers = [name for name in owned if (folder / name).exists()]
+    for path in (folder / name for name in leftovers):
         # Pictures may lie in a folder of the same name: these are neither kept nor deleted.
-        if place.is_dir() and not _of_a_run(place):
+        if path.is_dir() and not _of_a_run(path):
             raise ConfigError(
-                f"--output {folder}: expected no {place.name}/ there but a run's; found another "
+                f"--output {folder}: expected no {path.name}/ there but a run's; found another "
                 "folder: name another --output"
             )
-    if found and not (resume or overwrite):
+    if leftovers and not (resume or overwrite):
         raise ConfigError(
-            f"{folder} holds an earlier run ({found[0]}): "
+            f"{folder} holds an earlier run ({leftovers[0]}): "
             "add --resume to go on with it, --overwrite to start afresh, or name another --output"
         )
-    return found
+    return leftovers
 
 
 def open_output(
     folder: Path, owned: Sequence[str], resume: bool, overwrite: bool
 ) -> AbstractContextManager[Any]:
-    """Makes an output folder ready, and takes it for the context that is returned.
+    """The context in which an output folder is this run's, made ready.
 
     Args:
         folder: made when it is not there.
@@ -95,20 +99,20 @@ def open_output(
     """
     check_output(folder, owned, resume, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    taken = take(folder)
+    lock = take(folder)
     clear_leftovers(folder, owned)
     # Once more: it may have been another run's until now.
-    found = check_output(folder, owned, resume, overwrite)
+    leftovers = check_output(folder, owned, resume, overwrite)
     if overwrite:
-        for name in found:
+        for name in leftovers:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return taken
+    return lock
 
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """In its context, what is logged goes to a file too, each line as in CO-SPY's log files."""
+    """A context in which log lines go to a file too, each as in CO-SPY's log files."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     form = "%(asctime)s | %(levelname)s | %(module)s:%(lineno)d | %(message)s"
     handler.setFormatter(OneLine(form, "%m-%d at %H:%M:%S"))
@@ -121,14 +125,15 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 def _entry(info: Any, name: str) -> Any:
-    """`a.b` of nested dictionaries; None where there is none."""
+    """The value `a.b` of nested dictionaries; None where there is none."""
     for key in name.split("."):
         info = info.get(key) if isinstance(info, dict) else None
     return info
 
 
 def differing_entries(a: Any, b: Any, names: Sequence[str]) -> list[str]:
-    """Dotted names of what differs between two contents of run.json, below the given ones."""
+    """Dotted names of the entries, below those of `names`, in which two contents of run.json
+    differ; `config.` is left out, for people know settings without it."""
     leaves = (leaf for k in names for leaf in differing(_entry(a, k), _entry(b, k), k))
     return [leaf.removeprefix("config.") for leaf in leaves]
 
@@ -136,9 +141,12 @@ def differing_entries(a: Any, b: Any, names: Sequence[str]) -> list[str]:
 def begin(
     folder: Path, info: dict[str, Any], resume: bool, same: Sequence[str], table: str
 ) -> None:
-    """Writes run.json before the first score, and keeps a resumed run from mixing two.
+    """Writes run.json before the first score, so that a resumed run cannot mix two.
 
     Args:
+        folder: of the run.
+        info: the content of run.json.
+        resume: compare with the run that is there.
         same: dotted names of the entries that the two must have in common.
         table: name of the file that the scores are in.
 
@@ -152,6 +160,7 @@ def begin(
             earlier = dict(read_json(path))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path}: is damaged: use --overwrite") from error
+        # As JSON has them: tuples are lists there.
         if names := differing_entries(earlier, json.loads(json.dumps(info)), same):
             raise ConfigError(
                 f"--resume: the run in {folder} had other {', '.join(names)}: "

@@ -1,4 +1,8 @@
-"""Requests to stop, heeded when nothing is lost."""
+"""Requests to stop a training, heeded when nothing is lost.
+
+The training loop collects signals here and looks at them between steps. A handler must do next to
+nothing: it runs in the middle of whatever the program does.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,8 @@ SAME_REQUEST_SECONDS = 2.0
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, by the signal `number`, and has saved its state."""
+    """The end of a training that was asked to stop, by the signal `number`, and has saved its
+    state."""
 
     def __init__(self, number: int, output: Path) -> None:
         super().__init__(f"stopped by signal {number} after saving {output}")
@@ -26,8 +31,9 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, to be heeded when nothing is lost. A second one kills, unless it
-    follows at once: torchrun passes on what a batch system sends to all processes anyway."""
+    """The list of SIGINT and SIGTERM that came in the context, to be heeded when nothing is lost. A
+    second one kills, unless it follows at once: torchrun passes on what a batch system sends to all
+    processes anyway."""
     received: list[int] = []
     previous: dict[int, Any] = {}
     first = math.inf

@@ -1,5 +1,8 @@
-"""CSV tables that grow row by row and survive a kill: rows are on the disk within seconds, and a
-resumed run cuts off a half-written last row. Scores, predictions, addresses and metadata use it.
+"""CSV tables that grow row by row and survive a kill.
+
+Rows are on the disk within seconds, and a resumed run cuts off a half-written last row. Scores,
+predictions, addresses and metadata are written through here. A row that was written stays to the
+byte: resumed or not, a run leaves the same file.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ FLUSH_SECONDS = 5.0
 
 
 def _encode(values: Iterable[object]) -> str:
-    """A line of a table; a text that a spreadsheet would compute has an apostrophe in front."""
+    """The line of a row; a text that a spreadsheet would compute has an apostrophe in front."""
     cells = [defused(v) if isinstance(v, str) else "" if v is None else v for v in values]
     buffer = io.StringIO(newline="")
     # Older versions of csv quote a lone carriage return only where the line ends in one.
@@ -41,10 +44,11 @@ def _complete_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 class TableWriter:
-    """Appends rows to a CSV, on disk at most `FLUSH_SECONDS` later.
+    """A CSV to which rows are appended, on disk at most `FLUSH_SECONDS` later.
 
-    With `resume`, rows that an interrupted run left are kept, a half-written last row is cut off,
-    and `done` holds the values of their `keys` columns.
+    `columns`: the header; `keys`: those of them that name a row. With `resume`, rows that an
+    interrupted run left are kept, a half-written last row is cut off, and `done` holds the values
+    of their `keys` columns.
 
     Raises:
         ConfigError: the file there has other columns.
@@ -67,6 +71,7 @@ class TableWriter:
             self.append([self.columns])
 
     def _recover(self) -> None:
+        """Keeps the rows of an interrupted run. Raises ConfigError for a file that is no table."""
         try:
             self._cut_off_half_row()
         except csv.Error as error:
@@ -76,6 +81,7 @@ class TableWriter:
             ) from error
 
     def _cut_off_half_row(self) -> None:
+        """Cuts the file off behind its last whole row, and fills `done`. Raises csv.Error."""
         end = 0
         for offset, row in _complete_rows(self.path):
             if end == 0 and row != self.columns:
@@ -85,13 +91,13 @@ class TableWriter:
                 )
             if end and len(row) == len(self.columns):
                 self.done.add(tuple(plain(row[i]) for i in self.keys))
-            elif end:
+            elif end:  # a row that was torn by a crash, and all behind it, is scored anew
                 break
             end = offset
         os.truncate(self.path, end)
 
     def append(self, rows: Iterable[Sequence[object]]) -> None:
-        """Adds rows of values; None becomes an empty field."""
+        """Appends rows of values; None becomes an empty field."""
         text = "".join(_encode(row) for row in rows)
         with self._named_errors():
             self._stream.write(text.encode("utf-8", "surrogateescape"))
@@ -103,7 +109,7 @@ class TableWriter:
         self._last_append = now
 
     def flush(self) -> None:
-        """Puts what was appended on the disk."""
+        """Puts all rows so far on the disk, where a crash of the machine leaves them."""
         with self._named_errors():
             self._stream.flush()
             os.fsync(self._stream.fileno())
@@ -111,14 +117,14 @@ class TableWriter:
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Says which file could not be written: the system does not."""
+        """A context whose OSErrors say which file could not be written: the system does not."""
         try:
             yield
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
-        """Flushes and closes the file."""
+        """Closes the file, flushed."""
         self.flush()
         self._stream.close()
 

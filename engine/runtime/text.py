@@ -1,4 +1,8 @@
-"""Small pieces of text that several commands print or read."""
+"""Pieces of text that several commands print: sizes, lines of errors, names, columns.
+
+Pure functions, used from everywhere in the engine and the scripts. Whatever comes from a file or
+the network passes through `one_line` before it is shown. Quick to import: --help waits for it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ LONGEST, LONGEST_REASON = 2000, 300  # characters of a message, and of why somet
 
 
 def size_text(size: int | None) -> str:
-    """Bytes for people, as the hub shows them: 935 MB."""
+    """A number of bytes for people, as the hub shows it: 935 MB; `-` for an unknown one."""
     if size is None:
         return "-"
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
@@ -30,17 +34,17 @@ def reason(error: BaseException) -> str:
 
 
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """Names of files or folders in one folder, where case may not count: one that an earlier one
+    """Names of files or folders in one folder, where case may not count: a name that an earlier one
     or `taken` has gets a number behind it."""
-    there, found = {name.casefold() for name in taken}, []
+    there, results = {name.casefold() for name in taken}, []
     for name in names:
         number, own = 1, name
         while own.casefold() in there:
             number += 1
             own = f"{name}_{number}"
         there.add(own.casefold())
-        found.append(own)
-    return found
+        results.append(own)
+    return results
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

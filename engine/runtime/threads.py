@@ -20,13 +20,14 @@ from .run_folder import RUN
 
 
 def usable() -> int:
-    """The processors that this process may use, by its affinity and its container's CPU quota; a
-    core that runs two threads counts twice."""
+    """Number of processors that this process may use, by its affinity and its container's CPU
+    quota; a core that runs two threads counts twice."""
     return joblib.cpu_count()
 
 
 def cores() -> int:
-    """The processor cores among `usable`: arithmetic gains nothing from a second thread of one."""
+    """Number of processor cores among the `usable`: arithmetic gains nothing from a second thread
+    of one."""
     try:
         numbers = os.sched_getaffinity(0)
         siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
@@ -37,7 +38,7 @@ def cores() -> int:
 
 
 def default_threads(device: torch.device) -> int:
-    """The number of threads without --threads: that of OMP_NUM_THREADS, else all cores.
+    """Number of threads without --threads: that of OMP_NUM_THREADS, else all cores.
 
     Several processes on one machine that compute on the CPU take as many each as one alone would,
     for their scores shall be the same; beside GPUs they share the cores.
@@ -50,7 +51,7 @@ def default_threads(device: torch.device) -> int:
 
 
 def _recorded(output: Path) -> int | None:
-    """The number that the run in a folder began with; None where no run says one."""
+    """Number of threads that the run in a folder began with; None where no run says one."""
     try:
         count = json.loads((output / RUN).read_text(encoding="utf-8"))["threads"]
     except (OSError, ValueError, TypeError, KeyError):
@@ -61,10 +62,12 @@ def _recorded(output: Path) -> int | None:
 def set_threads(
     asked: int | None, device: torch.device, world: World, resumed: Path | None = None
 ) -> None:
-    """Has PyTorch compute with the number of threads that was asked for, in all processes alike.
+    """Sets the number of threads that PyTorch computes with, in all processes alike.
 
     Args:
         asked: `--threads`; None leaves the choice to the run that is resumed, else to the machine.
+        device: on which the network computes.
+        world: its main process decides.
         resumed: the folder of a run that goes on.
 
     Raises:

@@ -99,7 +99,7 @@ def _failure(error: Exception) -> Exception:
 
 
 def _fall_silent() -> None:
-    """Sends what decoders print to nowhere: it is of strangers' making, and unasked for."""
+    """Silences decoders: what they print is of strangers' making, and unasked for."""
     faulthandler.disable()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -124,15 +124,15 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)  # the threads of the main process do not exist here
     register_formats()
-    with suppress(EOFError, OSError), own, own.makefile("rb") as asked, own.makefile("wb") as told:
-        _send(told, READY)
+    with suppress(EOFError, OSError), own, own.makefile("rb") as asked, own.makefile("wb") as out:
+        _send(out, READY)
         while True:
             for query in pickle.load(asked):  # noqa: S301 - from the main process
                 try:
                     answer: Sample | Exception = dataset.sample(query, limits.held())
                 except Exception as error:
                     answer = _failure(error)
-                _send(told, answer)
+                _send(out, answer)
 
 
 # --- in the main process
@@ -191,12 +191,12 @@ class _Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the process can be asked."""
         with _starting:
             return bool(self._process.is_alive())
 
     def end(self) -> int:
-        """Ends it, if it has not ended. Returns its exit status, negative for a signal's number."""
+        """Ends the process, if it has not ended. Returns its exit status, negative for a signal."""
         self._answers.close()
         self._socket.close()
         with _starting:
@@ -206,12 +206,12 @@ class _Process:
             return int(self._process.exitcode or 0)
 
     def kill(self) -> None:
-        """Ends it at once, whatever it does; another thread notices, and calls `end`."""
+        """Ends the process at once, whatever it does; another thread notices, and calls `end`."""
         self._process.kill()
 
 
 def _reason(status: int, limits: Limits) -> str:
-    """Why a picture has no item whose process ended with this status."""
+    """Error of a picture whose process ended with this status."""
     if TIME_IS_UP is not None and status == -TIME_IS_UP:
         return f"takes over {limits.seconds:g} s of processor time (--picture_seconds)"
     if status < 0:
@@ -265,7 +265,7 @@ class _Worker:
         return None
 
     def _ask_ahead(self, process: _Process) -> None:
-        """Has the next batch wait in the connection, so that the process need not wait for it."""
+        """Sends the next batch ahead into the connection: the process need not wait for it."""
         if self._following is None:
             self._following = self._taken(wait=False)
         if self._following is not None and len(self._following[0]) <= MOST_AHEAD:
@@ -273,7 +273,7 @@ class _Worker:
             self._asked_ahead = True
 
     def close(self) -> None:
-        """Ends the process, even in the middle of a picture; from the main thread."""
+        """Ends the process, even in the middle of a picture; for the main thread."""
         with self._changing:
             self._closed = True
             if self._process is not None:
@@ -294,6 +294,7 @@ class _Worker:
         return process
 
     def _end(self) -> int:
+        """Ends the process. Returns its exit status, 0 where there is none."""
         with self._changing:
             status = self._process.end() if self._process is not None else 0
             self._process, self._asked_ahead = None, False
@@ -324,6 +325,7 @@ class _Worker:
 
 
 def _finish(workers: Sequence[_Worker], threads: Sequence[Thread], tasks: SimpleQueue[Any]) -> None:
+    """Ends a pool's processes and threads."""
     for worker in workers:
         worker.close()
         tasks.put(None)
