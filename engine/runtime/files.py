@@ -44,7 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Deletes half-written files of these names, which killed processes left by `replacing`. Only for a caller that alone writes them. Raises OSError."""
+    """Deletes half-written files of these names, which killed processes left by `replacing`.
+    Only for a caller that alone writes them. Raises OSError."""
     owned = set(names)
     for path in folder.glob(".*.part"):
         match = re.fullmatch(r"\.(.+)\.[0-9]+\.part", path.name, re.DOTALL)

@@ -1,8 +1,8 @@
-"""What phase test tells of one picture: its row, whether its verdict holds when the picture is
-re-encoded (--stability), the notes on its pixels, and the words for all of that.
+"""The answer of phase test about one picture: its row, its verdict, and the words for them.
 
-A verdict that a re-encoding changes, as any platform makes them, says less about the picture than
-about its file: it becomes `uncertain`. Nothing here scores; predict gives the rows. No torch.
+Also whether the verdict holds when the picture is re-encoded (--stability): one that a re-encoding
+changes, as any platform makes them, says less about the picture than about its file, and becomes
+`uncertain`. The scoring loop gives the rows; nothing here scores, or imports torch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def recodings() -> tuple[Degradation, ...]:
 
 @dataclass(frozen=True)
 class Answer:
-    """The row of a picture, those of its `views` under RECODINGS where they were asked for, and
+    """The row of a picture, the rows of its `views` under RECODINGS where they were asked for, and
     notes as datasets/_notes.py has them."""
 
     row: ScoreRow
@@ -54,30 +54,36 @@ class Answer:
         return replace(self, row=row, views=tuple(views))
 
     def held(self, rule: VerdictRule) -> tuple[int, int]:
-        """In how many views the label is the picture's own, and of how many: a view that an encoder
-        cannot hold, as WebP over 16,383 px, does not count. Both `real` for `synthetic` and
+        """Number of views whose label is the picture's own, and of all with a label: a view that an
+        encoder cannot hold, as WebP over 16,383 px, does not count. Both `real` for `synthetic` and
         `uncertain` for either are changes: the band begins where verdicts are not sure enough."""
         labels = [rule.label(view.score) for view in self.views if view.score is not None]
         return labels.count(rule.label(self.row.score)), len(labels)
 
     def label(self, rule: VerdictRule) -> str | None:
         """The label of the picture, `uncertain` unless it held in all views; None without score."""
-        held, of = self.held(rule)
-        return rule.label(self.row.score) if held == of else UNCERTAIN
+        held, total = self.held(rule)
+        return rule.label(self.row.score) if held == total else UNCERTAIN
 
 
 def _stability(answer: Answer, rule: VerdictRule) -> dict[str, Any] | None:
-    """What --json has of the views; None for a picture without, which could not be read."""
+    """The object `stability` of --json; None for a picture that could not be read."""
     if not answer.views:
         return None
-    held, of = answer.held(rule)
-    return {"held": held, "of": of, "scores": {v.degradation: v.score for v in answer.views}}
+    held, total = answer.held(rule)
+    return {"held": held, "of": total, "scores": {v.degradation: v.score for v in answer.views}}
 
 
 def as_json(answer: Answer, rule: VerdictRule, loaded: Loaded) -> dict[str, Any]:
-    """The object of one picture; its keys are the command line's contract."""
+    """The object of one picture in --json; its keys are the command line's contract.
+
+    Args:
+        answer: about the picture.
+        rule: of the verdict.
+        loaded: the detector and its weights, which each line names.
+    """
     row = answer.row
-    asked = {"stability": _stability(answer, rule)} if rule.views else {}
+    stability = {"stability": _stability(answer, rule)} if rule.views else {}
     return {
         "path": row.key,
         "score": row.score,
@@ -90,30 +96,31 @@ def as_json(answer: Answer, rule: VerdictRule, loaded: Loaded) -> dict[str, Any]
         "height": row.height,
         "error": row.error or None,
         "notes": list(answer.notes),
-        **asked,
+        **stability,
     }
 
 
 def prediction(answer: Answer, rule: VerdictRule) -> tuple[object, ...]:
-    """The values of COLUMNS, and of STABILITY where it was asked for."""
+    """A picture's values of COLUMNS, and of STABILITY where it was asked for."""
     row = answer.row
-    own = (row.key, row.score, row.logit, answer.label(rule), row.error, " ".join(answer.notes))
+    values = (row.key, row.score, row.logit, answer.label(rule), row.error, " ".join(answer.notes))
     if not rule.views:
-        return own
+        return values
     if not answer.views:
-        return (*own, *[None] * len(STABILITY))
-    return (*own, *answer.held(rule), *(view.score for view in answer.views))
+        return (*values, *[None] * len(STABILITY))
+    return (*values, *answer.held(rule), *(view.score for view in answer.views))
 
 
 def remarks(answer: Answer, rule: VerdictRule) -> str:
-    """What follows a line for people: `  (holds 3 of 4; under 224 px)`, or nothing."""
+    """The end of a line for people: `  (holds 3 of 4; under 224 px)`, or nothing."""
     held = ["holds {} of {}".format(*answer.held(rule))] if answer.views else []
-    said = "; ".join([*held, *(REMARKS[note] for note in answer.notes)])
-    return f"  ({said})" if said else ""
+    text = "; ".join([*held, *(REMARKS[note] for note in answer.notes)])
+    return f"  ({text})" if text else ""
 
 
 def as_text(answer: Answer, rule: VerdictRule) -> str:
-    """One line: score, verdict, path, remarks; for an unreadable picture its error."""
+    """The line of a picture for people: score, verdict, path, remarks; of an unreadable one its
+    error."""
     row = answer.row
     if row.error:
         return f"{'-':>6}  {'error':<12}  {visible(row.key)}: {visible(row.error)}"
@@ -122,7 +129,8 @@ def as_text(answer: Answer, rule: VerdictRule) -> str:
 
 
 def spoken(answer: Answer, rule: VerdictRule, loaded: Loaded) -> str:
-    """The published prompt's answer, or the error in its form."""
+    """The line of a picture at the prompt, in the words of CO-SPY's published program; of an
+    unreadable one the error in the same form."""
     row = answer.row
     if row.error:
         return f"{loaded.model.title} Error: {visible(row.key)}: {visible(row.error)}"

@@ -1,7 +1,8 @@
-"""The pixels of `degrade`: pure functions of an 8-bit RGB picture, a step's value and a generator.
+"""The steps of degradations: pure functions of an 8-bit RGB picture, a value and a generator.
 
-A picture that a step would make too large, or that an encoder cannot hold, raises OSError with a
-one-line text: the error of that picture alone.
+`Degradation` calls them by STEPS. None draws from anything but its generator, or depends on the
+machine, for each score of a sweep rests on their pixels. A picture that a step would make too
+large, or that an encoder cannot hold, raises OSError with a one-line text: its error alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ TRUNCATE = 4  # deviations after which scipy cuts a Gaussian off
 
 
 def _check_size(width: int, height: int) -> None:
+    """Raises OSError for a picture of more than MOST_PIXELS."""
     if width * height > MOST_PIXELS:
         raise OSError(
             f"expected at most 179 megapixels after enlarging; found {width} x {height} px"
@@ -36,6 +38,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_side(image: Image.Image, coder: str, longest: int) -> None:
+    """Raises OSError for a picture with a side of more px than `coder` can hold."""
     if max(image.size) > longest:
         raise OSError(
             f"{coder} holds at most {longest} px a side; found {image.width} x {image.height} px"
@@ -43,13 +46,13 @@ def _check_side(image: Image.Image, coder: str, longest: int) -> None:
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
-    """JPEG of `quality` 1-100, 4:2:0, decoded again."""
+    """A picture after JPEG of `quality` 1-100, 4:2:0."""
     _check_side(image, "JPEG", LONGEST_JPEG)
     return T.jpeg(image, quality)
 
 
 def webp(image: Image.Image, quality: int) -> Image.Image:
-    """Lossy WebP of `quality` 0-100, decoded again."""
+    """A picture after lossy WebP of `quality` 0-100."""
     _check_side(image, "WebP", LONGEST_WEBP)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=quality)
@@ -57,7 +60,7 @@ def webp(image: Image.Image, quality: int) -> Image.Image:
 
 
 def avif(image: Image.Image, quality: int) -> Image.Image:
-    """AVIF of `quality` 0-100, 4:2:0, decoded again."""
+    """A picture after AVIF of `quality` 0-100, 4:2:0."""
     _check_side(image, "AVIF", LONGEST_AVIF)
     buffer = io.BytesIO()
     # The encoder cuts the picture into as many tiles as it has threads: it must not depend on
@@ -69,40 +72,40 @@ def avif(image: Image.Image, quality: int) -> Image.Image:
 def _in_bands(
     image: Image.Image, step: Callable[[Image.Image], Image.Image], margin: int = 0
 ) -> Image.Image:
-    """`step` of the whole, from top to bottom in bands of rows that see `margin` rows around them:
-    a large picture as floats would fill the memory."""
+    """A picture after `step`, which takes it from top to bottom in bands of rows: a large one as
+    floats would fill the memory. Each band sees `margin` rows around it, so that no seam shows."""
     rows = max(1, BAND // image.width)
     if rows >= image.height:
         return step(image)
-    done = Image.new("RGB", image.size)
+    result = Image.new("RGB", image.size)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
         first, last = max(0, top - margin), min(image.height, bottom + margin)
         band = step(image.crop((0, first, image.width, last)))
-        done.paste(band.crop((0, top - first, image.width, bottom - first)), (0, top))
-    return done
+        result.paste(band.crop((0, top - first, image.width, bottom - first)), (0, top))
+    return result
 
 
 def blur(image: Image.Image, sigma: float) -> Image.Image:
-    """Gaussian blur of deviation `sigma` px, mirrored at the borders."""
+    """A picture after Gaussian blur of deviation `sigma` px, mirrored at the borders."""
     margin = math.ceil(TRUNCATE * sigma) + 1
     return _in_bands(image, lambda band: A.blur(band, sigma), margin)
 
 
 def noise(image: Image.Image, deviation: float, rng: np.random.Generator) -> Image.Image:
-    """Gaussian noise on each value; `deviation` in grey levels of 0-255."""
+    """A picture with Gaussian noise on each value; `deviation` in grey levels of 0-255."""
     return _in_bands(image, lambda band: A.noise(band, deviation**2, rng))
 
 
 def resize(image: Image.Image, factor: float) -> Image.Image:
-    """Both sides times `factor`, rounded, at least 1 px; bicubic with antialiasing."""
+    """A picture with both sides times `factor`, rounded, at least 1 px; bicubic, antialiased."""
     width, height = (max(1, round(side * factor)) for side in image.size)
     _check_size(width, height)
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def crop_side(image: Image.Image, side: int) -> Image.Image:
-    """The central `side` x `side` px. A smaller picture is enlarged first."""
+    """The central `side` x `side` px of a picture; a smaller one is enlarged first."""
     shorter, longer = sorted(image.size)
     if shorter < side:
         longer = min(longer, T.LONGEST * shorter)  # resize_shorter takes no more of a strip
@@ -112,7 +115,7 @@ def crop_side(image: Image.Image, side: int) -> Image.Image:
 
 
 def crop_share(image: Image.Image, share: float) -> Image.Image:
-    """The middle: `share` (0-1) of the width and of the height, rounded, at least 1 px."""
+    """The middle of a picture: `share` (0-1) of width and height, rounded, at least 1 px."""
     width, height = (max(1, round(side * share)) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
@@ -124,7 +127,8 @@ def crop(image: Image.Image, value: int | float) -> Image.Image:
 
 
 def rotate(image: Image.Image, degrees: float) -> Image.Image:
-    """Counter-clockwise about the centre, bilinear, size kept, corners filled by mirroring."""
+    """A picture turned counter-clockwise about its centre, bilinear, size kept, corners filled by
+    mirroring."""
     from scipy.ndimage import affine_transform
 
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
@@ -141,19 +145,19 @@ def rotate(image: Image.Image, degrees: float) -> Image.Image:
 
 
 def flip(image: Image.Image) -> Image.Image:
-    """Mirrored left to right."""
+    """A picture mirrored left to right."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 def gamma(image: Image.Image, value: float) -> Image.Image:
-    """255 * (x / 255) ** `value`: above 1 darkens."""
+    """A picture whose values x are 255 * (x / 255) ** `value`: above 1 darkens."""
     curve = [round(255 * (x / 255) ** value) for x in range(256)]
     return image.point(curve * 3)
 
 
 def platform(image: Image.Image, name: str) -> Image.Image:
-    """As the platform `name` shares pictures: the longer side reduced to its limit (bicubic with
-    antialiasing; never enlarged), then JPEG of its quality."""
+    """A picture as the platform `name` shares it: the longer side reduced to its limit (bicubic,
+    antialiased; never enlarged), then JPEG of its quality."""
     longest, quality = PLATFORMS[name]
     if max(image.size) > longest:
         scale = longest / max(image.size)
@@ -163,10 +167,12 @@ def platform(image: Image.Image, name: str) -> Image.Image:
 
 
 def _fixed(step: Callable[..., Image.Image]) -> Step:
+    """A step that draws nothing."""
     return lambda image, value, _: step(image, value)
 
 
 def _enhanced(enhancer: Callable[[Image.Image], Any]) -> Step:
+    """A step by one of Pillow's enhancers."""
     return lambda image, factor, _: enhancer(image).enhance(factor)
 
 

@@ -1,9 +1,9 @@
-"""Degradations: pure picture -> picture functions, applied before the detector's own transform
-and named in every row.
+"""The spelling of degradations: what --degrade takes, and what the rows, reports and plots call it.
 
-One is written `name:value`, numbers in plain decimal digits, and several one after the other are
-joined by `+`: `crop:256+jpeg:90`. A sweep is a list of words, in each of which a step may take
-several values: `jpeg:95,75 crop:256+blur:1,2`.
+A degradation changes a picture before the detector's own transform. It is written `name:value`,
+numbers in plain decimal digits, several after each other joined by `+`: `crop:256+jpeg:90`. A sweep
+is a list of words in which a step may take several values: `jpeg:95,75 crop:256+blur:1,2`. Must not
+import what the pixels take: --help lists the steps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Value = int | float | str | None  # of a step; None where it takes no value
 
 @dataclass(frozen=True)
 class Step:
-    """What may be written after a step's name, and what it does.
+    """The spelling of a step: what may stand after its name, and what it does.
 
     `values` shows the range, `read` turns one value's text into the value (ValueError outside the
     range), `neutral` is the value that leaves a picture as it is (None where there is none), and
@@ -58,20 +58,23 @@ class Step:
 
 
 def _within(low: float, high: float, number: float) -> float:
+    """A number that is in a range. Raises ValueError outside."""
     if not low <= number <= high:  # which refuses nan too
         raise ValueError(number)
     return number
 
 
 def _decimal(text: str) -> float:
-    """The number that plain decimal digits spell. Raises ValueError for all else that Python takes
-    for one: 9_5, +95, 1e1, digits of other scripts."""
+    """The number that plain decimal digits spell. Raises ValueError for all other spellings that
+    Python takes: 9_5, +95, 1e1, digits of other scripts; each value has one name in the rows."""
     if not DECIMAL.fullmatch(text):
         raise ValueError(text)
     return float(text)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole numbers in a range."""
+
     def read(text: str) -> int:
         if "." in text:
             raise ValueError(text)
@@ -81,7 +84,8 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _real(low: float, high: float) -> Callable[[str], float]:
-    """Floats; those without a fraction become ints, so that 1 and 1.0 are the same value."""
+    """A reader of numbers in a range; those without a fraction become ints, so that 1 and 1.0 are
+    the same value."""
 
     def read(text: str) -> float:
         number = _within(low, high, _decimal(text))
@@ -91,19 +95,22 @@ def _real(low: float, high: float) -> Callable[[str], float]:
 
 
 def _crop(text: str) -> float:
-    """With a decimal point a share of each side (a float), without one a side in px (an int)."""
+    """The value of a crop: with a decimal point a share of each side (a float), without one a side
+    in px (an int)."""
     if "." in text:
         return _within(0.01, 1, _decimal(text))
     return _whole(2, 8192)(text)
 
 
 def _platform(text: str) -> str:
+    """The name of a platform. Raises ValueError for others."""
     if text not in PLATFORMS:
         raise ValueError(text)
     return text
 
 
 def _nothing(text: str) -> None:
+    """The value of a step without one. Raises ValueError where one is written."""
     if text:
         raise ValueError(text)
 
@@ -141,7 +148,7 @@ STEPS: dict[str, Step] = {
 
 
 def describe() -> list[tuple[str, str]]:
-    """(spelling, what it does) of each step, such as ("jpeg:1-100", "JPEG of this quality …")."""
+    """Spelling and effect of each step, such as ("jpeg:1-100", "JPEG of this quality …")."""
     return [(step.spelling(name), step.text) for name, step in STEPS.items()]
 
 
@@ -167,13 +174,14 @@ class Degradation:
         return image
 
 
-def _expected(expected: str, found: str) -> ConfigError:
-    shown = found if len(found) <= SHOWN else found[:SHOWN] + "…"
+def _expected(expected: str, text: str) -> ConfigError:
+    """The error about a text that spells no degradation."""
+    shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
     return ConfigError(f"--degrade: expected {expected}; found {shown!r}")
 
 
 def _split(part: str) -> tuple[str, str]:
-    """A part of a chain -> its step's name and what follows the colon."""
+    """The step's name in a part of a chain, and the text behind the colon."""
     name, colon, values = part.partition(":")
     if name not in STEPS or (colon and not STEPS[name].values):
         raise _expected(f"{NONE} or a chain of {', '.join(s for s, _ in describe())}", part)
@@ -181,12 +189,12 @@ def _split(part: str) -> tuple[str, str]:
 
 
 def _spelt(value: Value) -> str:
-    """A value as `read` takes it: Python would write 0.00001 as 1e-05."""
+    """The text of a value as `read` takes it: Python would write 0.00001 as 1e-05."""
     return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
 
 
 def _read(text: str) -> Degradation:
-    """`parse` of a chain, whether or not this machine can run it."""
+    """The chain that a text spells, whether or not this machine can run it."""
     steps: list[tuple[str, Value]] = []
     for part in text.split("+"):
         name, value = _split(part)
@@ -199,6 +207,7 @@ def _read(text: str) -> Degradation:
 
 
 def _check_coders(chain: Degradation) -> None:
+    """Raises ConfigError where Pillow was built without an encoder that the chain needs."""
     from PIL import Image
 
     Image.init()
@@ -212,7 +221,7 @@ def _check_coders(chain: Degradation) -> None:
 
 
 def parse(text: str) -> Degradation | None:
-    """`none` -> None; else the chain that `text` spells.
+    """The chain that `text` spells; None for `none`.
 
     Raises ConfigError listing the steps, or where Pillow was built without an encoder.
     """
@@ -224,7 +233,8 @@ def parse(text: str) -> Degradation | None:
 
 
 def _expand(word: str) -> list[str]:
-    """The chains that a word with lists of values stands for, the first step's changing last."""
+    """Chains that a word with lists of values stands for, the first step's changing last. Raises
+    ConfigError beyond MOST."""
     parts = []
     for part in word.split("+"):
         name, values = _split(part)
@@ -258,7 +268,8 @@ def then(base: str, name: str) -> str:
 
 
 def axis(name: str, base: str = NONE) -> tuple[str, float] | None:
-    """(step, value) of a degradation that is `base` and one step more: what a curve is drawn over.
+    """The step and value of a degradation that is `base` and one step more: a point on the axis of
+    a robustness curve.
 
     ("jpeg:95+blur:2", "jpeg:95") -> ("blur", 2.0). A crop to a side in px is called "crop px", as
     it has no scale in common with a "crop" to a share. None for `base` itself, longer chains,
@@ -278,20 +289,20 @@ def axis(name: str, base: str = NONE) -> tuple[str, float] | None:
 
 
 def curves(names: Iterable[str], base: str = NONE) -> dict[str, list[tuple[float, str]]]:
-    """Step -> its (value, name) of `names`, by value: the points of each robustness curve.
+    """The points (value, name) of each step's robustness curve, sorted by value.
 
     Where `base` is among `names`, it stands at the value that leaves a picture as it is (0 of
     blur, 1 of resize); steps without such a value, such as jpeg, are without it.
     """
     names = list(dict.fromkeys(names))
-    found: dict[str, list[tuple[float, str]]] = {}
+    points_of: dict[str, list[tuple[float, str]]] = {}
     for name in names:
         point = axis(name, base)
         if point is not None:
-            found.setdefault(point[0], []).append((point[1], name))
-    for step, points in found.items():
+            points_of.setdefault(point[0], []).append((point[1], name))
+    for step, points in points_of.items():
         neutral = STEPS[step].neutral if step in STEPS else None
         if base in names and neutral is not None and all(value != neutral for value, _ in points):
             points.append((neutral, base))
         points.sort()
-    return found
+    return points_of

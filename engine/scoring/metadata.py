@@ -1,4 +1,4 @@
-"""What the makers of a set wrote down about its pictures, in JSON beside them: captions, settings.
+"""Metadata of pictures: captions and settings that the makers of a set wrote into JSON beside them.
 
 For phase eval, which keeps it as a table and can group its report by it. Co-Spy-Bench has such
 files. Which keys they have is nowhere stated, so any are taken as they are, and none is guessed.
@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 def beside(records: Iterable[Record]) -> dict[str, Values]:
-    """Key of a picture -> names and values of what JSON says of it: NAME.json or NAME.png.json
-    beside NAME.png, or the one .json or .jsonl of its folder that names its pictures. Those without
-    are left out; archives are not looked into."""
-    found: dict[str, Values] = {}
+    """Metadata of pictures by their key, from NAME.json or NAME.png.json beside NAME.png, or from
+    the one .json or .jsonl of their folder that names them. Pictures without are left out; archives
+    are not looked into."""
+    metadata: dict[str, Values] = {}
     broken: list[str] = []
 
     def read(path: Path, what: Callable[[Path], Any]) -> Any:
@@ -56,28 +56,32 @@ def beside(records: Iterable[Record]) -> dict[str, Values]:
         shared = (read(folder / rest[0], _by_picture) if len(rest) == 1 else None) or {}
         for record in pictures:
             name = own.get(record.key)
-            said = read(folder / name, read_json) if name else shared.get(record.path.name)
-            if values := dict(_flat(said)):
-                found[record.key] = values
+            content = read(folder / name, read_json) if name else shared.get(record.path.name)
+            if values := dict(_flat(content)):
+                metadata[record.key] = values
     if broken:
         log.warning("%d JSON files beside pictures are left out, as %s", len(broken), broken[0])
-    return _common(found)
+    return _common(metadata)
 
 
-def _common(found: Mapping[str, Values]) -> dict[str, Values]:
-    """The values of the MOST_NAMES most common names."""
-    names = Counter(name for values in found.values() for name in values)
+def _common(metadata: Mapping[str, Values]) -> dict[str, Values]:
+    """Metadata under the MOST_NAMES most common names."""
+    names = Counter(name for values in metadata.values() for name in values)
     if len(names) > MOST_NAMES:
         log.warning("JSON beside pictures has %d names; %d are kept", len(names), MOST_NAMES)
-    kept = {name for name, _ in names.most_common(MOST_NAMES)}
-    return {key: {n: v for n, v in values.items() if n in kept} for key, values in found.items()}
+    common = {name for name, _ in names.most_common(MOST_NAMES)}
+    return {
+        key: {n: v for n, v in values.items() if n in common} for key, values in metadata.items()
+    }
 
 
 def _own(path: Path) -> tuple[str, str]:
+    """Names of the JSON files that a picture may have to itself."""
     return f"{path.name}.json", f"{path.stem}.json"
 
 
 def _json_files(folder: Path) -> set[str]:
+    """Names of the JSON files of a folder."""
     try:
         with os.scandir(folder) as entries:
             return {e.name for e in entries if e.name.lower().endswith((".json", ".jsonl"))}
@@ -86,7 +90,7 @@ def _json_files(folder: Path) -> set[str]:
 
 
 def _by_picture(path: Path) -> dict[str, Any]:
-    """What the one JSON file of a folder says, by names of pictures: an object of objects by name,
+    """Content of the one JSON file of a folder by names of pictures: an object of objects by name,
     or a list, or lines, of objects one of whose values is the name. Raises OSError, ValueError."""
     if path.suffix.lower() == ".jsonl" and path.stat().st_size <= MOST_JSON:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -94,17 +98,18 @@ def _by_picture(path: Path) -> dict[str, Any]:
     else:
         content = read_json(path)
     if isinstance(content, dict):
-        return {name.rpartition("/")[2]: said for name, said in content.items()}
+        return {name.rpartition("/")[2]: value for name, value in content.items()}
     listed: dict[str, Any] = {}
-    for said in content if isinstance(content, list) else ():
-        texts = [v for v in said.values() if isinstance(v, str)] if isinstance(said, dict) else []
-        listed |= dict.fromkeys((text.rpartition("/")[2] for text in texts), said)
+    for entry in content if isinstance(content, list) else ():
+        texts = [v for v in entry.values() if isinstance(v, str)] if isinstance(entry, dict) else []
+        listed |= dict.fromkeys((text.rpartition("/")[2] for text in texts), entry)
     return listed
 
 
-def _flat(said: Any, start: str = "") -> Iterator[tuple[str, str]]:
-    """The texts, numbers and truth values of an object, those of objects in it as `outer.inner`."""
-    for name, value in said.items() if isinstance(said, dict) else ():
+def _flat(content: Any, start: str = "") -> Iterator[tuple[str, str]]:
+    """Texts, numbers and truth values of an object by name, those of objects in it as
+    `outer.inner`."""
+    for name, value in content.items() if isinstance(content, dict) else ():
         if isinstance(value, dict) and not start:
             yield from _flat(value, f"{name}.")
         elif isinstance(value, (str, int, float)):
@@ -119,41 +124,46 @@ def _line(text: str) -> str:
     return sys.intern(" ".join(shown.split()))
 
 
-def names_of(found: Mapping[str, Values]) -> list[str]:
-    """All names, sorted."""
-    return sorted({name for values in found.values() for name in values})
+def names_of(metadata: Mapping[str, Values]) -> list[str]:
+    """Names that any picture has a value of, sorted."""
+    return sorted({name for values in metadata.values() for name in values})
 
 
-def write(folder: Path, found: Mapping[str, Values]) -> None:
-    """Writes a column for each name, and a row for each picture by its key, as scores.csv has it.
-    Raises OSError."""
-    names = names_of(found)
-    log.info("JSON beside %d pictures says %s: %s", len(found), ", ".join(names), folder / TABLE)
+def write(folder: Path, metadata: Mapping[str, Values]) -> None:
+    """Writes metadata.csv: a column for each name, and a row for each picture by its key, as
+    scores.csv has it. Raises OSError."""
+    names = names_of(metadata)
+    log.info("JSON beside %d pictures says %s: %s", len(metadata), ", ".join(names), folder / TABLE)
     with TableWriter(folder / TABLE, ["key", *names], ("key",), resume=False) as table:
-        table.append((key, *map(values.get, names)) for key, values in found.items())
+        table.append((key, *map(values.get, names)) for key, values in metadata.items())
 
 
 def grouped(
-    records: Sequence[Record], found: Mapping[str, Values], by: Sequence[str]
+    records: Sequence[Record], metadata: Mapping[str, Values], by: Sequence[str]
 ) -> list[Record]:
     """The records with every generator divided by the values of the names in `by`, so that all
     that derives from them is: `flux [steps=20]`. Real pictures stay one pool.
 
+    Args:
+        records: of all pictures.
+        metadata: by key, as `beside` gives it.
+        by: names of --group_by.
+
     Raises:
         ConfigError: a name that no synthetic picture has, or too many values.
     """
-    known = names_of({r.key: found[r.key] for r in records if r.generator and r.key in found})
+    known = names_of({r.key: metadata[r.key] for r in records if r.generator and r.key in metadata})
     for name in by:
         if name not in known:
             there = ", ".join(known) or "none: no JSON lies beside the pictures"
             raise ConfigError(f"--group_by: expected some of {there}; found {name}")
 
-    def named(record: Record) -> str:
-        values = found.get(record.key, {})
-        said = ", ".join(f"{name}={values.get(name, '?')[:LONGEST]}" for name in by)
-        return f"{record.generator} [{said}]"
+    def group(record: Record) -> str:
+        values = metadata.get(record.key, {})
+        text = ", ".join(f"{name}={values.get(name, '?')[:LONGEST]}" for name in by)
+        return f"{record.generator} [{text}]"
 
-    divided = [replace(r, generator=named(r)) if r.generator else r for r in records]
+    divided = [replace(r, generator=group(r)) if r.generator else r for r in records]
     count = len({r.generator for r in divided})
     if count > MOST_GROUPS:
         raise ConfigError(

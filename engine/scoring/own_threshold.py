@@ -37,8 +37,8 @@ HEADER = f"""\
 
 @dataclass(frozen=True)
 class OwnThreshold:
-    """What `--threshold FILE` needs of a file, and whom it serves: a detector, the sha256 of its
-    weights, and the `options` of `changed_options`."""
+    """The content of a file of `--threshold FILE`. It serves a `detector`, whose `weights` have
+    this sha256, with these `options`, as `changed_options` gives them."""
 
     path: Path
     detector: str
@@ -50,7 +50,7 @@ class OwnThreshold:
 
 @dataclass(frozen=True)
 class Measured:
-    """A threshold, and how many of the pictures that it was chosen by lie above it."""
+    """A threshold, and how many of the `pictures` that it was chosen by lie `above` it."""
 
     threshold: float
     above: int
@@ -65,13 +65,13 @@ class Measured:
         """
         from scipy.stats import binomtest
 
-        found = binomtest(self.above, self.pictures).proportion_ci(CONFIDENCE, method="exact")
-        return float(found.low), float(found.high)
+        interval = binomtest(self.above, self.pictures).proportion_ci(CONFIDENCE, method="exact")
+        return float(interval.low), float(interval.high)
 
 
 def needed(rate: float) -> int:
-    """How many readable pictures it takes for a rate of false alarms: so many that the largest
-    score is exceeded by a new one with at most that probability, and LEAST."""
+    """Number of readable pictures that a rate of false alarms takes: so many that a new picture
+    exceeds the largest score with at most that probability, and LEAST."""
     return max(LEAST, math.ceil(1 / Fraction(str(rate))) - 1)
 
 
@@ -115,21 +115,27 @@ def changed_options(loaded: Loaded, config: Config) -> dict[str, Any]:
     of an ensemble also its members'. Plain values, as YAML gives them."""
     from detectors._base import describe_options
 
-    found: dict[str, Any] = {}
-    for each in (loaded, *loaded.members):
-        usual = describe_options(type(each.model.options)())
-        options = describe_options(each.model.options)
-        found |= {f"{each.name}.{k}": v for k, v in options.items() if v != usual[k]}
+    changed: dict[str, Any] = {}
+    for network in (loaded, *loaded.members):
+        usual = describe_options(type(network.model.options)())
+        options = describe_options(network.model.options)
+        changed |= {f"{network.name}.{k}": v for k, v in options.items() if v != usual[k]}
     if config.data.decoding:
-        found["data.decoding"] = config.data.decoding
-    return json.loads(json.dumps(found))
+        changed["data.decoding"] = config.data.decoding
+    return json.loads(json.dumps(changed))
 
 
 def text(
     measured: Measured, rate: float, counts: dict[str, int], loaded: Loaded, config: Config
 ) -> str:
-    """The content of the file, the same for the same pictures, weights and options; `counts` of
-    pictures by what became of them."""
+    """The content of the file, the same for the same pictures, weights and options.
+
+    Args:
+        measured: the threshold.
+        rate: of false alarms, as it was asked for.
+        counts: of pictures, by what became of them.
+        loaded, config: whom the file serves.
+    """
     import yaml
 
     band = own_band(measured.threshold, loaded.band)
@@ -150,7 +156,8 @@ def text(
 
 
 def _parsed(path: Path, values: Any) -> OwnThreshold:
-    """Raises KeyError, TypeError or ValueError for what `text` never writes."""
+    """The threshold in a file's values. Raises KeyError, TypeError or ValueError for what `text`
+    never writes."""
     threshold, given = values["threshold"], values["band"]
     band = None if given is None else (given[0], given[1])
     low, high = band or (threshold, threshold)
@@ -165,7 +172,7 @@ def _parsed(path: Path, values: Any) -> OwnThreshold:
 
 
 def read(path: Path) -> OwnThreshold:
-    """Reads a file. Raises ConfigError when it is none that the script wrote."""
+    """The threshold in a user's file. Raises ConfigError when it is none that the script wrote."""
     expected = f"expected a number, 0 to 1, or a file that {SCRIPT} wrote"
     try:
         return _parsed(path, read_yaml(path))

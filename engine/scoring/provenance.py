@@ -1,7 +1,7 @@
 """What decides a score: code, libraries, machine, weights and options, as run.json states them.
 
 `--resume` and the score cache compare it, so that no table mixes scores of two kinds. A setting
-that moves a score in its last digit belongs here.
+that moves a score in its last digit belongs here; none that does not, or runs could not be resumed.
 """
 
 from __future__ import annotations
@@ -43,41 +43,49 @@ LIBRARIES = (
 
 def code_digest() -> str:
     """A hash over the code that turns a file into a logit."""
-    found = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for path in sorted({path for pattern in CODE for path in ROOT.glob(pattern)}):
         name = path.relative_to(ROOT).as_posix()
-        found.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _git_revision() -> str | None:
+    """The commit that is checked out; None outside a repository or without git."""
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the LIBRARIES that are installed."""
+    versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _device_name(device: Device) -> str:
-    """Without its number: cards of one name compute the same."""
+    """The device's name without its number: cards of one name compute the same."""
     if device.device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device.device)})"
     return device.device.type
 
 
 def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str, Any]:
-    """The content of run.json: enough to do the run again."""
+    """The content of run.json, enough to do the run again.
+
+    Args:
+        config: as it was resolved from all layers.
+        device: that computes, and its precision.
+        loaded: the detector and its weights; None in a training, which makes them.
+    """
     info: dict[str, Any] = {
         "command": sys.argv,
         "config": config.as_dict(),
@@ -106,7 +114,7 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a run of scores rests on. `info`: the content of run.json, of `run_info` and more;
+    """The conditions of a run of scores. `info`: the content of run.json, of `run_info` and more;
     `also`: dotted names of its entries in which a resumed run must agree beside those that decide
     a score."""
 

@@ -1,6 +1,8 @@
-"""Scores of records as a saved table: what is already there is kept, the rest is computed.
+"""Scores of records as a saved table: rows that are there stay, the others are computed.
 
-Phase eval, validation in training and the ensemble score through here; measuring comes later.
+Phase eval, validation in training and the ensemble score through here, alone or as one of several
+processes; measuring comes later. A resumed run, or one of another number of processes, must leave
+the same table to the byte.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ from .cache import Memo
 from .loop import ScoringOptions, Tally, score
 from .table import COLUMNS, ScoreRow, read_table
 
+REREAD = 100  # pictures scored before that are read again, to see whether they are the same
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """What turns pictures into rows."""
+    """A detector with all that it takes to turn pictures into rows. `memos`: the score cache's
+    files by degradation; `validation`: as ScoringOptions has it."""
 
     model: Detector
     device: Device
@@ -66,16 +70,16 @@ def check_keys(records: Sequence[Record]) -> None:
 
 
 def _check_unchanged(path: Path, records: Sequence[Record]) -> None:
-    """Raises ConfigError when a picture that a table has is another one now: the names of two
-    folders may be the same. Reads REREAD of them, evenly spread."""
+    """Raises ConfigError when a picture of a table is another one now: the names of two folders may
+    be the same. Reads REREAD of them, evenly spread, for all would take as long as scoring."""
     rows = [row for row in read_table(path) if row.digest]
-    named = {record.key: record for record in records}
+    by_key = {record.key: record for record in records}
     for row in rows[:: max(1, len(rows) // REREAD)]:
         try:
-            found = digest(read_bytes(named[row.key]))
+            current = digest(read_bytes(by_key[row.key]))
         except UnreadablePicture:
-            found = ""
-        if found != row.digest:
+            current = ""
+        if current != row.digest:
             raise ConfigError(
                 f"--resume: {row.key} is no longer the picture that {path} has a score of: "
                 "use --overwrite or another --output"
@@ -85,7 +89,12 @@ def _check_unchanged(path: Path, records: Sequence[Record]) -> None:
 def _plan(
     table: TableWriter, records: Sequence[Record], degradations: Sequence[str], batch_size: int
 ) -> list[tuple[str, list[int]]]:
-    """For each degradation, the indices of the pictures that are still to be scored.
+    """Indices of the pictures that are still to be scored, for each degradation.
+
+    Args:
+        table: opened, with what an interrupted run left.
+        records, degradations: all that the whole run scores.
+        batch_size: of the run; only whole batches are scored.
 
     Raises:
         ConfigError: the table has pictures that are not among the records, or were others.
@@ -115,17 +124,25 @@ def score_share(
     degradation: str,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[list[ScoreRow]]:
-    """The rows of the chosen records, a batch at a time and in order, in the main process; the
-    others help and get nothing. The processes take batches in turn, so that each picture shares
-    its batch with the same ones whatever their number. All of them call `check` after each turn."""
+    """Rows of the chosen records, a batch at a time and in order, in the main process; the others
+    score their share and get nothing.
+
+    Args:
+        world: its processes take batches in turn, so that each picture shares its batch with the
+            same ones whatever their number.
+        scorer: of this process.
+        records, chosen: all records, and the indices of those to score.
+        degradation: its canonical name.
+        check: called by all processes after each turn; it may raise to end the run.
+    """
     size = scorer.config.score.batch_size
     batches = [chosen[i : i + size] for i in range(0, len(chosen), size)]
     own = [records[i] for batch in batches[world.rank :: world.size] for i in batch]
-    mine = scorer.rows(own, degradation) if own else iter(())
+    batches_of_rows = scorer.rows(own, degradation) if own else iter(())
     for _ in range(0, len(batches), world.size):
-        found = world.gather(next(mine, []))
+        gathered = world.gather(next(batches_of_rows, []))
         check()
-        yield from found
+        yield from gathered
 
 
 def score_table(
@@ -136,7 +153,16 @@ def score_table(
     resume: bool = False,
     world: World = ALONE,
 ) -> list[ScoreRow]:
-    """Appends the rows that a table does not hold yet. Returns all of them in the main process.
+    """Rows of records under all degradations, in the main process; those that the table at `path`
+    does not hold yet are scored and appended.
+
+    Args:
+        path: of scores.csv.
+        records: with keys of their own.
+        scorer: of this process.
+        degradations: their canonical names, in the order of the table.
+        resume: keep the rows that are there.
+        world: the processes that score; only the main one writes.
 
     Raises:
         ConfigError: the table has pictures that are not among the records.
@@ -160,21 +186,17 @@ def score_table(
 
 
 def whole_batches(missing: Sequence[bool], size: int) -> list[int]:
-    """Indices of the batches of `size` in which something is missing, all of each batch: the last
-    digits of a logit depend on what it shares its batch with."""
+    """Indices of all pictures whose batch of `size` has a missing one: the last digits of a logit
+    depend on what it shares its batch with."""
     starts = [i for i in range(0, len(missing), size) if any(missing[i : i + size])]
     return [k for i in starts for k in range(i, min(i + size, len(missing)))]
 
 
 def listing_digest(records: Sequence[Record]) -> str:
-    """A hash over the names, labels, sources and generators of pictures, in their order, so that a
+    """A digest of the names, labels, sources and generators of pictures, in their order, so that a
     resumed run cannot mix data."""
-    found = hashlib.blake2b(digest_size=16)
+    total = hashlib.blake2b(digest_size=16)
     for r in records:
         row = json.dumps([r.key, r.label, r.source, r.generator])
-        found.update(row.encode() + b"\n")
-    return found.hexdigest()
-
-
-# So many pictures that were scored before are read again, to see whether they are still the same.
-REREAD = 100
+        total.update(row.encode() + b"\n")
+    return total.hexdigest()

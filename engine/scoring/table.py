@@ -1,4 +1,8 @@
-"""The saved per-picture table: every number that is printed derives from it."""
+"""The saved per-picture table, scores.csv: its columns, and how it is read.
+
+Every number that is printed derives from it. The scorer writes it row by row; reports, comparisons
+and resumed runs read it here. A damaged row is an error, never left out. Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from ..config import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """What one scoring pass found out about one picture.
+    """The result of scoring one picture under one degradation.
 
     `logit` is in natural-log odds of "synthetic", `score` = sigmoid(logit) in [0, 1]; both are
     None exactly when `error` is not empty. `label`: 1 synthetic, 0 real, None unknown. `digest`:
@@ -40,6 +44,8 @@ COLUMNS = tuple(field.name for field in fields(ScoreRow))
 
 
 def _parse(record: dict[str, str]) -> ScoreRow:
+    """The row of a line's values by column. Raises ValueError saying what is wrong with one."""
+
     def number(name: str) -> float | None:
         return float(record[name]) if record[name] else None
 
@@ -75,8 +81,9 @@ def _parsed(rows: Iterator[list[str]]) -> Iterator[ScoreRow]:
     """The rows below the header. Raises ValueError saying what is wrong with one."""
     header = next(rows, [])
     if tuple(header) != COLUMNS:
-        found = ", ".join(header) or "an empty file"
-        raise ValueError(f"expected the columns {', '.join(COLUMNS)}, found {found}")
+        names = ", ".join(header) or "an empty file"
+        raise ValueError(f"expected the columns {', '.join(COLUMNS)}, found {names}")
+    # Twice the same picture would count twice in every figure.
     seen = set()
     for values in rows:
         if len(values) != len(COLUMNS):
@@ -90,7 +97,7 @@ def _parsed(rows: Iterator[list[str]]) -> Iterator[ScoreRow]:
 
 
 def read_table(path: Path) -> list[ScoreRow]:
-    """Reads a scores.csv.
+    """Rows of a scores.csv, in its order.
 
     Raises:
         ConfigError: other columns, a damaged row, or a picture twice under one degradation.
@@ -104,5 +111,5 @@ def read_table(path: Path) -> list[ScoreRow]:
 
 
 def count_pictures(rows: Iterable[ScoreRow]) -> int:
-    """How many pictures the rows are of; one has a row for every degradation."""
+    """Number of pictures that the rows are of; each has a row for every degradation."""
     return len({row.key for row in rows})

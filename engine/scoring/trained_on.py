@@ -2,7 +2,8 @@
 
 Training writes it, and evaluation says which of its pictures are on it. It tells files by their
 content: a copy under another name is recognised, one that was saved anew is not; and weights that
-were moved without their list are not known to have been trained on anything.
+were moved without their list are not known to have been trained on anything. A list that cannot be
+read must not end an evaluation.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ log = logging.getLogger(__name__)
 
 
 def _digest(record: Record) -> str:
+    """The digest of a record's file; '' for an unreadable one."""
     try:
         return digest(read_bytes(record))
     except UnreadablePicture:
-        return ""  # it was not learnt from either
+        return ""  # training did not learn from it either
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
-    """Writes the digests of the records' files, sorted, a line each."""
+    """Writes the digests of the records' files into the folder's list, sorted, a line each."""
     with ThreadPoolExecutor(THREADS) as pool:
-        found = sorted(set(pool.map(_digest, records)) - {""})
+        digests = sorted(set(pool.map(_digest, records)) - {""})
     # Without the time of writing, so that the same pictures give the same file.
-    content = gzip.compress("".join(f"{each}\n" for each in found).encode(), mtime=0)
+    content = gzip.compress("".join(f"{line}\n" for line in digests).encode(), mtime=0)
     write_file(folder / TRAINED_ON, content)
 
 
@@ -54,4 +56,4 @@ def read(weights: Iterable[Path]) -> frozenset[str]:
     """The digests in the lists beside weight files, or in folders of such."""
     folders = {path if path.is_dir() else path.parent for path in weights}
     lists = sorted(folder / TRAINED_ON for folder in folders)
-    return frozenset(each for path in lists if path.is_file() for each in _lines(path))
+    return frozenset(line for path in lists if path.is_file() for line in _lines(path))

@@ -1,4 +1,8 @@
-"""The verdict rule: from a score to "synthetic", "real" or "uncertain"."""
+"""The verdict rule: from a score to "synthetic", "real" or "uncertain".
+
+Phase test makes one from the weights, --threshold and --prevalence, and every verdict comes from
+its `label`. It never changes a score.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VerdictRule:
-    """Turns scores into words. `band` holds the probabilities called "uncertain", ends included;
-    `views` are the re-encodings that a verdict has to hold under. Scores are those for a share
-    `prevalence` of generated pictures; threshold and band are compared with them as they are."""
+    """The threshold and band that turn scores into words. `band` holds the probabilities called
+    "uncertain", ends included; `views` are the re-encodings that a verdict has to hold under.
+    Scores are those for a share `prevalence` of generated pictures; threshold and band are compared
+    with them as they are."""
 
     threshold: float
     band: tuple[float, float] | None
@@ -26,12 +31,14 @@ class VerdictRule:
     views: tuple[Degradation, ...] = ()
 
     def entries(self) -> dict[str, Any]:
-        """What run.json and each line of --json say of it, but for the views."""
+        """Entries of run.json, and of each line of --json, that describe the rule but for its
+        views."""
         band = list(self.band) if self.band else None
         return {"threshold": self.threshold, "band": band, "prevalence": self.prevalence}
 
     def label(self, score: float | None) -> str | None:
-        """`synthetic` (strictly above the threshold), `real` or `uncertain`; None without score."""
+        """The label of a score: `synthetic` (strictly above the threshold), `real` or `uncertain`;
+        None without score."""
         if score is None:
             return None
         if self.band and self.band[0] <= score <= self.band[1]:
@@ -42,10 +49,10 @@ class VerdictRule:
 def rule_of(
     loaded: Loaded, threshold: float | OwnThreshold | None, prevalence: float = EVEN
 ) -> VerdictRule:
-    """The weights' own threshold and band; those of the user's file; or the user's threshold with
-    the band moved along: its ends stay as far from the threshold, in the logit. A verdict near the
-    threshold is no surer because the threshold is elsewhere. At 0 and 1 there is nothing on the
-    other side, and no band.
+    """The rule of phase test: the weights' own threshold and band; those of the user's file; or the
+    user's threshold with the band moved along: its ends stay as far from the threshold, in the
+    logit. A verdict near the threshold is no surer because the threshold is elsewhere. At 0 and 1
+    there is nothing on the other side, and no band.
     """
     if isinstance(threshold, OwnThreshold):
         return VerdictRule(threshold.threshold, threshold.band, prevalence)
