@@ -1,4 +1,9 @@
-"""The contract that every detector fulfils, and the only base class of the project."""
+"""The contract that every detector fulfils, and the only base class of the project.
+
+The engine knows detectors by it alone: what is special about one is a hook here, with a default for
+detectors of one network in one file. Each module of this folder without an underscore has one
+subclass. Nothing here reads a file or knows the engine.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +95,7 @@ class Detector(nn.Module, ABC):
         """
 
     def val_transform(self) -> Transform:
-        """What validation during training sees, as `transform` gives it. Here: what scoring does.
+        """The transform of validation during training. Here: that of scoring.
 
         It may draw from its generator, which is seeded by the picture alone: validation sees the
         same of it after every epoch.
@@ -99,22 +104,22 @@ class Detector(nn.Module, ABC):
 
     @classmethod
     def objectives(cls) -> Mapping[str, type[Detector]]:
-        """What can be learnt from unlabelled pictures, for a backbone to start from: name of the
-        objective -> the module that learns by it, with this class's options. Here: nothing."""
+        """Objectives by which a backbone learns from unlabelled pictures, by name: the modules that
+        learn by them, with this class's options. Here: none."""
         return {}
 
     def start_from_nothing(self) -> None:
-        """Called before a training that starts from no file: what is frozen because a file has
-        trained it may learn. Here: nothing is."""
+        """Lets layers learn that are frozen because a file has trained them; for a training that
+        starts from no file. Here: none are."""
         return
 
     def collate(self, items: list[Any]) -> Any:
-        """Items -> batch. Here: stacks tensors of one shape to (B, ...)."""
+        """The batch of some items. Here: tensors of one shape, stacked to (B, ...)."""
         return torch.stack(items)
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
-        """Batch -> logits (B,), natural-log odds of synthetic."""
+        """Logits (B,) of a batch, natural-log odds of synthetic."""
 
     def check_explain(self) -> None:
         """Raises OptionError when the detector has nothing that `explain` could show."""
@@ -122,8 +127,8 @@ class Detector(nn.Module, ABC):
             raise OptionError(f"--explain: {self.title} has nothing to show")
 
     def explain(self, batch: Any) -> tuple[Tensor, list[Tensor]]:  # noqa: ARG002
-        """Batch -> logits (B,) as `forward` gives them, and what in each picture they rest on, in
-        a form of the detector's own that `overlay` draws.
+        """Logits (B,) of a batch as `forward` gives them, and the relevance of each picture's parts
+        to its logit, in a form of the detector's own that `overlay` draws.
 
         Raises:
             OptionError: the detector has nothing to show.
@@ -141,7 +146,7 @@ class Detector(nn.Module, ABC):
         return False
 
     def embed(self, batch: Any) -> Tensor:  # noqa: ARG002
-        """What the frozen part makes of a batch, (B, ...) float32, without autograd; `forward` is
+        """Values of the frozen part for a batch, (B, ...) float32, without autograd; `forward` is
         `classify` of it, exactly. Computed in the precision of the caller's autocast.
 
         Raises:
@@ -150,28 +155,29 @@ class Detector(nn.Module, ABC):
         raise OptionError(f"{self.title}: expected a frozen part that comes first; found none")
 
     def classify(self, embedded: Tensor) -> Tensor:  # noqa: ARG002
-        """What `embed` gave -> logits (B,). Raises OptionError where `embeds` is False."""
+        """Logits (B,) by the trained layers, from values of `embed`. Raises OptionError where
+        `embeds` is False."""
         raise OptionError(f"{self.title}: expected a frozen part that comes first; found none")
 
     def embedded_loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
-        """`loss` of what `embed` gave of a batch. Here: BCE with logits."""
+        """The training loss of values of `embed`. Here: BCE with logits."""
         return _bce(self.classify(embedded), labels)
 
     def loss(self, batch: Any, labels: Tensor) -> Tensor:
-        """Scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits; where a frozen part
-        comes first, `embedded_loss` of what it gives."""
+        """The scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits; where a frozen
+        part comes first, `embedded_loss` of its values."""
         if self.embeds:
             return self.embedded_loss(self.embed(batch), labels)
         return _bce(self(batch), labels)
 
     def optimise(self) -> None:
         """Replaces layers, for good, by faster ones that can only score: logits stay the same up to
-        rounding, but weight files no longer fit. Called in evaluation mode. Here: none."""
+        rounding, but weight files no longer fit. For a model in evaluation mode. Here: none."""
         return
 
     def parts(self) -> dict[str, Part]:
-        """What exported files hold, one each, by name; the first one is the one that users name.
-        Here: all of it.
+        """Networks that exported files hold, one each, by name; users name the first file. Here:
+        the whole detector.
 
         Raises:
             OptionError: the detector cannot be exported.
@@ -184,7 +190,7 @@ class Detector(nn.Module, ABC):
         return {WHOLE: Part(self, batch, "batch", ("logits",))}
 
     def run_parts(self, run: Running, batch: Any) -> tuple[Tensor, list[Tensor] | None]:
-        """Batch -> logits (B,) and, where the parts give it, what `explain` adds to them; computed
+        """Logits (B,) of a batch and, where the parts give it, the relevance of `explain`; computed
         by exported `parts`, not by this module's own weights, which may be on the meta device."""
         return run[WHOLE](batch)[0], None
 
@@ -228,13 +234,13 @@ class Detector(nn.Module, ABC):
 
     @classmethod
     def home(cls, options: Any) -> Home | None:
-        """The data of its own paper, taken where none are named. Here: none."""
+        """The data of the detector's own paper, taken where none are named. Here: none."""
         return None
 
     @classmethod
     def output_folder(cls, options: Any, ckpt: Path) -> Path | None:
-        """Where training puts and finds weights, below `ckpt`. Here: None, where each run of the
-        project has its place."""
+        """The folder below `ckpt` where training puts and finds weights. Here: None, for the one
+        that each run of the project has."""
         return None
 
     @classmethod
@@ -251,14 +257,14 @@ class Detector(nn.Module, ABC):
 
     @classmethod
     def convert(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A published state dict -> one with this class's key names and sign. One that has them
-        already, which its keys tell, stays as it is. Here: as it is."""
+        """A published state dict with this class's key names and sign. One that has them already,
+        which its keys tell, stays as it is. Here: all do."""
         return published
 
     @classmethod
     def renamed(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """This class's state dict, as an earlier version of it wrote it or today's -> today's key
-        names. Here: as it is."""
+        """This class's state dict, of today's or an earlier version, with today's key names. Here:
+        as it is."""
         return state
 
     @classmethod
@@ -270,7 +276,7 @@ class Detector(nn.Module, ABC):
 
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A published backbone's state dict -> the part of this class's state dict it starts.
+        """The part of this class's state dict that a published backbone's state dict starts.
 
         Raises:
             OptionError: the detector has no backbone that could start from a file.

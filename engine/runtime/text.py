@@ -1,7 +1,7 @@
 """Pieces of text that several commands print: sizes, lines of errors, names, columns.
 
-Pure functions, used from everywhere in the engine and the scripts. Whatever comes from a file or
-the network passes through `one_line` before it is shown. Quick to import: --help waits for it.
+Pure functions, used from everywhere in the engine and the scripts. What a file or the
+network supplied is shown by `one_line` alone. Quick to import: --help waits for it.
 """
 
 from __future__ import annotations

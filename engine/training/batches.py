@@ -1,4 +1,8 @@
-"""Training pictures on their way to the network: loaded, sorted out, and in batches."""
+"""Training pictures on their way to the network: decoded, sorted out, and in batches.
+
+The training loop draws its steps from a Feed. Which pictures a step has depends on the epoch and
+the seed alone, never on what was interrupted, or how many processes decode or train.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +29,11 @@ log = logging.getLogger(__name__)
 
 
 class Feed:
-    """The training pictures of one process.
+    """The training pictures of one process, epoch after epoch.
 
-    `bad`: key -> error of the unreadable ones that all processes know of; `new_bad`: of those that
-    this one alone does. `waited`: seconds that the network has waited for pictures in this epoch.
+    `bad`: errors by key of the unreadable ones that all processes know of; `new_bad`: of those that
+    this process alone knows of. `waited`: seconds that the network has waited for pictures in this
+    epoch.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class Feed:
         self._source: Pool | Embedded | None = None
 
     def _dataset(self, embed_batch: int, check: Callable[[], None]) -> PictureDataset | Embedded:
-        """The pictures as training looks at them, or what a frozen encoder makes of them."""
+        """The pictures as training looks at them, or the values of a frozen encoder for them."""
         transform = self.model.transform(train=self.options.augment)
         limits, decoding = self.workers.limits, self.workers.decoding
         pictures = PictureDataset(
@@ -59,15 +64,15 @@ class Feed:
             return pictures
         log.info("pictures do not vary: what the frozen encoder makes of them is computed once")
         self.model.eval()  # as it is in scoring: its dropout would be frozen into the result
-        found = embed(
+        embedded = embed(
             self.model, pictures, self.device, embed_batch, self.workers, False, self.world, check
         )
-        assert found is not None
-        return found
+        assert embedded is not None
+        return embedded
 
     def prepare(self, embed_batch: int, check: Callable[[], None]) -> None:
-        """Starts the processes that decode, and computes what is computed once, so many pictures at
-        a time with a `check` after each; in the first epoch."""
+        """Makes the pictures ready, in the first epoch: a pool of processes that decode, or the
+        values of a frozen encoder, `embed_batch` pictures at a time with a `check` after each."""
         if self._source is not None:
             return
         dataset = self._dataset(embed_batch, check)
@@ -80,23 +85,29 @@ class Feed:
         self._source = None
 
     def epoch(self, number: int, steps: int, first: int) -> Iterator[list[Batch]]:
-        """The `accumulate` batches of each step of an epoch, from step `first` on."""
+        """The `accumulate` batches of each step of an epoch.
+
+        Args:
+            number: of the epoch, from 0.
+            steps: that the epoch has.
+            first: the step that a resumed epoch goes on with.
+        """
         assert self._source is not None
         # The whole epoch is drawn, then cut: a resumed one sees what it would have seen.
-        taken = draws(epoch_order(self.records, self.options, number), number)
-        own = shares(taken, self.options, steps, self.world.rank, self.world.size)
+        drawn = draws(epoch_order(self.records, self.options, number), number)
+        own = shares(drawn, self.options, steps, self.world.rank, self.world.size)
         at_once = self.options.accumulate
         self.waited = 0.0
         # One stream over all steps, so that the next batch is decoded while the network computes.
-        items = self._source.batches(own[first * at_once :])
+        stream = self._source.batches(own[first * at_once :])
         for _ in range(first, steps):
             asked = time.monotonic()
-            batches = [self._batch(next(items)) for _ in range(at_once)]
+            batches = [self._batch(next(stream)) for _ in range(at_once)]
             self.waited += time.monotonic() - asked
             yield batches
 
     def _batch(self, items: list[Sample]) -> Batch:
-        """The readable pictures; the others are noted as bad files."""
+        """The batch of the readable pictures; the others are noted as bad files."""
         for item in items:
             # By key: a picture that is drawn again in an epoch is one bad file.
             key = self.records[item.index].key
@@ -117,7 +128,7 @@ class Feed:
         )
 
     def share_bad(self) -> None:
-        """Tells all processes of the unreadable pictures of each."""
+        """Makes the unreadable pictures of each process known to all."""
         parts = self.world.gather(self.new_bad)
         self.bad |= self.world.run_on_main(_merged, parts)
         self.new_bad = {}
@@ -128,7 +139,7 @@ class Feed:
         [new] = self.world.total([len(self.new_bad)])
         if len(self.bad) + new <= most:
             return False
-        self.share_bad()  # two processes may have found the same one
+        self.share_bad()  # a picture may count twice so far: in two processes
         return len(self.bad) > most
 
 

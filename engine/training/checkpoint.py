@@ -1,4 +1,8 @@
-"""Training checkpoints: everything a resumed run needs to end as an uninterrupted one would."""
+"""Training checkpoints: all that a resumed run needs to end as an uninterrupted one would.
+
+The training loop writes and reads them; they hold tensors and plain values. A kill at any moment
+must leave a whole one, and reading a stranger's must run none of its code.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,8 @@ from ..weights.files import tensors_digest, write_pickle
 
 
 class Averaged:
-    """Exponential moving average of a model's weights and buffers. Early on the average is short:
-    decay min(ema, (1 + step) / (10 + step))."""
+    """The exponential moving average of a model's weights and buffers. Early on the average is
+    short: decay min(ema, (1 + step) / (10 + step)), as TensorFlow's has it."""
 
     def __init__(self, model: Detector, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -32,7 +36,7 @@ class Averaged:
         for average, value in zip(own, other, strict=True):
             if average.dtype.is_floating_point:
                 average.lerp_(value, 1 - decay)
-            else:
+            else:  # counters, as batch norms have them, have no average
                 average.copy_(value)
 
 
@@ -48,14 +52,14 @@ def own_state(model: Detector) -> dict[str, Tensor]:
 
 
 def frozen_digest(model: Detector) -> str:
-    """A hash of the parts that `own_state` leaves out; empty where there are none."""
+    """A digest of the parts that `own_state` leaves out; '' where there are none."""
     outside = tuple(type(model).external(model.options))
     frozen = {k: v for k, v in model.state_dict().items() if outside and k.startswith(outside)}
     return tensors_digest(frozen) if frozen else ""
 
 
 def restore_own(model: Detector, saved: dict[str, Tensor]) -> None:
-    """Puts back what `own_state` gave."""
+    """Loads a state of `own_state` into a model; its other parts stay."""
     model.load_state_dict({**model.state_dict(), **saved})
 
 
@@ -71,7 +75,7 @@ def anchored(model: nn.Module, start: dict[str, Tensor], share: float) -> nn.Mod
 
 
 def random_states() -> dict[str, Any]:
-    """States of torch's generators; nothing else here draws from a global one."""
+    """States of torch's generators, the only global ones in use."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
@@ -84,7 +88,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint; the one before is kept as `<name>.previous`.
+    """Writes a checkpoint; the last one becomes `<name>.previous`.
 
     At any moment one of the three files that `read_checkpoint` looks at is whole.
     """
@@ -97,12 +101,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """The newest whole checkpoint and a note on the one skipped; (None, note) without any.
+    """The newest whole checkpoint, or None, and a note on a damaged one that was passed over.
 
     Raises:
         WeightsError: files are there, but none of them is whole.
     """
     note = ""
+    # In this order: between the two renames of `save_checkpoint` the newest state is in `.part`.
     for suffix in ("", ".part", ".previous"):
         candidate = path.with_name(path.name + suffix)
         if not candidate.exists():

@@ -1,4 +1,8 @@
-"""What a frozen encoder makes of pictures, computed once where it would be the same every epoch."""
+"""Values of a frozen encoder, computed once where they would be the same every epoch.
+
+Training's batches and its validation take them in place of pictures. A network learns from them
+exactly what it would learn from the pictures; where these vary, nothing may be computed ahead.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,14 @@ from ..runtime.workers import Workers, in_turn
 from ..scoring.loop import move, rounded, row_of
 from ..scoring.table import ScoreRow
 
-AT_ONCE = 4096  # pictures that the trained part judges in one pass
+AT_ONCE = 4096  # pictures of a pass of the trained part, which is small
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """`values` (N, ...): what the frozen part made of the readable ones of some records, float32 on
-    the CPU. `rows_of`: record's index -> its row in them. `errors`: index -> why a picture could
-    not be read."""
+    """The frozen part's `values` (N, ...) for the readable ones of some records, float32 on the
+    CPU. `rows_of`: the row in them of each record, by its index; `errors`: of the unreadable
+    ones."""
 
     values: Tensor
     rows_of: Mapping[int, int]
@@ -35,24 +39,31 @@ class Embedded:
     def __len__(self) -> int:
         return len(self.rows_of) + len(self.errors)
 
-    def __getitem__(self, place: Draw) -> Sample:
-        """As PictureDataset gives it, without its size."""
-        row = self.rows_of.get(place.index)
+    def __getitem__(self, draw: Draw) -> Sample:
+        """The item of a picture, without its size."""
+        row = self.rows_of.get(draw.index)
         value = None if row is None else self.values[row]
-        return Sample(place.index, value, self.errors.get(place.index, ""))
+        return Sample(draw.index, value, self.errors.get(draw.index, ""))
 
     def batches(self, batches: Iterable[Sequence[Draw]]) -> Iterator[list[Sample]]:
-        """The items of each batch, in order, as a Pool gives them."""
-        return ([self[place] for place in batch] for batch in batches)
+        """Items of each batch, in order, as a Pool gives them."""
+        return ([self[draw] for draw in batch] for batch in batches)
 
     def rows(
         self, model: Detector, records: Sequence[Record], device: Device, degradation: str
     ) -> list[ScoreRow]:
-        """The rows of the records by the trained part of a model, without the pictures' sizes."""
+        """Rows of the records by the trained part of a model, without the pictures' sizes.
+
+        Args:
+            model: whose trained part classifies the values.
+            records: that the values were computed for, all of them.
+            device: where the model is.
+            degradation: name of what the pictures went through.
+        """
         logits: list[float] = []
-        for some in self.values.split(AT_ONCE):
+        for chunk in self.values.split(AT_ONCE):
             with torch.inference_mode(), device.autocast():
-                logits += rounded(model.classify(some.to(device.device)))
+                logits += rounded(model.classify(chunk.to(device.device)))
         known = {index: logits[row] for index, row in self.rows_of.items()}
         return [
             row_of(record, self[Draw(i, 0)], known.get(i), degradation)
@@ -61,7 +72,8 @@ class Embedded:
 
 
 class _Own:
-    """What one process embeds, in one tensor that is as large as it may become."""
+    """The values of one process, in one tensor that is as large as it may become: joining small
+    ones would take twice the memory."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -70,24 +82,26 @@ class _Own:
         self.errors: dict[int, str] = {}
 
     def add(self, indices: Sequence[int], values: Tensor) -> None:
+        """Adds the values (n, ...) of the records at n indices."""
         if not self.indices:
             self.values = torch.empty(self.most, *values.shape[1:])
         self.values[len(self.indices) : len(self.indices) + len(indices)] = values
         self.indices += indices
 
     def part(self) -> tuple[list[int], Tensor, dict[int, str]]:
-        """For the other processes. Pickled, a view would bring all that it is a view of."""
-        kept = self.values[: len(self.indices)]
+        """Indices, values and errors for the other processes."""
+        filled = self.values[: len(self.indices)]
         whole = len(self.indices) == len(self.values)
-        return self.indices, kept if whole else kept.clone(), self.errors
+        # Pickled, a view would bring all that it is a view of.
+        return self.indices, filled if whole else filled.clone(), self.errors
 
 
 def _joined(parts: Sequence[tuple[list[int], Tensor, dict[int, str]]]) -> Embedded:
-    """What the processes embedded, as one."""
+    """The values of all processes, as one."""
     order = [index for indices, _, _ in parts for index in indices]
     filled = [values for indices, values, _ in parts if indices]
     values = filled[0] if len(filled) == 1 else torch.cat(filled or [torch.empty(0)])
-    errors = {index: error for _, _, some in parts for index, error in some.items()}
+    errors = {index: error for _, _, unread in parts for index, error in unread.items()}
     return Embedded(values, {index: row for row, index in enumerate(order)}, errors)
 
 
@@ -110,23 +124,23 @@ def embed(
     """
     count = len(dataset)
     batches = [range(i, min(i + batch_size, count)) for i in range(0, count, batch_size)]
-    places = [i for batch in batches[world.rank :: world.size] for i in batch]
-    records = [dataset.records[i] for i in places]
+    own_indices = [i for batch in batches[world.rank :: world.size] for i in batch]
+    records = [dataset.records[i] for i in own_indices]
     part = PictureDataset(
         records, dataset.transform, dataset.degradation, dataset.seed, None, dataset.limits,
         dataset.decoding,
     )  # fmt: skip
-    turns = in_turn(part, batch_size, workers, validation) if places else iter(())
-    own = _Own(len(places))
+    turns = in_turn(part, batch_size, workers, validation) if own_indices else iter(())
+    own = _Own(len(own_indices))
     with Progress(count, "frozen encoder", shown=world.main) as progress:
         for _ in range(0, len(batches), world.size):
             items = next(turns, [])
-            own.errors |= {places[i.index]: i.error for i in items if i.value is None}
+            own.errors |= {own_indices[i.index]: i.error for i in items if i.value is None}
             if readable := [item for item in items if item.value is not None]:
                 batch = move(model.collate([item.value for item in readable]), device.device)
                 with torch.no_grad(), device.autocast():
-                    found = model.embed(batch).float().cpu()
-                own.add([places[item.index] for item in readable], found)
+                    values = model.embed(batch).float().cpu()
+                own.add([own_indices[item.index] for item in readable], values)
             progress.advance(len(items) * world.size)
             check()
     parts = world.gather(own.part())

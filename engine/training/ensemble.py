@@ -1,6 +1,7 @@
 """The fusion of several detectors: few numbers, fitted to the scores of its members.
 
-Phase train scores a labelled set with each member and fits here.
+Phase train scores a labelled set with each member and fits here. What is reported of the fusion
+must come from pictures that it was not fitted on. Nothing here scores, or looks at a picture.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # inverse strengths, as scikit-learn 
 
 
 def fit(labels: Ints, logits: Floats, groups: Sequence[str], kind: str) -> Fusion:
-    """The fusion of members that fits labels (N,) best.
+    """The fusion of members that fits the labels best.
 
     Args:
-        labels: 0 real, 1 synthetic.
+        labels: (N,), 0 real, 1 synthetic.
         logits: of each member, (N, members).
         groups: generator or source of each picture; the fitted layer's penalty is the one that does
             best on those that it was not fitted on.
@@ -83,7 +84,7 @@ def fused(fusion: Fusion, logits: Floats) -> Floats:
 
 
 def folds(labels: Ints, groups: Sequence[str]) -> Ints:
-    """The number of each picture's fold, from 0. All pictures of a generator, or of a source of
+    """Number of each picture's fold, from 0. All pictures of a generator, or of a source of
     reals, are in one fold, and each fold has both classes; a class of one group is divided by
     pictures.
 
@@ -108,42 +109,44 @@ def folds(labels: Ints, groups: Sequence[str]) -> Ints:
 
 
 def cross_fitted(labels: Ints, logits: Floats, groups: Sequence[str], kind: str) -> Floats:
-    """The ensemble's logits (N,) of pictures whose generator or source it was not fitted on: each
-    fold's by what the others give. Raises ValueError when those cannot be fitted."""
-    numbers, found = folds(labels, groups), np.empty(len(labels))
+    """Logits (N,) of the ensemble for pictures whose generator or source it was not fitted on: each
+    fold's by a fusion fitted to the others. Arguments as of `fit`. Raises ValueError when those
+    cannot be fitted."""
+    numbers, results = folds(labels, groups), np.empty(len(labels))
     for number in range(numbers.max() + 1):
         test = numbers == number
         rest = [group for group, left_out in zip(groups, test, strict=True) if not left_out]
-        found[test] = fused(fit(labels[~test], logits[~test], rest, kind), logits[test])
-    return found
+        results[test] = fused(fit(labels[~test], logits[~test], rest, kind), logits[test])
+    return results
 
 
 def table_name(number: int, member: Loaded) -> str:
-    """File of a member's scores; a detector may be a member twice."""
+    """File name of a member's scores; its number is in it, for a detector may be a member twice."""
     return f"scores_{number}_{member.name}.csv"
 
 
 def _usable(tables: Sequence[Sequence[ScoreRow]]) -> dict[str, tuple[int, list[float]]]:
     """Label and the members' logits of each picture that all of them could read, by key."""
-    found: dict[str, tuple[int, list[float]]] = {}
+    usable: dict[str, tuple[int, list[float]]] = {}
     for rows in zip(*tables, strict=True):
         logits = [row.logit for row in rows if row.logit is not None and row.label is not None]
         if len(logits) == len(rows):
-            found[rows[0].key] = (int(rows[0].label or 0), logits)
-    return found
+            usable[rows[0].key] = (int(rows[0].label or 0), logits)
+    return usable
 
 
 def _part(
-    found: dict[str, tuple[int, list[float]]], records: Sequence[Record]
+    usable: dict[str, tuple[int, list[float]]], records: Sequence[Record]
 ) -> tuple[Ints, Floats, list[str]]:
     """Labels, members' logits and groups of the records that all members could read."""
-    chosen = [(*found[r.key], r.generator or r.source) for r in records if r.key in found]
+    chosen = [(*usable[r.key], r.generator or r.source) for r in records if r.key in usable]
     labels = np.array([label for label, _, _ in chosen], dtype=np.int64)
     logits = np.array([logits for _, logits, _ in chosen], dtype=np.float64)
     return labels, logits, [group for _, _, group in chosen]
 
 
 def _validation_metrics(labels: Ints, logits: Floats) -> dict[str, float]:
+    """The metrics of SHOWN, each in [0, 1], of logits (N,)."""
     values = (
         metrics.auroc(labels, logits),
         metrics.average_precision(labels, logits),
@@ -155,7 +158,8 @@ def _validation_metrics(labels: Ints, logits: Floats) -> dict[str, float]:
 def _fitted(
     labels: Ints, logits: Floats, groups: Sequence[str], kind: str
 ) -> tuple[Fusion, dict[str, float] | None]:
-    """The fusion, and how it does on what it was not fitted on; None where too few groups fit.
+    """The fusion, and its cross-fitted metrics; None where too few groups fit. Arguments as of
+    `fit`.
 
     Raises:
         ConfigError: it cannot be fitted.
@@ -192,6 +196,7 @@ def fit_tables(
 
     Args:
         tables: rows of each member, of the same pictures in one order.
+        train, val: records to fit on, and to measure on.
         kind: `average` or `fitted`, see `EnsembleOptions`.
 
     Raises:
@@ -208,7 +213,8 @@ def fit_tables(
 
 
 def summary(titles: Sequence[str], fit: Fit) -> str:
-    """A Markdown table of validation results, percent, and the cross-fitted ones in a line."""
+    """A Markdown table of validation results, in percent, and a line of the cross-fitted ones.
+    `titles`: of the members and of the fusion."""
     lines = [f"| validation | {' | '.join(SHOWN)} |", "|---|" + "---|" * len(SHOWN)]
     for title, values in zip(titles, fit.validation, strict=True):
         lines.append(f"| {title} | {' | '.join(f'{100 * values[k]:.2f}' for k in SHOWN)} |")

@@ -1,4 +1,9 @@
-"""The training loop: one for every detector. Recipes are configurations."""
+"""The training loop: one for every detector; recipes are configurations.
+
+Phase train makes a Trainer of a network and a TrainRequest, and runs it in each process. A run that
+was interrupted, at whatever moment, and resumed must end with the weights, to the bit, of one that
+was not.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +64,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class State:
-    """Where a run stands; goes into the checkpoint as plain values."""
+    """The position of a run, as plain values for the checkpoint."""
 
     epoch: int = 0
     step: int = 0  # within the epoch
@@ -103,7 +108,7 @@ class Trainer:
         )
 
     def model_to_validate(self) -> Detector:
-        """The model whose validation counts and whose weights are kept: the running average if
+        """The model whose validation counts, and whose weights are kept: the running average if
         there is one, drawn towards the start weights as `anchor` says; the same in all processes.
         """
         model: nn.Module = self.averaged.model if self.averaged else self.model
@@ -136,8 +141,8 @@ class Trainer:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one it goes on with, beside the
-        configuration: by the words that a message names it with."""
+        """Values that a resumed run must have in common with the one it goes on with, beside the
+        configuration, by the words that a message names them with."""
         pictures = self.request.pictures
         origins = self.request.start.origins()
         return {
@@ -191,6 +196,7 @@ class Trainer:
     # --- one epoch
 
     def _set_train_mode(self) -> None:
+        """Puts the network into training mode, but for batch norms that the recipe freezes."""
         self.model.train()
         if self.options.freeze_batchnorm:
             for module in self.model.modules():
@@ -198,23 +204,24 @@ class Trainer:
                     module.eval()
 
     def _step(self, batches: Sequence[Batch], global_step: int) -> StepResult:
-        """One optimizer step."""
+        """The result of one optimizer step, which the running average follows."""
         rate = lr_at(self.options, global_step, self.steps)
-        outcome = self.stepper.step(batches, rate)
-        if outcome.trouble:
-            self._refuse(outcome)
-        if outcome.pictures and self.averaged:
+        result = self.stepper.step(batches, rate)
+        if result.trouble:
+            self._refuse(result)
+        # Without readable pictures nothing was learnt, and the average stays.
+        if result.pictures and self.averaged:
             self.averaged.update(self.model, global_step)
-        return outcome
+        return result
 
-    def _refuse(self, outcome: StepResult) -> None:
+    def _refuse(self, result: StepResult) -> None:
         """Raises ConfigError for a loss or gradient that is no number. The weights are as before
         the step."""
-        keys = [key for part in self.world.gather(outcome.suspects) for key in part]
-        log.error("pictures of the step whose %s: %s", outcome.trouble, ", ".join(keys))
+        keys = [key for part in self.world.gather(result.suspects) for key in part]
+        log.error("pictures of the step whose %s: %s", result.trouble, ", ".join(keys))
         saved = self.output / CHECKPOINT
         raise ConfigError(
-            f"the {outcome.trouble} at epoch {self.state.epoch + 1}, step {self.state.step + 1}: "
+            f"the {result.trouble} at epoch {self.state.epoch + 1}, step {self.state.step + 1}: "
             f"{calmer(self.device)}; {LOG} names its pictures"
             + (f" (the state before is in {saved})" if saved.exists() else "")
         )
@@ -233,18 +240,19 @@ class Trainer:
         )
 
     def _train_epoch(self) -> None:
+        """Trains the rest of an epoch: all of it, or what an interrupted run left of it."""
         self.feed.prepare(self.config.score.batch_size, self._heed_signals)
         self._set_train_mode()
         pictures = self.options.batch_size * self.options.accumulate * self.world.size
-        total, done = self.steps * pictures, self.state.step * pictures
+        total, before = self.steps * pictures, self.state.step * pictures
         what = f"epoch {self.state.epoch + 1}/{self.options.epochs}"
         begun = time.monotonic()
         steps = self.feed.epoch(self.state.epoch, self.steps, self.state.step)
-        with Progress(total, what, done, shown=self.world.main) as progress:
+        with Progress(total, what, before, shown=self.world.main) as progress:
             for batches in steps:
-                outcome = self._step(batches, self.state.epoch * self.steps + self.state.step)
-                self.state.loss_sum += outcome.loss * outcome.pictures
-                self.state.seen += outcome.pictures
+                result = self._step(batches, self.state.epoch * self.steps + self.state.step)
+                self.state.loss_sum += result.loss * result.pictures
+                self.state.seen += result.pictures
                 self.state.step += 1
                 progress.advance(pictures, **self._shown())
                 self._after_step()
@@ -253,12 +261,12 @@ class Trainer:
         log.info("%s: %.0f s, %.0f %% of them waiting for pictures", what, spent, share)
 
     def _shown(self) -> dict[str, str]:
-        """What stands behind the progress bar."""
+        """Values that stand behind the progress bar."""
         rate = self.stepper.optimizer.param_groups[0]["lr"]
         mean = self.state.loss_sum / max(1, self.state.seen)
         bad = len(self.feed.bad) + len(self.feed.new_bad)
-        told = {"loss": f"{mean:.4f}", "lr": f"{rate:.1e}"}
-        return {**told, "unreadable": str(bad)} if bad else told
+        values = {"loss": f"{mean:.4f}", "lr": f"{rate:.1e}"}
+        return {**values, "unreadable": str(bad)} if bad else values
 
     def _after_step(self) -> None:
         """Ends or saves the run, where there is reason to, in all processes alike."""
@@ -280,6 +288,8 @@ class Trainer:
     # --- validation and the whole run
 
     def _finish_epoch(self, board: Any) -> None:
+        """Validates an epoch, keeps its weights, and moves on to the next one; `board`:
+        TensorBoard's writer or None."""
         model = self.model_to_validate()
         values = self.validation(model)
         number = self.state.epoch + 1
@@ -301,6 +311,7 @@ class Trainer:
         self.state.epoch, self.state.step = number, 0
         self.state.seen, self.state.loss_sum = 0, 0.0
         self._write_tables()
+        # Last: a run that is killed before goes on from an older state, and writes all of it again.
         self.save()
 
     def _keep(self, model: Detector, row: dict[str, float]) -> None:
@@ -319,6 +330,7 @@ class Trainer:
                 keep_weights(self.output / name, model, self.config, row, learnt)
 
     def _write_tables(self) -> None:
+        """Writes the history and its curves, and the list of bad files where it has grown."""
         self.feed.share_bad()
         if self.world.main:
             history = self.state.history

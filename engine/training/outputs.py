@@ -1,4 +1,8 @@
-"""What a training run writes into its folder, besides checkpoints."""
+"""The files of a training run, besides checkpoints: weights, history, curves, bad files.
+
+The training loop writes them in the main process, after every epoch; phase train asks here which
+names a run owns. Each is written whole, and a resumed run writes the same again.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +43,12 @@ log = logging.getLogger(__name__)
 
 
 def goodness(row: Row, select: str) -> float:
-    """What the best row of a history has most of."""
+    """The number that is largest in the best row of a history."""
     return -row.get(VAL_LOSS, row["loss"]) if select == "loss" else row[select]
 
 
 def best_row(history: Sequence[dict[str, float]], options: TrainOptions) -> dict[str, float]:
-    """The row of a history whose weights are kept; of equals the one that `ties` names."""
+    """The row of a history whose weights are kept; of equal ones the one that `ties` names."""
     sign = 1 if options.ties == "later" else -1
     return max(history, key=lambda row: (goodness(row, options.select), sign * row["epoch"]))
 
@@ -57,13 +61,15 @@ def shown(values: Row) -> str:
 
 
 def written(output: Path) -> list[str]:
-    """Names of what a run writes into a folder, those of its epochs included, whole or begun."""
+    """Names of the files that a run writes into a folder, also of those of its epochs, whole or
+    begun, that are there."""
     numbered = re.compile(r"\.?(epoch_[0-9]+\.(safetensors|pth))(\.[0-9]+\.part)?")
-    there = [numbered.fullmatch(path.name) for path in output.glob("*epoch_*")]
-    return [*OUTPUTS, *sorted({found[1] for found in there if found})]
+    matches = [numbered.fullmatch(path.name) for path in output.glob("*epoch_*")]
+    return [*OUTPUTS, *sorted({match[1] for match in matches if match})]
 
 
 def _csv(header: list[str], rows: Sequence[Sequence[Any]]) -> str:
+    """The text of a CSV file, which no spreadsheet will compute."""
     buffer = io.StringIO(newline="")
     cells = ([defused(v) if isinstance(v, str) else v for v in row] for row in rows)
     csv.writer(buffer).writerows([header, *cells])
@@ -71,7 +77,14 @@ def _csv(header: list[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def write_history(output: Path, history: Sequence[dict[str, float]], best: Row, title: str) -> None:
-    """The history as a table and, where matplotlib is installed, as curves."""
+    """Writes the history as a table and, where matplotlib is installed, as curves.
+
+    Args:
+        output: folder of the run.
+        history: a row per epoch.
+        best: the row that the curves mark.
+        title: of the detector.
+    """
     write_file(output / HISTORY, _csv(list(history[0]), [list(row.values()) for row in history]))
     try:
         picture = draw_curves(history, int(best["epoch"]), title)
@@ -83,15 +96,16 @@ def write_history(output: Path, history: Sequence[dict[str, float]], best: Row, 
 
 
 def write_bad(output: Path, bad: Mapping[str, str]) -> None:
-    """The unreadable training pictures, key and error of each."""
+    """Writes the table of unreadable training pictures, with key and error, unless there is
+    none."""
     if bad:
         write_file(output / BAD_FILES, _csv(["key", "error"], sorted(bad.items())))
         log.warning("%d unreadable training pictures, see %s", len(bad), BAD_FILES)
 
 
 def results(config: Config) -> tuple[str, ...]:
-    """Names of the weights that a finished run has left: of a backbone, in the published layout
-    alone, those that the training of a detector starts from."""
+    """Names of the weights that a finished run has left: of a detector the best and last ones; of a
+    backbone the last ones, in the published layout that a detector's training starts from."""
     return (BEST, FINAL) if config.train.objective == DETECTION else (PUBLISHED[FINAL],)
 
 
@@ -99,8 +113,15 @@ def keep_weights(
     path: Path, model: Detector, config: Config, row: Row, trained_on: Sequence[str]
 ) -> None:
     """Writes a model's weights with a card that says how they came about, and in the published
-    layout where the recipe says so. `trained_on`: sorted names of the generators
-    that it learnt from."""
+    layout where the recipe says so.
+
+    Args:
+        path: of the safetensors file; the published one lies beside it.
+        model: whose validation `row` has.
+        config: of the run.
+        row: of the history.
+        trained_on: sorted names of the generators that it learnt from.
+    """
     values = {k: v for k, v in row.items() if k in (VAL_LOSS, *VALIDATED)}
     extra = {"config": config.as_dict(), "epoch": int(row["epoch"]), "validation": values}
     extra["trained_on"] = list(trained_on)

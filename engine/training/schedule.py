@@ -1,4 +1,8 @@
-"""Learning rates, and the order in which an epoch takes its pictures. Pure functions."""
+"""Schedules: learning rates, and the order in which an epoch takes its pictures.
+
+Pure functions of the recipe, the epoch and the step, for the training loop and its batches: a
+resumed run computes them anew, and nothing of them is in a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,13 @@ STEP_EVERY, STEP_FACTOR, POLYNOMIAL_POWER = 10, 0.9, 0.9
 
 
 def _cosine(high: float, low: float, progress: float) -> float:
-    """From `high` at progress 0 to `low` at 1."""
+    """Half a cosine wave from `high` at progress 0 to `low` at 1."""
     return low + (high - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def scaled(options: TrainOptions, processes: int) -> TrainOptions:
-    """The options with the learning rate that the pictures of a step have, those of all processes
-    together, where the recipe's is meant for `lr_per`."""
+    """The recipe with its learning rate scaled to the pictures of a step of all processes together,
+    where it is meant for `lr_per` pictures (Goyal et al. 2017, arXiv 1706.02677)."""
     if options.lr_per is None:
         return options
     pictures = options.batch_size * options.accumulate * processes
@@ -33,7 +37,12 @@ def scaled(options: TrainOptions, processes: int) -> TrainOptions:
 
 
 def lr_at(options: TrainOptions, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of the 0-based global `step`.
+    """Learning rate of a step.
+
+    Args:
+        options: the recipe.
+        step: counted over all epochs, from 0.
+        steps_per_epoch: that an epoch has.
 
     Sources: step = CO-SPY's progan recipe; cosine = its sd-v1_4 recipe with final_lr null;
     warm_cosine = SPAI's; polynomial = SSP's training script.
@@ -60,7 +69,7 @@ def lr_at(options: TrainOptions, step: int, steps_per_epoch: int) -> float:
 
 
 def _weights(records: Sequence[Record], balance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Label per record, and its drawing weight; the weights of each class sum to 1."""
+    """Label and drawing weight of each record, (N,) both; the weights of each class sum to 1."""
     labels = np.array([int(r.label or 0) for r in records])
     groups = [(r.generator or r.source, int(r.label or 0)) for r in records]
     counts = Counter(groups)
@@ -75,7 +84,7 @@ def _weights(records: Sequence[Record], balance: float) -> tuple[np.ndarray, np.
 
 
 def epoch_order(records: Sequence[Record], options: TrainOptions, epoch: int) -> list[int]:
-    """Indices into `records`, in the order in which the epoch takes them.
+    """Indices of the records in the order in which an epoch takes them, by seed and epoch alone.
 
     Without `balance` a permutation; with it, as many draws with replacement, half of each class.
     """
@@ -91,8 +100,8 @@ def epoch_order(records: Sequence[Record], options: TrainOptions, epoch: int) ->
 
 
 def steps_per_epoch(records: Sequence[Record], options: TrainOptions, processes: int = 1) -> int:
-    """Optimizer steps of an epoch, each on `batch_size * accumulate` pictures of every process. A
-    smaller last step counts unless `drop_last`, or when there is no whole one."""
+    """Number of optimizer steps of an epoch, each on `batch_size * accumulate` pictures of every
+    process. A smaller last step counts unless `drop_last`, or when there is no whole one."""
     pictures = len(records) if options.balance is None else 2 * max(1, len(records) // 2)
     whole, rest = divmod(pictures, options.batch_size * options.accumulate * processes)
     return max(1, whole + (rest > 0 and not options.drop_last))
@@ -119,20 +128,29 @@ def check_learns(options: TrainOptions, records: Sequence[Record], processes: in
 
 
 def draws(order: Sequence[int], epoch: int) -> list[Draw]:
-    """An epoch's pictures in its order, each with how often it came before."""
+    """Draws of an epoch in its order, each with how often its picture came before."""
     seen: Counter[int] = Counter()
-    found = []
+    drawn = []
     for index in order:
-        found.append(Draw(index, epoch, seen[index]))
+        drawn.append(Draw(index, epoch, seen[index]))
         seen[index] += 1
-    return found
+    return drawn
 
 
 def shares(
     taken: Sequence[Draw], options: TrainOptions, steps: int, rank: int = 0, processes: int = 1
 ) -> list[list[Draw]]:
-    """The batches of one process in an epoch, `accumulate` for each of the `steps`. All processes'
-    batches of a step together are the next pictures in order, whatever their number."""
+    """The batches of one process in an epoch, `accumulate` for each step.
+
+    All processes' batches of a step together are the next pictures in order, whatever their number:
+    two processes learn in a step what one learns with twice the accumulation.
+
+    Args:
+        taken: the draws of the epoch.
+        options: the recipe.
+        steps: that the epoch has.
+        rank, processes: number of this process, and of all.
+    """
     size = options.batch_size
     count = steps * options.accumulate * processes
     batches = [list(taken[i * size : (i + 1) * size]) for i in range(count)]

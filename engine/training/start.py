@@ -1,6 +1,7 @@
-"""What a training goes on from: weights, frozen parts, a backbone, or nothing.
+"""The request of a training, and its start: from weights, frozen parts, a backbone, or nothing.
 
-The request builder finds the files; phase train builds the network from them.
+The request builder finds pictures and files; phase train builds the network from them, and the
+training loop takes the request. No weight may stay random that a file should have given.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a training sees. `how`: how training and validation pictures were told apart; `tests`:
-    what is measured after each epoch, by name; `places`: folders and files that all came from."""
+    """The pictures of a training. `how`: a text on how training and validation pictures were told
+    apart; `places`: folders and files that all came from; `tests`: sets that are measured after
+    each epoch, by name."""
 
     train: list[Record]
     val: list[Record]
@@ -37,17 +39,17 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Start:
-    """What training goes on from: `file`, the weights, None = afresh; `backbones`, files that hold
-    frozen parts, or that a backbone starts from."""
+    """The files that a training starts from: `file`, the weights, None = afresh; `backbones`, which
+    hold frozen parts, or start a backbone."""
 
     file: WeightFile | None
     backbones: list[Path]
 
     def origins(self) -> list[dict[str, str]]:
-        """The files, as run.json names them."""
-        found = [(file.path, file.sha256) for file in (self.file,) if file]
-        found += [(path, sha256(path)) for path in self.backbones]
-        return [{"file": str(path), "sha256": digest} for path, digest in found]
+        """The files and their digests, as run.json names them."""
+        files = [(self.file.path, self.file.sha256)] if self.file else []
+        files += [(path, sha256(path)) for path in self.backbones]
+        return [{"file": str(path), "sha256": digest} for path, digest in files]
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class TrainRequest:
 
 
 def check_start(config: Config, start: Start) -> None:
-    """Looks whether all is there that `model_to_train` needs, and raises what that does, except for
-    weights that are there but do not fit."""
+    """Raises the errors of `model_to_train` for files that are missing, without building a network;
+    weights that are there but do not fit are not noticed."""
     kind = detectors.load(config.detector)
     state = dict(start.file.state) if start.file else {}
     if kind.external(config.options):
@@ -80,8 +82,8 @@ def check_start(config: Config, start: Start) -> None:
 
 
 def adapted(config: Config, start: Start) -> Config:
-    """The configuration of a training with what it starts from: frozen batch norms need statistics
-    that a fresh network has not, and so they learn theirs there."""
+    """The configuration of a training fit for its start: frozen batch norms need statistics that a
+    fresh network has not, and learn theirs there."""
     if not config.train.freeze_batchnorm or start.backbones or start.file:
         return config
     log.warning(

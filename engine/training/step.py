@@ -1,4 +1,9 @@
-"""One optimizer step: over several batches, and over several processes."""
+"""One optimizer step: over several batches, and over several processes.
+
+The training loop calls a Stepper in each process with its batches. The step is that of one process
+on all pictures at once, but for the statistics of batch norms; a loss or gradient that is no number
+must change no weight.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +28,9 @@ from .checkpoint import is_head
 
 @dataclass(frozen=True)
 class Batch:
-    """Readable pictures of a batch: their `values` collated, labels in [0, 1], and keys. Without a
-    readable one `values` is None. `embedded`: whether the frozen part is behind them."""
+    """The readable pictures of a batch: their `values` collated, labels in [0, 1], and keys.
+    Without a readable one `values` is None. `embedded`: whether they are values of the frozen
+    part."""
 
     values: Any
     labels: list[float]
@@ -40,8 +46,8 @@ class Losses(nn.Module):
         self.model = model
 
     def forward(self, values: Any, labels: Tensor, embedded: bool) -> Tensor:
-        """Scalar loss; without pictures a zero that all parameters take part in, for the other
-        processes wait for this one's gradients."""
+        """The scalar loss of a batch; without pictures a zero that all parameters take part in, for
+        the other processes wait for this one's gradients."""
         if values is None:
             parts = [p.sum() * 0 for p in self.model.parameters() if p.requires_grad]
             return torch.stack(parts).sum()
@@ -92,9 +98,9 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did: mean `loss` over the `pictures` of all processes, and the length of their
-    `gradient`. Where one of them is no number nothing was updated, and `suspects` are the keys of
-    this process's pictures that may be why."""
+    """The result of a step: mean `loss` over the `pictures` of all processes, and the length of
+    their `gradient`. Where one of them is no number nothing was updated, and `suspects` are the
+    keys of this process's pictures that may be why."""
 
     loss: float
     pictures: int
@@ -103,7 +109,7 @@ class StepResult:
 
     @property
     def trouble(self) -> str:
-        """What is no number; empty where all is well."""
+        """Name and value of what is no number; '' where all is well."""
         if not math.isfinite(self.loss):
             return f"loss became {self.loss}"
         return "" if math.isfinite(self.gradient) else f"gradient became {self.gradient}"
@@ -131,13 +137,14 @@ class Stepper:
             self.losses = DistributedDataParallel(self.losses)
 
     def _together(self, last: bool) -> AbstractContextManager[Any]:
-        """Gradients are averaged over processes in the last backward pass of a step only."""
+        """The context of a backward pass: gradients are averaged over processes in the last one of
+        a step only."""
         if last or not isinstance(self.losses, DistributedDataParallel):
             return nullcontext()
         return self.losses.no_sync()
 
     def _backward(self, batch: Batch, weight: float) -> float:
-        """Adds the gradients of a batch's loss times `weight`. Returns the loss."""
+        """The loss of a batch, whose gradients times `weight` are added to the parameters'."""
         smooth = self.options.label_smoothing
         device = self.device.device
         labels = torch.tensor(batch.labels, device=device) * (1 - smooth) + smooth / 2
@@ -148,11 +155,11 @@ class Stepper:
         return float(loss.detach())
 
     def step(self, batches: Sequence[Batch], rate: float) -> StepResult:
-        """One step at a learning rate, on all processes' batches: the same as on one batch of all
-        their pictures, but for the statistics of batch norms."""
+        """The result of one step, on all processes' batches, at a learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self.optimizer.zero_grad(set_to_none=True)
+        # By the pictures that can be read, or unreadable ones would weaken the step.
         sizes = [len(batch.keys) for batch in batches]
         [pictures] = self.world.total([sum(sizes)])
         if not pictures:
@@ -168,6 +175,7 @@ class Stepper:
             suspects += [] if math.isfinite(loss) else batch.keys
         [total] = self.world.total([own])
         loss, gradient = total / pictures, 0.0
+        # The mean of all processes decides, so that all of them update or none.
         if math.isfinite(loss):
             gradient = self._update()
             if not math.isfinite(gradient):
@@ -175,8 +183,8 @@ class Stepper:
         return StepResult(loss, int(pictures), gradient, suspects)
 
     def _update(self) -> float:
-        """Updates the weights. Returns the length of the gradient; where that is no number they
-        stay, except that fp16 expects it now and then, and scales the next losses down."""
+        """Updates the weights. Returns the length of the gradient; where it is no number they stay.
+        fp16 expects that now and then, and scales the next losses down: the length is 0 there."""
         self.scaler.unscale_(self.optimizer)
         most = math.inf if self.options.clip_norm is None else self.options.clip_norm
         length = float(nn.utils.clip_grad_norm_(self.model.parameters(), most))
@@ -187,10 +195,10 @@ class Stepper:
         return 0.0 if fp16 else length
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """The state of optimizer and loss scaling, for the checkpoint."""
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Puts back what `state` gave."""
+        """Loads a state of `state`."""
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])

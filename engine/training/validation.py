@@ -1,4 +1,8 @@
-"""Validation and test pictures of a training: scored after each epoch, and measured."""
+"""Validation and test pictures of a training: scored after each epoch, and measured.
+
+The training loop calls a Validation in all processes alike; the best epoch is chosen by it. The
+same weights must give the same numbers, after whichever epoch, in however many processes.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +33,12 @@ log = logging.getLogger(__name__)
 
 
 def calmer(device: Device) -> str:
-    """What to do about numbers that became too large, for the end of a message."""
+    """Advice about numbers that became too large, for the end of a message."""
     return "lower train.lr" + (", or use --precision fp32" if device.precision != "fp32" else "")
 
 
 class Validation:
-    """The pictures that an epoch is chosen by, and `tests`, which choose nothing, by name.
+    """The pictures `val` that an epoch is chosen by, and `tests`, which choose nothing, by name.
 
     `heed` is called between batches, in all processes alike, and may raise to end the run.
     """
@@ -57,8 +61,8 @@ class Validation:
         self.degradation = degradations.parse(config.train.val_degrade)
         self._encoded = False
         self._embedded: Embedded | None = None  # what the main process has once they are encoded
-        # Sets whose unreadable pictures were told of; a test may be called validation, too.
-        self._told: set[tuple[str, bool]] = set()
+        # Sets whose unreadable pictures the log has; a test may be called validation, too.
+        self._logged: set[tuple[str, bool]] = set()
 
     def __call__(self, model: Detector) -> dict[str, float]:
         """Loss, AP, AUROC, accuracy and balanced accuracy of a model on the validation pictures;
@@ -84,6 +88,7 @@ class Validation:
         self._check_share(missing, "are not there")
 
     def _check_share(self, bad: Sequence[str], what: str) -> None:
+        """Raises ConfigError when more validation pictures are bad than the recipe allows."""
         most = self.config.train.most_bad(len(self.val))
         if len(bad) > most:
             raise ConfigError(
@@ -93,7 +98,7 @@ class Validation:
             )
 
     def _embedded_rows(self, model: Detector) -> list[ScoreRow]:
-        """As `_rows` of the validation pictures, which are encoded once in a run."""
+        """Rows of the validation pictures, which are encoded once in a run."""
         if not self._encoded:
             self._encoded = True
             score = self.config.score
@@ -124,15 +129,15 @@ class Validation:
         return rows
 
     def _measured(self, name: str, rows: Sequence[ScoreRow], needed: bool) -> dict[str, float]:
-        """What the main process's rows come to, in all processes; NaN where they lack a class and
+        """Metrics of the main process's rows, in all processes; NaN where they lack a class and
         both are not needed."""
 
         def measure() -> dict[str, float]:
             self._check(name, rows, needed)
-            found = metrics.evaluate_rows(rows, threshold=0.5, resamples=1)
-            if found.n_real and found.n_synthetic:
-                values = {key: found.estimates[key].value for key in VALIDATED}
-                return {VAL_LOSS: found.estimates[estimates.LOG_LOSS].value, **values}
+            results = metrics.evaluate_rows(rows, threshold=0.5, resamples=1)
+            if results.n_real and results.n_synthetic:
+                values = {key: results.estimates[key].value for key in VALIDATED}
+                return {VAL_LOSS: results.estimates[estimates.LOG_LOSS].value, **values}
             text = f"{name} needs readable pictures of both classes; found one class"
             if needed:
                 raise ConfigError(text)
@@ -142,7 +147,7 @@ class Validation:
         return self.world.run_on_main(measure)
 
     def _check(self, name: str, rows: Sequence[ScoreRow], needed: bool) -> None:
-        """Says once for each set how many pictures could not be read. Raises ConfigError when they
+        """Logs once for each set how many pictures could not be read. Raises ConfigError when they
         are too many of the validation's, or for a logit that is no number: to go by the rest would
         flatter the network."""
         if wrong := [row.key for row in rows if row.error == NOT_FINITE]:
@@ -153,6 +158,6 @@ class Validation:
         bad = [row.key for row in rows if row.error]
         if needed:
             self._check_share(bad, "could not be read")
-        if bad and (name, needed) not in self._told:
+        if bad and (name, needed) not in self._logged:
             log.warning("%s: %d of %d pictures could not be read", name, len(bad), len(rows))
-        self._told.add((name, needed))
+        self._logged.add((name, needed))
