@@ -16,6 +16,7 @@ from pathlib import Path
 
 def replace_file(temporary: Path, final: Path) -> None:
     """Puts a finished file in place, so that a crash leaves the old or the new one, never half."""
+    # The content before the name, or a crash of the machine could leave the name of an empty file.
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(final)
@@ -67,8 +68,8 @@ def write_file(path: Path, content: bytes | str) -> Path:
 
 
 def other_content(head: bytes) -> str | None:
-    """What stands in a file's place when its download went wrong, and what to do: a web page, a
-    git-lfs pointer, nothing; None for anything else. `head`: its first 512 bytes."""
+    """Complaint about what stands in a file's place when its download went wrong, with what to do:
+    a web page, a git-lfs pointer, nothing; None for anything else. `head`: its first 512 bytes."""
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page: download the file itself, in a browser"
@@ -78,6 +79,6 @@ def other_content(head: bytes) -> str | None:
 
 
 def is_other_file(path: Path) -> str | None:
-    """What `other_content` says of a file."""
+    """The `other_content` of a file."""
     with path.open("rb") as stream:
         return other_content(stream.read(512))

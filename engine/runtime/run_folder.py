@@ -62,8 +62,14 @@ def _of_a_run(folder: Path) -> bool:
 
 
 def check_output(folder: Path, owned: Sequence[str], resume: bool, overwrite: bool) -> list[str]:
-    """Names of what an earlier run left in an output folder; arguments as of `open_output`, errors
-    also, except that another run has it."""
+    """Names of what an earlier run left in an output folder, which stays as it is.
+
+    Args:
+        folder, owned, resume, overwrite: as `open_output` takes them.
+
+    Raises:
+        ConfigError: as `open_output` does, except that another run has the folder.
+    """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output {folder}: expected a folder; found a file")
     leftovers = [name for name in owned if (folder / name).exists()]
@@ -133,7 +139,12 @@ def _entry(info: Any, name: str) -> Any:
 
 def differing_entries(a: Any, b: Any, names: Sequence[str]) -> list[str]:
     """Dotted names of the entries, below those of `names`, in which two contents of run.json
-    differ; `config.` is left out, for people know settings without it."""
+    differ; `config.` is left out, for people know settings without it.
+
+    Args:
+        a, b: the contents; an entry that one lacks is None there.
+        names: dotted names.
+    """
     leaves = (leaf for k in names for leaf in differing(_entry(a, k), _entry(b, k), k))
     return [leaf.removeprefix("config.") for leaf in leaves]
 
@@ -181,7 +192,12 @@ FREE = tuple(
 
 
 def differing(old: Any, new: Any, name: str = "") -> list[str]:
-    """Dotted names of the leaves, below `name`, in which two nested dictionaries differ."""
+    """Dotted names of the leaves in which two nested dictionaries differ.
+
+    Args:
+        old, new: the dictionaries.
+        name: of the entry that they stand in, which leads all names; '' = none.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         below = f"{name}." if name else ""

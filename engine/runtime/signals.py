@@ -45,10 +45,12 @@ def stop_requests() -> Iterator[list[int]]:
             first = now
             log.warning("stopping as soon as the state is saved; once more stops at once")
         received.append(number)
+        # The signal's own way of ending the program, as if nobody had listened.
         if now - first >= SAME_REQUEST_SECONDS:
             signal.signal(number, previous[number])
             signal.raise_signal(number)
 
+    # SIGTERM is what batch systems send when the time of a job ends.
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         previous[number] = signal.signal(number, note)
     try:

@@ -55,8 +55,8 @@ _starting = Lock()
 
 @dataclass(frozen=True)
 class Workers:
-    """How pictures are decoded: `count` processes, 0 = in this one, where `limits` on memory and
-    time do not hold; `decoding`: one of DECODINGS."""
+    """The way pictures are decoded: `count` processes, 0 = in this one, where `limits` on memory
+    and time do not hold; `decoding`: one of DECODINGS."""
 
     count: int = 0
     limits: Limits = field(default_factory=Limits)

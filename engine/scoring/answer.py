@@ -130,7 +130,11 @@ def as_text(answer: Answer, rule: VerdictRule) -> str:
 
 def spoken(answer: Answer, rule: VerdictRule, loaded: Loaded) -> str:
     """The line of a picture at the prompt, in the words of CO-SPY's published program; of an
-    unreadable one the error in the same form."""
+    unreadable one the error in the same form.
+
+    Args:
+        answer, rule, loaded: as `as_json` takes them.
+    """
     row = answer.row
     if row.error:
         return f"{loaded.model.title} Error: {visible(row.key)}: {visible(row.error)}"

@@ -93,7 +93,13 @@ def blur(image: Image.Image, sigma: float) -> Image.Image:
 
 
 def noise(image: Image.Image, deviation: float, rng: np.random.Generator) -> Image.Image:
-    """A picture with Gaussian noise on each value; `deviation` in grey levels of 0-255."""
+    """A picture with Gaussian noise on each value.
+
+    Args:
+        image: 8-bit RGB.
+        deviation: in grey levels of 0-255.
+        rng: that the noise is drawn from, from top to bottom.
+    """
     return _in_bands(image, lambda band: A.noise(band, deviation**2, rng))
 
 

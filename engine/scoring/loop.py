@@ -33,7 +33,8 @@ Show = Callable[[Record, Tensor], None]
 
 @dataclass
 class Tally:
-    """How many pictures went through the network, and how many were known from earlier runs."""
+    """Counts of the pictures that went through the network, and of those known from earlier
+    runs."""
 
     scored: int = 0
     reused: int = 0
@@ -49,7 +50,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How pictures are scored, beside the model and the device.
+    """The options of scoring, beside the model and the device.
 
     `batch_size`: pictures that are decoded and handed on together; `seed`: of what a transform or
     degradation draws; `degradation`: what each picture goes through first, None = nothing;

@@ -192,8 +192,13 @@ def value(given: float | OwnThreshold | None, loaded: Loaded) -> float:
 
 
 def check_serves(given: float | OwnThreshold | None, loaded: Loaded, config: Config) -> None:
-    """Raises ConfigError for a file that was measured with another detector, other weights or other
-    options than are used now. Numbers serve all."""
+    """Raises ConfigError for a file of another detector, other weights or other options than are
+    used now. Numbers serve all.
+
+    Args:
+        given: --threshold; None where it was left out.
+        loaded, config: the detector, its weights and the settings that are used now.
+    """
     if not isinstance(given, OwnThreshold):
         return
     again = f"make it again by {SCRIPT} with what is used now"

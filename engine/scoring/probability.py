@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .table import ScoreRow
 
-DECIMALS = 6
+DECIMALS = 6  # of logits and scores in tables
 EVEN = 0.5
 
 

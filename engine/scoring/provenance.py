@@ -98,6 +98,7 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
         "threads": torch.get_num_threads(),
     }
     if loaded is not None:
+        # Frozen parts come from files of their own, which the weights' sum does not cover.
         frozen = {
             name: {"file": path.name, "sha256": sha256(path)}
             for name, path in sorted(loaded.external.items())

@@ -106,6 +106,7 @@ def _plan(
             f"{' under '.join(min(others))!r}: use --overwrite or another --output"
         )
     if table.done:
+        # Names alone do not tell pictures apart, and a row cannot be taken back.
         total = len(records) * len(degradations)
         _check_unchanged(table.path, records)
         what = "pictures" if len(degradations) == 1 else "rows (pictures x degradations)"
@@ -167,6 +168,7 @@ def score_table(
     Raises:
         ConfigError: the table has pictures that are not among the records.
     """
+    # The others need no table: the plan says what is missing, and the rows go to the main process.
     if not world.main:
         plan = world.run_on_main(list[tuple[str, list[int]]])
         for name, chosen in plan:
@@ -179,6 +181,7 @@ def score_table(
         with Progress(sum(len(chosen) for _, chosen in plan), "scoring") as progress:
             for name, chosen in plan:
                 for rows in score_share(world, scorer, records, chosen, name):
+                    # Of a batch that was cut in two, some rows are on the disk already.
                     new = [row for row in rows if (row.key, row.degradation) not in table.done]
                     table.append(astuple(row) for row in new)
                     progress.advance(len(rows))

@@ -50,9 +50,12 @@ def rule_of(
     loaded: Loaded, threshold: float | OwnThreshold | None, prevalence: float = EVEN
 ) -> VerdictRule:
     """The rule of phase test: the weights' own threshold and band; those of the user's file; or the
-    user's threshold with the band moved along: its ends stay as far from the threshold, in the
-    logit. A verdict near the threshold is no surer because the threshold is elsewhere. At 0 and 1
-    there is nothing on the other side, and no band.
+    user's threshold with the band moved along.
+
+    Args:
+        loaded: the weights, whose card has their threshold and band.
+        threshold: --threshold; None where it was left out.
+        prevalence: share of generated pictures that scores are restated for.
     """
     if isinstance(threshold, OwnThreshold):
         return VerdictRule(threshold.threshold, threshold.band, prevalence)
@@ -60,9 +63,11 @@ def rule_of(
         return VerdictRule(loaded.threshold, loaded.band, prevalence)
     if loaded.band is None:
         return VerdictRule(threshold, None, prevalence)
-    if threshold in (0, 1):
+    if threshold in (0, 1):  # nothing is on the other side
         log.warning("--threshold %g: nothing is called uncertain", threshold)
         return VerdictRule(threshold, None, prevalence)
+    # The ends stay as far from the threshold, in the logit: a verdict near it is no surer because
+    # it is elsewhere.
     shift = threshold_logit(threshold) - threshold_logit(loaded.threshold)
     low, high = (round(sigmoid(threshold_logit(end) + shift), DECIMALS) for end in loaded.band)
     log.info(

@@ -65,8 +65,14 @@ def restore_own(model: Detector, saved: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def anchored(model: nn.Module, start: dict[str, Tensor], share: float) -> nn.Module:
-    """A copy of `model` whose weights, the classifier apart, are (1 - share) its own and `share`
-    those it started from: fine-tuning forgets less of what it did not see (WiSE-FT)."""
+    """A copy of a model that is drawn towards its start: fine-tuning then forgets less of what it
+    did not see (WiSE-FT, arXiv 2109.01903).
+
+    Args:
+        model: as it is now.
+        start: the weights that it started from; others, and the classifier, stay.
+        share: of the start in the copy, 0 to 1.
+    """
     blend = copy.deepcopy(model).eval().requires_grad_(False)
     for name, value in blend.state_dict().items():
         if name in start and value.dtype.is_floating_point and not is_head(name):

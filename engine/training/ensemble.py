@@ -71,6 +71,7 @@ def _weigh(labels: Ints, calibrated: Floats, fold: Ints) -> tuple[Floats, Floats
     from sklearn.model_selection import GridSearchCV
 
     parts = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
+    # Classes of a set are seldom of one size, and scores are those of an even share.
     model = LogisticRegression(class_weight="balanced", max_iter=1000)
     search = GridSearchCV(model, {"C": PENALTIES}, scoring="neg_log_loss", cv=parts)
     best = search.fit(calibrated, labels).best_estimator_
@@ -93,6 +94,7 @@ def folds(labels: Ints, groups: Sequence[str]) -> Ints:
     """
     from sklearn.model_selection import GroupKFold
 
+    # Groups stay whole, or a fusion would be measured on generators that it was fitted on.
     chosen = [np.flatnonzero(labels == label) for label in (0, 1)]
     names = []
     for pictures in chosen:
@@ -110,8 +112,14 @@ def folds(labels: Ints, groups: Sequence[str]) -> Ints:
 
 def cross_fitted(labels: Ints, logits: Floats, groups: Sequence[str], kind: str) -> Floats:
     """Logits (N,) of the ensemble for pictures whose generator or source it was not fitted on: each
-    fold's by a fusion fitted to the others. Arguments as of `fit`. Raises ValueError when those
-    cannot be fitted."""
+    fold's by a fusion fitted to the others.
+
+    Args:
+        labels, logits, groups, kind: as `fit` takes them.
+
+    Raises:
+        ValueError: the pictures outside a fold cannot be fitted.
+    """
     numbers, results = folds(labels, groups), np.empty(len(labels))
     for number in range(numbers.max() + 1):
         test = numbers == number
@@ -129,6 +137,7 @@ def _usable(tables: Sequence[Sequence[ScoreRow]]) -> dict[str, tuple[int, list[f
     """Label and the members' logits of each picture that all of them could read, by key."""
     usable: dict[str, tuple[int, list[float]]] = {}
     for rows in zip(*tables, strict=True):
+        # A fusion needs all members; of a picture that one could not read it learns nothing.
         logits = [row.logit for row in rows if row.logit is not None and row.label is not None]
         if len(logits) == len(rows):
             usable[rows[0].key] = (int(rows[0].label or 0), logits)

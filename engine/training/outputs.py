@@ -130,5 +130,6 @@ def keep_weights(
         save_weights(path, own_state(model), card)
     if config.train.publish or config.train.objective != DETECTION:
         name = PUBLISHED.get(path.name, path.with_suffix(".pth").name)
+        # With the frozen parts: a published file holds them, and `publish` picks those it needs.
         whole = {key: value.cpu() for key, value in model.state_dict().items()}
         save_original(path.with_name(name), type(model).publish(whole))

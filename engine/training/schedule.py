@@ -86,8 +86,13 @@ def _weights(records: Sequence[Record], balance: float) -> tuple[np.ndarray, np.
 def epoch_order(records: Sequence[Record], options: TrainOptions, epoch: int) -> list[int]:
     """Indices of the records in the order in which an epoch takes them, by seed and epoch alone.
 
-    Without `balance` a permutation; with it, as many draws with replacement, half of each class.
+    Args:
+        records: to train on.
+        options: without `balance` the order is a permutation; with it, as many draws with
+            replacement, half of each class.
+        epoch: from 0.
     """
+    # A generator of its own for each epoch, so that a resumed run need not draw the earlier ones.
     rng = np.random.default_rng((options.seed, epoch))
     if options.balance is None:
         return rng.permutation(len(records)).tolist()
@@ -100,8 +105,14 @@ def epoch_order(records: Sequence[Record], options: TrainOptions, epoch: int) ->
 
 
 def steps_per_epoch(records: Sequence[Record], options: TrainOptions, processes: int = 1) -> int:
-    """Number of optimizer steps of an epoch, each on `batch_size * accumulate` pictures of every
-    process. A smaller last step counts unless `drop_last`, or when there is no whole one."""
+    """Number of optimizer steps of an epoch. A smaller last step counts unless `drop_last`, or when
+    there is no whole one.
+
+    Args:
+        records: to train on.
+        options: the recipe; each process takes `batch_size * accumulate` pictures for a step.
+        processes: of the run.
+    """
     pictures = len(records) if options.balance is None else 2 * max(1, len(records) // 2)
     whole, rest = divmod(pictures, options.batch_size * options.accumulate * processes)
     return max(1, whole + (rest > 0 and not options.drop_last))
@@ -109,8 +120,13 @@ def steps_per_epoch(records: Sequence[Record], options: TrainOptions, processes:
 
 def check_learns(options: TrainOptions, records: Sequence[Record], processes: int = 1) -> None:
     """Raises ConfigError for a recipe whose learning rate is 0 in every step: its weights would
-    stay as they start. SSP's published schedule ends at 0, and so has nothing for one epoch."""
+    stay as they start. SSP's published schedule ends at 0, and so has nothing for one epoch.
 
+    Args:
+        options: the recipe.
+        records: to train on, which decide the number of steps.
+        processes: of the run.
+    """
     steps = steps_per_epoch(records, options, processes)
 
     def learns(epochs: int) -> bool:

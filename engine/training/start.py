@@ -101,6 +101,7 @@ def model_to_train(config: Config, start: Start) -> Detector:
     """
     kind = detectors.load(config.detector)
     if config.train.objective != DETECTION:
+        # Pre-training makes the file that others start from, and starts from none.
         return kind.objectives()[config.train.objective](config.options)
     model = kind(config.options)
     outside = kind.external(config.options)
@@ -109,6 +110,7 @@ def model_to_train(config: Config, start: Start) -> Detector:
     if outside or kind.FROZEN_BACKBONES:
         state |= external_state(kind, config.options, state, start.backbones, None)[0]
         if start.file is None:
+            # Afresh: all but the frozen parts stays as it was drawn.
             fresh = tuple(k for k in model.state_dict() if not k.startswith(tuple(outside)))
             load_exact(model, state, Path(config.detector), fresh)
         else:

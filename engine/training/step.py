@@ -47,7 +47,13 @@ class Losses(nn.Module):
 
     def forward(self, values: Any, labels: Tensor, embedded: bool) -> Tensor:
         """The scalar loss of a batch; without pictures a zero that all parameters take part in, for
-        the other processes wait for this one's gradients."""
+        the other processes wait for this one's gradients.
+
+        Args:
+            values: a collated batch, or values of the frozen part; None without pictures.
+            labels: (B,) in [0, 1].
+            embedded: which of the two `values` are.
+        """
         if values is None:
             parts = [p.sum() * 0 for p in self.model.parameters() if p.requires_grad]
             return torch.stack(parts).sum()
@@ -147,6 +153,7 @@ class Stepper:
         """The loss of a batch, whose gradients times `weight` are added to the parameters'."""
         smooth = self.options.label_smoothing
         device = self.device.device
+        # Smoothed towards an even chance, so that no logit is drawn to infinity.
         labels = torch.tensor(batch.labels, device=device) * (1 - smooth) + smooth / 2
         values = None if batch.values is None else move(batch.values, device)
         with self.device.autocast():
@@ -186,6 +193,7 @@ class Stepper:
         """Updates the weights. Returns the length of the gradient; where it is no number they stay.
         fp16 expects that now and then, and scales the next losses down: the length is 0 there."""
         self.scaler.unscale_(self.optimizer)
+        # Also without clipping: it measures the length, which says whether the step is sound.
         most = math.inf if self.options.clip_norm is None else self.options.clip_norm
         length = float(nn.utils.clip_grad_norm_(self.model.parameters(), most))
         fp16 = self.scaler.is_enabled()
