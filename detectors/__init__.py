@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ def available() -> list[str]:
     return sorted(name for name in names if not name.startswith("_"))
 
 
+@cache
 def flags() -> dict[str, OwnFlags]:
     """The flags that belong to single detectors, by the detector's name. Imports no torch."""
     modules = {name: f"{__name__}._{name}_flags" for name in available()}

@@ -5,9 +5,6 @@ Plain data without torch: see `_flags`. `cospy.CoSpyOptions` has the options tha
 
 from __future__ import annotations
 
-import argparse
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +12,6 @@ from ._flags import Flag, OptionRule, OwnFlags, Published
 
 VARIANT = "sd-v1_4"  # the published default of --train_dataset; that of --mode is fusion
 TRAINING = ("train",)
-
-
-def _number(low: float, high: float) -> Callable[[str], float]:
-    """For argparse: text -> a number from `low` to `high`."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if low <= value <= high:
-            return value
-        raise argparse.ArgumentTypeError(f"expected a number, {low} to {high}; found {text!r}")
-
-    return parse
 
 
 def _switch(help_text: str) -> dict[str, Any]:
@@ -67,22 +49,22 @@ FLAGS = OwnFlags(
         Flag(
             "feat_interp_alpha",
             {
-                "type": _number(0.01, 1000),
                 "metavar": "X",
                 "help": "of the Beta distribution that the shares follow (0.2)",
             },
             TRAINING,
             member=False,
+            range=(0.01, 1000),
         ),
         Flag(
             "feat_interp_ratio",
             {
-                "type": _number(0, 1),
                 "metavar": "X",
                 "help": "share of the pictures that are mixed (0.5)",
             },
             TRAINING,
             member=False,
+            range=(0, 1),
         ),
         Flag(
             "leak_free",
@@ -117,7 +99,6 @@ FLAGS = OwnFlags(
             "{options.part}",
         ),
     ),
-    has_home=True,
     published=Published(
         names=("CO-SPY", VARIANT),
         options={"train_dataset": VARIANT},

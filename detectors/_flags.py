@@ -8,20 +8,21 @@ the engine needs no detector's name. Nothing here may import more than the stand
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag `--name`. `phases`: those that heed it; `options`: keywords of argparse, `type` among
-    them; `member`: whether a detector made of others passes it on to this one."""
+    """A flag `--name`. `phases`: those that heed it; `options`: keywords of argparse; `member`:
+    whether a detector made of others passes it on to this one; `range`: of a number, both ends."""
 
     name: str
     options: Mapping[str, Any]
     phases: tuple[str, ...] = ("train", "eval", "test")
     member: bool = True
+    range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class OwnFlags:
     """`title` heads the group in --help. `implies`: flags of which any means this detector where
     none is named. `set`: flags that are options of this detector, under the same names. `rules`: on
     resolved options. `refused`: flags of all detectors that have no effect on the training of this
-    one. `combines`: whether it is made of other detectors. `has_home`: whether pictures
-    are known for each phase where none are named. `published`: see `Published`."""
+    one. `combines`: whether it is made of other detectors. `published`: see `Published`; where it
+    is stated, pictures are known for each phase where none are named."""
 
     title: str = ""
     flags: tuple[Flag, ...] = ()
@@ -71,5 +72,4 @@ class OwnFlags:
     rules: tuple[OptionRule, ...] = ()
     refused: tuple[str, ...] = ()
     combines: bool = False
-    has_home: bool = False
-    published: Published | None = field(default=None)
+    published: Published | None = None

@@ -96,6 +96,7 @@ def _own_config(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Path
     for _, layer in layers:
         if isinstance(layer.get(name), dict):
             chosen |= {k: v for k, v in layer[name].items() if k in kind.CHOICE}
+    # Of the choice alone: another option's slip is told by the whole configuration, with its layer.
     recipe = kind.recipe(resolve(name, [("", {name: chosen})]).options)
     objective = _objective(layers)
     return CONFIGS / (f"{recipe}.yaml" if objective == DETECTION else f"{recipe}_{objective}.yaml")
@@ -110,6 +111,7 @@ def _is_members(override: str, name: str) -> bool:
 def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None) -> Config:
     """Layers: the detector's YAML, what the weights were trained with, --config, flags, --set."""
     layers = []
+    # The card comes first, so that weights run as they were trained unless somebody says otherwise.
     if file is not None and file.card is not None:
         layers.append((str(file.path), {name: file.card.options}))
     if args.config:
@@ -169,6 +171,7 @@ def _own_file(args: argparse.Namespace, name: str) -> WeightFile:
     assert folder is not None
     trained = folder / BEST
     if not trained.is_file():
+        # The published program's file holds its own layer alone: the others lie beside its folder.
         if (folder / PUBLISHED_BEST).is_file():
             return open_weights(folder.parent, name, parts)
         raise WeightsError(
@@ -248,6 +251,7 @@ def _member_args(args: argparse.Namespace, name: str, weights: str | None) -> ar
     member = argparse.Namespace(**{**vars(args), **changes, "weights": None})
     if member.pretrain and weights is None:
         return member
+    # None where the entry is the usual one: then the member looks for its weights by itself.
     entry = detectors.load(name).entry(resolve_config(member, name, None).options)
     member.weights, member.pretrain = weights or (entry if entry != name else None), False
     return member

@@ -56,6 +56,7 @@ class Parser(argparse.ArgumentParser):
 
     def flag(self, group: Any, name: str, phases: str = EVERY, **options: Any) -> None:
         """Adds a flag to a group; the phases that do not heed it refuse it."""
+        # Stated here, beside what the flag means, and read by `rules`: no second list to forget.
         action = group.add_argument(name, **options)
         self.phases[action.dest] = tuple(phases.split())
 
@@ -453,7 +454,8 @@ def _own_flags(p: Parser) -> None:
         if own.flags:
             group = p.add_argument_group(own.title)
             for flag in own.flags:
-                p.flag(group, f"--{flag.name}", " ".join(flag.phases), **flag.options)
+                kind = {"type": number(float, *flag.range)} if flag.range else {}
+                p.flag(group, f"--{flag.name}", " ".join(flag.phases), **kind, **flag.options)
 
 
 def parser() -> Parser:

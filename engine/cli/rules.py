@@ -29,6 +29,8 @@ from .parser import Parser, benchmarks, parser
 
 OWN = detectors.flags()  # of single detectors, by their names
 COMBINED = tuple(name for name, own in OWN.items() if own.combines)
+# Their weights are no entry of the manifest: those of members, or what training left.
+ELSEWHERE = tuple(name for name, own in OWN.items() if own.combines or own.published)
 SHOWN = 3  # missing files that an error names
 
 
@@ -165,7 +167,7 @@ RULES = (
             and not (a.data or a.benchmark or a.compare)
             and not (a.phase == "eval" and a.test_csv)
             and name is not None
-            and not (name in OWN and OWN[name].has_home)
+            and not (name in OWN and OWN[name].published)
             and not is_bare(a)
         ),
         "expected --data FOLDER or CSV, or --benchmark NAME; found neither; "
@@ -224,7 +226,7 @@ def check_named(args: argparse.Namespace, name: str | None) -> None:
         _check_runs(args.compare)
         return
     _check_values(args, name)
-    if args.weights or not (args.phase == "train" or name in OWN):
+    if args.weights or not (args.phase == "train" or name in ELSEWHERE):
         # Training alone takes several: the branches that a fusion starts from.
         several = manifest.several(args.weights) if args.phase == "train" else []
         for weights in several or [args.weights]:
