@@ -82,13 +82,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_bytes(record: Record) -> bytes:
-    """The content of a picture's file, or of its member of an archive.
+    """The content of a picture's file, of its member of an archive, or of one in memory.
 
     Raises:
         UnreadablePicture: missing, a folder, empty, or damaged in its archive.
     """
     try:
-        if record.member:
+        if record.content is not None:
+            content = record.content
+        elif record.member:
             content = _archives.read(record.path, record.member)
         elif not record.path.is_file():
             special = "not a regular file" if is_special(record.path) else "no such file"

@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class Record:
     `label`: None where unknown. `source`: the pool of reals that a fake is measured against
     ('' = all of the set). `generator`: what made it ('' for reals). `member`: where in the archive
     `path` it lies, in the words of datasets/_archives.py ('' = `path` is the picture's own file).
+    `content`: the bytes of a picture that is in no file, as an upload is, and whose `path` is only
+    a name; None otherwise.
     """
 
     key: str
@@ -50,6 +52,7 @@ class Record:
     source: str = ""
     generator: str = ""
     member: str = ""
+    content: bytes | None = field(default=None, repr=False)
 
 
 def is_special(path: Path) -> bool:

@@ -5,15 +5,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage='Makes .venv from the committed lock. Needs Python 3.11 or newer with pip, and nothing else.
 
-  bash scripts/setup.sh          what it takes to score, evaluate and train
+  bash scripts/setup.sh          what it takes to score, evaluate, train and serve pages
   bash scripts/setup.sh --dev    the same, and the test and lint tools
   bash scripts/setup.sh --all    the same, and every extra (TensorBoard, Parquet, ...)
 
 PYTHON=/path/to/python3 names another Python than python3.'
 options=(--frozen)
 case "${1:-}" in
-    "") options+=(--extra plots) ;;
-    --dev) options+=(--extra plots --group dev) ;;
+    "") options+=(--extra plots --extra pages) ;;
+    --dev) options+=(--extra plots --extra pages --group dev) ;;
     --all) options+=(--group dev --all-extras) ;;
     -h | --help) echo "$usage"; exit 0 ;;
     *) echo "setup.sh: expected nothing, --dev, --all or --help; found '$1'" >&2; exit 2 ;;

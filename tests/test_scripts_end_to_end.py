@@ -40,8 +40,10 @@ ELSEWHERE = {
     "fetch_data.py": "test_fetch_data.py",
     "fetch_weights.py": "test_fetch.py",
     "import_backbone.py": "test_import_backbone.py",
+    "leaderboard.py": "test_leaderboard.py",
     "make_csv.py": "test_make_csv.py",
     "own_threshold.py": "test_own_threshold.py",
+    "serve.py": "test_serve.py",
     "ssp_table.py": "test_ssp_table.py",
     **dict.fromkeys(
         ("test_ssp.sh", "train_fake2m.sh", "train_spai.sh", "train_ssp.sh"), "test_scripts_sh.py"

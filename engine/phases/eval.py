@@ -22,7 +22,7 @@ from ..reporting.thumbnails import jpeg, thumbnails
 from ..runtime.device import Device
 from ..runtime.distributed import ALONE, World
 from ..runtime.program import FILE_ONLY
-from ..runtime.run_folder import RUN, begin, log_to, open_output, write_json
+from ..runtime.run_folder import RUN, begin, log_to, open_output, peak_memory, write_json
 from ..runtime.workers import IN_PROCESS, Workers
 from ..scoring import trained_on
 from ..scoring.cache import open_memo
@@ -185,6 +185,7 @@ def _run_main(
     table = request.output / SCORES
     rows = score_table(table, request.records, scorer, request.degradations, request.resume, world)
     info["seconds"] = round(time.monotonic() - start, 1)
+    info["peak_memory_gib"] = peak_memory()
     tally = reduce(add, world.gather(scorer.tally))
     info["counts"] = {"scored_now": tally.scored, "reused": tally.reused}
     if tally.reused:

@@ -158,17 +158,32 @@ def _scoring(request: TestRequest) -> ScoringOptions:
     return ScoringOptions(score.batch_size, request.workers, score.seed, views=request.rule.views)
 
 
+def judged(
+    request: TestRequest, records: Sequence[Record], show: Show | None = None
+) -> Iterator[list[Answer]]:
+    """Answers on records, in order, under the rule's prevalence, a batch at a time; nothing is
+    printed or written.
+
+    Args:
+        request: how they are scored; its own records are not looked at.
+        records: of the pictures.
+        show: as ScoringOptions has it.
+    """
+    options = replace(_scoring(request), show=show)
+    for batch in answers(request.loaded.model, records, request.device, options):
+        yield [answer.restated(request.rule.prevalence) for answer in batch]
+
+
 def _answers(request: TestRequest, records: Sequence[Record]) -> Iterator[Answer]:
-    """Answers for records, in order, under the rule's prevalence; explanations are drawn."""
+    """Answers on records, with progress on standard error; explanations are drawn."""
     show = None
     if request.explain and request.output is not None:
         show = _overlays(request, request.output)
     # Lines on a terminal are the progress; a bar among them would tear both.
     quiet = sys.stdout.isatty()
     with nullcontext() if quiet else Progress(len(records), "scoring") as progress:
-        options = replace(_scoring(request), show=show)
-        for batch in answers(request.loaded.model, records, request.device, options):
-            yield from (answer.restated(request.rule.prevalence) for answer in batch)
+        for batch in judged(request, records, show):
+            yield from batch
             if progress is not None:
                 progress.advance(len(batch))
 
@@ -237,8 +252,7 @@ def ask(request: TestRequest) -> int:
             sys.stderr.write("" if line else "\n")  # after Ctrl-D the cursor is behind the prompt
             return failed
         record = Record(name, Path(name))
-        [[answer]] = answers(request.loaded.model, [record], request.device, _scoring(request))
-        answer = answer.restated(rule.prevalence)
+        [[answer]] = judged(request, [record])
         failed += bool(answer.row.error)
         if request.json:
             _print(_line(request, answer))

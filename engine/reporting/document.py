@@ -136,7 +136,7 @@ def style(name: str, **values: object) -> str:
     return _environment("text").get_template(name).render(values)
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str) -> str:
     """The Content-Security-Policy of a page with one inline style and at most one script: nothing
     else runs, and nothing is loaded but the page's own pictures."""
 
@@ -164,8 +164,8 @@ def page_pieces(
     page = _environment("html").get_template(template)
     # Ours, and in the page as the policy has their sums: not escaped.
     inline = {"style": Markup(style), "script": Markup(script)}
-    policy = Markup(_policy(style, script))
-    return page.generate(title=title, policy=policy, **inline, **content)
+    allowed = Markup(policy(style, script))
+    return page.generate(title=title, policy=allowed, **inline, **content)
 
 
 def render_page(template: str, title: str, **content: object) -> str:

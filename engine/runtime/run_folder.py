@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -32,6 +33,16 @@ def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, whole or not at all; numbers that JSON lacks (NaN) are an error."""
     text = json.dumps(content, indent=1, ensure_ascii=True, allow_nan=False)
     write_file(path, text + "\n")
+
+
+def peak_memory() -> float | None:
+    """Most memory, in GiB, that this process has held so far; None on systems that do not say."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
 
 
 def take(folder: Path) -> AbstractContextManager[Any]:

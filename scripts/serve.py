@@ -1,0 +1,144 @@
+"""Serves the pages and the JSON API: check pictures in a browser, at http://127.0.0.1:8000/.
+
+    python scripts/serve.py                            # the detector that ships
+    python scripts/serve.py --detector spai --weights spai --port 8080
+
+One process, one detector, loaded once; requests wait in a bounded queue. Pictures stay in memory,
+and nothing of them is stored or logged. It listens to this machine alone: docs/usage/pages.md says
+what to put before it where others shall reach it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from engine.cli import parser as command_line  # noqa: E402
+from engine.cli import rules  # noqa: E402
+from engine.cli.arguments import number  # noqa: E402
+from engine.cli.parser import Parser, shared  # noqa: E402
+from scripts._shared import answer, new_parser, say  # noqa: E402
+
+if TYPE_CHECKING:
+    from engine.pages.scoring_queue import ScoringQueue
+    from engine.pages.server import Parts
+
+PROGRAM = "serve.py"
+CHOICE = ("detector", "config", "set", "train_dataset", "mode", "branch")
+WEIGHTS = ("weights", "backbone_weights", "pretrain", "ckpt", "threshold", "prevalence")
+MACHINE = ("device", "gpu", "precision", "batch_size", "threads", "max_megapixels")
+LIMITS = ("picture_memory", "picture_seconds")
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = new_parser(PROGRAM, __doc__, "2 wrong usage or weights, or the address is taken; 143 ended "
+                   "by SIGTERM, after the answers in work", whole=True,
+                   parents=[shared((*CHOICE, *WEIGHTS, *MACHINE, *LIMITS))])  # fmt: skip
+    p.add_argument(
+        "--runs",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]RUN",
+        help="show a leaderboard of these, as scripts/leaderboard.py takes them",
+    )
+    p.add_argument("--no_scoring", dest="scoring", action="store_false",
+                   help="load no detector: no demo and no API")  # fmt: skip
+    p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
+                   help="address to listen at (127.0.0.1: this machine alone)")  # fmt: skip
+    p.add_argument("--port", type=number(int, 0, 65535), default=8000,
+                   help="port to listen at, 0 for any that is free (8000)")  # fmt: skip
+    p.add_argument("--hosts", nargs="+", default=[], metavar="NAME",
+                   help="names by which browsers reach the server, beside localhost")  # fmt: skip
+    p.add_argument("--queue", type=number(int, 1, 1000), default=8,
+                   help="requests that arrive, wait or are scored at a time; more are answered "
+                   "429 (8)")  # fmt: skip
+    p.add_argument(
+        "--per_minute",
+        type=number(int, 1),
+        default=120,
+        metavar="REQUESTS",
+        help="requests for scores that one client may send in a minute (120)",
+    )
+    p.add_argument("--max_megabytes", type=number(float, 0.001, 1024), default=32.0, metavar="MB",
+                   help="size of a request, all its pictures together (32)")  # fmt: skip
+    p.add_argument("--max_pictures", type=number(int, 1, 1000), default=16, metavar="N",
+                   help="pictures of a request (16)")  # fmt: skip
+    p.add_argument("--upload_seconds", type=number(float, 0.1, 3600), default=30.0,
+                   metavar="SECONDS", help="time until a request has arrived (30)")  # fmt: skip
+    return p
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments, with all that main.py's flags would give. Ends the program when wrong."""
+    p, theirs = parser(), command_line.parser()
+    args = p.parse_args(arguments, theirs.parse_args([]))
+    if said := rules.broken(args, rules.detector_named(args)):
+        p.error(said)
+    if not (args.scoring or args.runs):
+        p.error("--no_scoring: expected --runs too; found nothing to serve")
+    return args
+
+
+def queue_of(args: argparse.Namespace) -> ScoringQueue:
+    """The detector, loaded, behind its queue."""
+    from engine.cli import detector
+    from engine.cli.test_request import testing
+    from engine.pages.detector_judge import DetectorJudge
+    from engine.pages.scoring_queue import ScoringQueue
+
+    rules.check_named(args, rules.detector_named(args))
+    rules.check(args, detector.detector_name(args))
+    return ScoringQueue(DetectorJudge(testing(args)), args.queue)
+
+
+def parts_of(args: argparse.Namespace) -> Parts:
+    """What there is to serve."""
+    from engine.pages.board_page import render
+    from engine.pages.server import Parts
+    from scripts.leaderboard import board_of
+
+    board = render(board_of(args.runs)) if args.runs else None
+    return Parts(queue_of(args) if args.scoring else None, board)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status. Loads the detector and answers until it is told to end."""
+    from engine.pages.server import (
+        ServerOptions,
+        address_of,
+        application,
+        listening,
+        server_of,
+    )
+    from engine.pages.uploads import UploadLimits
+
+    uploads = UploadLimits(args.max_megabytes, args.max_pictures, args.upload_seconds)
+    hosts = tuple(name.lower() for name in (args.host, *args.hosts))
+    options = ServerOptions(hosts, args.per_minute, uploads)
+    # Before the detector is loaded, which takes long: a taken port is told at once.
+    with listening(args.host, args.port) as listener:
+        server = server_of(application(parts_of(args), options))
+        print(address_of(listener), flush=True)
+        say(PROGRAM, "Ctrl-C ends")
+        server.run(sockets=[listener])
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status of a command line."""
+    args = parse(arguments)
+    from datasets import LayoutError
+    from detectors._base import OptionError, WeightsError
+    from engine.config import ConfigError
+
+    errors = (LayoutError, ConfigError, OptionError, WeightsError)
+    return answer(PROGRAM, lambda: run(args), errors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
