@@ -95,6 +95,9 @@ class TrainOptions:
     """The validation metric whose best epoch is kept, or loss, whose lowest is."""
     ties: Literal["later", "earlier"] = "later"
     """Of epochs that are equally good, the later (CO-SPY) or the earlier (SPAI, SSP)."""
+    degrade: str = "none"
+    """Degradations of the training pictures, as --degrade spells them: each picture goes through
+    one of them, drawn anew each time, before the detector's own augmentation."""
     val_degrade: str = "none"
     """Degradation of the validation pictures, as --degrade spells it."""
     accumulate: Count = 1

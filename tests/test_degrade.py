@@ -23,7 +23,8 @@ from engine.scoring import degradation_steps, degradations
 ONE_OF_EACH = (
     "jpeg:60", "webp:50", "avif:50", "blur:1.5", "noise:8", "resize:0.5", "resize:1.5",
     "crop:40", "crop:100", "crop:0.8", "rotate:15", "flip", "brightness:1.3", "contrast:0.6",
-    "saturation:1.8", "sharpen:2", "gamma:1.4", "platform:instagram", "crop:30+noise:4+jpeg:70",
+    "saturation:1.8", "sharpen:2", "gamma:1.4", "social:instagram", "crop:30+noise:4+jpeg:70",
+    "instagram:random", "enlarge:2", "repost:2", "screenshot", "print-scan", "meme", "post",
 )  # fmt: skip
 
 
@@ -211,8 +212,9 @@ def test_the_neutral_value_changes_nothing(name: str, value: float, picture: Ima
 
 
 PROFILES = {
-    "instagram": (1080, 70), "twitter": (4096, 85), "whatsapp": (1600, 50), "facebook": (2048, 75),
+    "instagram": (1080, 70), "x": (4096, 85), "whatsapp": (1600, 50), "facebook": (2048, 75),
     "telegram": (2560, 80),
+    "wechat": (1280, 70),
 }  # fmt: skip
 
 
@@ -226,11 +228,11 @@ def test_platforms_reduce_and_encode(name: str) -> None:
     image = make_picture(0, fake=False, size=(30, longest + 100))
     width = round(30 * longest / (longest + 100))
     reduced = image.resize((width, longest), Image.Resampling.BICUBIC)
-    found = degraded(f"platform:{name}", image)
+    found = degraded(f"social:{name}", image)
     assert found.size == (width, longest)
     assert found.tobytes() == encoded(reduced, "JPEG", quality=quality, subsampling=2)
     small = image.crop((0, 0, 30, 40))
-    assert degraded(f"platform:{name}", small).size == small.size
+    assert degraded(f"social:{name}", small).size == small.size
 
 
 # --- pure functions of any picture
@@ -325,7 +327,7 @@ def test_a_strip_is_cut_before_it_is_enlarged() -> None:
         ("noise:2.50", "noise:2.5"), ("resize:1.50", "resize:1.5"), ("crop:0.80", "crop:0.8"),
         ("crop:1.", "crop:1.0"), ("crop:1.00", "crop:1.0"), ("crop:0256", "crop:256"),
         ("rotate:-0.0", "rotate:0"), ("rotate:-7.50", "rotate:-7.5"), ("flip", "flip"),
-        ("platform:twitter", "platform:twitter"),
+        ("platform:twitter", "social:x"), ("platform:wechat", "social:wechat"),
         ("crop:64+blur:2.0+flip+jpeg:090", "crop:64+blur:2+flip+jpeg:90"),
     ],
 )  # fmt: skip
@@ -366,7 +368,7 @@ def test_wrong_degradations_are_refused_in_one_line(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "ranges"),
     [("jpeg:0", "jpeg:1-100"), ("crop:1", r"crop:2-8192\|0.01-1.0"),
-     ("rotate:999", "rotate:-180-180"), ("platform:x", r"platform:instagram\|twitter\|"),
+     ("rotate:999", "rotate:-180-180"), ("social:y", r"social:instagram\|x\|"),
      ("sepia:1", "none or a chain of jpeg:1-100, .*, flip, .*gamma:0.1-10")],
 )  # fmt: skip
 def test_errors_show_what_is_possible(text: str, ranges: str) -> None:
@@ -402,7 +404,7 @@ def test_a_missing_encoder_is_said_before_anything_is_read(
         (["resize:1.50,0.5", "resize:0.5"], ["none", "resize:1.5", "resize:0.5"]),
         (["crop:0.8,256,1.0"], ["none", "crop:0.8", "crop:256", "crop:1.0"]),
         (["flip", "platform:twitter,telegram"],
-         ["none", "flip", "platform:twitter", "platform:telegram"]),
+         ["none", "flip", "social:x", "social:telegram"]),
         (["crop:256,128+flip+jpeg:90,50"],
          ["none", "crop:256+flip+jpeg:90", "crop:256+flip+jpeg:50", "crop:128+flip+jpeg:90",
           "crop:128+flip+jpeg:50"]),

@@ -99,6 +99,7 @@ def check(
 ) -> None:
     """Raises ConfigError for settings, or an output folder, that `start` would refuse later."""
     training_device(device, config.train.precision)
+    degradations.choice(config.train.degrade)
     degradations.parse(config.train.val_degrade)
     check_output(output, written(output), resume, overwrite)
 

@@ -9,51 +9,42 @@ from __future__ import annotations
 
 import io
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter
 
 from detectors import _augment as A
 from detectors import _transforms as T
 
-from .degradations import PLATFORMS
+from . import posts
+from .degradations import FILTERS, PLATFORMS, RANDOM
+from .memes import meme
+from .picture_size import check_side, check_size
 
 # (picture, the step's value, generator) -> picture
 Step = Callable[[Image.Image, Any, np.random.Generator], Image.Image]
 
-MOST_PIXELS = 178_956_970  # the most that Pillow decodes
 LONGEST_JPEG, LONGEST_WEBP, LONGEST_AVIF = 65_500, 16_383, 32_768  # px a side
+FEWEST = 64  # px of the shorter side that reposts leave
+REPOST_SCALE, REPOST_QUALITY = (0.6, 1.0), (60, 95)
+DISPLAY_SCALE, SHARED_QUALITY = (0.5, 1.0), (70, 95)
+TILT = 2  # degrees, of print-scan
 BAND = 2**22  # px that the float steps take at a time
 TRUNCATE = 4  # deviations after which scipy cuts a Gaussian off
 
 
-def _check_size(width: int, height: int) -> None:
-    """Raises OSError for a picture of more than MOST_PIXELS."""
-    if width * height > MOST_PIXELS:
-        raise OSError(
-            f"expected at most 179 megapixels after enlarging; found {width} x {height} px"
-        )
-
-
-def _check_side(image: Image.Image, coder: str, longest: int) -> None:
-    """Raises OSError for a picture with a side of more px than `coder` can hold."""
-    if max(image.size) > longest:
-        raise OSError(
-            f"{coder} holds at most {longest} px a side; found {image.width} x {image.height} px"
-        )
-
-
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
     """A picture after JPEG of `quality` 1-100, 4:2:0."""
-    _check_side(image, "JPEG", LONGEST_JPEG)
+    check_side(image, "JPEG", LONGEST_JPEG)
     return T.jpeg(image, quality)
 
 
 def webp(image: Image.Image, quality: int) -> Image.Image:
     """A picture after lossy WebP of `quality` 0-100."""
-    _check_side(image, "WebP", LONGEST_WEBP)
+    check_side(image, "WebP", LONGEST_WEBP)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=quality)
     return Image.open(buffer).convert("RGB")
@@ -61,7 +52,7 @@ def webp(image: Image.Image, quality: int) -> Image.Image:
 
 def avif(image: Image.Image, quality: int) -> Image.Image:
     """A picture after AVIF of `quality` 0-100, 4:2:0."""
-    _check_side(image, "AVIF", LONGEST_AVIF)
+    check_side(image, "AVIF", LONGEST_AVIF)
     buffer = io.BytesIO()
     # The encoder cuts the picture into as many tiles as it has threads: it must not depend on
     # the machine.
@@ -106,7 +97,7 @@ def noise(image: Image.Image, deviation: float, rng: np.random.Generator) -> Ima
 def resize(image: Image.Image, factor: float) -> Image.Image:
     """A picture with both sides times `factor`, rounded, at least 1 px; bicubic, antialiased."""
     width, height = (max(1, round(side * factor)) for side in image.size)
-    _check_size(width, height)
+    check_size(width, height)
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -115,7 +106,7 @@ def crop_side(image: Image.Image, side: int) -> Image.Image:
     shorter, longer = sorted(image.size)
     if shorter < side:
         longer = min(longer, T.LONGEST * shorter)  # resize_shorter takes no more of a strip
-        _check_size(side, side * longer // shorter)
+        check_size(side, side * longer // shorter)
         image = T.resize_shorter(image, side)
     return T.centre_crop(image, side)
 
@@ -161,7 +152,7 @@ def gamma(image: Image.Image, value: float) -> Image.Image:
     return image.point(curve * 3)
 
 
-def platform(image: Image.Image, name: str) -> Image.Image:
+def social(image: Image.Image, name: str) -> Image.Image:
     """A picture as the platform `name` shares it: the longer side reduced to its limit (bicubic,
     antialiased; never enlarged), then JPEG of its quality."""
     longest, quality = PLATFORMS[name]
@@ -172,9 +163,92 @@ def platform(image: Image.Image, name: str) -> Image.Image:
     return jpeg(image, quality)
 
 
+def instagram(image: Image.Image, name: str, rng: np.random.Generator) -> Image.Image:
+    """A picture under one of Instagram's filters, or a random one; pilgram2's, as in the study."""
+    import pilgram2
+
+    if name == RANDOM:
+        name = str(rng.choice(FILTERS))
+    # One filter's module has a name that no user would write: 1977 begins with a digit.
+    filtered: Image.Image = getattr(pilgram2, f"_{name}" if name == "1977" else name)(image)
+    return filtered
+
+
+def enlarge(image: Image.Image, factor: int) -> Image.Image:
+    """A picture reduced by a whole factor and enlarged to its size again, bicubic, then sharpened:
+    what stands in for a super-resolution network where there are no weights of one."""
+    small = [max(1, side // factor) for side in image.size]
+    image = image.resize((small[0], small[1]), Image.Resampling.BILINEAR)
+    width, height = (side * factor for side in small)
+    check_size(width, height)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return image.filter(ImageFilter.UnsharpMask(radius=factor, percent=100, threshold=0))
+
+
+def repost(image: Image.Image, times: int, rng: np.random.Generator) -> Image.Image:
+    """A picture passed on so many times: each time reduced a little or not at all, and saved as
+    JPEG, or one time in four as WebP, of a random quality."""
+    for _ in range(times):
+        # Half of all reposts keep the size: it is below the limit of the next platform.
+        if rng.random() < 0.5 and min(image.size) > FEWEST:
+            image = resize(image, max(rng.uniform(*REPOST_SCALE), FEWEST / min(image.size)))
+        quality = int(rng.integers(REPOST_QUALITY[0], REPOST_QUALITY[1] + 1))
+        image = webp(image, quality) if rng.random() < 0.25 else jpeg(image, quality)
+    return image
+
+
+def screenshot(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A picture as a screen shows it, reduced to a random scale, saved without loss, which changes
+    nothing, and then shared as JPEG."""
+    image = resize(image, rng.uniform(*DISPLAY_SCALE))
+    return jpeg(image, int(rng.integers(SHARED_QUALITY[0], SHARED_QUALITY[1] + 1)))
+
+
+def _tilted(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A picture on paper that lies at up to TILT degrees to the scanner's glass, seen a little from
+    aside, bilinear; what is beyond the paper is white."""
+    width, height = image.size
+    turned = math.radians(rng.uniform(-TILT, TILT))
+    corners = np.array([[0, 0], [0, height], [width, height], [width, 0]], dtype=np.float64)
+    middle = np.array([width, height]) / 2
+    rotation = np.array(
+        [[math.cos(turned), -math.sin(turned)], [math.sin(turned), math.cos(turned)]]
+    )
+    # A lift of one edge by the tilt moves its corners by at most this share of the sides.
+    lift = math.sin(math.radians(TILT)) / 2
+    moved = (corners - middle) @ rotation.T + middle
+    moved += rng.uniform(-lift, lift, (4, 2)) * min(width, height)
+    quad = tuple(moved.ravel().tolist())
+    return image.transform(
+        image.size, Image.Transform.QUAD, quad, Image.Resampling.BILINEAR, fillcolor="white"
+    )
+
+
+def print_scan(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A picture printed and scanned: a slight blur, grain, a tilt and perspective under 2 degrees,
+    paper and lamp of a colour of their own."""
+    image = blur(_tilted(image, rng), rng.uniform(0.4, 1.0))
+    image = noise(image, rng.uniform(2, 6), rng)
+    # Ink is no black and paper no white; each channel has its own ends.
+    ends = [(rng.uniform(0, 20), rng.uniform(235, 255)) for _ in range(3)]
+    table = [round(low + (high - low) * x / 255) for low, high in ends for x in range(256)]
+    return image.point(table)
+
+
 def _fixed(step: Callable[..., Image.Image]) -> Step:
     """A step that draws nothing."""
     return lambda image, value, _: step(image, value)
+
+
+def _varied(step: Step) -> Step:
+    """A step whose choices differ from picture to picture. Scoring seeds all pictures alike, so
+    that a score depends on nothing but pixels: these decide what the generator gives."""
+
+    def own(image: Image.Image, value: Any, rng: np.random.Generator) -> Image.Image:
+        pixels = zlib.crc32(image.tobytes())
+        return step(image, value, np.random.default_rng((int(rng.integers(2**32)), pixels)))
+
+    return own
 
 
 def _enhanced(enhancer: Callable[[Image.Image], Any]) -> Step:
@@ -197,5 +271,12 @@ STEPS: dict[str, Step] = {
     "saturation": _enhanced(ImageEnhance.Color),
     "sharpen": _enhanced(ImageEnhance.Sharpness),
     "gamma": _fixed(gamma),
-    "platform": _fixed(platform),
+    "social": _fixed(social),
+    "enlarge": _fixed(enlarge),
+    "instagram": _varied(instagram),
+    "repost": _varied(repost),
+    "screenshot": _varied(lambda image, _, rng: screenshot(image, rng)),
+    "print-scan": _varied(lambda image, _, rng: print_scan(image, rng)),
+    "meme": _varied(lambda image, _, rng: meme(image, rng)),
+    "post": _varied(lambda image, _, rng: posts.post(image, rng)),
 }

@@ -8,6 +8,7 @@ import what the pixels take: --help lists the steps.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 import re
@@ -26,13 +27,27 @@ NONE = "none"
 MOST = 1000  # degradations in a sweep: a chain of long lists would multiply without end
 DECIMAL = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 SHOWN = 60  # characters of a wrong part that an error repeats
-PLATFORMS = {  # longer side in px, JPEG quality
+# Longer side in px and JPEG quality of the first five: what toolkits for social networks' pictures
+# take. WeChat's side is what users of its app measured; it saves by Apple's factor 0.5, of which no
+# quality of libjpeg is known: 70 is our reading.
+PLATFORMS = {
     "instagram": (1080, 70),
-    "twitter": (4096, 85),
+    "x": (4096, 85),
     "whatsapp": (1600, 50),
     "facebook": (2048, 75),
     "telegram": (2560, 80),
+    "wechat": (1280, 70),
 }
+# Earlier names, still read; rows and reports have the others.
+RENAMED_STEPS, RENAMED_PLATFORMS = {"platform": "social"}, {"twitter": "x"}
+RANDOM = "random"
+FILTERS = (
+    "1977", "aden", "amaro", "ashby", "brannan", "brooklyn", "charmes", "clarendon", "crema",
+    "dogpatch", "earlybird", "gingham", "ginza", "hefe", "helena", "hudson", "inkwell", "juno",
+    "kelvin", "lark", "lofi", "ludwig", "maven", "mayfair", "moon", "nashville", "perpetua",
+    "poprocket", "reyes", "rise", "sierra", "skyline", "slumber", "stinson", "sutro", "toaster",
+    "valencia", "walden", "willow", "xpro2",
+)  # fmt: skip
 
 Value = int | float | str | None  # of a step; None where it takes no value
 
@@ -42,8 +57,9 @@ class Step:
     """The spelling of a step: what may stand after its name, and what it does.
 
     `values` shows the range, `read` turns one value's text into the value (ValueError outside the
-    range), `neutral` is the value that leaves a picture as it is (None where there is none), and
-    `coder` Pillow's name of the encoder that the step needs.
+    range), `neutral` is the value that leaves a picture as it is (None where there is none),
+    `coder` Pillow's name of the encoder that the step needs, and `package` one of the extra
+    `derive`.
     """
 
     values: str
@@ -51,6 +67,7 @@ class Step:
     read: Callable[[str], Value]
     neutral: float | None = None
     coder: str | None = None
+    package: str | None = None
 
     def spelling(self, name: str) -> str:
         """`name` with its values, such as `jpeg:1-100`."""
@@ -104,9 +121,24 @@ def _crop(text: str) -> float:
 
 def _platform(text: str) -> str:
     """The name of a platform. Raises ValueError for others."""
-    if text not in PLATFORMS:
+    name = RENAMED_PLATFORMS.get(text, text)
+    if name not in PLATFORMS:
+        raise ValueError(text)
+    return name
+
+
+def _filter(text: str) -> str:
+    """The name of a filter. Raises ValueError for others."""
+    if text != RANDOM and text not in FILTERS:
         raise ValueError(text)
     return text
+
+
+def _factor(text: str) -> int:
+    """2 or 4. Raises ValueError for others."""
+    if text not in ("2", "4"):
+        raise ValueError(text)
+    return int(text)
 
 
 def _nothing(text: str) -> None:
@@ -138,12 +170,28 @@ STEPS: dict[str, Step] = {
     "saturation": Step("0-10", "distance from the grey picture times this", _real(0, 10), 1),
     "sharpen": Step("0-10", "distance from the smoothed picture times this", _real(0, 10), 1),
     "gamma": Step("0.1-10", "values in 0-1 to this power: above 1 darkens", _real(0.1, 10), 1),
-    "platform": Step(
+    "social": Step(
         "|".join(PLATFORMS),
         "reduced and saved as JPEG as the platform does: "
         + ", ".join(f"{name} {side} px {quality}" for name, (side, quality) in PLATFORMS.items()),
         _platform,
     ),
+    "instagram": Step(
+        f"{RANDOM}|NAME",
+        f"one of Instagram's filters, or a random one: {', '.join(FILTERS)}",
+        _filter,
+        package="pilgram2",
+    ),
+    "enlarge": Step("2|4", "reduced by this, enlarged again and sharpened", _factor),
+    "repost": Step(
+        "1-20",
+        "saved so many times as JPEG or WebP of random quality, at times reduced",
+        _whole(1, 20),
+    ),
+    "screenshot": Step("", "reduced to 0.5-1 of its sides, then JPEG 70-95", _nothing),
+    "print-scan": Step("", "blurred, grained, tilted under 2 degrees, off-colour", _nothing),
+    "meme": Step("", "with scrambled capitals and emoji on it", _nothing),
+    "post": Step("", "inside the screenshot of a phone's post, 377 px wide", _nothing),
 }
 
 
@@ -183,6 +231,7 @@ def _expected(expected: str, text: str) -> ConfigError:
 def _split(part: str) -> tuple[str, str]:
     """The step's name in a part of a chain, and the text behind the colon."""
     name, colon, values = part.partition(":")
+    name = RENAMED_STEPS.get(name, name)
     if name not in STEPS or (colon and not STEPS[name].values):
         raise _expected(f"{NONE} or a chain of {', '.join(s for s, _ in describe())}", part)
     return name, values
@@ -206,13 +255,19 @@ def _read(text: str) -> Degradation:
     return Degradation(name, tuple(steps))
 
 
-def _check_coders(chain: Degradation) -> None:
-    """Raises ConfigError where Pillow was built without an encoder that the chain needs."""
+def _check_runs(chain: Degradation) -> None:
+    """Raises ConfigError where an encoder of Pillow, or a package, that the chain needs is missing
+    here."""
     from PIL import Image
 
     Image.init()
     for name, _ in chain.steps:
-        coder = STEPS[name].coder
+        coder, package = STEPS[name].coder, STEPS[name].package
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"--degrade: {name} expects the package {package}; found none (pip install "
+                f"'.[derive]')"
+            )
         if coder is not None and coder not in Image.SAVE:
             raise ConfigError(
                 f"--degrade: {name} expects a Pillow with {coder}; found one without (install "
@@ -223,13 +278,32 @@ def _check_coders(chain: Degradation) -> None:
 def parse(text: str) -> Degradation | None:
     """The chain that `text` spells; None for `none`.
 
-    Raises ConfigError listing the steps, or where Pillow was built without an encoder.
+    Raises ConfigError listing the steps, or where an encoder or package is missing.
     """
     if text == NONE:
         return None
     chain = _read(text)
-    _check_coders(chain)
+    _check_runs(chain)
     return chain
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several degradations for each picture, all as likely; None leaves it as it is."""
+
+    chains: tuple[Degradation | None, ...]
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """The picture after one of them. Raises OSError as `Degradation` does."""
+        chain = self.chains[rng.integers(len(self.chains))]
+        return chain(image, rng) if chain else image
+
+
+def choice(words: str) -> Choice | None:
+    """A choice among the degradations that words spell, as --degrade takes them: `none meme
+    jpeg:60,80`. None for `none` alone. Raises ConfigError as `parse` does."""
+    names = [n for w in words.split() for n in ([NONE] if w == NONE else _expand(w))] or [NONE]
+    return None if names == [NONE] else Choice(tuple(map(parse, names)))
 
 
 def _expand(word: str) -> list[str]:

@@ -33,11 +33,12 @@ CODE = (
     "engine/runtime/device.py",
     "engine/runtime/workers.py",
     "engine/scoring/*.py",
+    "engine/scoring/assets/**/*.*",
     "engine/weights/*.py",
 )
 LIBRARIES = (
-    "torch", "torchvision", "numpy", "scipy", "pillow", "pi-heif", "timm", "open-clip-torch",
-    "diffusers", "safetensors", "onnxruntime", "onnxruntime-gpu",
+    "torch", "torchvision", "numpy", "scipy", "pillow", "pilgram2", "pi-heif", "timm",
+    "open-clip-torch", "diffusers", "safetensors", "onnxruntime", "onnxruntime-gpu",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from ..config import TrainOptions
 from ..runtime.device import Device
 from ..runtime.distributed import World
 from ..runtime.workers import Pool, Workers
+from ..scoring import degradations
 from .encoder_cache import Embedded, embed
 from .schedule import draws, epoch_order, shares
 from .step import Batch
@@ -56,11 +57,12 @@ class Feed:
         """The pictures as training looks at them, or the values of a frozen encoder for them."""
         transform = self.model.transform(train=self.options.augment)
         limits, decoding = self.workers.limits, self.workers.decoding
+        degraded = degradations.choice(self.options.degrade)
         pictures = PictureDataset(
-            self.records, transform, seed=self.options.seed, limits=limits, decoding=decoding
+            self.records, transform, degraded, self.options.seed, limits=limits, decoding=decoding
         )
         # Pictures that vary give an encoder something new each time, and nothing can be kept.
-        if self.options.augment or not self.model.embeds:
+        if self.options.augment or degraded is not None or not self.model.embeds:
             return pictures
         log.info("pictures do not vary: what the frozen encoder makes of them is computed once")
         self.model.eval()  # as it is in scoring: its dropout would be frozen into the result
