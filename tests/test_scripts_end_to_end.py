@@ -33,6 +33,7 @@ HERE = {"bench", "ship_default.py", "setup.sh", "train_default.py"}
 ELSEWHERE = {
     "auc_table.py": "test_auc_table.py",
     "augment_csv.py": "test_augment_csv.py",
+    "derive.py": "test_derive.py",
     "contact_sheet.py": "test_contact_sheet.py",
     "convert_weights.py": "test_fetch.py",
     "draw_methods.py": "test_docs.py",
