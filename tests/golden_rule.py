@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from detectors import ssp
+from detectors._base import Detector
 from detectors._spectral import frequency_mask
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -57,6 +58,30 @@ def published(file: str) -> dict[str, torch.Tensor]:
     """A state dict in the published layout of a weight file, without downloading it."""
     shapes = golden("state_dict_keys.json")[file]
     return {key: fill(key, shape) for key, shape in shapes.items()}
+
+
+def layout(file: str) -> dict[str, torch.Tensor]:
+    """The keys and shapes of a published weight file, without numbers."""
+    shapes = golden("state_dict_keys.json")[file]
+    counts = {True: torch.int64, False: torch.float32}
+    return {
+        key: torch.empty(shape, dtype=counts[key.endswith("tracked")], device="meta")
+        for key, shape in shapes.items()
+    }
+
+
+def empty(kind: type[Detector], options: Any) -> Detector:
+    """A detector without numbers, for its keys, shapes and transforms."""
+    with torch.device("meta"):
+        return kind(options)
+
+
+def assigned(kind: type[Detector], options: Any, state: dict[str, torch.Tensor]) -> Detector:
+    """A detector in evaluation mode that has these very tensors: no random start is drawn for its
+    tens of millions of weights."""
+    model = empty(kind, options)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
 
 
 def check(tensor: torch.Tensor, summary: dict[str, Any], rtol: float, atol: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_rule import INPUTS, by_name, check, golden, published
+from golden_rule import INPUTS, assigned, by_name, check, empty, golden, layout, published
 from models import tiny
 from torch import Tensor
 
@@ -26,20 +26,18 @@ from engine.weights.loading import build, load_backbone, load_exact, open_weight
 FILE = 'spai spai.pth["model"]'
 
 
-# One of a grid of patches, one padded and with the five-crop; the others take two minutes.
+# Padded and with the five-crop; the others take two minutes.
 QUICK = ("coffee_small_180x120",)
-
-
-def empty() -> Spai:
-    with torch.device("meta"):
-        return Spai(SpaiOptions())
 
 
 @cache
 def detector() -> Spai:
-    model = empty()
-    model.load_state_dict(Spai.convert(published(FILE)), assign=True)
-    return model.eval()
+    return assigned(Spai, SpaiOptions(), Spai.convert(published(FILE)))
+
+
+def keys_and_shapes() -> dict[str, Tensor]:
+    """The published file without numbers, but for the mask, which is checked."""
+    return layout(FILE) | {MASK: frequency_mask()}
 
 
 def some_pictures() -> list[Tensor]:
@@ -50,9 +48,9 @@ def some_pictures() -> list[Tensor]:
 
 def patches_of(path: Path) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
     """Item, corners of its patches, and the patches in [0, 1]."""
-    transform = empty().transform(train=False)
-    item = transform(open_picture(path), np.random.default_rng(0))
-    corners = empty().corners(item)
+    model = empty(Spai, SpaiOptions())
+    item = model.transform(train=False)(open_picture(path), np.random.default_rng(0))
+    corners = model.corners(item)
     patches = torch.stack([item[:, y : y + PATCH, x : x + PATCH] for y, x in corners])
     return item, corners, patches.float() / 255
 
@@ -98,41 +96,46 @@ def test_patch_vectors_attention_and_logit(path: Path) -> None:
 
 
 def test_what_the_published_network_never_uses_is_left_out() -> None:
-    keys = published(FILE).keys()
-    own = empty().state_dict().keys()
-    assert Spai.convert(published(FILE)).keys() == own
-    kept = {key for key in keys if set(Spai.convert({key: published(FILE)[key]})) & own}
-    folded = {key for key in keys if key.split(".")[-1] in ("q_bias", "v_bias")}
-    dropped = {".".join(key.split(".")[:3]) for key in keys - kept - folded}
+    state = keys_and_shapes()
+    own = empty(Spai, SpaiOptions()).state_dict().keys()
+    assert Spai.convert(state).keys() == own
+    kept = {key for key, value in state.items() if set(Spai.convert({key: value})) & own}
+    folded = {key for key in state if key.split(".")[-1] in ("q_bias", "v_bias")}
+    dropped = {".".join(key.split(".")[:3]) for key in state.keys() - kept - folded}
     names = ("head", "cls_blocks", "cls_pos_embed", "actual_cls_token", "intermediate_fc_norm")
-    assert dropped == {"mfvit.frequencies_mask", "mfvit.vit.fc_norm"} | {
-        f"mfvit.vit.{name}" for name in names
+    assert dropped == {MASK, "mfvit.vit.fc_norm"} | {f"mfvit.vit.{name}" for name in names}
+    assert sum(value.numel() for value in state.values()) == pytest.approx(139.9e6, rel=1e-3)
+
+
+BLOCK = "mfvit.vit.blocks.7"
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"cls_head.head.3.weight": None}, r"missing aggregator\.head\.3\.weight"),
+        ({f"{BLOCK}.norm1.weight": None}, r"missing vit\.blocks\.7\.norm1\.weight"),
+        ({f"{BLOCK}.attn.q_bias": None}, r"missing .*qkv\.bias; unexpected .*7\.attn\.v_bias"),
+        ({f"{BLOCK}.attn.q_bias": torch.zeros(3, 2)}, r"missing vit\.blocks\.7\.attn\.qkv\.bias"),
+        ({"mfvit.semantic.weight": torch.zeros(1)}, r"unexpected mfvit\.semantic\.weight"),
+        ({"mfvit.vit.extra": torch.zeros(1)}, r"unexpected vit\.extra"),
+        ({MASK: torch.ones(224, 224)}, r"mfvit\.frequencies_mask: expected .*; found"),
+        ({MASK: torch.ones(256, 256)}, r"mfvit\.frequencies_mask: expected .*; found"),
+    ],
+)
+def test_other_layouts_are_refused(changed: dict[str, Tensor | None], named: str) -> None:
+    state = {
+        key: value for key, value in (keys_and_shapes() | changed).items() if value is not None
     }
-    assert sum(value.numel() for value in published(FILE).values()) == pytest.approx(
-        139.9e6, rel=1e-3
-    )
-
-
-def test_other_layouts_are_refused() -> None:
-    state = published(FILE)
-    for gone, named in (
-        ("cls_head.head.3.weight", r"missing aggregator\.head\.3\.weight"),
-        ("mfvit.vit.blocks.7.norm1.weight", r"missing vit\.blocks\.7\.norm1\.weight"),
-        ("mfvit.vit.blocks.7.attn.q_bias", r"missing .*qkv\.bias; unexpected .*7\.attn\.v_bias"),
-    ):
-        without = {key: value for key, value in state.items() if key != gone}
-        with pytest.raises(WeightsError, match=named):
-            load_exact(empty(), Spai.convert(without), Path(FILE))
-    more = {**state, "mfvit.semantic.weight": torch.zeros(1)}
-    with pytest.raises(WeightsError, match=r"unexpected mfvit\.semantic\.weight"):
-        load_exact(empty(), Spai.convert(more), Path(FILE))
+    with pytest.raises(WeightsError, match=named):
+        load_exact(empty(Spai, SpaiOptions()), Spai.convert(state), Path(FILE))
 
 
 # --- the same for the tiny variant, and the backbone
 
 
 @cache
-def layout() -> dict[str, Tensor]:
+def tiny_file() -> dict[str, Tensor]:
     """The tiny detector's weights in the published layout, with what is there unused."""
     state: dict[str, Tensor] = {MASK: frequency_mask()}
     names = {
@@ -157,11 +160,11 @@ def layout() -> dict[str, Tensor]:
 
 
 def test_convert_gives_the_detectors_own_keys() -> None:
-    before = set(layout())
-    converted = Spai.convert(layout())
+    before = set(tiny_file())
+    converted = Spai.convert({**tiny_file(), MASK: frequency_mask().half()})
     own = tiny("spai").state_dict()
     assert converted.keys() == own.keys()
-    assert set(layout()) == before
+    assert set(tiny_file()) == before
     for key, value in own.items():
         if not key.endswith("qkv.bias"):
             assert torch.equal(converted[key], value), key
@@ -172,42 +175,18 @@ def test_convert_gives_the_detectors_own_keys() -> None:
         assert torch.equal(last, value.chunk(3)[2])
 
 
-def test_another_mask_is_refused() -> None:
-    other = frequency_mask()
-    other[0, 0] = 1
-    for mask in (other, torch.ones(256, 256)):
-        with pytest.raises(WeightsError, match=r"mfvit\.frequencies_mask: expected .*; found"):
-            Spai.convert({**layout(), MASK: mask})
-    assert "mfvit.frequencies_mask" not in Spai.convert({**layout(), MASK: frequency_mask().half()})
-
-
 def test_a_published_checkpoint_loads_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "spai.pth"
-    torch.save({"model": layout(), "epoch": 16, "max_accuracy": 0.5}, path)
+    torch.save({"model": tiny_file(), "epoch": 16, "max_accuracy": 0.5}, path)
     loaded = build("spai", Spai.tiny(), open_weights(path, "spai"))
-    own = Spai.convert(layout())
+    own = Spai.convert(tiny_file())
     assert all(torch.equal(v, own[k]) for k, v in loaded.model.state_dict().items())
     with torch.inference_mode():
         assert bool(loaded.model(some_pictures()).isfinite().all())
 
 
-def without(state: dict[str, Tensor], key: str) -> dict[str, Tensor]:
-    return {k: v for k, v in state.items() if k != key}
-
-
-def test_what_does_not_fit_stays_to_be_named() -> None:
-    more = {**layout(), "mfvit.extra": torch.zeros(1), "mfvit.vit.extra": torch.zeros(1)}
-    assert {"mfvit.extra", "vit.extra"} <= Spai.convert(more).keys()
-    lacking = Spai.convert(without(layout(), "mfvit.vit.blocks.1.attn.q_bias"))
-    assert "vit.blocks.1.attn.qkv.bias" not in lacking
-    assert "vit.blocks.1.attn.v_bias" in lacking
-    assert "vit.blocks.0.attn.qkv.bias" in lacking
-    odd = {**layout(), "mfvit.vit.blocks.0.attn.q_bias": torch.zeros(3, 2)}
-    assert "vit.blocks.0.attn.qkv.bias" not in Spai.convert(odd)
-
-
 def mfm() -> Iterator[tuple[str, Tensor]]:
-    for key, value in layout().items():
+    for key, value in tiny_file().items():
         if key.startswith("mfvit.vit."):
             yield key.replace("mfvit.vit.", "encoder."), value
     yield "encoder.norm.weight", torch.zeros(64)

@@ -18,7 +18,7 @@ from detectors._spai_options import SpaiOptions
 from detectors.spai import Spai
 from engine.config import CONFIGS, ConfigError, TrainOptions, read_yaml, resolve
 from engine.training.schedule import check_learns, epoch_order, lr_at, steps_per_epoch
-from engine.training.step import make_optimizer
+from engine.training.step import decays, make_optimizer
 
 STEPS = 7
 
@@ -91,6 +91,16 @@ def test_spais_optimizer_is_the_published_one() -> None:
     groups = {group["weight_decay"]: group for group in optimizer.param_groups}
     counts = {decay: len(group["params"]) for decay, group in groups.items()}
     expected = {group["weight_decay"]: group["lr_scale"] for group in golden["groups"]}
+    for group in golden["groups"]:
+        decayed = group["weight_decay"] > 0
+        names = [
+            key
+            for key, shape in shapes.items()
+            if decays(key, torch.empty(shape, device="meta")) == decayed
+            and not key.endswith("frequencies_mask")
+        ]
+        ends = (group["params"], group["first"], group["last"])
+        assert (len(names), names[0], names[-1]) == ends
     assert counts == {0.05: len(learned) - len(vectors), 0.0: len(vectors)}
     assert {decay: group["scale"] for decay, group in groups.items()} == expected
     assert options.betas == (0.9, 0.999)
