@@ -6,11 +6,11 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import pytest
 from conftest import ROOT
 
 import detectors
@@ -58,6 +58,7 @@ def _modules(node: ast.Import | ast.ImportFrom, package: list[str]) -> list[str]
     return [f"{base}.{alias.name}" for alias in node.names]
 
 
+@cache
 def imports(path: Path, root: Path = ROOT) -> list[Import]:
     """Every import of a file at run time; packages are the folders below `root`."""
     package = list(path.relative_to(root).parts[:-1])
@@ -74,12 +75,18 @@ def imports(path: Path, root: Path = ROOT) -> list[Import]:
     return list(walk(ast.parse(path.read_text(encoding="utf-8")), True))
 
 
-def name_of(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
 def in_package(package: str) -> list[Path]:
     return [path for path in FILES if path.relative_to(ROOT).parts[0] == package]
+
+
+def offenders(paths: list[Path], wrong: Callable[[Path, Import], bool]) -> list[str]:
+    """Every import of these files that must not be, with its place."""
+    return [
+        f"{path.relative_to(ROOT)}, line {found.line}: {found.module}"
+        for path in paths
+        for found in imports(path)
+        if wrong(path, found)
+    ]
 
 
 def test_the_reader_of_imports_sees_all_forms(tmp_path: Path) -> None:
@@ -101,42 +108,35 @@ def test_the_reader_of_imports_sees_all_forms(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", in_package("datasets"), ids=name_of)
-def test_datasets_need_no_more_than_pillow_and_numpy(path: Path) -> None:
+def test_datasets_need_no_more_than_pillow_and_numpy() -> None:
+    """And none but `_images` needs that, or listing pictures would import torch after all."""
     allowed = {*sys.stdlib_module_names, "PIL", "numpy", "datasets"}
-    allowed |= FORMAT_READERS.get(path.name, set())
-    others = [f"line {i.line}: {i.module}" for i in imports(path) if i.root not in allowed]
-    assert others == []
+
+    def wrong(path: Path, found: Import) -> bool:
+        images = found.module.startswith("datasets._images") and path.name != "_images.py"
+        return images or found.root not in allowed | FORMAT_READERS.get(path.name, set())
+
+    assert offenders(in_package("datasets"), wrong) == []
 
 
-@pytest.mark.parametrize("path", in_package("datasets"), ids=name_of)
-def test_only_images_needs_images(path: Path) -> None:
-    """Or listing pictures would import torch after all."""
-    if path.name != "_images.py":
-        assert not [i for i in imports(path) if i.module.startswith("datasets._images")]
+def test_detectors_know_neither_data_nor_engine_nor_one_another() -> None:
+    """One that needs another asks detectors.load for it."""
+
+    def wrong(path: Path, found: Import) -> bool:
+        own = path.relative_to(ROOT / "detectors").parts[0].removesuffix(".py")
+        others = {f"detectors.{name}" for name in detectors.available() if name != own}
+        module = ".".join(found.module.split(".")[:2])
+        return found.root in {"datasets", "engine", "main"} or module in others
+
+    assert offenders(in_package("detectors"), wrong) == []
 
 
-@pytest.mark.parametrize("path", in_package("detectors"), ids=name_of)
-def test_detectors_know_neither_data_nor_engine_nor_one_another(path: Path) -> None:
-    own = path.relative_to(ROOT / "detectors").parts[0].removesuffix(".py")
-    forbidden = {"datasets", "engine", "main", "scripts", "tests"}
-    for found in imports(path):
-        assert found.root not in forbidden, f"line {found.line}: {found.module}"
-        parts = found.module.split(".")
-        if found.root == "detectors" and len(parts) > 1:
-            other = parts[1] in detectors.available() and parts[1] != own
-            assert not other, f"line {found.line}: {found.module}; ask detectors.load instead"
+def test_heavy_packages_are_imported_where_they_are_needed() -> None:
+    assert offenders(FILES, lambda _, found: found.root in HEAVY and found.top_level) == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
-    found = [f"line {i.line}: {i.module}" for i in imports(path) if i.root in HEAVY and i.top_level]
-    assert found == []
-
-
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_nothing_imports_scripts_or_tests(path: Path) -> None:
-    assert not {i.root for i in imports(path)} & {"scripts", "tests", "conftest"}
+def test_nothing_imports_scripts_or_tests() -> None:
+    assert offenders(FILES, lambda _, found: found.root in {"scripts", "tests", "conftest"}) == []
 
 
 # A module of the engine imports from its own room and from those before it.
@@ -153,16 +153,14 @@ def room_of(parts: tuple[str, ...]) -> int:
 
 
 def test_the_rooms_of_the_engine_import_one_way() -> None:
-    offenders = []
-    for path in in_package("engine"):
-        parts = path.relative_to(ROOT / "engine").with_suffix("").parts
-        if parts == ("__init__",):
-            continue
-        for found in imports(path):
-            names = tuple(found.module.split(".")[1:])
-            if found.root == "engine" and room_of(names) > room_of(parts):
-                offenders.append(f"{name_of(path)}, line {found.line}: {found.module}")
-    assert offenders == []
+    def wrong(path: Path, found: Import) -> bool:
+        own = path.relative_to(ROOT / "engine").with_suffix("").parts
+        names = tuple(found.module.split(".")[1:])
+        if found.root != "engine" or own == ("__init__",):
+            return False
+        return room_of(names) > room_of(own)
+
+    assert offenders(in_package("engine"), wrong) == []
 
 
 def test_a_room_has_no_modules_of_its_own_and_no_names_of_others() -> None:
@@ -170,54 +168,29 @@ def test_a_room_has_no_modules_of_its_own_and_no_names_of_others() -> None:
     for path in in_package("engine"):
         if path.name == "__init__.py":
             body = ast.parse(path.read_text(encoding="utf-8")).body
-            assert all(isinstance(node, ast.Expr) for node in body), name_of(path)
+            assert all(isinstance(node, ast.Expr) for node in body), path
         else:
-            assert not path.stem.startswith("_"), name_of(path)
+            assert not path.stem.startswith("_"), path
 
 
 def test_the_engine_names_no_detector() -> None:
     """What is special about one is a hook; `USUAL`, taken where none is named, is the one name."""
-    offenders = []
-    for path in in_package("engine"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and node.value in detectors.available():
-                offenders.append(f"{name_of(path)}, line {node.lineno}: {node.value}")
-    assert [line.split(",")[0] for line in offenders] == ["engine/config.py"], offenders
+    names = {*detectors.available()}
+    users = {
+        str(path.relative_to(ROOT))
+        for path in in_package("engine")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert users == {"engine/config.py"}
+    modules = {f"detectors.{name}" for name in names}
+    engine = in_package("engine")
+    assert offenders(engine, lambda _, i: ".".join(i.module.split(".")[:2]) in modules) == []
 
 
 def test_argparse_is_known_to_the_command_line_alone() -> None:
-    users = {
-        path.parent.name
-        for path in in_package("engine")
-        if any(found.module == "argparse" for found in imports(path))
-    }
-    assert users == {"cli"}
-
-
-def test_engine_takes_families_through_load() -> None:
-    """Neither a detector nor a data set is named in the engine; a CSV is a format as well."""
-    named = {f"detectors.{name}" for name in detectors.available()}
-    for path in in_package("engine"):
-        for found in imports(path):
-            module = ".".join(found.module.split(".")[:2])
-            assert module not in named, f"{name_of(path)}, line {found.line}: {found.module}"
-
-
-def test_main_imports_nothing_heavy_before_it_must() -> None:
-    names = (
-        "cli.app",
-        "cli.parser",
-        "cli.arguments",
-        "runtime.program",
-        "runtime.text",
-        "scoring.probability",
-    )
-    files = [ROOT / "engine" / f"{name.replace('.', '/')}.py" for name in names]
-    for path in [ROOT / "main.py", *files]:
-        early = {i.module for i in imports(path) if i.top_level}
-        heavy = {name for name in early if name.split(".")[0] not in sys.stdlib_module_names}
-        allowed = (*(f"engine.{name}" for name in names), "datasets._limits", "datasets._paths")
-        assert not {n for n in heavy if n != "detectors" and not n.startswith(allowed)}, path
+    engine = [path for path in in_package("engine") if path.parent.name != "cli"]
+    assert offenders(engine, lambda _, found: found.module == "argparse") == []
 
 
 WATCHED = """
