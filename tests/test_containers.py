@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from archive_makers import make_tar, make_zip
 from cli_runner import Cli, cli, weights
-from conftest import train_and_val
 from containers import png, pngs, write_lmdb, write_parquet
 from PIL import Image
 
@@ -24,7 +23,6 @@ import datasets
 from datasets import Label, LayoutError, Record, lmdb_file, parquet_file, tar_shards, zip_file
 from datasets import _archives as archives
 from datasets._images import PictureDataset, UnreadablePicture, read_bytes
-from engine.config import DataOptions
 from engine.runtime.workers import Workers, in_turn
 
 __all__ = ["cli", "weights"]  # fixtures
@@ -204,21 +202,6 @@ def test_workers_read_one_archive_at_once(write: Write) -> None:
     assert [dataset[i] for i in range(len(dataset))] == expected
 
 
-def test_training_takes_archives(write: Write) -> None:
-    names = [f"{split}/{kind}/{i}.png" for split in ("train", "val", "test")
-             for kind in ("real", "fake") for i in range(2)]  # fmt: skip
-    train, val, how = train_and_val(write(names), DataOptions())
-    assert [r.key for r in train] == sorted(k for k in names if k.startswith("train"))
-    assert [r.key for r in val] == sorted(k for k in names if k.startswith("val"))
-    assert "splits train and val" in how
-    train, val, how = train_and_val(write(TREE, "whole"), DataOptions())
-    assert sorted(r.key for r in train + val) == sorted(TREE)
-    assert "held out" in how
-    # What is for testing is not trained on for want of other pictures.
-    with pytest.raises(LayoutError, match="expected a split train"):
-        train_and_val(write([n for n in names if n[:5] != "train"], "rest"), DataOptions())
-
-
 # Paths in a Parquet file are names if they can be: test_parquet_paths_that_are_no_names.
 @pytest.mark.parametrize("suffix", [".tar", ".zip", ".lmdb"])
 def test_names_are_of_pictures_inside(suffix: str, write: Write) -> None:
@@ -234,7 +217,7 @@ def test_a_wrong_byte_anywhere(tmp_path: Path, kind: str) -> None:
     """Costs a picture or the listing, never another kind of error."""
     path = WRITERS[kind](tmp_path / f"data{kind}", pngs(TREE[:3]) | {"real/0.json": b"{}"})
     content = path.read_bytes()
-    for at in range(0, len(content), 37):
+    for at in range(0, len(content), 61):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
         os.utime(path, ns=(at, at))
         try:
@@ -244,6 +227,17 @@ def test_a_wrong_byte_anywhere(tmp_path: Path, kind: str) -> None:
         for record in found:
             with suppress(UnreadablePicture):
                 read_bytes(record)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_twice(tmp_path: Path) -> None:
+    tar = make_tar(tmp_path / "data.tar", pngs(["real/a.png", "./real//a.png"]))
+    packed = make_zip(tmp_path / "data.zip", pngs(["real/a.png"]))
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("real/a.png", png(1))
+    for path in (tar, packed):
+        with pytest.raises(LayoutError, match=r"found 'real/a\.png' twice"):
+            datasets.open_path(path)
 
 
 # --- which container
@@ -283,30 +277,21 @@ def test_tar_labels_beside_the_pictures(tmp_path: Path) -> None:
     said = {"label": 1, "generator": "sd", "source": "coco", "split": "val", "caption": "x"}
     path = make_tar(
         tmp_path / "data.tar",
-        pngs(["1.png", "2.png", "3.seg.png", "4.png", "real/5.png"])
+        pngs(["1.png", "2.png", "3.seg.png", "4.png", "real/5.png", "fake/sd/6.png"])
         | {"1.cls": b" 0\n", "2.json": json.dumps(said).encode(), "3.json": b'{"class": 0.0}'}
-        | {"4.JSON": b'{"label": "fake", "split": "train"}', "real/5.json": b'{"text": "a cat"}'},
+        | {"4.JSON": b'{"label": "fake", "split": "train"}', "real/5.json": b'{"text": "a cat"}'}
+        | {"fake/sd/6.cls": b"0"},  # which comes before the folder
     )
     assert described(tar_shards.records(path)) == {
         "1.png": (REAL, "", ""),
         "2.png": (FAKE, "coco", "sd"),
         "3.seg.png": (REAL, "", ""),
         "4.png": (FAKE, "", "fake"),
+        "fake/sd/6.png": (REAL, "", ""),
         "real/5.png": (REAL, "", ""),
     }
-    assert tar_shards.contents(path).splits() == {"train", "val", "real"}
+    assert tar_shards.contents(path).splits() == {"train", "val", "real", "fake"}
     assert [r.key for r in tar_shards.records(path, "val")] == ["2.png"]
-
-
-def test_tar_statement_comes_before_the_folder(tmp_path: Path) -> None:
-    files = pngs(["fake/sd/1.png", "fake/sd/2.png"]) | {
-        "fake/sd/1.cls": b"1",
-        "fake/sd/2.cls": b"0",
-    }
-    assert described(tar_shards.records(make_tar(tmp_path / "data.tar", files))) == {
-        "fake/sd/1.png": (FAKE, "", "sd"),
-        "fake/sd/2.png": (REAL, "", ""),
-    }
 
 
 @pytest.mark.parametrize(
@@ -381,12 +366,6 @@ def test_tar_with_links_or_devices(tmp_path: Path, kind: bytes) -> None:
         tar_shards.records(path)
 
 
-def test_tar_with_a_name_twice(tmp_path: Path) -> None:
-    path = make_tar(tmp_path / "data.tar", pngs(["real/a.png", "./real//a.png"]))
-    with pytest.raises(LayoutError, match=r"found 'real/a\.png' twice"):
-        tar_shards.records(path)
-
-
 def test_tar_that_is_compressed(tmp_path: Path) -> None:
     plain = make_tar(tmp_path / "a.tar", pngs(["real/a.png"])).read_bytes()
     for path in (tmp_path / "x" / "a.tar.gz", tmp_path / "x" / "a.tgz"):
@@ -439,32 +418,31 @@ def test_tar_that_is_cut_off_between_a_picture_and_its_label(
         assert "what follows is left out" in caplog.text
 
 
-def test_tar_with_a_damaged_header(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def damaged(header: bytearray) -> None:
+    header[10] ^= 0xFF
+
+
+def negative(header: bytearray) -> None:
+    header[124:136] = b"\xff" * 4 + struct.pack(">q", -1024)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+
+
+@pytest.mark.parametrize("change", [damaged, negative])
+def test_tar_with_a_header_that_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[bytearray], None]
+) -> None:
     path = make_tar(tmp_path / "data.tar", pngs(["real/a.png", "real/b.png", "real/c.png"]))
     with tarfile.open(path) as archive:
         offset = archive.getmember("real/b.png").offset
     content = bytearray(path.read_bytes())
-    content[offset + 10] ^= 0xFF
+    header = content[offset : offset + 512]
+    change(header)
+    content[offset : offset + 512] = header
     path.write_bytes(content)
     assert [record.key for record in tar_shards.records(path)] == ["real/a.png"]
     [message] = caplog.messages
-    assert str(path) in message
-    assert "what follows is left out" in message
-
-
-def test_tar_with_a_negative_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = make_tar(tmp_path / "data.tar", pngs(["real/a.png", "real/b.png"]))
-    with tarfile.open(path) as archive:
-        info = archive.getmember("real/b.png")
-    content = bytearray(path.read_bytes())
-    header = bytearray(content[info.offset : info.offset + 512])
-    header[124:136] = b"\xff" * 4 + struct.pack(">q", -1024)
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    content[info.offset : info.offset + 512] = header
-    path.write_bytes(content)
-    assert [record.key for record in tar_shards.records(path)] == ["real/a.png"]
-    assert "damaged" in caplog.text
+    assert str(path) in message and "what follows is left out" in message
 
 
 # --- zip
@@ -521,13 +499,6 @@ def test_zip_bomb(tmp_path: Path) -> None:
     assert error_of(record) == "cannot be read: too large: over 1 GiB"
 
 
-def test_zip_that_is_cut_off(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "data.zip", pngs(TREE))
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(LayoutError, match="found none that can be read, perhaps an incomplete one"):
-        zip_file.records(path)
-
-
 def test_zip_with_a_link(tmp_path: Path) -> None:
     path = tmp_path / "data.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -535,15 +506,6 @@ def test_zip_with_a_link(tmp_path: Path) -> None:
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/passwd")
     with pytest.raises(LayoutError, match=r"found 'real/a\.png', a link"):
-        zip_file.records(path)
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_zip_with_a_name_twice(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "data.zip", pngs(["real/a.png"]))
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("real/a.png", png(1))
-    with pytest.raises(LayoutError, match=r"found 'real/a\.png' twice"):
         zip_file.records(path)
 
 
@@ -735,13 +697,6 @@ def test_parquet_columns_that_are_odd(tmp_path: Path) -> None:
         parquet_file.records(path)
 
 
-def test_parquet_that_is_cut_off(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "data.parquet", [png()])
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(LayoutError, match="found none that can be read"):
-        parquet_file.records(path)
-
-
 # --- packages that are not everywhere
 
 
@@ -797,17 +752,10 @@ def test_shards_beside_pictures_and_their_explanations(tmp_path: Path, cli: Cli)
     assert drawn == ["x", "x", "x"]
 
 
-def test_archives_that_are_none_are_one_line(tmp_path: Path, cli: Cli) -> None:
-    assert "expected" in cli("--input", tmp_path / "none.tar").complaint
-    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(1024)))
-    assert "unpack it first" in cli("--input", tmp_path / "a.tar.gz").complaint
-    message = cli("--phase", "eval", "--data", tmp_path / "a.7z").complaint
-    assert "found no such file or folder" in message
-    (tmp_path / "a.7z").touch()
-    assert "found neither" in cli("--phase", "eval", "--data", tmp_path / "a.7z").complaint
-
-
-def test_evaluation_of_an_archive(tmp_path: Path, cli: Cli) -> None:
+def test_evaluation_of_an_archive(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.reporting.drawing.png", lambda figure: b"not looked at")
     path = make_zip(tmp_path / "data.zip", pngs(TREE, size=(48, 40)))
     output = tmp_path / "out"
     done = cli("--phase", "eval", "--data", path, "--output", output, "--set", "score.resamples=2")

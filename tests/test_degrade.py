@@ -50,20 +50,10 @@ def picture() -> Image.Image:
 # --- what each step does
 
 
-def test_blur_spreads_a_point_as_a_gaussian() -> None:
-    point = np.zeros((41, 41, 3), np.uint8)
-    point[20, 20] = 255
-    for sigma in (0.8, 1.0, 2.0):
-        found = pixels(degraded(f"blur:{sigma}", Image.fromarray(point)))
-        y, x = np.mgrid[-20:21, -20:21]
-        expected = 255 / (2 * math.pi * sigma**2) * np.exp(-(x**2 + y**2) / (2 * sigma**2))
-        assert np.abs(found - expected[..., None]).max() <= 2.5
-        assert found[20, 20, 0] == pytest.approx(expected.max(), abs=2.5)
-
-
-def test_blur_is_scipys(picture: Image.Image) -> None:
-    expected = gaussian_filter(np.asarray(picture).astype(float), (3, 3, 0))
-    assert np.abs(pixels(degraded("blur:3", picture)) - expected).max() <= 0.51
+@pytest.mark.parametrize("sigma", [0.8, 3])
+def test_blur_is_scipys(sigma: float, picture: Image.Image) -> None:
+    expected = gaussian_filter(np.asarray(picture).astype(float), (sigma, sigma, 0))
+    assert np.abs(pixels(degraded(f"blur:{sigma}", picture)) - expected).max() <= 0.51
 
 
 @pytest.mark.parametrize("deviation", [2, 7.5, 20])
@@ -148,19 +138,6 @@ def test_quality_is_what_is_left_of_a_picture(coder: str, picture: Image.Image) 
     assert losses[0] > losses[1] > losses[2] > 0
 
 
-@pytest.mark.parametrize("degrees", [10, -10, 37.5, 90, 180])
-def test_rotate_is_pillows_inside(degrees: float, picture: Image.Image) -> None:
-    found = degraded(f"rotate:{degrees}", picture)
-    assert found.size == picture.size
-    expected = picture.rotate(degrees, Image.Resampling.BILINEAR)
-    inside = picture.point([1] * 768).rotate(degrees).crop((2, 2, 89, 69))
-    differ = np.abs(pixels(found) - pixels(expected))[2:-2, 2:-2]
-    known = np.asarray(inside)[..., 0] == 1
-    assert known.mean() > 0.6
-    assert np.quantile(differ[known], 0.95) <= 2
-    assert pixels(degraded(f"rotate:{degrees}", grey(200))).min() == 200  # no dark corners
-
-
 def test_rotate_mirrors_and_rounds() -> None:
     image = make_picture(1, fake=True, size=(12, 9))
     assert degraded("rotate:0", image).tobytes() == image.tobytes()
@@ -178,6 +155,7 @@ def test_rotate_mirrors_and_rounds() -> None:
         expected = map_coordinates(plane, source, order=1, mode="reflect")
         found = pixels(degraded("rotate:20", image))[..., channel]
         assert np.abs(found - expected).max() <= 0.51
+    assert pixels(degraded("rotate:37.5", grey(200))).min() == 200  # no dark corners
 
 
 def test_flip_is_undone_by_another(picture: Image.Image) -> None:

@@ -69,14 +69,6 @@ def test_hold_out_keeps_something_to_train_on() -> None:
     assert counts(train) == counts(val) == {"real": 1, "gan": 1}
 
 
-def test_splits_that_the_folder_names_are_taken(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"{s}/{c}/a.png" for s in ("train", "val", "test") for c in ("real", "fake")))
-    train, val, how = train_and_val(tmp_path, OPTIONS)
-    assert [r.key for r in train] == ["train/fake/a.png", "train/real/a.png"]
-    assert [r.key for r in val] == ["val/fake/a.png", "val/real/a.png"]
-    assert "splits train and val" in how
-
-
 def test_splits_that_the_csv_names_are_taken(tmp_path: Path) -> None:
     lines = ["image,class,split"]
     lines += [f"{s}{c}.png,{c},{s}" for s in ("fit", "check", "test") for c in (0, 1)]
@@ -123,11 +115,6 @@ def test_both_classes_are_needed(tmp_path: Path) -> None:
     found = "expected real and synthetic pictures for validation; found 1 real and 0 synthetic: so"
     with pytest.raises(LayoutError, match=found):
         check_both(tmp_path, "validation", val, ": so")
-
-
-def test_data_is_a_folder_or_a_csv(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"a \.csv file, .*; found no such file or folder"):
-        train_and_val(tmp_path / "missing", OPTIONS)
 
 
 def damaged_tar(root: Path) -> Path:
