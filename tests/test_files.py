@@ -15,12 +15,7 @@ from engine.runtime.files import clear_leftovers, replacing, write_file
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [
-        (b"\xff\0", b"\xff\0"),
-        ("ü\r\nb\n", b"\xc3\xbc\r\nb\n"),
-        ("\udcff", b"\xff"),
-        ("", b""),
-    ],
+    [(b"\xff\0", b"\xff\0"), ("ü\r\nb\n", b"\xc3\xbc\r\nb\n"), ("\udcff", b"\xff"), ("", b"")],
 )
 def test_content_is_written_as_it_is(tmp_path: Path, content: bytes | str, expected: bytes) -> None:
     path = tmp_path / "a.txt"

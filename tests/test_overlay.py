@@ -8,7 +8,7 @@ from PIL import Image
 
 from detectors import _overlay
 
-SIZES = [(1, 1), (2, 3000), (3000, 2), (180, 120), (900, 700), (3000, 2500)]
+SIZES = [(1, 1), (2, 3000), (3000, 2), (180, 120), (900, 700), (1800, 1500)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -28,11 +28,11 @@ def test_drawings_fit_a_screen(size: tuple[int, int]) -> None:
 
 
 def test_a_heat_map_without_values_or_range_is_drawn() -> None:
-    picture = Image.new("RGB", (600, 500), (200, 30, 30))
-    flat = np.asarray(_overlay.heat(picture, np.full((3, 3), 0.5), "flat"))
-    assert np.unique(flat[:500].reshape(-1, 3), axis=0).shape[0] == 1
-    nothing = np.asarray(_overlay.heat(picture, np.full((3, 3), np.nan), "nothing"))
-    assert np.ptp(nothing[:500].reshape(-1, 3), axis=1).max() == 0
+    picture, part = Image.new("RGB", (600, 500), (200, 30, 30)), (0, 0, 600, 500)
+    flat = _overlay.heat(picture, np.full((3, 3), 0.5), "flat").crop(part)
+    assert len(flat.getcolors() or ()) == 1
+    nothing = np.asarray(_overlay.heat(picture, np.full((3, 3), np.nan), "nothing").crop(part))
+    assert np.ptp(nothing.reshape(-1, 3), axis=1).max() == 0
 
 
 def test_captions_are_written() -> None:

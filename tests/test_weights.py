@@ -128,35 +128,16 @@ def test_truncated_files_are_errors(tmp_path: Path, suffix: str, share: float) -
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
+# Those of pickles: test_unpickle.py.
 @pytest.mark.parametrize(
     "content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\0" * 99]
 )
-def test_files_that_are_no_weights_are_errors(tmp_path: Path, suffix: str, content: bytes) -> None:
-    path = tmp_path / f"w{suffix}"
+def test_files_that_are_no_weights_are_errors(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="w") as caught:
         read_weights(path)
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_altered_files_are_read_or_refused(tmp_path: Path, zipped: bool) -> None:
-    path = tmp_path / "w.pth"
-    torch.save({"fc.weight": torch.ones(2, 3)}, path, _use_new_zipfile_serialization=zipped)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    refused = 0
-    for _ in range(30):
-        content = bytearray(whole[: rng.integers(1, len(whole) + 1)])
-        content[rng.integers(len(content))] = rng.integers(256)
-        path.write_bytes(content)
-        try:
-            read_weights(path)
-        except WeightsError as error:
-            refused += 1
-            assert str(path) in str(error)
-    assert refused > 15
 
 
 class Malicious:
@@ -169,20 +150,13 @@ class Malicious:
         return Path.touch, (self.target,)
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_a_pickle_runs_no_code(tmp_path: Path, plain: bool) -> None:
+def test_a_bare_pickle_runs_no_code(tmp_path: Path) -> None:
     path, target = tmp_path / "w.pth", tmp_path / "created"
-    if plain:
-        path.write_bytes(pickle.dumps({"fc.weight": Malicious(target)}, protocol=2))
-    else:
-        torch.save({"fc.weight": Malicious(target)}, path)
+    path.write_bytes(pickle.dumps({"fc.weight": Malicious(target)}, protocol=2))
     with pytest.raises(WeightsError, match=r"refused: "):
         read_weights(path)
     assert not target.exists()
-    if plain:
-        pickle.loads(path.read_bytes())  # noqa: S301
-    else:
-        torch.load(path, weights_only=False)
+    pickle.loads(path.read_bytes())  # noqa: S301
     assert target.exists(), "the file was not malicious in the first place"
 
 
@@ -193,25 +167,11 @@ def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
         read_weights(path)
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(1)], torch.zeros(1), {"model": {"a": 1}}])
-def test_other_content_is_no_state_dict(tmp_path: Path, content: Any) -> None:
-    path = tmp_path / "w.pth"
-    torch.save(content, path)
-    with pytest.raises(WeightsError, match="expected a state dict of tensors; found"):
-        read_weights(path)
-
-
 def test_a_training_checkpoint_is_not_a_weight_file(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"model": small().state_dict()})
     with pytest.raises(WeightsError, match=r"training checkpoint; .* best\.safetensors"):
         read_weights(path)
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    for path in (tmp_path / "w.pth", tmp_path):
-        with pytest.raises(WeightsError, match="expected a weight file; found none"):
-            read_weights(path)
 
 
 # --- cards and names
@@ -287,11 +247,11 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("name", detectors.available())
 def test_own_weights_are_known_by_their_keys(tmp_path: Path, name: str) -> None:
-    """Whether or not they still have their card, in whatever format; so are published ones."""
+    """Without their card, in whatever format; so are published ones."""
     model = seeded(name)
-    own, card = own_state(model), Card(name, {})
-    for path, known in (("a.safetensors", card), ("b.safetensors", None), ("c.pth", None)):
-        found = open_weights(written(tmp_path / path, own, known), name).state
+    own = own_state(model)
+    for path in ("b.safetensors", "c.pth"):
+        found = open_weights(written(tmp_path / path, own, None), name).state
         assert same(found, own), path
     whole = dict(model.state_dict())
     torch.save(type(model).publish(whole), tmp_path / "published.pth")
@@ -543,7 +503,7 @@ def published(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", SAVED)
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.9])
 def test_a_full_disk_is_an_error_of_the_file_and_leaves_the_old_one(
     tmp_path: Path, name: str, share: float
 ) -> None:
@@ -593,13 +553,3 @@ def test_channels_last_weights_are_saved_in_the_usual_order(tmp_path: Path) -> N
     assert state.keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in state.items())
     assert all(value.is_contiguous() for value in state.values())
-
-
-def test_every_detector_can_be_built_from_its_tiny_options() -> None:
-    for name in detectors.available():
-        kind = detectors.load(name)
-        model = kind(kind.tiny())
-        state = {key: value + 1 for key, value in model.state_dict().items()}
-        load_exact(model, state, FILE)
-        assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-        assert dataclasses.is_dataclass(model.options)
