@@ -46,6 +46,7 @@ ELSEWHERE = {
     "own_threshold.py": "test_own_threshold.py",
     "serve.py": "test_serve.py",
     "ssp_table.py": "test_ssp_table.py",
+    "study.py": "test_study.py",
     **dict.fromkeys(
         ("test_ssp.sh", "train_fake2m.sh", "train_spai.sh", "train_ssp.sh"), "test_scripts_sh.py"
     ),
