@@ -37,6 +37,7 @@ ELSEWHERE = {
     "contact_sheet.py": "test_contact_sheet.py",
     "convert_weights.py": "test_fetch.py",
     "draw_methods.py": "test_docs.py",
+    "embed.py": "test_embed_script.py",
     "export_onnx.py": "test_onnx.py",
     "fetch_data.py": "test_fetch_data.py",
     "fetch_weights.py": "test_fetch.py",
