@@ -46,6 +46,8 @@ def parser() -> Parser:
         metavar="[NAME=]RUN",
         help="show a leaderboard of these, as scripts/leaderboard.py takes them",
     )
+    p.add_argument("--quiz", type=Path, metavar="DIR",
+                   help="run the questionnaire that scripts/quiz.py made there")  # fmt: skip
     p.add_argument("--no_scoring", dest="scoring", action="store_false",
                    help="load no detector: no demo and no API")  # fmt: skip
     p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
@@ -79,8 +81,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     args = p.parse_args(arguments, theirs.parse_args([]))
     if said := rules.broken(args, rules.detector_named(args)):
         p.error(said)
-    if not (args.scoring or args.runs):
-        p.error("--no_scoring: expected --runs too; found nothing to serve")
+    if not (args.scoring or args.runs or args.quiz):
+        p.error("--no_scoring: expected --runs or --quiz too; found nothing to serve")
     return args
 
 
@@ -99,11 +101,14 @@ def queue_of(args: argparse.Namespace) -> ScoringQueue:
 def parts_of(args: argparse.Namespace) -> Parts:
     """What there is to serve."""
     from engine.pages.board_page import render
+    from engine.pages.quiz import read_quiz
+    from engine.pages.quiz_answers import Answers
     from engine.pages.server import Parts
     from scripts.leaderboard import board_of
 
+    quiz = Answers(read_quiz(args.quiz)) if args.quiz else None
     board = render(board_of(args.runs)) if args.runs else None
-    return Parts(queue_of(args) if args.scoring else None, board)
+    return Parts(queue_of(args) if args.scoring else None, quiz, board)
 
 
 def run(args: argparse.Namespace) -> int:

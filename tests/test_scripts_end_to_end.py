@@ -45,6 +45,7 @@ ELSEWHERE = {
     "leaderboard.py": "test_leaderboard.py",
     "make_csv.py": "test_make_csv.py",
     "own_threshold.py": "test_own_threshold.py",
+    "quiz.py": "test_quiz.py",
     "serve.py": "test_serve.py",
     "ssp_table.py": "test_ssp_table.py",
     "study.py": "test_study.py",

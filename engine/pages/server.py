@@ -21,13 +21,15 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from .guard import LOOPBACK, Guard, Refusal
+from .quiz_answers import Answers
+from .quiz_routes import BEGIN, QUIZ, add_quiz
 from .scoring_queue import About, QueueFull, ScoringQueue, Wishes
 from .site import STATIC, card_of, render, to_html
 from .uploads import FIELD, LIST, UploadError, UploadLimits, read
 
 SCORE, HEALTH = "/api/score", "/health"
 DEMO, BOARD, DETECTOR = "/", "/leaderboard", "/api/detector"
-NAMES = {DEMO: "Check pictures", BOARD: "Leaderboard"}
+NAMES = {DEMO: "Check pictures", QUIZ: "Test yourself", BOARD: "Leaderboard"}
 POLICY_TAG = '<meta http-equiv="Content-Security-Policy" content="'
 RETRY = 2  # seconds after which a client that met a full queue asks again
 PATIENCE = 10  # seconds that answers in work get after SIGTERM
@@ -61,7 +63,7 @@ BODY = {
 @dataclass(frozen=True)
 class ServerOptions:
     """What the server allows. `hosts`: names it is reached by, beside the loopback's; `per_minute`:
-    requests for scores that one client may send."""
+    requests for scores, and beginnings of the questionnaire, that one client may send."""
 
     hosts: tuple[str, ...] = ()
     per_minute: int = 120
@@ -70,15 +72,16 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class Parts:
-    """What there is to serve, each None where it is not: the detector behind its queue, and the
-    HTML of a leaderboard."""
+    """What there is to serve, each None where it is not: the detector behind its queue, the
+    questionnaire with its answers, and the HTML of a leaderboard."""
 
     queue: ScoringQueue | None = None
+    quiz: Answers | None = None
     board: str | None = None
 
     def places(self) -> dict[str, str]:
         """Path -> name of each page, in the order of the navigation."""
-        there = {DEMO: self.queue, BOARD: self.board}
+        there = {DEMO: self.queue, QUIZ: self.quiz, BOARD: self.board}
         return {path: NAMES[path] for path, part in there.items() if part is not None}
 
 
@@ -104,6 +107,8 @@ def application(parts: Parts, options: ServerOptions) -> ASGIApp:
     if parts.queue is not None:
         _add_api(app, parts.queue, options)
         _add_demo(app, parts.queue.judge.about, places, options)
+    if parts.quiz is not None:
+        add_quiz(app, parts.quiz, places)
     if parts.board is not None:
         _add_board(app, parts.board)
     if DEMO not in places:
@@ -112,7 +117,7 @@ def application(parts: Parts, options: ServerOptions) -> ASGIApp:
         )
     _add_health(app, parts.queue)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    return Guard(app, {*LOOPBACK, *options.hosts}, {SCORE}, options.per_minute)
+    return Guard(app, {*LOOPBACK, *options.hosts}, {SCORE, BEGIN}, options.per_minute)
 
 
 def _add_api(app: FastAPI, queue: ScoringQueue, options: ServerOptions) -> None:

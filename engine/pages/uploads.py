@@ -13,6 +13,7 @@ import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -88,13 +89,18 @@ async def _form(request: Request, limits: UploadLimits) -> list[tuple[str, bytes
     return files
 
 
-async def _json(request: Request, limits: UploadLimits) -> list[tuple[str, bytes]]:
-    """Contents of JSON's pictures, named by their place in the list."""
+async def read_json(request: Request, limits: UploadLimits, expected: str = EXPECTED) -> Any:
+    """A body as JSON; `expected` for the message. Raises UploadError where it is none."""
     body = b"".join([chunk async for chunk in _counted(request, limits)])
     try:
-        content = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise UploadError(400, f"{EXPECTED}; found no JSON: {reason(error)}") from error
+        raise UploadError(400, f"{expected}; found no JSON: {reason(error)}") from error
+
+
+async def _json(request: Request, limits: UploadLimits) -> list[tuple[str, bytes]]:
+    """Contents of JSON's pictures, named by their place in the list."""
+    content = await read_json(request, limits)
     images = content.get(LIST) if isinstance(content, dict) else None
     if not isinstance(images, list) or not all(isinstance(text, str) for text in images):
         raise UploadError(400, f"{EXPECTED}; found other JSON")
