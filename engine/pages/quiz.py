@@ -226,7 +226,7 @@ def trials_of(quiz: Quiz, participant: str) -> list[Trial]:
     trials: list[Trial] = []
     for index, names_of in enumerate([*chosen, ()]):
         if index in places:
-            asked: Choice = "real" if rng.random() < 0.5 else SYNTHETIC
+            asked: Choice = "real" if rng.random() < 0.5 else "synthetic"
             spare = chosen[int(rng.integers(len(chosen)))]
             trials.append(Trial(len(trials), spare, check=asked))
         if names_of:
