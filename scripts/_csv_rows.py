@@ -30,16 +30,16 @@ def problem(path: Path, name: str) -> str:
     """Why a picture cannot be a row under `name`, in a few words; '' where it can."""
     try:
         name.encode()
+        size = path.stat().st_size
     except UnicodeEncodeError:
         return "a name that is not UTF-8"
-    if "\\" in name:
-        return "a backslash in its name"  # which stands for a folder in a CSV from Windows
-    try:
-        return "" if path.stat().st_size else "no bytes"
     except FileNotFoundError:
         return MISSING
     except OSError as error:
         return (error.strerror or type(error).__name__).lower()
+    if "\\" in name:
+        return "a backslash in its name"  # which stands for a folder in a CSV from Windows
+    return "" if size else "no bytes"
 
 
 @dataclass
@@ -51,13 +51,12 @@ class Namer:
 
     def name(self, path: Path) -> str:
         """The path from `base`. Raises LayoutError for a picture outside it."""
-        try:
+        if path.is_relative_to(self.base):
             return path.relative_to(self.base).as_posix()
-        except ValueError:
-            raise LayoutError(
-                f"{path}: expected pictures inside {self.base}, where the paths in the CSV start: "
-                "write it to a folder above them, or name one with --relative_to"
-            ) from None
+        raise LayoutError(
+            f"{path}: expected pictures inside {self.base}, where the paths in the CSV start: "
+            "write it to a folder above them, or name one with --relative_to"
+        )
 
     def take(self, paths: Sequence[Path]) -> dict[Path, str]:
         """The usable pictures in their order, each with its name."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,6 +42,17 @@ def new_parser(
         allow_abbrev=False,
         **more,
     )
+
+
+def parse_as_main(p: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a script that has flags of main.py, with the defaults of the others. Ends
+    the program where they break a rule of main.py."""
+    from engine.cli import parser, rules
+
+    args = p.parse_args(arguments, parser.parser().parse_args([]))
+    if fault := rules.broken(args, rules.detector_named(args)):
+        p.error(fault)
+    return args
 
 
 @contextmanager
@@ -90,8 +100,8 @@ def some(names: Iterable[str]) -> str:
 
 
 def say(name: str, line: str) -> None:
-    """A line of a script on standard error: progress and counts, which are no results."""
-    print(f"{name}: {line}", file=sys.stderr)
+    """Writes a line to standard error: progress and counts, which are no results."""
+    program.complain(name, line)
 
 
 def tell_left_out(name: str, reasons: Mapping[str, str], what: str = "left out") -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -80,33 +80,25 @@ class Results:
 
 def read_file(file: Path) -> list[Results]:
     """The rows of a result CSV by their kind, of which its name or its column class tells; none of
-    a CSV where neither does, such as the predictions.csv of phase test.
-
-    Raises:
-        LayoutError: it is no CSV, or a class that must tell its kind is neither 0 nor 1.
-    """
+    a CSV where neither does, such as the predictions.csv of phase test. Raises LayoutError for no
+    CSV, or where a class that must tell its kind is neither 0 nor 1."""
     columns, rows = read_csv(file, "a CSV of scores")
-    for kind in KINDS:
-        if file.name.startswith(f"{kind}_"):
-            return [Results(file, kind, columns, rows)]
-    if CLASS not in columns:
-        return []
+    named = [kind for kind in KINDS if file.name.startswith(f"{kind}_")]
+    if named or CLASS not in columns:
+        return [Results(file, kind, columns, rows) for kind in named]
+    by_class: dict[str, list[dict[str, str]]] = {label: [] for label in KINDS.values()}
     for row in rows:
-        if row[CLASS].strip() not in KINDS.values():
-            raise LayoutError(
-                f"{file}: expected class 0 or 1 in every row, or a name that begins with fake_ or "
-                f"real_; found {row[CLASS]!r}"
-            )
-    own = {kind: [r for r in rows if r[CLASS].strip() == label] for kind, label in KINDS.items()}
-    return [Results(file, kind, columns, of_kind) for kind, of_kind in own.items() if of_kind]
+        if (label := row[CLASS].strip()) not in by_class:
+            wanted = "class 0 or 1 in every row, or a name that begins with fake_ or real_"
+            raise LayoutError(f"{file}: expected {wanted}; found {row[CLASS]!r}")
+        by_class[label].append(row)
+    kinds = {kind: by_class[label] for kind, label in KINDS.items()}
+    return [Results(file, kind, columns, of_kind) for kind, of_kind in kinds.items() if of_kind]
 
 
 def read_folder(folder: Path) -> list[Results]:
-    """The result CSVs of a folder, sorted by name.
-
-    Raises:
-        LayoutError: there is none of a kind, or two of one name; see also `read_file`.
-    """
+    """The result CSVs of a folder, sorted by name. Raises LayoutError where there is none of a
+    kind, or two of one name; see also `read_file`."""
     files = {file: read_file(file) for file in sorted(folder.glob("*.csv"))}
     tables = [results for of_file in files.values() for results in of_file]
     named: dict[tuple[str, str], Results] = {}
@@ -132,7 +124,7 @@ def of_split(results: Results, split: str) -> Results:
     if not rows:
         there = ", ".join(sorted(results.splits)) or "none stated"
         raise LayoutError(f"{results.file}: expected rows of split {split!r}; found {there}")
-    return Results(results.file, results.kind, results.columns, rows)
+    return replace(results, rows=rows)
 
 
 def score_column(results: Results, tag: str | None) -> str:
@@ -148,36 +140,28 @@ def score_column(results: Results, tag: str | None) -> str:
     return columns[0]
 
 
-def to_logit(file: Path, text: str) -> float:
-    """The logit of a probability, infinite for 0 and 1. Raises LayoutError for anything else."""
-    try:
-        return threshold_logit(float(text))
-    except ValueError as error:
-        raise LayoutError(f"{file}: expected scores between 0 and 1; found {text!r}") from error
-
-
 def logits_of(results: Results, tag: str | None) -> np.ndarray:
-    """Logits (N,) of the scored pictures.
-
-    Raises:
-        LayoutError: no such column, a score that is no probability, a row of the other class, or
-            no scored picture.
-    """
-    column, label = score_column(results, tag), KINDS[results.kind]
+    """Logits (N,) of the scored pictures, infinite for scores of 0 and 1. Raises LayoutError for no
+    such column, a score that is no probability, a row of the other class, or no scored picture."""
+    file, kind = results.file, results.kind
+    column, label = score_column(results, tag), KINDS[kind]
+    logits = []
     for line, row in enumerate(results.rows, 1):
         # What phase test writes of a folder has no class; then the file's name is what tells.
         if row.get(CLASS, "").strip() not in (label, ""):
-            raise LayoutError(
-                f"{results.file}: expected class {label}, or none, in every row of a "
-                f"{results.kind}_*.csv; found {row[CLASS]!r} at "
-                f"{row.get(IMAGE) or f'row {line}'!r}"
-            )
-    texts = [row[column].strip() for row in results.rows]
-    logits = [to_logit(results.file, text) for text in texts if text]
+            wanted = f"class {label}, or none, in every row of a {kind}_*.csv"
+            where = f"{row[CLASS]!r} at {row.get(IMAGE) or f'row {line}'!r}"
+            raise LayoutError(f"{file}: expected {wanted}; found {where}")
+        try:
+            if text := row[column].strip():
+                logits.append(threshold_logit(float(text)))
+        except ValueError as error:
+            what = f"scores between 0 and 1; found {text!r}"
+            raise LayoutError(f"{file}: expected {what}") from error
     if not logits:
-        raise LayoutError(f"{results.file}: expected scores in column {column}; found none")
-    if missing := len(texts) - len(logits):
-        say(PROGRAM, f"{results.file.name}: {missing} pictures without a score")
+        raise LayoutError(f"{file}: expected scores in column {column}; found none")
+    if missing := len(results.rows) - len(logits):
+        say(PROGRAM, f"{file.name}: {missing} pictures without a score")
     return np.array(logits)
 
 
@@ -197,15 +181,13 @@ def read(folder: Path, tag: str | None, split: str | None) -> tuple[Scores, Scor
     if split is not None:
         tables = [of_split(results, split) for results in tables]
     if len(splits := set[str]().union(*(results.splits for results in tables))) > 1:
-        raise LayoutError(
-            f"{folder}: expected pictures of one split; found {', '.join(sorted(splits))}: choose "
-            "one with --split"
-        )
-    fakes, reals = (
-        {results.name: logits_of(results, tag) for results in tables if results.kind == kind}
-        for kind in KINDS
-    )
-    return fakes, reals
+        there = ", ".join(sorted(splits))
+        choose = "choose one with --split"
+        raise LayoutError(f"{folder}: expected pictures of one split; found {there}: {choose}")
+    scores: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
+    for results in tables:
+        scores[results.kind][results.name] = logits_of(results, tag)
+    return scores["fake"], scores["real"]
 
 
 # --- the table

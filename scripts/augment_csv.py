@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import islice
@@ -35,18 +35,9 @@ from datasets import Label, LayoutError, Record, csv_file  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, add_decoding  # noqa: E402
+from scripts import _views  # noqa: E402
 from scripts._shared import answer, new_parser, say, tell_left_out, write_table  # noqa: E402
-from scripts._views import (  # noqa: E402
-    ORIGINAL,
-    PNG,
-    VIEW,
-    encoded,
-    file_name,
-    formats_told,
-    png_view,
-    unwritable,
-    view_of,
-)  # fmt: skip
+from scripts._views import ORIGINAL, PNG, VIEW, file_name  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -84,12 +75,9 @@ class Listing:
 
 
 def read(args: argparse.Namespace) -> Listing:
-    """The CSV that the command line names.
-
-    Raises:
-        LayoutError: no such file, it lacks a column or rows of the split, a row has no class or a
-            path that leads out, or the pictures are in an LMDB or in --output itself.
-    """
+    """The CSV that the command line names. Raises LayoutError for no such file, one that lacks a
+    column or rows of the split, a row without a class or with a path that leads out, or pictures in
+    an LMDB or in --output itself."""
     chosen = csv_file.records(args.input, args.split, csv_root=args.csv_root)
     if chosen[0].member:
         raise LayoutError(f"--csv_root {args.csv_root}: expected a folder; found an LMDB")
@@ -101,10 +89,8 @@ def read(args: argparse.Namespace) -> Listing:
     output = args.output.resolve()
     # --overwrite would delete, and a second run augment, what the CSV names.
     if args.input.resolve() == output / TABLE or output in {f.resolve() for f in folders}:
-        raise LayoutError(
-            f"--output {args.output}: expected another folder than that of the pictures in "
-            f"{args.input}"
-        )
+        other = f"another folder than that of the pictures in {args.input}"
+        raise LayoutError(f"--output {args.output}: expected {other}")
     return Listing(columns, rows, keys, base, {record.key: record for record in chosen}, args.split)
 
 
@@ -112,13 +98,9 @@ def check_apart(listing: Listing, output: Path) -> None:
     """Refusal of an output where views by the names of their pictures would take the place of
     these, or cannot lie. Raises LayoutError."""
 
-    @cache
-    def resolved(folder: Path) -> Path:
-        return folder.resolve()
-
-    pictures = {
-        (resolved(path.parent), path.name) for path in map(listing.base.joinpath, listing.keys)
-    }
+    resolved = cache(Path.resolve)  # a million pictures lie in few folders
+    paths = [listing.base / key for key in listing.keys]
+    pictures = {(resolved(path.parent), path.name) for path in paths}
     for key in listing.chosen:
         view = output / key
         if PurePosixPath(key).is_absolute():
@@ -131,11 +113,8 @@ def check_apart(listing: Listing, output: Path) -> None:
 
 
 def start_of_paths(listing: Listing, output: Path) -> Path:
-    """The folder that the paths of augmented.csv start from.
-
-    Raises:
-        LayoutError: rows of other splits are kept, and their pictures are on another drive.
-    """
+    """The folder that the paths of augmented.csv start from. Raises LayoutError where rows of other
+    splits are kept, and their pictures are on another drive."""
     if not listing.others:
         return output
     for folder in (output, *output.parents):
@@ -145,17 +124,13 @@ def start_of_paths(listing: Listing, output: Path) -> Path:
 
 
 def prefix(folder: Path, start: Path) -> str:
-    """What the paths of a folder's pictures begin with, from `start`.
-
-    Raises:
-        LayoutError: a CSV cannot have such a path.
-    """
+    """What the paths of a folder's pictures begin with, from `start`. Raises LayoutError where a
+    CSV cannot have such a path."""
     name = folder.relative_to(start).as_posix()
     # A backslash stands for a folder in a CSV from Windows.
     if "\\" in name or name != name.encode(errors="replace").decode():
-        raise LayoutError(
-            f"{visible(str(folder))}: expected a path in UTF-8 without backslashes, as a CSV needs"
-        )
+        wanted = "a path in UTF-8 without backslashes, as a CSV needs"
+        raise LayoutError(f"{visible(str(folder))}: expected {wanted}")
     return "" if name == "." else f"{name}/"
 
 
@@ -186,16 +161,11 @@ def table(
 # --- the pictures
 
 
-def missing_views(
-    records: Sequence[Record], args: argparse.Namespace, there: Container[str]
-) -> list[tuple[int, int]]:
-    """(picture, view) of the views that are still to be made, a picture's one after the other."""
-    return [
-        (index, view)
-        for index, record in enumerate(records)
-        for view in range(args.views)
-        if file_name(record, view, args.format) not in there
-    ]
+def written(listing: Listing, args: argparse.Namespace) -> list[str]:
+    """Names of the views in DIR, whole or begun; by --format original of those of the CSV."""
+    if args.format == ORIGINAL:
+        return [key for key in listing.chosen if (args.output / key).is_file()]
+    return sorted(path.name for path in args.output.glob("*") if VIEW.fullmatch(path.name))
 
 
 def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> dict[str, str]:
@@ -218,13 +188,19 @@ def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> d
     from engine.runtime.workers import Pool
 
     original = args.format == ORIGINAL
-    bad = {key: reason for key in listing.chosen if original and (reason := unwritable(key))}
+    bad = {key: reason for key in listing.chosen if original and (reason := _views.unwritable(key))}
     records = [record for record in listing.chosen.values() if record.key not in bad]
-    missing = missing_views(records, args, frozenset(written(listing, args)))
+    there = frozenset(written(listing, args))
+    missing = [  # (picture, view), a picture's one after the other
+        (index, view)
+        for index, record in enumerate(records)
+        for view in range(args.views)
+        if file_name(record, view, args.format) not in there
+    ]
     decoding = decoding_of(config)
     crew = workers(args, len(missing), decoding)
     # PNGs are encoded by the processes that decode; in other formats this one must know the name.
-    transform = partial(view_of if original else png_view, options=config.options)
+    transform = partial(_views.view_of if original else _views.png_view, options=config.options)
     pictures = PictureDataset(
         records, transform, seed=args.seed, limits=crew.limits, decoding=decoding
     )
@@ -241,24 +217,10 @@ def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> d
                     name = file_name(records[index], view, args.format)
                     path = args.output / name
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    write_file(path, encoded(item.value, name) if original else item.value)
+                    write_file(path, _views.encoded(item.value, name) if original else item.value)
             progress.advance(len(items))
     pool.close()
     return bad
-
-
-def written(listing: Listing, args: argparse.Namespace) -> list[str]:
-    """Names of the views in DIR, whole or begun; by --format original of those of the CSV."""
-    if args.format != ORIGINAL:
-        return views_in(args.output)
-    return [key for key in listing.chosen if (args.output / key).is_file()]
-
-
-def views_in(folder: Path) -> list[str]:
-    """Names of views in a folder, half-written ones included."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if VIEW.fullmatch(path.name))
 
 
 # --- the command line
@@ -328,7 +290,7 @@ def report(
         done += f"; paths start from {start}: give it as --csv_root"
     say(PROGRAM, visible(done))
     if args.format == ORIGINAL:
-        say(PROGRAM, formats_told(kept))
+        say(PROGRAM, _views.formats_told(kept))
     tell_left_out(PROGRAM, bad, "could not be read")
     print(args.output / TABLE)
 

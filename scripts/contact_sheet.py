@@ -65,7 +65,7 @@ class Group:
 
 
 def group_of(record: Record) -> Group:
-    """Where a picture is shown."""
+    """The sheet that shows a picture."""
     if record.label is None:
         parts = PurePosixPath(record.key).parts
         return Group(KINDS.index("unlabelled"), parts[0] if len(parts) > 1 else "")
@@ -95,10 +95,10 @@ def drawn(records: Sequence[Record], count: int, seed: int, name: str) -> list[R
 
     if len(records) <= count:
         return list(records)
-    edges = [place * len(records) // count for place in range(count + 1)]
+    edges = [number * len(records) // count for number in range(count + 1)]
     salt = zlib.crc32(name.encode("utf-8", "surrogateescape"))
-    places = np.random.default_rng((seed, salt)).integers(edges[:-1], edges[1:])
-    return [records[place] for place in places]
+    indices = np.random.default_rng((seed, salt)).integers(edges[:-1], edges[1:])
+    return [records[index] for index in indices]
 
 
 # --- the page
@@ -140,11 +140,8 @@ def page(name: str, groups: Sequence[Group], sheets: Iterator[Sheet], size: int)
 
 def parser() -> Parser:
     """The command line."""
-    p = new_parser(
-        PROGRAM,
-        __doc__,
-        "0 done; 1 done, but some pictures could not be read; 2 wrong usage or data",
-    )
+    status = "0 done; 1 done, but some pictures could not be read; 2 wrong usage or data"
+    p = new_parser(PROGRAM, __doc__, status)
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--data", type=Path, metavar="PATH",
@@ -154,9 +151,8 @@ def parser() -> Parser:
                       help=f"one of {', '.join(benchmarks())}")  # fmt: skip
     p.add_argument("--data_root", type=Path, metavar="DIR",
                    help="where the benchmark lies (its place below data/)")  # fmt: skip
-    p.add_argument(
-        "--sources", type=listed, default=[], metavar="A,B", help="only these of the benchmark's"
-    )
+    p.add_argument("--sources", type=listed, default=[], metavar="A,B",
+                   help="only these of the benchmark's")  # fmt: skip
     p.add_argument("--csv_root", type=Path, metavar="DIR",
                    help="folder or LMDB that a CSV's paths start from (the CSV's own)")  # fmt: skip
     p.add_argument("--output", type=Path, required=True, metavar="DIR", help="for page and sheets")
@@ -186,10 +182,9 @@ def check(p: Parser, args: argparse.Namespace) -> None:
         p.error("--csv_root: expected --data too; found --benchmark")
     width, height = sheet_size(args.count, args.columns, args.size)
     if width * height > MEGAPIXELS * 10**6 or max(width, height) > LONGEST_SIDE:
-        p.error(
-            f"--count, --columns, --size: expected a sheet of at most {MEGAPIXELS} megapixels and "
-            f"{LONGEST_SIDE} pixels a side; found {width} x {height}"
-        )
+        most = f"at most {MEGAPIXELS} megapixels and {LONGEST_SIDE} pixels a side"
+        flags = "--count, --columns, --size"
+        p.error(f"{flags}: expected a sheet of {most}; found {width} x {height}")
     if args.output.exists() and not args.output.is_dir():
         p.error(f"--output: expected a folder; found {args.output}")
 
@@ -232,16 +227,15 @@ def drawn_sheets(
 def write(
     args: argparse.Namespace, groups: Mapping[Group, Sequence[Record]], decoding: str
 ) -> dict[str, str]:
-    """Writes sheets and page. Returns what is wrong with the pictures that cannot be read, by
-    key."""
+    """What is wrong with the pictures that cannot be read, by key; writes sheets and page."""
     from engine.runtime.files import replacing
 
     unreadable: dict[str, str] = {}
     name = args.benchmark or args.data.resolve().name
     args.output.mkdir(parents=True, exist_ok=True)
     with (
-        replacing(args.output / PAGE) as temporary,
-        temporary.open("w", encoding="utf-8", newline="\n") as stream,
+        replacing(args.output / PAGE) as path,
+        path.open("w", encoding="utf-8", newline="\n") as stream,
     ):
         sheets = drawn_sheets(args, groups, decoding, unreadable)
         stream.writelines(page(name, list(groups), sheets, args.size))
@@ -260,7 +254,7 @@ def records_of(args: argparse.Namespace, options: DataOptions) -> list[Record]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws what the command line asks for. Returns the exit status."""
+    """The exit status of drawing what the command line asks for."""
     from datasets._limits import UPRIGHT
     from engine.config import data_options
 
@@ -269,9 +263,8 @@ def run(args: argparse.Namespace) -> int:
     files = file_names(list(groups)).values()
     there = [name for name in (PAGE, *files) if (args.output / name).exists()]
     if there and not args.overwrite:
-        raise LayoutError(
-            f"{args.output}: {some(there)}: already there: use --overwrite or another --output"
-        )
+        what = f"{some(there)}: already there: use --overwrite or another --output"
+        raise LayoutError(f"{args.output}: {what}")
     unreadable = write(args, groups, options.decoding or UPRIGHT)
     print(args.output / PAGE)
     tell_left_out(PROGRAM, unreadable, "could not be read")
@@ -279,7 +272,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)

@@ -37,23 +37,9 @@ def parser() -> Parser:
     return p
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The state dict of a published file. Raises WeightsError when there is none."""
-    from detectors._base import WeightsError
-    from engine.weights.files import read_weights
-
-    state, card = read_weights(path)
-    if card is not None:
-        raise WeightsError(f"{path}: expected a published file; found one of this project already")
-    return state
-
-
 def convert(state: dict[str, Tensor], dtype: str | None) -> dict[str, Tensor]:
     """The same tensors in another precision, each with memory of its own, as the format wants.
-
-    Raises:
-        WeightsError: a number is too large for the precision.
-    """
+    Raises WeightsError where a number is too large for the precision."""
     import torch
 
     from detectors._base import WeightsError
@@ -68,24 +54,23 @@ def convert(state: dict[str, Tensor], dtype: str | None) -> dict[str, Tensor]:
     return separate(converted)
 
 
-def write(path: Path, state: dict[str, Tensor]) -> None:
-    """Writes a safetensors file without a card."""
+def run(args: argparse.Namespace) -> int:
+    """The exit status of a conversion, of whose file a line tells."""
     from safetensors.torch import save_file
 
+    from detectors._base import WeightsError
     from engine.runtime.files import replacing
+    from engine.weights.files import read_weights, sha256
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    state, card = read_weights(args.input)
+    if card is not None:
+        what = "expected a published file; found one of this project already"
+        raise WeightsError(f"{args.input}: {what}")
+    state = convert(state, args.dtype)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(args.output) as temporary:
         save_file(state, temporary, {"format": "pt"})  # some libraries read no file without it
         temporary.chmod(0o644)  # safetensors makes it readable to its owner alone
-
-
-def run(args: argparse.Namespace) -> int:
-    """The exit status. Converts, and prints a line about what was written."""
-    from engine.weights.files import sha256
-
-    state = convert(read(args.input), args.dtype)
-    write(args.output, state)
     size = args.output.stat().st_size
     print(f"{args.output}: {len(state)} tensors, {size} bytes, sha256 {sha256(args.output)}")
     return 0

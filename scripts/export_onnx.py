@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.cli import parser as command_line  # noqa: E402
 from engine.cli import rules  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, shared  # noqa: E402
-from scripts._shared import answer, new_parser, say  # noqa: E402
+from scripts._shared import answer, new_parser, parse_as_main, say  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.runtime.device import Device
@@ -79,9 +78,8 @@ def load(args: argparse.Namespace) -> Loaded:
     from engine.weights.onnx import is_onnx
 
     if is_onnx(args.weights):
-        raise WeightsError(
-            f"--weights: expected PyTorch's weights; found an ONNX file: {args.weights}"
-        )
+        what = f"found an ONNX file: {args.weights}"
+        raise WeightsError(f"--weights: expected PyTorch's weights; {what}")
     loaded, _ = detector.load(args, cpu())
     loaded.model.float()
     return loaded
@@ -134,38 +132,32 @@ def validate(args: argparse.Namespace) -> int:
 
     differences: list[float] = []
     failed = 0
+    line = "{:>9}  {:>9}  {:>10}  {}".format
     for ours, theirs in both(args):
         if not differences and not failed:
-            print(f"{'PyTorch':>9}  {'ONNX':>9}  {'difference':>10}  picture")
+            print(line("PyTorch", "ONNX", "difference", "picture"))
         name = visible(ours.key)
         if ours.logit is None or theirs.logit is None:
             failed += 1
-            print(
-                f"{'-':>9}  {'-':>9}  {'error':>10}  {name}: {visible(ours.error or theirs.error)}"
-            )
+            print(line("-", "-", "error", f"{name}: {visible(ours.error or theirs.error)}"))
             continue
-        expected, found = sigmoid(ours.logit), sigmoid(theirs.logit)
-        differences.append(abs(expected - found))
-        print(f"{expected:9.6f}  {found:9.6f}  {differences[-1]:10.1e}  {name}", flush=True)
+        pair = sigmoid(ours.logit), sigmoid(theirs.logit)
+        differences.append(abs(pair[0] - pair[1]))
+        print(line(*(f"{p:.6f}" for p in pair), f"{differences[-1]:.1e}", name), flush=True)
     largest = max(differences, default=0.0)
     same = bool(differences) and largest <= args.tolerance
     verdict = "within" if same else "beyond" if differences else "none compared with"
-    print(
-        f"largest difference {largest:.1e} over {len(differences)} pictures: "
-        f"{verdict} {args.tolerance:g}"
-    )
+    over = f"over {len(differences)} pictures: {verdict} {args.tolerance:g}"
+    print(f"largest difference {largest:.1e} {over}")
     if failed:
         say(PROGRAM, f"{failed} pictures could not be read")
     return 0 if same and not failed else DIFFERENT
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The arguments, with all that main.py's flags would give. Ends the program when wrong."""
-    p, theirs = parser(), command_line.parser()
-    args = p.parse_args(arguments, theirs.parse_args([]))
-    theirs.prog = PROGRAM
-    if said := rules.broken(args, rules.detector_named(args)):
-        theirs.error(said)
+    """The arguments of a command line. Ends the program when they are wrong."""
+    p = parser()
+    args = parse_as_main(p, arguments)
     if args.file.suffix.lower() != ".onnx":
         p.error(f"expected a file name that ends in .onnx; found {args.file}")
     if args.command == "validate" and not args.input:

@@ -14,7 +14,6 @@ log-in are. configs/sources.yaml has where everything comes from and goes to.
 from __future__ import annotations
 
 import argparse
-import io
 import re
 import sys
 from pathlib import Path
@@ -26,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 from engine.cli.arguments import listed, number  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
 from engine.runtime.program import USAGE  # noqa: E402
-from scripts._shared import answer  # noqa: E402
+from engine.runtime.text import columns, size_text  # noqa: E402
+from scripts._shared import answer, new_parser, say  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.fetching.catalogue import Family
@@ -51,35 +51,22 @@ def size(text: str) -> int:
 
 def parser() -> Parser:
     """The command line."""
-    p = Parser(
-        prog=PROGRAM,
-        description=(__doc__ or "").split("\n")[0],
-        epilog="Exit status: 0 done; 1 done, but something could not be brought, or is to be "
-        "brought by hand, one line each; 2 wrong usage, or nothing could be done; 130 interrupted, "
-        "the same command goes on.",
-        allow_abbrev=False,
-    )
+    status = "0 done; 1 done, but something could not be brought, or is to be brought by hand, one "
+    status += "line each; 2 wrong usage, or nothing could be done, and the same command goes on"
+    p = new_parser(PROGRAM, __doc__, status)
     p.add_argument("family", nargs="?", metavar="FAMILY", help="--list shows the names")
     p.add_argument("--list", action="store_true", help="what there is, and what is here already")
-    p.add_argument(
-        "--generators", type=listed, metavar="A,B", help="only these; `real` for real pictures"
-    )
+    p.add_argument("--generators", type=listed, metavar="A,B",
+                   help="only these; `real` for real pictures")  # fmt: skip
     p.add_argument("--sources", type=listed, metavar="A,B", help="only these sources of captions")
     p.add_argument("--root", type=Path, metavar="DIR", help="another folder than the default one")
-    p.add_argument(
-        "--extract",
-        type=Path,
-        nargs="+",
-        metavar="PATH",
-        help="unpack archives that you downloaded, or folders of them; they stay",
-    )
+    p.add_argument("--extract", type=Path, nargs="+", metavar="PATH",
+                   help="unpack archives that you downloaded, or folders of them; they "
+                   "stay")  # fmt: skip
     p.add_argument("--keep_archives", action="store_true", help="do not delete what was downloaded")
-    p.add_argument(
-        "--max_size",
-        type=size,
-        metavar="SIZE",
-        help="most that an archive may unpack to (500GB), or a picture of --urls may have (20M)",
-    )
+    p.add_argument("--max_size", type=size, metavar="SIZE",
+                   help="most that an archive may unpack to (500GB), or a picture of --urls may "
+                   "have (20M)")  # fmt: skip
     p.add_argument("--dry_run", action="store_true", help="say what would be done, and do nothing")
     add_list(p)
     return p
@@ -88,27 +75,18 @@ def parser() -> Parser:
 def add_list(p: Parser) -> None:
     """The flags of lists of addresses."""
     group = p.add_argument_group("pictures by a list of their addresses")
-    group.add_argument(
-        "--urls",
-        metavar="LIST",
-        help="a file or its address: an address a line, or a caption, a tab and an address, or a "
-        ".csv; DIR/addresses.csv gets what became of each",
-    )
+    group.add_argument("--urls", metavar="LIST",
+                       help="a file or its address: an address a line, or a caption, a tab and an "
+                       "address, or a .csv; DIR/addresses.csv gets what became of "
+                       "each")  # fmt: skip
     group.add_argument("--output", type=Path, metavar="DIR", help="where the pictures go")
-    group.add_argument(
-        "--limit", type=number(int, 1), metavar="N", help="only the first N lines of the list"
-    )
-    group.add_argument(
-        "--pace",
-        type=number(float, 0, 3600),
-        default=0.5,
-        metavar="SECONDS",
-        help="pause between two pictures of a host (%(default)s)",
-    )
+    group.add_argument("--limit", type=number(int, 1), metavar="N",
+                       help="only the first N lines of the list")  # fmt: skip
+    group.add_argument("--pace", type=number(float, 0, 3600), default=0.5, metavar="SECONDS",
+                       help="pause between two pictures of a host (%(default)s)")  # fmt: skip
     group.add_argument("--retry", action="store_true", help="ask for dead ones again, too")
-    group.add_argument(
-        "--private", action="store_true", help="also hosts of private networks, as your own"
-    )
+    group.add_argument("--private", action="store_true",
+                       help="also hosts of private networks, as your own")  # fmt: skip
 
 
 def check_usage(p: Parser, args: argparse.Namespace) -> None:
@@ -129,7 +107,7 @@ def check_usage(p: Parser, args: argparse.Namespace) -> None:
 
 
 def run_list(args: argparse.Namespace) -> int:
-    """Brings the pictures of a list of addresses. Returns the exit status."""
+    """The exit status of bringing the pictures of a list of addresses."""
     from engine.fetching.addresses import AWAY, DEAD, HERE, TABLE, Manners, bring_all, read_list
     from engine.fetching.ledger import locked
 
@@ -138,17 +116,15 @@ def run_list(args: argparse.Namespace) -> int:
     with locked(args.output):
         counts = bring_all(addresses, args.output, manners, args.retry)
     print(args.output)
-    say(
-        f"{len(addresses)} addresses: {counts[HERE]} pictures, {counts[DEAD]} dead, "
-        f"{counts[AWAY]} of hosts that are away: {args.output / TABLE} names each"
-    )
+    pictures = f"{counts[HERE]} pictures, {counts[DEAD]} dead, {counts[AWAY]} of hosts that are"
+    table = args.output / TABLE
+    say(PROGRAM, f"{len(addresses)} addresses: {pictures} away: {table} names each")
     return status(counts[DEAD] + counts[AWAY], 0, counts[HERE] > 0)
 
 
 def families() -> list[str]:
     """All families, a line each under a header."""
     from engine.fetching.catalogue import HAND, read_sources
-    from engine.runtime.text import columns
 
     rows = [FAMILIES]
     for name, family in read_sources().items():
@@ -166,8 +142,6 @@ def shown(path: Path) -> str:
 
 def table(items: list[FetchItem], root: Path, ledger: Ledger, choice: Choice) -> list[str]:
     """Items, a line each under a header."""
-    from engine.runtime.text import columns, size_text
-
     rows = [FILES]
     for item in items:
         rows.append(
@@ -180,22 +154,17 @@ def table(items: list[FetchItem], root: Path, ledger: Ledger, choice: Choice) ->
     return columns(rows)
 
 
-def say(text: str) -> None:
-    """A line on standard error."""
-    print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr, flush=True)
-
-
-def find(
+def wanted_items(
     args: argparse.Namespace, family: Family, root: Path, choice: Choice
 ) -> tuple[list[FetchItem], int]:
-    """What the command line is about, and of how many origins that cannot be said."""
+    """Items that the command line is about, and the number of origins that did not list theirs."""
     from engine.fetching.plan import brought, choose, lying_there, offered
 
     if args.extract:
         return choose(family, brought(family, args.extract), choice), 0
     items, failures = offered(family, choice)
     for failure in failures:
-        say(failure)
+        say(PROGRAM, failure)
     items += lying_there(family, root)
     return choose(family, items, choice, all_known=not failures), len(failures)
 
@@ -203,46 +172,43 @@ def find(
 def bring_items(
     items: list[FetchItem], root: Path, ledger: Ledger, choice: Choice, args: argparse.Namespace
 ) -> int:
-    """Brings one item after the other, prints their folders. Returns how many failed.
-
-    Of a host that does not answer nothing else is tried: each try would take minutes.
-    """
+    """The number of items that could not be brought; prints the folders of the others."""
     from engine.fetching.download import FetchError, UnreachableError
     from engine.fetching.fetch import Options, bring
 
     options = Options(args.keep_archives, args.max_size)
     failed = skipped = 0
-    away: set[str] = set()
+    away: set[str] = set()  # hosts of which nothing else is tried: each try would take minutes
     for item in items:
         if item.hosts & away:
             skipped += 1
             continue
         try:
             print(shown(bring(item, root, ledger, choice, options)), flush=True)
-        except FetchError as error:
-            say(str(error))
+        except (FetchError, OSError) as error:
+            say(PROGRAM, str(error))
             failed += 1
             away |= item.hosts if isinstance(error, UnreachableError) else set()
     if skipped:
-        say(f"{skipped} more not tried, because {', '.join(sorted(away))} did not answer")
+        hosts = ", ".join(sorted(away))
+        say(PROGRAM, f"{skipped} more not tried, because {hosts} did not answer")
     return failed + skipped
 
 
 def hints(
     args: argparse.Namespace, family: Family, root: Path, ledger: Ledger, choice: Choice
 ) -> int:
-    """Says what is left to a person. Returns how much of that must be downloaded by hand."""
+    """The number of downloads that are left to a person, of which a line each tells."""
     from datasets._layout import canonical
     from engine.fetching.fetch import by_hand
 
     lines = by_hand(family, root, ledger, choice)
-    for line in lines:
-        say(line)
-    for note in family.notes:
-        say(f"note: {note}")
+    notes = list(family.notes)
     has_reals = any(entry.generator == REAL for entry in family.files)
     if has_reals and args.generators and not canonical(REAL, args.generators):
-        say(f"note: the real pictures are left out, because --generators has no {REAL}")
+        notes.append(f"the real pictures are left out, because --generators has no {REAL}")
+    for line in (*lines, *(f"note: {note}" for note in notes)):
+        say(PROGRAM, line)
     return len(lines)
 
 
@@ -254,25 +220,24 @@ def status(failed: int, left: int, some: bool) -> int:
 
 
 def run_family(args: argparse.Namespace) -> int:
-    """What the command line asks for of one family. Returns the exit status."""
+    """The exit status of what the command line asks for of a data set."""
     from engine.fetching.catalogue import HAND, family_named
     from engine.fetching.download import FetchError
     from engine.fetching.fetch import check_space
     from engine.fetching.ledger import YES, Ledger, locked, space
     from engine.fetching.plan import Choice
-    from engine.runtime.text import size_text
 
     family = family_named(args.family)
-    wanted = (names and frozenset(names) for names in (args.generators, args.sources))
-    root, choice = args.root or family.root, Choice(*wanted)
+    names = (flag and frozenset(flag) for flag in (args.generators, args.sources))
+    root, choice = args.root or family.root, Choice(*names)
     if (root.exists() or root.is_symlink()) and not root.is_dir():
         raise FetchError(f"{root}: expected a folder; found a file or a link that leads nowhere")
-    items, unknown = find(args, family, root, choice)
+    items, unknown = wanted_items(args, family, root, choice)
     ledger = Ledger.read(root)
     todo = [i for i in items if args.extract or ledger.state(i, choice.only(i.entry)) != YES]
     if args.list or args.dry_run:
-        if shown_items := todo if args.dry_run else items:
-            print("\n".join(table(shown_items, root, ledger, choice)))
+        if rows := todo if args.dry_run else items:
+            print("\n".join(table(rows, root, ledger, choice)))
         if args.dry_run:
             disk = space(todo, ledger, args.keep_archives)
             print(f"needs {size_text(disk.need)}, free {size_text(disk.free)}")
@@ -293,32 +258,24 @@ def run_family(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """What the command line asks for. Returns the exit status."""
-    from engine.config import ConfigError
-    from engine.fetching.download import FetchError
-
-    try:
-        if args.urls:
-            return run_list(args)
-        if args.family is None:
-            print("\n".join(families()))
-            return 0
+    """The exit status of what the command line asks for."""
+    if args.urls:
+        return run_list(args)
+    if args.family:
         return run_family(args)
-    except (ConfigError, FetchError, OSError) as error:
-        say(str(error))
-        return USAGE
+    print("\n".join(families()))
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command line. Returns the exit status."""
+    """The exit status of a command line."""
     p = parser()
     args = p.parse_args(arguments)
     check_usage(p, args)
-    # File names are any bytes, and a terminal may lack the letters.
-    for output in (sys.stdout, sys.stderr):
-        if isinstance(output, io.TextIOWrapper):
-            output.reconfigure(errors="backslashreplace")
-    return answer(PROGRAM, lambda: run(args), goes_on=True)
+    from engine.config import ConfigError
+    from engine.fetching.download import FetchError
+
+    return answer(PROGRAM, lambda: run(args), (ConfigError, FetchError), goes_on=True)
 
 
 if __name__ == "__main__":

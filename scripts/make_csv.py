@@ -18,7 +18,7 @@ import argparse
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -45,33 +45,23 @@ LDM_GENERATORS = 7
 REDUCED = {"study": "study_reduced"}
 # SPAI's names of Synthbuster's folders.
 SYNTHBUSTER = {
-    "dalle2": "dalle2",
-    "dalle3": "dalle3",
-    "firefly": "firefly",
-    "glide": "glide",
-    "midjourney-v5": "mjv5",
-    "stable-diffusion-1-3": "sd13",
-    "stable-diffusion-1-4": "sd14",
-    "stable-diffusion-2": "sd2",
-    "stable-diffusion-xl": "sdxl",
-}
+    "dalle2": "dalle2", "dalle3": "dalle3", "firefly": "firefly", "glide": "glide",
+    "midjourney-v5": "mjv5", "stable-diffusion-1-3": "sd13", "stable-diffusion-1-4": "sd14",
+    "stable-diffusion-2": "sd2", "stable-diffusion-xl": "sdxl",
+}  # fmt: skip
 # Synthbuster's list of prompts, which were written about pictures of RAISE-1k.
 PROMPTS, PROMPTED = "prompts.csv", "image name (matching Raise-1k)"
 TIFF = (".tif", ".tiff")
-
-
 Tables = Mapping[Path, Sequence[Row]]
+Files = Callable[[argparse.Namespace], list[Path]]
 
 
 # --- any folder
 
 
 def stated_splits(records: Sequence[Record]) -> list[str]:
-    """The split of each that one of its folders names; `test` where no picture's does.
-
-    Raises:
-        LayoutError: only some of the pictures are below a folder named after a split.
-    """
+    """The split of each picture that one of its folders names; `test` where none does. Raises
+    LayoutError where only some of them are below a folder named after a split."""
     folders = [PurePosixPath(record.key).parts[:-1] for record in records]
     depths = split_depths(folders)
     if not depths:
@@ -115,24 +105,16 @@ def folder_tables(args: argparse.Namespace, namer: Namer) -> Tables:
 # --- data sets
 
 
-def ldm_file(args: argparse.Namespace) -> Path:
-    """Where the rows go: another file for each variant of the set."""
+def ldm_files(args: argparse.Namespace) -> list[Path]:
+    """The file of the rows: another one for each variant of the set."""
     variant = "ldm_reduced" if args.reduced else "ldm" if args.lsun else "ldm_coco"
-    return args.output / f"{variant}_train_val.csv"
+    return [args.output / f"{variant}_train_val.csv"]
 
 
-def ldm_groups(records: Sequence[Record]) -> dict[tuple[Label, str], list[Path]]:
-    """Pictures by class and by generator or, of reals, by the set that they are part of."""
-    groups: defaultdict[tuple[Label, str], list[Path]] = defaultdict(list)
-    for record in records:
-        label = Label.FAKE if record.generator else Label.REAL
-        groups[label, record.generator or record.key.split("/")[0]].append(record.path)
-    return groups
-
-
-def listed_names(where: str, paths: Sequence[Path], namer: Namer) -> list[str]:
-    """Names of pictures that are listed. Raises LayoutError where some of them do not exist."""
-    names = list(namer.take(paths).values())
+def listed_names(where: str, paths: Sequence[Path], namer: Namer) -> dict[Path, str]:
+    """The usable ones of listed pictures, each with its name. Raises LayoutError where some of them
+    do not exist."""
+    names = namer.take(paths)
     if missing := [n for n in map(namer.name, paths) if namer.left_out.get(n) == MISSING]:
         raise LayoutError(
             f"{where}: expected the {len(paths):,} listed pictures; found {len(missing):,} "
@@ -144,21 +126,30 @@ def listed_names(where: str, paths: Sequence[Path], namer: Namer) -> list[str]:
 def ldm_rows(root: Path, split: str, parts: Mapping[str, str], namer: Namer) -> list[Row]:
     """Rows of all pictures of a split.
 
+    Args:
+        root: of the set.
+        split: train or val.
+        parts: folders of real pictures by the set that they are part of.
+        namer: names the pictures.
+
     Raises:
         LayoutError: other than seven generators, a listed picture that is not there, or none.
     """
-    groups = ldm_groups(load("ldm").records(root, split, parts))
-    generators = [name for label, name in groups if label == Label.FAKE]
+    groups: defaultdict[tuple[str, str], list[Path]] = defaultdict(list)
+    for record in load("ldm").records(root, split, parts):
+        source = "" if record.generator else record.key.split("/")[0]
+        groups[record.generator, source].append(record.path)
+    generators = [generator for generator, _ in groups if generator]
     if len(generators) != LDM_GENERATORS:
         wanted = f"{LDM_GENERATORS} folders of synthetic pictures in {split}/"
         raise unexpected(root, wanted, f"{len(generators)}: {some(generators)}")
     rows: list[Row] = []
-    for (label, name), paths in groups.items():
-        where = f"{root}, {split}, {name}"
-        names = listed_names(where, paths, namer)
+    for (generator, source), paths in groups.items():
+        where = f"{root}, {split}, {generator or source}"
+        names = listed_names(where, paths, namer).values()
         if not names:
             raise LayoutError(f"{where}: expected pictures; found none")
-        generator, source = (name, "") if label == Label.FAKE else ("", name)
+        label = Label.FAKE if generator else Label.REAL
         rows += [Row(image, label, split, generator, source) for image in names]
     return rows
 
@@ -166,37 +157,38 @@ def ldm_rows(root: Path, split: str, parts: Mapping[str, str], namer: Namer) -> 
 def reduced_rows(name: str, root: Path, coco: Path, namer: Namer) -> list[Row]:
     """Rows of just the pictures of a published reduced set.
 
+    Args:
+        name: of the set, a key of REDUCED.
+        root: of the whole set.
+        coco: where its real pictures are.
+        namer: names the pictures.
+
     Raises:
         LayoutError: one of them is not there.
     """
     start = root / ldm.NAME if (root / ldm.NAME).is_dir() else root
     reals = ldm.real_folder("coco", coco)
-    rows, paths = [], []
+    rows: dict[Path, Row] = {}
     for image, value, split in published_rows(REDUCED[name]):
         *_, folder, file = image.split("/")
         if value == "1":
-            paths.append((ldm.split_folder(start, split) or start / split) / folder / file)
-            rows.append(Row(image, Label.FAKE, split, generator=folder))
+            fakes = ldm.split_folder(start, split) or start / split
+            rows[fakes / folder / file] = Row(image, Label.FAKE, split, generator=folder)
         else:
-            paths.append(reals / file)
-            rows.append(Row(image, Label.REAL, split, source="coco"))
-    listed_names(f"{start}, {coco}", paths, namer)
-    here = map(namer.name, paths)
-    return [replace(row, image=n) for row, n in zip(rows, here, strict=True)
-            if n not in namer.left_out]  # fmt: skip
+            rows[reals / file] = Row(image, Label.REAL, split, source="coco")
+    names = listed_names(f"{start}, {coco}", list(rows), namer)
+    return [replace(rows[path], image=image) for path, image in names.items()]
 
 
 def ldm_tables(args: argparse.Namespace, namer: Namer) -> Tables:
-    """The table of the latent diffusion training set.
-
-    Raises:
-        LayoutError: it is not whole, or a real picture is listed for both splits.
-    """
+    """The table of the latent diffusion training set. Raises LayoutError where it is not whole, or
+    a real picture is listed for both splits."""
     pools = {"coco": args.coco, "lsun": args.lsun}
     parts = {name: str(pool.resolve()) for name, pool in pools.items() if pool}
     root = args.root.resolve()
     if args.reduced:
-        return {ldm_file(args): reduced_rows(args.reduced, root, args.coco.resolve(), namer)}
+        rows = reduced_rows(args.reduced, root, args.coco.resolve(), namer)
+        return dict.fromkeys(ldm_files(args), rows)
     rows = [row for split in ldm.SPLITS for row in ldm_rows(root, split, parts, namer)]
     twice = [name for name, count in Counter(row.image for row in rows).items() if count > 1]
     if twice:
@@ -204,15 +196,12 @@ def ldm_tables(args: argparse.Namespace, namer: Namer) -> Tables:
             f"{root}: expected each real picture in train or val; found {len(twice):,} listed for "
             f"both, first {twice[0]!r}"
         )
-    return {ldm_file(args): rows}
+    return dict.fromkeys(ldm_files(args), rows)
 
 
 def prompted_names(file: Path) -> list[str]:
-    """Names of the pictures of RAISE-1k that Synthbuster's prompts describe, each once.
-
-    Raises:
-        LayoutError: no such file, no such column or no name in it, or a path in a name's place.
-    """
+    """Names of the pictures of RAISE-1k that Synthbuster's prompts describe, each once. Raises
+    LayoutError for no such file, no such column or no name in it, or a path in a name's place."""
     what = "Synthbuster's list of prompts, which names pictures of RAISE-1k"
     columns, rows = read_csv(file, what)
     if PROMPTED not in columns:
@@ -228,10 +217,7 @@ def prompted_names(file: Path) -> list[str]:
 
 def prompted_pictures(file: Path, folder: Path) -> list[Path]:
     """The TIFFs below `folder` that the prompts in `file` describe; of a missing one, the path
-    where it was expected.
-
-    Raises:
-        LayoutError: no picture is named, none of them is there, or one is there twice.
+    where it was expected. Raises LayoutError where none is named or there, or one is there twice.
     """
     names = prompted_names(file)
     wanted = {name.casefold() for name in names}
@@ -270,16 +256,13 @@ def reals(args: argparse.Namespace) -> list[tuple[str, Path]]:
 
 def synthbuster_tables(args: argparse.Namespace, namer: Namer) -> Tables:
     """A table per generator and per folder of real pictures. Of RAISE, only what was described to
-    the generators: each of its pictures has a counterpart by all of them.
-
-    Raises:
-        LayoutError: a folder is missing or has no pictures.
-    """
+    the generators: each of its pictures has a counterpart by all of them. Raises LayoutError where
+    a folder is missing or has no pictures."""
     tables = {}
     for file, (folder, label) in synthbuster_files(args).items():
+        if not folder.is_dir() and label == Label.REAL:
+            raise unexpected(folder, "a folder of real pictures")
         if not folder.is_dir():
-            if label == Label.REAL:
-                raise unexpected(folder, "a folder of real pictures")
             raise unexpected(folder.parent, f"the folders {', '.join(SYNTHBUSTER)}")
         if args.raise_1k and file.name == "real_raise.csv":
             paths = prompted_pictures(synthbuster_root(args) / PROMPTS, folder.resolve())
@@ -345,11 +328,13 @@ def add_synthbuster(p: Parser) -> None:
                    help="RAISE-1k: its TIFFs named in prompts.csv, for real_raise.csv")  # fmt: skip
 
 
-COMMANDS = {
-    "folder": ("any folder of pictures", add_folder, folder_tables),
-    "ldm": ("SPAI's latent diffusion training set", add_ldm, ldm_tables),
-    "synthbuster": ("a CSV per generator of Synthbuster", add_synthbuster, synthbuster_tables),
-}
+# Help, flags, files that are written, and their tables.
+COMMANDS: dict[str, tuple[str, Callable[[Parser], None], Files, Callable[..., Tables]]] = {
+    "folder": ("any folder of pictures", add_folder, lambda args: [args.output], folder_tables),
+    "ldm": ("SPAI's latent diffusion training set", add_ldm, ldm_files, ldm_tables),
+    "synthbuster": ("a CSV per generator of Synthbuster", add_synthbuster,
+                    lambda args: list(synthbuster_files(args)), synthbuster_tables),
+}  # fmt: skip
 
 
 def parser() -> Parser:
@@ -357,7 +342,7 @@ def parser() -> Parser:
     status = "0 done; 1 done, but some pictures were left out; 2 wrong usage or data"
     p = new_parser(PROGRAM, __doc__, status)
     commands = p.add_subparsers(dest="command", required=True)
-    for name, (text, add, _) in COMMANDS.items():
+    for name, (text, add, *_) in COMMANDS.items():
         command = commands.add_parser(name, help=text, allow_abbrev=False)
         add(command)
         command.add_argument("--relative_to", type=Path, metavar="DIR",
@@ -388,13 +373,6 @@ def check(p: Parser, args: argparse.Namespace) -> None:
             p.error(f"--reals: expected each name once; found {', '.join(twice)} twice")
 
 
-def targets(args: argparse.Namespace) -> list[Path]:
-    """The files that a command writes."""
-    if args.command == "folder":
-        return [args.output]
-    return [ldm_file(args)] if args.command == "ldm" else list(synthbuster_files(args))
-
-
 def write(tables: Tables) -> None:
     """Writes the tables, rows sorted, columns that are empty throughout left out; all or none."""
     from engine.runtime.files import replacing
@@ -414,22 +392,20 @@ def report(tables: Tables, left_out: Mapping[str, str]) -> None:
     """Paths on standard output; counts, and what was left out, on standard error."""
     for path, rows in tables.items():
         counts = Counter((row.split, row.label) for row in rows)
-        parts = [
-            f"{split} {counts[split, Label.REAL]} real, {counts[split, Label.FAKE]} synthetic"
-            for split in sorted({split for split, _ in counts})
-        ]
+        parts = [f"{split} {counts[split, Label.REAL]} real, {counts[split, Label.FAKE]} synthetic"
+                 for split in sorted({split for split, _ in counts})]  # fmt: skip
         say(PROGRAM, f"{visible(path.name)}: {'; '.join(parts)}")
         print(path)
     tell_left_out(PROGRAM, left_out)
 
 
 def run(args: argparse.Namespace) -> int:
-    """The exit status of a command. Writes what it asks for."""
-    files = targets(args)
+    """The exit status of a command, whose CSV files are written."""
+    _, _, files_of, make_tables = COMMANDS[args.command]
+    files = files_of(args)
     if (there := [str(file) for file in files if file.exists()]) and not args.overwrite:
         raise LayoutError(f"{some(there)}: already there: use --overwrite or another --output")
     namer = Namer((args.relative_to or files[0].parent).resolve())
-    _, _, make_tables = COMMANDS[args.command]
     tables = make_tables(args, namer)
     if empty := [path for path, rows in tables.items() if not rows]:
         raise LayoutError(f"{empty[0]}: expected pictures; all {len(namer.left_out)} are left out")

@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from engine.cli import machine, rules  # noqa: E402
-from engine.cli import parser as command_line  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, shared  # noqa: E402
-from scripts._shared import answer, new_parser  # noqa: E402
+from scripts._shared import answer, new_parser, parse_as_main  # noqa: E402
 
 if TYPE_CHECKING:
     from datasets import Record
@@ -69,12 +68,9 @@ def parser() -> Parser:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The arguments, with all that main.py's flags would give. Ends the program when wrong."""
-    p, theirs = parser(), command_line.parser()
-    args = p.parse_args(arguments, theirs.parse_args([]))
-    args.input, args.pictures = [*args.input, *args.pictures], []
-    if said := rules.broken(args, rules.detector_named(args)):
-        p.error(said)
+    """The arguments of a command line. Ends the program when they are wrong."""
+    p = parser()
+    args = parse_as_main(p, arguments)
     if args.file and args.file.suffix.lower() not in (".yaml", ".yml"):
         p.error(f"--output: expected a name that ends in .yaml; found {args.file}")
     return args

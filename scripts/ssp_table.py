@@ -140,7 +140,7 @@ def read_results(folder: Path, benchmark: Benchmark) -> Results:
 
 
 def measured(folders: Sequence[Path], benchmark: Benchmark) -> list[Results]:
-    """What all runs measured. Raises LayoutError where two are of one detector and subset."""
+    """The results of all runs. Raises LayoutError where two are of one detector and subset."""
     runs: dict[tuple[str, str], Results] = {}
     for folder in folders:
         results = read_results(folder, benchmark)
@@ -153,18 +153,8 @@ def measured(folders: Sequence[Path], benchmark: Benchmark) -> list[Results]:
 
 def _row(figures: Published) -> dict[str, float]:
     """A row as it was published."""
-    return {
-        **figures.generators[ACCURACY],
-        AVERAGE: next(iter(figures.averages[ACCURACY].values())),
-    }
-
-
-def published_rows(benchmark: Benchmark) -> Table:
-    """The published table."""
-    return {
-        (figures.detector, figures.trained_on[0]): _row(figures)
-        for figures in benchmark.published.values()
-    }
+    average = next(iter(figures.averages[ACCURACY].values()))
+    return {**figures.generators[ACCURACY], AVERAGE: average}
 
 
 def markdown(title: str, table: Table, subsets: Sequence[str]) -> str:
@@ -236,13 +226,12 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> int:
         benchmark = benchmarks.load("genimage")
         subsets = benchmark.generators
-        runs, published = measured(args.runs, benchmark), published_rows(benchmark)
+        runs, figures = measured(args.runs, benchmark), benchmark.published.values()
+        published: Table = {(f.detector, f.trained_on[0]): _row(f) for f in figures}
         table: Table = {(run.detector, run.trained_on): run.row() for run in runs}
+        titled = {"trained on": table, "reported": published}
         text = "\n\n".join(
-            [
-                markdown("trained on: baseline / SSP, %", table, subsets),
-                markdown("reported: baseline / SSP, %", published, subsets),
-            ]
+            markdown(f"{title}: baseline / SSP, %", rows, subsets) for title, rows in titled.items()
         )
         if args.output:
             args.output.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,7 @@ def make_tar(
 ) -> Path:
     """A tar, compressed as its name says; `change` alters each header."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mode = {".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}.get(path.suffix, "w")
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(path, "w:gz" if path.suffix in (".gz", ".tgz") else "w") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

@@ -66,6 +66,16 @@ def script(
     return run_it
 
 
+def in_process(run: Cli) -> Cli:
+    """A script that decodes pictures in the tests' process, unless its arguments say otherwise: to
+    start processes takes longer than a few pictures do."""
+
+    def run_it(*words: object) -> Done:
+        return run(*words, *(() if "--workers" in words else ("--workers", 0)))
+
+    return run_it
+
+
 def runner(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,

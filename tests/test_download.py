@@ -318,7 +318,7 @@ def test_interrupted_downloads_keep_what_came(site: Site, tmp_path: Path) -> Non
 
 def test_a_disk_that_refuses(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FetchError, match="file"):
+    with pytest.raises(OSError, match="file"):
         download(remote(site), tmp_path / "file" / "x.bin")
     assert site.asked == []
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -108,7 +109,7 @@ def test_folders_and_strays_are_told_apart() -> None:
 # --- every kind
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "tar", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("kind", [*KINDS, "tar"])
 def test_kinds(tmp_path: Path, kind: str) -> None:
     """Modes, owners and folders of the archive do not count."""
 
@@ -130,14 +131,11 @@ def test_kinds(tmp_path: Path, kind: str) -> None:
     assert tree_of(tmp_path / "out") == FILES
 
 
-@pytest.mark.parametrize(
-    ("kind", "module"), [("7z", "py7zr"), ("zip", "stream_unzip"), ("tar.zst", "backports.zstd")]
-)
+@pytest.mark.parametrize(("kind", "module"), [("7z", "py7zr"), ("zip", "stream_unzip")])
 def test_packages_that_are_missing(
     tmp_path: Path, kind: str, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (module, "compression.zstd"):
-        monkeypatch.setitem(__import__("sys").modules, name, None)
+    monkeypatch.setitem(sys.modules, module, None)
     parts = make_disks(tmp_path, "x", FILES, 4500) if kind == "zip" else [tmp_path / f"x.{kind}"]
     parts[0].write_bytes(b"7z\xbc\xaf\x27\x1c and so on")
     refused(parts, tmp_path / "out", "needs .*pip install " + module.replace("_", "-"))
@@ -356,7 +354,7 @@ def test_links_that_stand_in_the_target(tmp_path: Path, kind: str) -> None:
     assert tree_of(elsewhere) == {"a/b/1.png": b"1"}
 
 
-@pytest.mark.parametrize("kind", ["tar.xz", "zip", "7z"])
+@pytest.mark.parametrize("kind", ["tar.gz", "zip", "7z"])
 def test_bombs(tmp_path: Path, kind: str) -> None:
     zeros = {"a/1.png": bytes(8 << 20)}
     path = (make_zip(tmp_path / "x.zip", zeros, zipfile.ZIP_BZIP2) if kind == "zip"
@@ -427,7 +425,7 @@ def test_limits(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> N
 # --- damaged ones
 
 
-@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz", "zip", "7z"])
+@pytest.mark.parametrize("kind", ["tar.gz", "zip", "7z"])
 def test_changed_bytes(tmp_path: Path, kind: str) -> None:
     path = archive_with(tmp_path, kind, pictures(3, "a", 50_000))
     content = bytearray(path.read_bytes())
@@ -457,7 +455,7 @@ def test_damaged_ends_and_headers_of_tars(tmp_path: Path) -> None:
     refused([path], tmp_path / "out", "a last part may be missing")
 
 
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "zip", "7z"])
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip", "7z"])
 def test_other_files(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"x.{kind}"
     for content, message in (

@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -151,12 +151,16 @@ def _keep(address: Address, folder: Path, manners: Manners) -> str:
     return path.relative_to(folder).as_posix()
 
 
+@dataclass(frozen=True)
 class _Run:
     """State of one call that its threads share: the table, the bar, and whether to stop."""
 
-    def __init__(self, folder: Path, manners: Manners, table: TableWriter, bar: Progress) -> None:
-        self.folder, self.manners, self.table, self.bar = folder, manners, table, bar
-        self.lock, self.stop = threading.Lock(), threading.Event()
+    folder: Path
+    manners: Manners
+    table: TableWriter
+    bar: Progress
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def note(self, address: Address, state: str, image: str = "", error: str = "") -> None:
         """Writes down what became of an address."""

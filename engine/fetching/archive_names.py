@@ -14,11 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from datasets._kinds import TARS
-
 from .download import FetchError
 
-KINDS = {".tar": "tar", **TARS, ".zip": "zip", ".7z": "7z"}
+# Endings of the archives that published sets come in.
+KINDS = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".zip": "zip", ".7z": "7z"}
 # How the names of volumes count: X.z01 before X.zip; X.tar.gz.0, X.7z.001; X.tar.gz.aa.
 DISKS, DIGITS, LETTERS = "disks", "digits", "letters"
 _VOLUME = {
@@ -27,7 +26,7 @@ _VOLUME = {
     LETTERS: re.compile(r"(.+)\.([a-z]{2})"),
 }
 WHOLE = math.inf  # number of X.zip behind its disks, and of a file that is all of its archive
-GAP = 25  # volumes that may be missing in a row; X.tar.gz.2023 and X.tar.gz.md are other files
+GAP = 25  # volumes that may be missing; X.tar.gz.2023 and X.tar.gz.md are other files
 
 # Names that this program keeps for itself in the folders that it unpacks into.
 TEMPORARY = ".extracting.part"
@@ -52,21 +51,21 @@ def stem_of(name: str) -> str:
 
 
 def safe_parts(name: str) -> tuple[str, ...]:
-    """Folders and file of a name that a stranger chose, () for the top folder itself.
-
-    Raises:
-        FetchError: the name leads out of a folder, has control characters, or is one of OWN.
-    """
+    """Folders and file of a name that a stranger chose, () for the top folder itself. Raises
+    FetchError where it leads out of a folder, has control characters, or is one of OWN."""
     # Refused and not mended, as zipfile and tarfile would: who writes such names means harm.
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     drive = re.match("[A-Za-z]:", name) or (os.name == "nt" and ":" in name)
+    fault = ""
     if name.startswith("/") or "\\" in name or drive or ".." in parts:
-        raise FetchError(f"refused: its member {name!r:.80} leads out of the folder")
-    if any(unicodedata.category(letter) == "Cc" for letter in name):
-        raise FetchError(f"refused: its member {name!r:.80} has control characters in its name")
+        fault = "leads out of the folder"
+    elif any(unicodedata.category(letter) == "Cc" for letter in name):
+        fault = "has control characters in its name"
     # In any case, for file systems that do not tell them apart.
-    if own := next((part for part in parts if part.casefold() in OWN), None):
-        raise FetchError(f"refused: its member {name!r:.80} has a name that is kept free: {own}")
+    elif own := next((part for part in parts if part.casefold() in OWN), None):
+        fault = f"has a name that is kept free: {own}"
+    if fault:
+        raise FetchError(f"refused: its member {name!r:.80} {fault}")
     return parts
 
 
@@ -104,52 +103,44 @@ def _numbered(name: str) -> tuple[str, str, float]:
     """Name of the whole that a file belongs to, how its volumes count, and the file's number."""
     if match := _VOLUME[DISKS].fullmatch(name):
         return f"{match[1]}.zip", DISKS, int(match[2])
-    for style in (DIGITS, LETTERS):
-        if (match := _VOLUME[style].fullmatch(name)) and kind_of(match[1]):
-            return match[1], style, _number(style, match[2])
+    if (match := _VOLUME[DIGITS].fullmatch(name)) and kind_of(match[1]):
+        return match[1], DIGITS, int(match[2])
+    if (match := _VOLUME[LETTERS].fullmatch(name)) and kind_of(match[1]):
+        high, low = (ord(letter) - ord("a") for letter in match[2])  # aa is 0, as split(1) counts
+        return match[1], LETTERS, 26 * high + low
     return name, DISKS, WHOLE
 
 
-def _number(style: str, text: str) -> int:
-    """The number that a volume's ending stands for; aa is 0, as split(1) counts."""
-    return int(text) if style == DIGITS else 26 * (ord(text[0]) - 97) + ord(text[1]) - 97
-
-
-def _ending(style: str, number: int, width: int) -> str:
-    """The ending that stands for a number, as 7 in three digits is 007."""
+def _volume(name: str, style: str, number: int, width: int) -> str:
+    """Name of a volume of `name`, its number in `width` digits."""
+    if style == DISKS:
+        return f"{name[:-4]}.z{number:02}"
     if style == LETTERS:
-        return chr(97 + number // 26) + chr(97 + number % 26)
-    return f"{number:0{width}}"
+        return f"{name}.{chr(ord('a') + number // 26)}{chr(ord('a') + number % 26)}"
+    return f"{name}.{number:0{width}}"
 
 
 def _archives(name: str, style: str, files: Mapping[float, str]) -> Iterator[Archive]:
     """The archive that numbered files make, and those that are too far from it by themselves."""
-    numbers = sorted(number for number in files if number != WHOLE)
+    numbers = sorted(int(number) for number in files if number != WHOLE)
     first = 0 if style == LETTERS or (style == DIGITS and 0 in files) else 1
-    last, run = first, 0
-    while run < len(numbers) and numbers[run] - last <= GAP:
-        last, run = int(numbers[run]), run + 1
-    volumes = [files[number] for number in numbers[:run]]
-    missing = None
-    if volumes:
-        width = 2 if style == DISKS else len(volumes[0].rpartition(".")[2])
-        stem = f"{name.removesuffix(name[-4:])}.z" if style == DISKS else f"{name}."
-        gaps = (number for number in range(first, last) if number not in files)
-        missing = next((f"{stem}{_ending(style, number, width)}" for number in gaps), None)
+    near = [number for number in numbers if number - first < len(numbers) + GAP]
+    volumes = [files[number] for number in near]
+    gaps = [number for number in range(first, near[-1] if near else 0) if number not in files]
+    width = len(volumes[0].rpartition(".")[2]) if volumes else 0
+    missing = _volume(name, style, gaps[0], width) if gaps else None
     if WHOLE in files:
         volumes.append(files[WHOLE])
     elif style == DISKS:
         missing = missing or name
     if volumes:
         yield Archive(name, tuple(volumes), missing)
-    yield from (Archive(files[number], (files[number],)) for number in numbers[run:])
+    yield from (Archive(files[far], (files[far],)) for far in numbers[len(near) :])
 
 
 def beside(path: Path) -> dict[str, Path]:
-    """The files of a file's folder that make one archive with it, itself too, by name.
-
-    Raises OSError when the folder cannot be read.
-    """
+    """The files of a file's folder that make one archive with it, itself too, by name. Raises
+    OSError where the folder cannot be read."""
     for archive in group(sorted(other.name for other in path.parent.iterdir())):
         if path.name in (archive.name, *archive.volumes):
             return {name: path.with_name(name) for name in archive.volumes}

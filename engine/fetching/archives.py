@@ -8,11 +8,8 @@ Archives within an archive stay as they are, unless the caller names one.
 
 from __future__ import annotations
 
-import bz2
 import gzip
-import importlib
 import io
-import lzma
 import math
 import os
 import shutil
@@ -21,7 +18,7 @@ import tarfile
 import zipfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -84,6 +81,7 @@ def extract(
 
     Args:
         parts: the archive's files; a single one stands for all of them that are beside it.
+        folder: where they go.
         layout: which of the archive's folders to leave out.
         inner: name of an archive that this one holds, and which is unpacked in its place.
         max_size: bytes that it may unpack to; free disk space always limits it.
@@ -107,15 +105,9 @@ def extract(
         if other := is_other_file(volumes[0]):
             raise FetchError(f"expected an archive; found {other}")
         target.open()
-        kind = str(kind_of(name.name))
-        if kind == "zip" and len(volumes) > 1 and volumes[0].suffix.lower() == ".z01":
-            _unzip_disks(packed, target)
-        elif kind == "zip":
-            _unzip(packed, target)
-        elif kind == "7z":
-            _un7z(packed, target)
-        else:
-            _untar(packed, kind, target)
+        over_disks = len(volumes) > 1 and volumes[0].suffix.lower() == ".z01"
+        unpack = _unzip_disks if over_disks else _UNPACK[str(kind_of(name.name))]
+        unpack(packed, target)
         if not target.written + target.present:
             raise FetchError("expected files to unpack; found none that are wanted")
     return Summary(target.written, target.present)
@@ -151,9 +143,8 @@ def _one_line(name: Path, target: Target) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:
             raise FetchError(f"{name}: {error.strerror}: {error.filename or 'disk'}") from error
         at = f" at {target.member!r:.80}" if target.member else ""
-        raise FetchError(
-            f"{name}: damaged or incomplete{at} ({reason(error)}): get it again"
-        ) from error
+        why = f"damaged or incomplete{at} ({reason(error)})"
+        raise FetchError(f"{name}: {why}: get it again") from error
 
 
 class Joined(io.RawIOBase):
@@ -174,7 +165,7 @@ class Joined(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._starts[-1]}[whence]
+        at = offset + (0, self._at, self._starts[-1])[whence]
         if at < 0:
             # zipfile and others look for an OSError where a file is too short.
             raise OSError(f"expected a position within the file; found {at}")
@@ -204,12 +195,7 @@ class Target:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        layout: Layout,
-        packed: int,
-        max_size: int | None = None,
-        overwrite: bool = False,
+        self, folder: Path, layout: Layout, packed: int, max_size: int | None, overwrite: bool
     ) -> None:
         """`packed`: bytes of the archive. `max_size`: of what it unpacks to, in bytes."""
         self.folder, self.overwrite, self._layout = folder, overwrite, layout
@@ -228,12 +214,9 @@ class Target:
         self._free = shutil.disk_usage(self.folder).free
 
     def place(self, name: str, size: int | None, kind: str = FILE) -> Path | None:
-        """Where a member of `size` bytes goes (None: to be told by what comes); None when it is not
-        to be written: a folder, not wanted, or there already.
-
-        Raises:
-            FetchError: unsafe or twice, or all of them so far are too much.
-        """
+        """Path of a member of `size` bytes (None: to be told by what comes); None where it is not
+        to be written: a folder, not wanted, or there already. Raises FetchError for an unsafe
+        member or one that is there twice, or where all of them so far are too much."""
         self._members += 1
         if self._members > MAX_MEMBERS:
             raise FetchError(f"refused: it has over {MAX_MEMBERS} members")
@@ -281,6 +264,10 @@ class Target:
         self.member = ""
         self.written += 1
 
+    def copy(self, name: str, final: Path, size: int, stream: IO[bytes]) -> None:
+        """Writes a member's content of `size` bytes from a stream."""
+        self.write(name, final, size, iter(partial(stream.read, CHUNK), b""))
+
     def take(self, path: Path, final: Path) -> None:
         """Moves a file that a library unpacked on the same disk to its place."""
         self._make_folder(final.parent)
@@ -298,19 +285,16 @@ class Target:
         """Counts bytes of all members, wanted or not: a bomb costs time before it costs space."""
         self._total += size
         if size < 0 or self._total > self._limit:
-            raise FetchError(
-                f"refused: it would unpack to {self._total} bytes or more; expected at most "
-                f"{self._limit}, by --max_size or as {MAX_RATIO} times its size"
-            )
+            most = f"{self._limit}, by --max_size or as {MAX_RATIO} times its size"
+            would = f"it would unpack to {self._total} bytes or more"
+            raise FetchError(f"refused: {would}; expected at most {most}")
 
     def _claim(self, size: int) -> None:
         """Counts bytes that are to be written against the free disk."""
         self._claimed += size
         if self._claimed > self._free:
-            raise FetchError(
-                f"needs more than {self._free} free bytes in {self.folder}: free some, or set "
-                "another root"
-            )
+            room = f"{self._free} free bytes in {self.folder}"
+            raise FetchError(f"needs more than {room}: free some, or set another root")
 
     def _moved(self, parts: tuple[str, ...]) -> tuple[str, ...] | None:
         """The path below the target, None for what nobody wants."""
@@ -330,10 +314,8 @@ class Target:
         link on the way leads elsewhere."""
         if final.parent not in self._folders:
             if not Path(os.path.realpath(final.parent)).is_relative_to(self.folder):
-                raise FetchError(
-                    f"refused: its member {name!r:.80} leads out of the folder, over a link in "
-                    f"{self.folder}"
-                )
+                out = f"leads out of the folder, over a link in {self.folder}"
+                raise FetchError(f"refused: its member {name!r:.80} {out}")
             self._folders.add(final.parent)
         try:
             status = final.lstat()
@@ -379,25 +361,9 @@ class _Guard:
         return data
 
 
-def _zstd(packed: BinaryIO) -> Any:
-    """Python has it from 3.14 on; the package backports.zstd brings it to older ones."""
-    for module in ("compression.zstd", "backports.zstd"):
-        try:
-            return importlib.import_module(module).ZstdFile(packed)
-        except ImportError:
-            continue
-    raise FetchError("Zstandard needs Python 3.14, or: pip install backports.zstd")
-
-
-_UNPACKED: dict[str, Callable[[BinaryIO], AbstractContextManager[Any]]] = {
-    "tar": nullcontext, "tar.gz": gzip.open, "tar.bz2": bz2.open, "tar.xz": lzma.open,
-    "tar.zst": _zstd,
-}  # fmt: skip
-
-
-def _untar(packed: BinaryIO, kind: str, target: Target) -> None:
-    """Unpacks a tar as a stream, whatever compresses it."""
-    with _UNPACKED[kind](packed) as unpacked:
+def _untar(packed: BinaryIO, target: Target, compressed: bool = False) -> None:
+    """Unpacks a tar as a stream."""
+    with gzip.open(packed) if compressed else nullcontext(packed) as unpacked:
         guard = _Guard(unpacked)
         # Not closed: that would do nothing for a stream.
         archive: Any = tarfile.open(  # noqa: SIM115
@@ -409,8 +375,7 @@ def _untar(packed: BinaryIO, kind: str, target: Target) -> None:
             guard.expect(member.size)
             final = target.place(member.name, member.size, _tar_kind(member))
             if final is not None:
-                read = partial(archive.extractfile(member).read, CHUNK)
-                target.write(member.name, final, member.size, iter(read, b""))
+                target.copy(member.name, final, member.size, archive.extractfile(member))
         guard.expect(0)
         # To the end, where the checksum of the compressed stream is.
         while rest := guard.read(CHUNK):
@@ -438,8 +403,7 @@ def _unzip(packed: BinaryIO, target: Target) -> None:
             if final is not None:
                 target.member = info.filename
                 with archive.open(info) as stream:
-                    read = partial(stream.read, CHUNK)
-                    target.write(info.filename, final, info.file_size, iter(read, b""))
+                    target.copy(info.filename, final, info.file_size, stream)
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:
@@ -467,7 +431,10 @@ def _unzip_disks(packed: io.BufferedReader[Any], target: Target) -> None:
     members = stream_unzip.stream_unzip(iter(partial(packed.read, CHUNK), b""))
     try:
         for encoded, size, chunks in members:
-            name = _decoded(encoded)
+            try:
+                name = encoded.decode("utf-8")
+            except UnicodeDecodeError:
+                name = encoded.decode("cp437")  # what the format says where nothing else is said
             final = target.place(name, size, FOLDER if name.endswith("/") else FILE)
             if final is not None:
                 target.write(name, final, size, chunks)
@@ -477,13 +444,6 @@ def _unzip_disks(packed: io.BufferedReader[Any], target: Target) -> None:
         raise FetchError(LOCKED) from error
     except stream_unzip.NotStreamUnzippable as error:
         raise FetchError("join it first, by zip -s 0 IN.zip --out OUT.zip") from error
-
-
-def _decoded(name: bytes) -> str:
-    try:
-        return name.decode("utf-8")
-    except UnicodeDecodeError:
-        return name.decode("cp437")  # what the format says where nothing else is said
 
 
 # --- 7z
@@ -521,3 +481,8 @@ def _7z_kind(member: Any) -> str:
     if member.is_symlink:
         return LINK
     return FILE if member.is_file else OTHER
+
+
+_UNPACK: dict[str, Callable[[io.BufferedReader[Any], Target], None]] = {
+    "tar": _untar, "tar.gz": partial(_untar, compressed=True), "zip": _unzip, "7z": _un7z,
+}  # fmt: skip

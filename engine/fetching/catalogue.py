@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -19,7 +19,8 @@ from .archive_names import stem_of
 
 FILE = CONFIGS / "sources.yaml"
 HAND, URL = "hand", "url"
-ORIGINS = ("hub", "modelscope", "zenodo", URL, HAND)
+Kind = Literal["hub", "modelscope", "zenodo", "url", "hand"]
+ORIGINS = get_args(Kind)
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _HOLE = re.compile(r"\{(\w+)\}")
 _FORMS = {
@@ -59,10 +60,10 @@ RelativePath = Annotated[Line, AfterValidator(_below)]
 
 @dataclass(frozen=True)
 class Origin:
-    """A service and what to ask it for: one of ORIGINS, and a repository, number, address, or for
-    `hand` what a person must do."""
+    """A service and what to ask it for: a repository, number, address, or for `hand` what a person
+    must do."""
 
-    kind: Literal["hub", "modelscope", "zenodo", "url", "hand"]
+    kind: Kind
     where: Line
 
     def __post_init__(self) -> None:
@@ -91,7 +92,7 @@ class SourceEntry:
     @model_validator(mode="before")
     @classmethod
     def _named_by_its_origin(cls, given: Any) -> Any:
-        """The fields of an entry whose key says its origin, as `hub: OWNER/NAME`."""
+        """Fields of an entry whose key says its origin, as `hub: OWNER/NAME`."""
         if not isinstance(given, dict):
             return given
         kinds = [kind for kind in ORIGINS if kind in given]
@@ -145,8 +146,7 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, config=_STRICT)
 class Family:
-    """A data set. `root`: its default folder; `generators`: those that no
-    path names."""
+    """A data set. `root`: its default folder; `generators`: those that no path names."""
 
     name: str
     title: Line
@@ -163,19 +163,15 @@ class Family:
 
 
 def read_sources() -> dict[str, Family]:
-    """All families by name, in the file's order.
-
-    Raises:
-        ConfigError: no YAML, unknown or missing keys, or values of another form.
-    """
-    return {str(name): _family(str(name), values) for name, values in read_yaml(FILE).items()}
-
-
-def _family(name: str, values: Any) -> Family:
-    where = f"{FILE.name}: {name}"
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected keys of a data set; found {values!r:.60}")
-    return validated(Family, where, values | {"name": name})
+    """All families by name, in the file's order. Raises ConfigError for no YAML, unknown or missing
+    keys, or values of another form."""
+    families = {}
+    for name, values in read_yaml(FILE).items():
+        where = f"{FILE.name}: {name}"
+        if not isinstance(values, dict):
+            raise ConfigError(f"{where}: expected keys of a data set; found {values!r:.60}")
+        families[str(name)] = validated(Family, where, values | {"name": str(name)})
+    return families
 
 
 def family_named(name: str) -> Family:

@@ -8,7 +8,6 @@ of the same version. Imports no torch and prints nothing.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import ssl
@@ -23,6 +22,8 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import ConfigDict, NonNegativeInt, dataclasses
 
+from ..plain_data import MOST_JSON, parse_json
+from ..runtime.files import naming
 from ..runtime.text import reason
 from . import public as _public
 
@@ -35,7 +36,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)  # seconds without a byte
 WINDOW, MIN_RATE = 60.0, 1024  # a stream below MIN_RATE bytes/s over WINDOW seconds is given up
 REDIRECTS = 10
 MAX_UNKNOWN = 50 << 30  # bytes of a file whose size nobody states
-MAX_JSON = 64 << 20  # bytes; the longest published list of files has under 10 MB
+MAX_JSON = MOST_JSON  # bytes; the longest published list of files has under 10 MB
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 HINTS = {
     401: ": it wants you to log in",
@@ -61,12 +62,14 @@ class _BrokenError(Exception):
 
 
 class _StatusError(Exception):
-    """An answer with another status than success."""
+    """An answer with another status than success. `code`; `wait`: seconds that it asks for."""
 
     def __init__(self, answer: httpx.Response) -> None:
-        code = answer.status_code
-        super().__init__(f"the server answered {code} {answer.reason_phrase}{HINTS.get(code, '')}")
-        self.code, self.headers = code, answer.headers
+        self.code, after = answer.status_code, answer.headers.get("Retry-After", "").strip()
+        # RFC 9110, 10.2.3: seconds, or a date, which the usual pauses serve as well.
+        self.wait = min(float(after), LONGEST) if after.isdecimal() else 0.0
+        hint = HINTS.get(self.code, "")
+        super().__init__(f"the server answered {self.code} {answer.reason_phrase}{hint}")
 
 
 @dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True))
@@ -94,29 +97,18 @@ class Meter:
         self._since, self._before = time.monotonic(), self.size
 
     def count(self, more: int) -> None:
-        """Adds bytes that came, before they are kept.
-
-        Raises:
-            FetchError: they are more than there may be.
-            _BrokenError: they come too slowly.
-        """
+        """Adds bytes that came, before they are kept. Raises FetchError for more than there may be,
+        _BrokenError where they come too slowly."""
         self.size += more
         if self.size > self.limit:
-            raise FetchError(
-                f"{self.name}: expected at most {self.limit} bytes; more came: try again later"
-            )
+            wanted = f"at most {self.limit} bytes"
+            raise FetchError(f"{self.name}: expected {wanted}; more came: try again later")
         passed = time.monotonic() - self._since
         if passed < WINDOW:
             return
         if self.size - self._before < MIN_RATE * passed:
             raise _BrokenError(f"under {MIN_RATE} bytes came per second")
         self.__post_init__()
-
-
-def _asked_to_wait(error: Exception) -> float:
-    """Seconds of Retry-After (RFC 9110, 10.2.3), 0 where it is absent or a date."""
-    text = error.headers.get("Retry-After", "") if isinstance(error, _StatusError) else ""
-    return min(float(text), LONGEST) if text.strip().isdecimal() else 0.0
 
 
 def _persist(
@@ -155,7 +147,7 @@ def _persist(
             furthest = max(furthest, size())
             if in_a_row >= _tries(failure, bool(answers)):
                 break
-            pause = max(PAUSES[min(in_a_row, len(PAUSES)) - 1], _asked_to_wait(failure))
+            pause = max(PAUSES[min(in_a_row, len(PAUSES)) - 1], getattr(failure, "wait", 0))
             log.info("%s: %s; trying again in %.0f s", url, why, pause)
             time.sleep(pause)
     kind = FetchError if answers else UnreachableError
@@ -178,10 +170,8 @@ def _client(url: str, public: bool, answers: list[httpx.Response]) -> httpx.Clie
         client = httpx.Client(verify=_certificates(), headers=HEADERS, timeout=TIMEOUT)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise FetchError(f"expected a usable proxy in the environment; {error}") from error
-    client.event_hooks = {
-        "request": [_public.watch] if public else [],
-        "response": [answers.append],
-    }
+    watchers = [_public.watch] if public else []
+    client.event_hooks = {"request": watchers, "response": [answers.append]}
     return client
 
 
@@ -253,18 +243,14 @@ def get_bytes(
 
 
 def get_json(url: str, headers: Mapping[str, str] | None = None) -> tuple[Any, str | None]:
-    """What a service answers, as JSON, and the address of the next page of it.
-
-    Raises:
-        FetchError: no answer, over MAX_JSON bytes, or something else than JSON.
-    """
+    """Data of a service's answer in JSON, and the address of its next page. Raises FetchError for
+    no answer, over MAX_JSON bytes, or something else than JSON."""
     content, following = get_bytes(url, MAX_JSON, headers)
     try:
-        return json.loads(content), following
-    except (ValueError, RecursionError) as error:
-        raise FetchError(
-            f"{url}: expected JSON; found {content[:40]!r}: is there a log-in page in between?"
-        ) from error
+        return parse_json(content), following
+    except ValueError as error:
+        what = f"found {content[:40]!r}: is there a log-in page in between?"
+        raise FetchError(f"{url}: expected JSON; {what}") from error
 
 
 def get_size(url: str) -> int | None:
@@ -279,6 +265,7 @@ def get_size(url: str) -> int | None:
 
 
 def _length(answer: httpx.Response) -> int | None:
+    """The size in bytes that an answer states, None where it states none."""
     text = answer.headers.get("Content-Length", "")
     return int(text) if re.fullmatch(r"\d{1,15}", text) else None
 
@@ -287,11 +274,11 @@ def digest(path: Path, remote: Remote) -> str:
     """A file's checksum, of the kind that the service states for it; else sha256."""
     kind = (remote.checksum or "sha256:").partition(":")[0]
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False))
-    return f"{kind}:{found.hexdigest()}"
+        value = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False))
+    return f"{kind}:{value.hexdigest()}"
 
 
-class _Part:
+class _Partial:
     """The beginning of a file, NAME.part."""
 
     def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
@@ -300,31 +287,19 @@ class _Part:
         advance(self.size)
 
     def discard(self) -> None:
-        """Throws away what is there."""
+        """Deletes the file: what comes next is another version, or may be."""
         self.path.unlink(missing_ok=True)
         self._advance(-self.size)
         self.size = 0
 
     def append(self, chunks: Iterable[bytes]) -> None:
-        """Writes what comes. Raises FetchError for the disk, and what `chunks` raises."""
-        with _disk_errors(self.path):
-            stream = self.path.open("ab")
-        with stream:
+        """Writes chunks as they come. Raises OSError, and what `chunks` raises."""
+        with naming(self.path), self.path.open("ab") as stream:
             for chunk in chunks:
-                with _disk_errors(self.path):
-                    stream.write(chunk)
-                    stream.flush()
+                stream.write(chunk)
+                stream.flush()
                 self.size += len(chunk)
                 self._advance(len(chunk))
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """In its context errors of the disk are FetchErrors."""
-    try:
-        yield
-    except OSError as error:
-        raise FetchError(f"{path}: {error.strerror or error}") from error
 
 
 def download(remote: Remote, target: Path, advance: Callable[[int], None] = lambda _: None) -> str:
@@ -339,15 +314,15 @@ def download(remote: Remote, target: Path, advance: Callable[[int], None] = lamb
 
     Raises:
         FetchError: cannot be had, or size or checksum are not what the service states.
+        OSError: cannot be written.
     """
-    with _disk_errors(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_file() and target.stat().st_size == remote.size:
-            checksum = digest(target, remote)
-            if remote.checksum in (None, checksum):
-                advance(remote.size)
-                return checksum
-        part = _Part(target.with_name(f"{target.name}.part"), advance)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_file() and target.stat().st_size == remote.size:
+        checksum = digest(target, remote)
+        if remote.checksum in (None, checksum):
+            advance(remote.size)
+            return checksum
+    part = _Partial(target.with_name(f"{target.name}.part"), advance)
     if not remote.checksum or (remote.size is not None and part.size > remote.size):
         part.discard()
     begun = part.size
@@ -358,24 +333,19 @@ def download(remote: Remote, target: Path, advance: Callable[[int], None] = lamb
             if not remote.checksum:  # nothing would tie the rest to it
                 part.discard()
             raise
-    with _disk_errors(target):
-        checksum = digest(part.path, remote)
-        if remote.checksum in (None, checksum):
-            part.path.replace(target)
-            return checksum
-        part.discard()
+    checksum = digest(part.path, remote)
+    if remote.checksum in (None, checksum):
+        part.path.replace(target)
+        return checksum
+    part.discard()
     if begun:  # by an earlier call, from another version
         return download(remote, target, advance)
     raise FetchError(f"{remote.name}: expected {remote.checksum}; found {checksum}: get it again")
 
 
-def _get_rest(remote: Remote, part: _Part, client: httpx.Client) -> None:
-    """One request for what is missing of a file, until its end.
-
-    Raises:
-        _BrokenError, _StatusError, httpx.HTTPError: the next try goes on.
-        FetchError: it is another file.
-    """
+def _get_rest(remote: Remote, part: _Partial, client: httpx.Client) -> None:
+    """Brings what is missing of a file by one request. Raises _BrokenError, _StatusError or
+    httpx.HTTPError where the next try goes on, FetchError where it is another file."""
     if not remote.checksum:
         part.discard()
     headers = dict(remote.headers) | ({"Range": f"bytes={part.size}-"} if part.size else {})
@@ -397,7 +367,7 @@ def _get_rest(remote: Remote, part: _Part, client: httpx.Client) -> None:
         raise FetchError(f"{remote.name}: expected a file; found {empty}: try again later")
 
 
-def _total(remote: Remote, part: _Part, answer: httpx.Response) -> int | None:
+def _total(remote: Remote, part: _Partial, answer: httpx.Response) -> int | None:
     """The file's size as its answer states it. Starts over where the answer is not the rest."""
     kind = answer.headers.get("Content-Type", "")
     if kind.startswith("text/html") and not remote.name.endswith((".html", ".htm")):
@@ -416,7 +386,6 @@ def _total(remote: Remote, part: _Part, answer: httpx.Response) -> int | None:
         return remote.size
     if total > MAX_UNKNOWN if remote.size is None else total != remote.size:
         wanted = f"{MAX_UNKNOWN} bytes at most" if remote.size is None else f"{remote.size} bytes"
-        raise FetchError(
-            f"{remote.name}: expected {wanted}; the server has {total}: try again later"
-        )
+        there = f"the server has {total}: try again later"
+        raise FetchError(f"{remote.name}: expected {wanted}; {there}")
     return total

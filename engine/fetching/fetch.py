@@ -39,40 +39,46 @@ class Options:
 
 def check_space(items: Sequence[FetchItem], ledger: Ledger, keep: bool) -> None:
     """Raises FetchError when the items, and what they unpack to, do not fit on the root's disk."""
-    disk = space(items, ledger, keep)
-    if disk.need > disk.free:
+    need, free = space(items, ledger, keep)
+    if need > free:
         raise FetchError(
-            f"{ledger.root}: expected {size_text(disk.need)} free, for archives and what they "
-            f"unpack to; found {size_text(disk.free)}: free some, name some --generators, "
-            "or another --root"
+            f"{ledger.root}: expected {size_text(need)} free, for archives and what they unpack "
+            f"to; found {size_text(free)}: free some, name some --generators, or another --root"
         )
 
 
 def bring(item: FetchItem, root: Path, ledger: Ledger, choice: Choice, options: Options) -> Path:
-    """Downloads and unpacks an item, going on where it stopped before. Returns its folder.
+    """Folder of an item that is downloaded and unpacked, on from where that stopped before.
 
-    What a person downloaded stays where it is.
+    Args:
+        item: what to bring; what a person downloaded of it stays where it is.
+        root: of the data set.
+        ledger: of the root, which gets a note on the item.
+        choice: the generators that are wanted of it.
+        options: how much, and what stays.
 
     Raises:
-        FetchError: one line. What is complete so far stays.
+        FetchError, OSError: what is complete so far stays.
     """
     folder, only = root / item.into, choice.only(item.entry)
     if item.missing:
         raise FetchError(f"{item.name}: expected all of its parts; {item.missing} is missing")
     state = ledger.state(item, only)
-    got = [_get(root, item, file) for file in item.files] or [(path, None) for path in item.local]
-    facts = [(path.stat().st_size, checksum) for path, checksum in got]
-    ours = [path for path, _ in got if path.is_relative_to(root / ARCHIVES)]
+    files = [_get(root, item, file) for file in item.files] or [(path, None) for path in item.local]
+    paths = [path for path, _ in files]
+    facts = [(path.stat().st_size, checksum) for path, checksum in files]
     if item.is_archive:
         if state == CHANGED:  # no other generator's files stay those of the old version
             only = ledger.unpacked(item, only)
         ledger.begin(item, facts, state)
-        _unpack(item, [path for path, _ in got], folder, only, options, state == CHANGED)
+        _unpack(item, paths, folder, only, options, state == CHANGED)
     else:
-        _copy(got[0][0], folder / Path(item.name).name)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / Path(item.name).name) as temporary:
+            shutil.copyfile(paths[0], temporary)
     ledger.add(item, facts, only)
     if not options.keep:
-        _delete(ours, root / ARCHIVES)
+        _delete([p for p in paths if p.is_relative_to(root / ARCHIVES)], root / ARCHIVES)
     return folder
 
 
@@ -104,25 +110,15 @@ def _unpack(
     options: Options, overwrite: bool,
 ) -> None:  # fmt: skip
     strip = item.entry.strip
-    named = None if strip is None else frozenset(fill(text, item.values) for text in strip)
+    folders = None if strip is None else frozenset(fill(text, item.values) for text in strip)
     size = sum(path.stat().st_size for path in paths)
     with Progress(size, f"unpack {item.name}", unit="B") as bar:
-        done = extract(
-            paths, folder, Layout(named, only),
+        files = extract(
+            paths, folder, Layout(folders, only),
             inner=item.entry.holds, max_size=options.max_size, overwrite=overwrite,
             advance=bar.advance,
         )  # fmt: skip
-    log.info("%s: %d files, %d were there already", item.name, done.written, done.present)
-
-
-def _copy(path: Path, final: Path) -> None:
-    """A file under its final name, which it gets when it is complete."""
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(final) as temporary:
-            shutil.copyfile(path, temporary)
-    except OSError as error:
-        raise FetchError(f"{final}: {error.strerror or error}") from error
+    log.info("%s: %d files, %d were there already", item.name, files.written, files.present)
 
 
 def _delete(paths: Sequence[Path], top: Path) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 from pydantic import dataclasses as checked
@@ -27,6 +29,7 @@ from .plan import FetchItem
 
 UNPACKED = 1.1  # pictures hardly shrink, and every file fills its last block in part
 YES, NO, PART, CHANGED = "yes", "no", "part", "changed"
+Facts = Sequence[tuple[int, str | None]]  # size and checksum of each file of an item
 
 
 @checked.dataclass(frozen=True)
@@ -68,9 +71,8 @@ class Ledger:
             return cls(root)
         # Not taken for empty: all would be fetched again, over what is there.
         except (OSError, ValueError) as error:
-            raise FetchError(
-                f"{path}: expected notes on files; found others ({reason(error)}): delete it"
-            ) from error
+            what = f"found others ({reason(error)}): delete it"
+            raise FetchError(f"{path}: expected notes on files; {what}") from error
 
     def state(self, item: FetchItem, only: frozenset[str] | None) -> str:
         """YES, NO, PART (there, but not all generators that are wanted) or CHANGED (there, but the
@@ -120,7 +122,7 @@ class Ledger:
         before = notes[0].only if notes else ()
         return None if only is None or before is None else only | {*before}
 
-    def begin(self, item: FetchItem, facts: Sequence[tuple[int, str | None]], state: str) -> None:
+    def begin(self, item: FetchItem, facts: Facts, state: str) -> None:
         """Writes down that an item of that state is about to be unpacked, so that an interruption
         shows: what is on disk then may be of this version, or of two."""
         if state == CHANGED:
@@ -128,16 +130,13 @@ class Ledger:
         elif state == NO:  # PART stays what it is until more is there
             self._write(item, facts, frozenset())
 
-    def add(
-        self, item: FetchItem, facts: Sequence[tuple[int, str | None]], only: frozenset[str] | None
-    ) -> None:
-        """Writes down that an item is there. `facts`: size and checksum of each file."""
+    def add(self, item: FetchItem, facts: Facts, only: frozenset[str] | None) -> None:
+        """Writes down that an item is there."""
         self._write(item, facts, self.unpacked(item, only))
 
     def _write(
-        self, item: FetchItem, facts: Sequence[tuple[int, str | None]],
-        only: frozenset[str] | None, replacing: bool = False,
-    ) -> None:  # fmt: skip
+        self, item: FetchItem, facts: Facts, only: frozenset[str] | None, replacing: bool = False
+    ) -> None:
         names = None if only is None else tuple(sorted(only))
         for label, (size, checksum) in zip(item.labels(), facts, strict=True):
             self.notes[label] = Note(size, checksum, names, replacing)
@@ -170,8 +169,7 @@ def stored_at(root: Path, item: FetchItem, file: Remote) -> Path:
     return root.joinpath(ARCHIVES, origin.kind, *safe_parts(where), *safe_parts(file.name))
 
 
-@dataclass(frozen=True)
-class Space:
+class Space(NamedTuple):
     """Bytes on the disk of a root."""
 
     need: int
@@ -182,31 +180,30 @@ def space(items: Sequence[FetchItem], ledger: Ledger, keep: bool) -> Space:
     """What downloading and unpacking takes at its peak, as far as sizes are known, beyond what is
     on the disk of the ledger's root already. Archives go one by one as they are unpacked, unless
     `keep`."""
-    root = ledger.root
-    need = archives = largest = 0
-    unpacked: dict[Path, int] = {}
+    root, need = ledger.root, 0
+    archives = [0]  # bytes to come of each
+    unpacked: Counter[Path] = Counter()
     begun: set[Path] = set()
     for item in items:
         here = sum(_bytes_here(root, item, file) for file in item.files)
         more = 0 if item.local else max(0, (item.size or 0) - here)
-        if item.is_archive:
-            folder = root / item.into
-            # The archive that this one holds lies beside what comes out of it for a while.
-            times = UNPACKED + (1 if item.entry.holds else 0)
-            unpacked[folder] = unpacked.get(folder, 0) + round((item.size or 0) * times)
-            if any(label in ledger.notes for label in item.labels()):
-                begun.add(folder)
-            archives += more
-            largest = max(largest, more)
-        else:
+        if not item.is_archive:
             need += more
+            continue
+        archives.append(more)
+        # The archive that this one holds lies beside what comes out of it for a while.
+        times = UNPACKED + bool(item.entry.holds)
+        unpacked[root / item.into] += round((item.size or 0) * times)
+        if any(label in ledger.notes for label in item.labels()):
+            begun.add(root / item.into)
     # Several archives share a folder, so what is there is taken off their sum, and once. Of one
     # that was not begun here it is a person's own, which takes nothing off.
     for folder, size in unpacked.items():
         need += max(0, size - (_bytes_below(folder) if folder in begun else 0))
     # The root may not be there yet; the disk is that of the folder it will be made in.
     existing = next(path for path in (root, *root.absolute().parents) if path.is_dir())
-    return Space(need + (archives if keep else largest), shutil.disk_usage(existing).free)
+    need += sum(archives) if keep else max(archives)
+    return Space(need, shutil.disk_usage(existing).free)
 
 
 def _bytes_below(folder: Path) -> int:
@@ -214,9 +211,7 @@ def _bytes_below(folder: Path) -> int:
     total = 0
     for base, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                total += Path(base, name).lstat().st_size
+        total += sum(Path(base, n).lstat().st_size for n in names if not n.startswith("."))
     return total
 
 

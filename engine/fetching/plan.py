@@ -47,9 +47,8 @@ class FetchItem:
 
     @property
     def into(self) -> Path:
-        """The folder below the root that the item goes to. Raises FetchError for a name that
-        leads elsewhere: values of the holes come from names at the origin, which is a stranger's.
-        """
+        """The folder below the root that the item goes to. Raises FetchError where it leads
+        elsewhere: values of the holes come from names at the origin, which is a stranger's."""
         return Path(*safe_parts(fill(self.entry.into, self.values)))
 
     @property
@@ -141,14 +140,11 @@ def _listed(origin: Origin, entries: Sequence[SourceEntry]) -> list[FetchItem]:
 
 def brought(family: Family, paths: Iterable[Path]) -> list[FetchItem]:
     """Items that a person downloaded: files, of which one volume is enough, or folders with them.
-
-    Raises:
-        FetchError: no such path, or nothing of the family there.
-    """
+    Raises FetchError for no such path, or nothing of the family there."""
     items: dict[tuple[Path, ...], FetchItem] = {}
     for path in paths:
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if kind_like(p) and p.is_file())
+            files = _archives(path.rglob("*"))
         elif path.is_file():
             # One volume stands for all that lie beside it.
             files = list(beside(path.absolute()).values())
@@ -169,13 +165,12 @@ def lying_there(family: Family, root: Path) -> list[FetchItem]:
     if not entries or not root.is_dir():
         return []
     # No deeper: below lie the unpacked pictures, perhaps millions.
-    paths = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if kind_like(path)]
-    return list(_local(entries, sorted(path for path in paths if path.is_file())))
+    return list(_local(entries, _archives((*root.glob("*"), *root.glob("*/*")))))
 
 
-def kind_like(path: Path) -> bool:
-    """Whether a file is named as an archive or a volume of one."""
-    return kind_of(group([path.name])[0].name) is not None
+def _archives(paths: Iterable[Path]) -> list[Path]:
+    """Those of the paths, sorted, that are files named as an archive or a volume of one."""
+    return sorted(p for p in paths if kind_of(group([p.name])[0].name) and p.is_file())
 
 
 def _local(entries: Sequence[SourceEntry], paths: Iterable[Path]) -> Iterator[FetchItem]:

@@ -25,29 +25,22 @@ log = logging.getLogger(__name__)
 
 
 def list_files(origin: Origin) -> list[Remote]:
-    """All files of an origin, as it states them now.
-
-    Raises:
-        FetchError: it cannot be asked, or answers something else.
-    """
-    ask: dict[str, Callable[[str], Iterator[Remote]]] = {
-        "hub": _hub, "modelscope": _modelscope, "zenodo": _zenodo, "url": _url,
-    }  # fmt: skip
+    """All files of an origin, as it states them now. Raises FetchError where it cannot be asked, or
+    answers something else."""
     try:
-        return list(ask[origin.kind](origin.where))
+        return list(_LISTS[origin.kind](origin.where))
     except UnreachableError as error:
         raise UnreachableError(f"{error}, or {BY_HAND}") from error
     except FetchError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise FetchError(
-            f"{origin}: expected a list of files; its answer has another form ({reason(error)})"
-        ) from error
+        fault = f"its answer has another form ({reason(error)})"
+        raise FetchError(f"{origin}: expected a list of files; {fault}") from error
 
 
 def _hub(repo: str) -> Iterator[Remote]:
-    # Asked here and not by the hub's library, which has no bound on what it reads and how long it
-    # tries, and changes its transport with its versions.
+    """Files of a data set on the hub, asked here and not by the hub's library, which has no bound
+    on what it reads and how long it tries, and changes its transport with its versions."""
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
@@ -70,6 +63,7 @@ def _hub(repo: str) -> Iterator[Remote]:
 
 
 def _modelscope(repo: str) -> Iterator[Remote]:
+    """Files of a data set on ModelScope, whose pages overlap where a file comes meanwhile."""
     base = f"{MODELSCOPE}/api/v1/datasets/{repo}/repo"
     seen: set[str] = set()
     for page in range(1, MAX_PAGES + 1):
@@ -101,6 +95,11 @@ def _zenodo(record: str) -> Iterator[Remote]:
 
 def _url(url: str) -> Iterator[Remote]:
     yield Remote(url.rpartition("/")[2], url, get_size(url))
+
+
+_LISTS: dict[str, Callable[[str], Iterator[Remote]]] = {
+    "hub": _hub, "modelscope": _modelscope, "zenodo": _zenodo, "url": _url,
+}  # fmt: skip
 
 
 # --- weight files of the hub
