@@ -122,8 +122,8 @@ def of_split(results: Results, split: str) -> Results:
     """The rows of a split. Raises LayoutError where there are none."""
     rows = [r for r in results.rows if split_named(r.get("split", "")) == split_named(split)]
     if not rows:
-        there = ", ".join(sorted(results.splits)) or "none stated"
-        raise LayoutError(f"{results.file}: expected rows of split {split!r}; found {there}")
+        splits = ", ".join(sorted(results.splits)) or "none stated"
+        raise LayoutError(f"{results.file}: expected rows of split {split!r}; found {splits}")
     return replace(results, rows=rows)
 
 
@@ -181,9 +181,8 @@ def read(folder: Path, tag: str | None, split: str | None) -> tuple[Scores, Scor
     if split is not None:
         tables = [of_split(results, split) for results in tables]
     if len(splits := set[str]().union(*(results.splits for results in tables))) > 1:
-        there = ", ".join(sorted(splits))
-        choose = "choose one with --split"
-        raise LayoutError(f"{folder}: expected pictures of one split; found {there}: {choose}")
+        what = f"{', '.join(sorted(splits))}: choose one with --split"
+        raise LayoutError(f"{folder}: expected pictures of one split; found {what}")
     scores: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
     for results in tables:
         scores[results.kind][results.name] = logits_of(results, tag)

@@ -124,7 +124,7 @@ def start_of_paths(listing: Listing, output: Path) -> Path:
 
 
 def prefix(folder: Path, start: Path) -> str:
-    """What the paths of a folder's pictures begin with, from `start`. Raises LayoutError where a
+    """Beginning of the paths of a folder's pictures, from `start`. Raises LayoutError where a
     CSV cannot have such a path."""
     name = folder.relative_to(start).as_posix()
     # A backslash stands for a folder in a CSV from Windows.
@@ -169,8 +169,8 @@ def written(listing: Listing, args: argparse.Namespace) -> list[str]:
 
 
 def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> dict[str, str]:
-    """What is wrong with the pictures that could not be read, or whose format is not written, by
-    key. Writes all views that are not there yet, each drawn by the generator that
+    """Faults of the pictures that could not be read, or whose format is not written, by key. Writes
+    all views that are not there yet, each drawn by the generator that
     `default_rng((seed, view, crc32(key)))` is.
 
     Args:
@@ -190,12 +190,12 @@ def write_views(listing: Listing, args: argparse.Namespace, config: Config) -> d
     original = args.format == ORIGINAL
     bad = {key: reason for key in listing.chosen if original and (reason := _views.unwritable(key))}
     records = [record for record in listing.chosen.values() if record.key not in bad]
-    there = frozenset(written(listing, args))
+    done = frozenset(written(listing, args))
     missing = [  # (picture, view), a picture's one after the other
         (index, view)
         for index, record in enumerate(records)
         for view in range(args.views)
-        if file_name(record, view, args.format) not in there
+        if file_name(record, view, args.format) not in done
     ]
     decoding = decoding_of(config)
     crew = workers(args, len(missing), decoding)
@@ -305,7 +305,7 @@ def configuration(args: argparse.Namespace) -> Config:
 
 
 def decoding_of(config: Config) -> str:
-    """How pictures are decoded: as in the training that is validated by the views."""
+    """Way that pictures are decoded: as in the training that is validated by the views."""
     return config.data.decoding or config.data.train_decoding
 
 
@@ -349,7 +349,7 @@ def clear_begun(listing: Listing, args: argparse.Namespace, views: Sequence[str]
 
 
 def identity(listing: Listing, args: argparse.Namespace, config: Config) -> dict[str, Any]:
-    """What a run must have in common with the one that it goes on with."""
+    """Facts that a run must have in common with the one that it goes on with."""
     from engine.scoring.scorer import listing_digest
 
     numbers = {k: v for k, v in asdict(config.options).items() if k.startswith("aug_")}

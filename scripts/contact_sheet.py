@@ -46,7 +46,7 @@ KINDS = ("synthetic", "real", "unlabelled")
 class Group:
     """The pictures of one sheet: a generator's, a source's, or a folder's where no label is known.
 
-    `kind` is a place in KINDS.
+    `kind` is an index of KINDS.
     """
 
     kind: int
@@ -227,7 +227,7 @@ def drawn_sheets(
 def write(
     args: argparse.Namespace, groups: Mapping[Group, Sequence[Record]], decoding: str
 ) -> dict[str, str]:
-    """What is wrong with the pictures that cannot be read, by key; writes sheets and page."""
+    """Faults of the pictures that cannot be read, by key; writes sheets and page."""
     from engine.runtime.files import replacing
 
     unreadable: dict[str, str] = {}
@@ -261,9 +261,9 @@ def run(args: argparse.Namespace) -> int:
     options = data_options(args.set)
     groups = grouped(records_of(args, options))
     files = file_names(list(groups)).values()
-    there = [name for name in (PAGE, *files) if (args.output / name).exists()]
-    if there and not args.overwrite:
-        what = f"{some(there)}: already there: use --overwrite or another --output"
+    present = [name for name in (PAGE, *files) if (args.output / name).exists()]
+    if present and not args.overwrite:
+        what = f"{some(present)}: already there: use --overwrite or another --output"
         raise LayoutError(f"{args.output}: {what}")
     unreadable = write(args, groups, options.decoding or UPRIGHT)
     print(args.output / PAGE)

@@ -72,7 +72,7 @@ def table() -> list[str]:
     return columns(rows)
 
 
-def each(names: Iterable[str], work: Callable[[str], Path]) -> int:
+def status_of(names: Iterable[str], work: Callable[[str], Path]) -> int:
     """The exit status of work on several entries: 2 where one failed, of which a line says why.
     Prints where each is."""
     from detectors._base import WeightsError
@@ -100,7 +100,7 @@ def bring(names: Iterable[str], args: argparse.Namespace) -> int:
         again = args.force and entry_named(name).hub is not None
         return fetch(name, again, recheck=True)
 
-    return each(names, work)
+    return status_of(names, work)
 
 
 def bring_all(args: argparse.Namespace) -> int:
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         entry_named(name)
     if args.verify:
         here = (name for name in read_manifest() if find(name) is not None)
-        return each(args.names or here, recheck)
+        return status_of(args.names or here, recheck)
     return bring_all(args) if args.all else bring(args.names, args)
 
 

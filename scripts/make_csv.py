@@ -403,8 +403,8 @@ def run(args: argparse.Namespace) -> int:
     """The exit status of a command, whose CSV files are written."""
     _, _, files_of, make_tables = COMMANDS[args.command]
     files = files_of(args)
-    if (there := [str(file) for file in files if file.exists()]) and not args.overwrite:
-        raise LayoutError(f"{some(there)}: already there: use --overwrite or another --output")
+    if (present := [str(file) for file in files if file.exists()]) and not args.overwrite:
+        raise LayoutError(f"{some(present)}: already there: use --overwrite or another --output")
     namer = Namer((args.relative_to or files[0].parent).resolve())
     tables = make_tables(args, namer)
     if empty := [path for path, rows in tables.items() if not rows]:

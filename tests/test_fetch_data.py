@@ -295,19 +295,6 @@ def test_kept_archives(world: World, run: Cli) -> None:
     assert len(world.tree()) == 2
 
 
-def test_a_file_that_changed_at_its_origin(world: World, run: Cli) -> None:
-    run("bench")
-    files = {name: content[::-1] for name, content in pictures(2, "flow", 2001).items()}
-    path = make_tar(world.folder / "new.tar.gz", files)
-    hub(world.site, "a/bench", world.tars | {"sbu/flow/images.tar.gz": path.read_bytes()})
-    listed = {row["file"]: row["there"] for row in rows_of(run("bench", "--list"))}
-    assert listed["sbu/flow/images.tar.gz"] == "changed" and listed["reals.zip"] == "yes"
-    world.site.asked.clear()
-    assert run("bench").status == 0
-    assert world.downloads() == ["/datasets/a/bench/resolve/main/sbu/flow/images.tar.gz"]
-    assert (world.root / "synthetic/sbu/flow/000.png").read_bytes() == files["flow/000.png"]
-
-
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, call: Callable[[], Done]) -> None:
     """Interrupts a call when it has unpacked so many files."""
     write, written = archives.Target.write, 0
@@ -358,14 +345,18 @@ def test_an_interrupted_update(
 
 
 def test_an_update_with_more_parts(world: World, run: Cli) -> None:
+    """Of one archive; the other is not asked for."""
     old = pictures(8, "set", 2000)
     new = {name: content[::-1] for name, content in old.items()}
-    world.write(x=[{"hub": "a/x", "match": "x.zip"}])
-    for files, size in ((old, 9000), (new, 5000)):
+    other = make_zip(world.folder / "y.zip", {"y.png": b"1"}).read_bytes()
+    world.write(x=[{"hub": "a/x", "match": "{name}.zip"}])
+    for files, size, states in ((old, 9000, {"no"}), (new, 5000, {"changed", "yes"})):
         parts = cut(make_zip(world.folder / "x.zip", files), size, lambda n: f".{n}")
-        hub(world.site, "a/x", {part.name: part.read_bytes() for part in parts})
+        hub(world.site, "a/x", {part.name: part.read_bytes() for part in parts} | {"y.zip": other})
+        assert {row["there"] for row in rows_of(run("x", "--list"))} == states
         assert run("x").status == 0
-        assert world.tree() == files
+        assert world.tree() == files | {"y.png": b"1"}
+    assert sum(path.endswith("y.zip") for path in world.downloads()) == 1
 
 
 def test_an_update_of_some_generators_updates_all_that_are_there(world: World, run: Cli) -> None:
@@ -397,13 +388,13 @@ def test_only_some_folders_of_an_archive(world: World, run: Cli) -> None:
 
 
 def test_one_failure_does_not_stop_the_others(world: World, run: Cli) -> None:
-    place = "/datasets/a/bench/resolve/main/sbu/gan/images.tar.gz"
-    good = world.site.files[place]
-    world.site.files[place] = bytes(len(good))
+    path = "/datasets/a/bench/resolve/main/sbu/gan/images.tar.gz"
+    good = world.site.files[path]
+    world.site.files[path] = bytes(len(good))
     done = run("bench")
     assert done.status == 1 and len(done.out.splitlines()) == 3
     assert "sbu/gan/images.tar.gz: expected sha256:" in done.err
-    world.site.files[place] = good
+    world.site.files[path] = good
     assert run("bench").status == 0 and world.tree() == world.all_of_it
 
 
@@ -447,25 +438,22 @@ def test_origins_that_cannot_be_asked(world: World, run: Cli) -> None:
 
 
 def test_space(world: World, run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    items, _ = offered(family_named("bench"), Choice())
+    ledger = Ledger(world.root)
+    sizes = [item.size or 0 for item in items]
+    unpacked = sum(round(size * 1.1) for size in sizes)
+    assert space(items, ledger, keep=True).need == unpacked + sum(sizes)
+    assert space(items, ledger, keep=False).need == unpacked + max(sizes)
+    part = world.root / ARCHIVES / "hub/a/misc/reals.zip.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(1000))
+    assert space(items, ledger, keep=True).need == unpacked + sum(sizes) - 1000
     usage = shutil.disk_usage(world.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=20_000))
     complaint = run("bench").complaint
     assert re.search(r"root: expected \d+ MB free, .*; found 0 MB: free some", complaint)
     assert world.downloads() == []
     assert run("bench", "--generators", "flow").status == 0
-
-
-def test_what_space_counts(world: World, run: Cli) -> None:
-    items, _ = offered(family_named("bench"), Choice())
-    record = Ledger(world.root)
-    sizes = [item.size or 0 for item in items]
-    unpacked = sum(round(size * 1.1) for size in sizes)
-    assert space(items, record, keep=True).need == unpacked + sum(sizes)
-    assert space(items, record, keep=False).need == unpacked + max(sizes)
-    part = world.root / ARCHIVES / "hub/a/misc/reals.zip.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(bytes(1000))
-    assert space(items, record, keep=True).need == unpacked + sum(sizes) - 1000
 
 
 def test_space_for_the_rest(

@@ -7,9 +7,9 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -50,101 +50,106 @@ class Site:
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
 
-    def requests(self, method: str = "GET") -> list[str]:
-        """`PATH` or `PATH RANGE` of each request."""
-        return [
-            f"{path} {headers.get('Range', '')}".strip()
-            for how, path, headers in self.asked
-            if how == method
-        ]
+    def requests(self) -> list[str]:
+        """`PATH` or `PATH RANGE` of each GET."""
+        asked = (f"{path} {h.get('Range', '')}" for how, path, h in self.asked if how == "GET")
+        return [request.strip() for request in asked]
 
 
-def handler(site: Site) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
+class Server(ThreadingHTTPServer):
+    """A server of the site of the test that runs."""
 
-        def do_HEAD(self) -> None:
-            self.answer(b"")
+    site: Site
 
-        def do_GET(self) -> None:
-            self.answer(None)
 
-        def answer(self, body: bytes | None) -> None:
-            parts = urlsplit(self.path)
-            path = unquote(parts.path)
-            wanted = parse_qs(parts.query).get("FilePath")
-            path = f"{path}/{wanted[0]}" if wanted else path
-            site.asked.append((self.command, path, dict(self.headers.items())))
-            code = site.codes.pop(0) if site.codes and body is None else 0
-            page = parse_qs(parts.query).get("PageNumber", ["1"])[0]
-            content = site.files.get(f"{path}#{page}", site.files.get(path))
-            if path in site.moved:
-                self.send_response(302)
-                self.send_header("Location", site.moved[path])
-                self.end_headers()
-            elif code or content is None:
-                self.send_response(code or 404)
-                if site.retry_after:
-                    self.send_header("Retry-After", site.retry_after)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-            else:
-                self.send(path, content, body)
+class Handler(BaseHTTPRequestHandler):
+    server: Server
 
-        def send(self, path: str, content: bytes, body: bytes | None) -> None:
-            start = 0
-            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            if wanted and site.ranges:
-                start = int(wanted[1])
-                if start >= len(content):
-                    self.send_response(416)
-                    self.send_header("Content-Range", f"bytes */{len(content)}")
-                    self.end_headers()
-                    return
-                self.send_response(206)
-                self.send_header(
-                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
-                )
-            else:
-                self.send_response(200)
-            if site.lengths:
-                self.send_header("Content-Length", str(len(content) - start))
-            for name, value in site.headers.items():
-                self.send_header(name, value)
-            if path in site.following:
-                self.send_header("Link", f'<{site.following[path]}>; rel="next"')
-            self.send_header("Content-Type", site.kind)
+    def setup(self) -> None:
+        super().setup()
+        self.site = self.server.site  # of an answer that takes longer than its test, too
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        site, parts = self.site, urlsplit(self.path)
+        path = unquote(parts.path)
+        wanted = parse_qs(parts.query).get("FilePath")
+        path = f"{path}/{wanted[0]}" if wanted else path
+        site.asked.append((self.command, path, dict(self.headers.items())))
+        code = site.codes.pop(0) if site.codes else 0
+        page = parse_qs(parts.query).get("PageNumber", ["1"])[0]
+        content = site.files.get(f"{path}#{page}", site.files.get(path))
+        if path in site.moved:
+            self.send_response(302)
+            self.send_header("Location", site.moved[path])
             self.end_headers()
-            end = start + site.cuts.pop(0) if site.cuts and body is None else len(content)
-            with suppress(ConnectionError):  # the other side had enough
-                self.write(content[start:end] if body is None else body)
+        elif code or content is None:
+            self.send_response(code or 404)
+            if site.retry_after:
+                self.send_header("Retry-After", site.retry_after)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self.send(path, content)
 
-        def write(self, content: bytes) -> None:
-            step = PIECE if site.pace else len(content) or 1
-            for start in range(0, len(content), step):
-                self.wfile.write(content[start : start + step])
-                time.sleep(site.pace)
-            for _ in range((64 << 20) // len(site.more) if site.more else 0):
-                self.wfile.write(site.more)
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
-    return Handler
+    def send(self, path: str, content: bytes) -> None:
+        site, start, total = self.site, 0, len(content)
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if wanted and site.ranges:
+            start = int(wanted[1])
+            if start >= total:
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{total}")
+                self.end_headers()
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        else:
+            self.send_response(200)
+        if site.lengths:
+            self.send_header("Content-Length", str(total - start))
+        for name, value in site.headers.items():
+            self.send_header(name, value)
+        if path in site.following:
+            self.send_header("Link", f'<{site.following[path]}>; rel="next"')
+        self.send_header("Content-Type", site.kind)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        end = start + site.cuts.pop(0) if site.cuts else total
+        with suppress(ConnectionError):  # the other side had enough
+            self.write(content[start:end])
+
+    def write(self, content: bytes) -> None:
+        site = self.site
+        step = PIECE if site.pace else len(content) or 1
+        for start in range(0, len(content), step):
+            self.wfile.write(content[start : start + step])
+            time.sleep(site.pace)
+        for _ in range((64 << 20) // len(site.more) if site.more else 0):
+            self.wfile.write(site.more)
+
+
+@cache
+def server() -> Server:
+    """The one server of the tests' process."""
+    started = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=started.serve_forever, daemon=True).start()
+    return started
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    made = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(made))
-    made.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
+def site(monkeypatch: pytest.MonkeyPatch) -> Site:
+    server().site = Site(url=f"http://127.0.0.1:{server().server_port}")
     monkeypatch.setattr(download, "PAUSES", (0.0,))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    yield made
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    return server().site
 
 
 def remote(site: Site, content: bytes = CONTENT, checked: bool = True, **more: Any) -> Remote:

@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a picture is, and its caption, '' where the list has none."""
+    """Address of a picture, and its caption, '' where the list has none."""
 
     url: str
     caption: str = ""
@@ -65,8 +65,8 @@ class Address:
 
 @dataclass(frozen=True)
 class Manners:
-    """How hosts are asked. `pace`: seconds between two pictures of one; `private`: those of private
-    networks, too; `max_size`: the most bytes of a picture."""
+    """Manners towards hosts. `pace`: seconds between two pictures of one; `private`: those of
+    private networks, too; `max_size`: the most bytes of a picture."""
 
     pace: float = 0.5
     private: bool = False
@@ -163,7 +163,7 @@ class _Run:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def note(self, address: Address, state: str, image: str = "", error: str = "") -> None:
-        """Writes down what became of an address."""
+        """Adds a row on what became of an address."""
         error = " ".join(error.removeprefix(f"{address.url}: ").split())
         with self.lock:
             self.table.append([(address.url, image, address.caption, state, error)])

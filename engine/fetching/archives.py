@@ -46,7 +46,7 @@ FILE, FOLDER, LINK, OTHER = "a file", "a folder", "a link", "neither a file nor 
 
 @dataclass(frozen=True)
 class Layout:
-    """How an archive's folders become those below a target.
+    """Change from an archive's folders to those below a target.
 
     `strip`: leading folders to leave out, as long as the first one is among them; None leaves out
     all folders. `only`: first folders (after that) to unpack, in any spelling; None unpacks all.
@@ -61,7 +61,7 @@ AS_IT_IS = Layout()
 
 @dataclass(frozen=True)
 class Summary:
-    """What an extraction did. `written`: files; `present`: files that were there already."""
+    """Numbers of files that were `written`, and that were `present` already."""
 
     written: int
     present: int
@@ -364,7 +364,7 @@ class _Guard:
 def _untar(packed: BinaryIO, target: Target, compressed: bool = False) -> None:
     """Unpacks a tar as a stream."""
     with gzip.open(packed) if compressed else nullcontext(packed) as unpacked:
-        guard = _Guard(unpacked)
+        guard = _Guard(cast("IO[bytes]", unpacked))
         # Not closed: that would do nothing for a stream.
         archive: Any = tarfile.open(  # noqa: SIM115
             fileobj=cast("IO[bytes]", guard), mode="r|", tarinfo=_Header,

@@ -117,7 +117,7 @@ class SourceEntry:
                 raise ValueError(f"expected holes of {', '.join(sorted(known))}; found {hole!r}")
 
     def values(self, name: str, whole: bool = True) -> dict[str, str] | None:
-        """What the holes of `match` stand for in a path, None where it does not fit. `whole`: the
+        """Values of the holes of `match` in a path, None where it does not fit. `whole`: the
         path is that at the origin; otherwise it may have more folders in front."""
         if self.match is None:
             return None

@@ -386,6 +386,6 @@ def _total(remote: Remote, part: _Partial, answer: httpx.Response) -> int | None
         return remote.size
     if total > MAX_UNKNOWN if remote.size is None else total != remote.size:
         wanted = f"{MAX_UNKNOWN} bytes at most" if remote.size is None else f"{remote.size} bytes"
-        there = f"the server has {total}: try again later"
-        raise FetchError(f"{remote.name}: expected {wanted}; {there}")
+        what = f"the server has {total}: try again later"
+        raise FetchError(f"{remote.name}: expected {wanted}; {what}")
     return total

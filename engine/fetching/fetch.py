@@ -132,7 +132,7 @@ def _delete(paths: Sequence[Path], top: Path) -> None:
 
 
 def by_hand(family: Family, root: Path, ledger: Ledger, choice: Choice) -> list[str]:
-    """What a person must still download, one line each."""
+    """Lines on what a person must still download."""
     entries = [e for e in family.files if e.origin.kind == HAND and choice.may_want(e)]
     lines = []
     for text in dict.fromkeys(entry.origin.where for entry in entries):

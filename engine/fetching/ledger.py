@@ -123,7 +123,7 @@ class Ledger:
         return None if only is None or before is None else only | {*before}
 
     def begin(self, item: FetchItem, facts: Facts, state: str) -> None:
-        """Writes down that an item of that state is about to be unpacked, so that an interruption
+        """Notes that an item of that state is about to be unpacked, so that an interruption
         shows: what is on disk then may be of this version, or of two."""
         if state == CHANGED:
             self._write(item, facts, self.unpacked(item, frozenset()), replacing=True)
@@ -131,7 +131,7 @@ class Ledger:
             self._write(item, facts, frozenset())
 
     def add(self, item: FetchItem, facts: Facts, only: frozenset[str] | None) -> None:
-        """Writes down that an item is there."""
+        """Notes that an item is there."""
         self._write(item, facts, self.unpacked(item, only))
 
     def _write(
@@ -177,9 +177,9 @@ class Space(NamedTuple):
 
 
 def space(items: Sequence[FetchItem], ledger: Ledger, keep: bool) -> Space:
-    """What downloading and unpacking takes at its peak, as far as sizes are known, beyond what is
-    on the disk of the ledger's root already. Archives go one by one as they are unpacked, unless
-    `keep`."""
+    """Bytes that downloading and unpacking take at their peak, as far as sizes are known, beyond
+    what is on the disk of the ledger's root already. Archives go one by one as they are unpacked,
+    unless `keep`."""
     root, need = ledger.root, 0
     archives = [0]  # bytes to come of each
     unpacked: Counter[Path] = Counter()

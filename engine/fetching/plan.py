@@ -78,7 +78,7 @@ class FetchItem:
 
 @dataclass(frozen=True)
 class Choice:
-    """What of a family is wanted, by name in any spelling; None: everything."""
+    """Wanted generators and sources of a family, by name in any spelling; None: all."""
 
     generators: frozenset[str] | None = None
     sources: frozenset[str] | None = None
@@ -150,12 +150,12 @@ def brought(family: Family, paths: Iterable[Path]) -> list[FetchItem]:
             files = list(beside(path.absolute()).values())
         else:
             raise FetchError(f"{path}: expected an archive or a folder of them; found no such path")
-        there = list(_local(family.files, files))
-        if not there:
+        own = list(_local(family.files, files))
+        if not own:
             wanted = ", ".join(dict.fromkeys(e.match for e in family.files if e.match))
             raise FetchError(f"{path}: expected archives of {family.name} ({wanted}); found none")
         # A file and its folder may both be named; by its files an item counts once.
-        items.update({item.local: item for item in there})
+        items.update({item.local: item for item in own})
     return list(items.values())
 
 

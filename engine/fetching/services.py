@@ -138,7 +138,7 @@ def hub_file(repo: str, file: str, revision: str | None, size: int | None, force
 
 
 def trouble(error: Exception, what: str, repo: str, page: str, by_hand: str) -> str:
-    """What went wrong with a request to the hub, and what to do, in one line.
+    """Line on what went wrong with a request to the hub, and on what to do.
 
     `what`: the thing asked for, with its repository; `page`: the path of that on the hub's site;
     `by_hand`: how to do without the hub.
