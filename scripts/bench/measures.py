@@ -54,6 +54,7 @@ FEW, MANY = 1000, 11_000  # names of pictures that have a score already
 SCORED = {"default": 8, "ssp": 8, "ssp_baseline": 8, "spai": 1}
 TRAINED = {"ssp": 4, "spai": 1}
 POLL_SECONDS = 0.02
+Ways = Mapping[str, Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def at_most(what: str, ratio: float, limit: float, details: str) -> Figure:
 # --- time and memory
 
 
-def seconds(ways: Mapping[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
+def seconds(ways: Ways, repeats: int = REPEATS) -> dict[str, float]:
     """Median seconds of each way. All of them run in turn, after a round that warms them up, so
     that what else the machine does falls on all alike."""
     # The timer would set one thread; the ways take what the command line does.
@@ -225,7 +226,7 @@ def measure_loop(folder: Path) -> Iterator[Figure]:
     """The loop around a network that costs nothing, against a bare DataLoader."""
     paths = jpegs(folder / "pictures", SMALL, (160, 120))
     model = Null(SimpleNamespace()).eval()
-    ways = {
+    ways: Ways = {
         "ours": partial(scored, model, paths),
         "plain": partial(plain.load, paths, upper_left, BATCH),
     }
@@ -240,7 +241,7 @@ def measure_scoring(folder: Path) -> Iterator[Figure]:
     paths = jpegs(folder / "pictures", max(SCORED.values()))
     for name, count in SCORED.items():
         model, own = detector(name), paths[:count]
-        ways = {
+        ways: Ways = {
             "ours": partial(scored, model, own),
             "plain": partial(plain.score, model, own, AT_ONCE),
         }
@@ -254,7 +255,7 @@ def measure_bootstrap(_: Path) -> Iterator[Figure]:
     """Every metric of 2,000 real and 2,000 synthetic scores with its interval, against without."""
     labels = np.repeat([0, 1], 2000)
     logits = np.random.default_rng(0).normal(labels.astype(float))
-    ways = {
+    ways: Ways = {
         "with": partial(metrics.evaluate, labels, logits, 0.5, resamples=RESAMPLES),
         "without": partial(metrics.evaluate, labels, logits, 0.5, resamples=0),
     }
@@ -310,7 +311,7 @@ def measure_training(_: Path) -> Iterator[Figure]:
         stepper = Stepper(model, replace(config.train, precision="bf16"),
                           open_device("cpu", "bf16"), ALONE)  # fmt: skip
         step = plain.train_step(model, make_optimizer(model, config.train))
-        ways = {
+        ways: Ways = {
             "ours": partial(stepper.step, [batch], config.train.lr),
             "plain": partial(step, values, torch.tensor(labels)),
         }
