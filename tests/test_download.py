@@ -46,15 +46,14 @@ def test_a_download(site: Site, tmp_path: Path, checked: bool, content: bytes) -
     assert left(tmp_path) == {"deep/x.bin"}
 
 
-@pytest.mark.parametrize(("code", "lengths"), [(204, True), (200, True), (200, False)])
-def test_nothing_is_no_file_where_nobody_says_how_large_it_is(
-    site: Site, tmp_path: Path, code: int, lengths: bool
-) -> None:
+def test_nothing_is_no_file_where_nobody_says_how_large_it_is(site: Site, tmp_path: Path) -> None:
     listed = remote(site, b"", checked=False)
-    site.codes, site.lengths = [code] if code != 200 else [], lengths
-    with pytest.raises(FetchError, match=rf"x.bin: expected a file; found {code} "):
-        download(listed, tmp_path / "x.bin")
-    assert left(tmp_path) == set() and len(site.asked) == 1
+    for code, lengths in ((204, True), (200, True), (200, False)):
+        site.codes, site.lengths = [code] if code != 200 else [], lengths
+        site.asked.clear()
+        with pytest.raises(FetchError, match=rf"x.bin: expected a file; found {code} "):
+            download(listed, tmp_path / "x.bin")
+        assert left(tmp_path) == set() and len(site.asked) == 1
 
 
 def test_md5_where_the_service_states_that(site: Site, tmp_path: Path) -> None:
@@ -277,27 +276,26 @@ def test_what_is_meant_for_one_host_goes_to_no_other(site: Site, tmp_path: Path)
         download(listed, tmp_path / "z.bin")
 
 
-@pytest.mark.parametrize("target", ["/x.bin", "//", "http://[", "data:x"])
-def test_redirects_that_lead_nowhere(site: Site, tmp_path: Path, target: str) -> None:
+def test_redirects_that_lead_nowhere(site: Site, tmp_path: Path) -> None:
     listed = remote(site)
-    site.moved = {"/x.bin": target}
-    with pytest.raises(FetchError) as caught:
-        download(listed, tmp_path / "x.bin")
-    assert "\n" not in str(caught.value) and len(site.asked) <= downloading.REDIRECTS + 1
+    for target in ("/x.bin", "//", "http://[", "data:x"):
+        site.moved = {"/x.bin": target}
+        site.asked.clear()
+        with pytest.raises(FetchError) as caught:
+            download(listed, tmp_path / "x.bin")
+        assert "\n" not in str(caught.value) and len(site.asked) <= downloading.REDIRECTS + 1
 
 
-@pytest.mark.parametrize(
-    ("after", "seconds"), [("", 1), ("7", 7), ("0", 1), ("9999999999", 120), ("soon", 1)]
-)
-def test_a_server_that_says_when_to_come_again(
-    site: Site, monkeypatch: pytest.MonkeyPatch, after: str, seconds: float
-) -> None:
+def test_a_server_that_says_when_to_come_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(downloading, "PAUSES", (1.0,))
     monkeypatch.setattr(downloading.time, "sleep", slept.append)
-    site.files["/x"], site.codes, site.retry_after = b"1", [429], after
-    assert get_json(f"{site.url}/x") == (1, None)
-    assert [pause for pause in slept if pause] == [seconds]  # the site's own pauses are 0
+    site.files["/x"] = b"1"
+    for after, seconds in (("", 1), ("7", 7), ("0", 1), ("9999999999", 120), ("soon", 1)):
+        site.codes, site.retry_after = [429], after
+        slept.clear()
+        assert get_json(f"{site.url}/x") == (1, None)
+        assert [pause for pause in slept if pause] == [seconds]  # the site's own pauses are 0
 
 
 def test_interrupted_downloads_keep_what_came(site: Site, tmp_path: Path) -> None:
@@ -326,25 +324,23 @@ def test_a_disk_that_refuses(site: Site, tmp_path: Path) -> None:
 # --- what services list
 
 
-def test_the_hub(services: Site) -> None:
+def test_the_hub(services: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = Origin("hub", "a/b")
+    with pytest.raises(FetchError, match="a/b") as caught:
+        _services.list_files(origin)  # no such repository
+    assert "\n" not in str(caught.value)
     hub(services, "a/b", {"x/1.tar.gz": b"one", "README.md": b"text"}, plain=("README.md",))
-    found = {file.name: file for file in _services.list_files(Origin("hub", "a/b"))}
-    assert set(found) == {"x/1.tar.gz", "README.md"}
-    assert (found["x/1.tar.gz"].size, found["x/1.tar.gz"].checksum) == (3, sha(b"one"))
-    assert found["README.md"].checksum is None
-    assert found["x/1.tar.gz"].url == f"{services.url}/datasets/a/b/resolve/main/x/1.tar.gz"
-
-
-def test_the_hub_without_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(FetchError, match=r"HF_HUB_OFFLINE is set.*unset it, or .* --extract"):
-        _services.list_files(Origin("hub", "a/b"))
-
-
-def test_the_hub_that_cannot_be_reached(services: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {file.name: file for file in _services.list_files(origin)}
+    assert set(files) == {"x/1.tar.gz", "README.md"}
+    assert (files["x/1.tar.gz"].size, files["x/1.tar.gz"].checksum) == (3, sha(b"one"))
+    assert files["README.md"].checksum is None
+    assert files["x/1.tar.gz"].url == f"{services.url}/datasets/a/b/resolve/main/x/1.tar.gz"
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(UnreachableError, match=r"127.*refused.*, or bring the archives by hand"):
-        _services.list_files(Origin("hub", "a/b"))
+        _services.list_files(origin)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FetchError, match=r"HF_HUB_OFFLINE is set.*unset it, or .* --extract"):
+        _services.list_files(origin)
 
 
 def test_the_hubs_list_on_several_pages(services: Site) -> None:
@@ -359,34 +355,27 @@ def test_the_hubs_list_on_several_pages(services: Site) -> None:
         _services.list_files(Origin("hub", "a/b"))
 
 
-def test_the_hub_has_no_such_repository(services: Site) -> None:
-    with pytest.raises(FetchError, match="a/b") as caught:
-        _services.list_files(Origin("hub", "a/b"))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("count", [0, 3, 99, 100, 250])
-def test_modelscope(services: Site, count: int) -> None:
-    modelscope(services, "a/b", {f"images/a b&{n}.zip": str(n).encode() for n in range(count)})
-    found = _services.list_files(Origin("modelscope", "a/b"))
-    assert [file.name for file in found] == [f"images/a b&{n}.zip" for n in range(count)]
-    if count:
-        assert get_json(found[-1].url) == (count - 1, None)
-        assert found[-1].checksum == sha(str(count - 1).encode())
-
-
-def test_modelscope_that_knows_no_pages(services: Site) -> None:
+def test_modelscope(services: Site) -> None:
+    for count in (0, 3, 99, 100, 250):
+        services.files.clear()
+        modelscope(services, "a/b", {f"images/a b&{n}.zip": str(n).encode() for n in range(count)})
+        files = _services.list_files(Origin("modelscope", "a/b"))
+        assert [file.name for file in files] == [f"images/a b&{n}.zip" for n in range(count)]
+        if count:
+            assert get_json(files[-1].url) == (count - 1, None)
+            assert files[-1].checksum == sha(str(count - 1).encode())
+    # One that knows no pages gives the same again.
     rows = [{"Path": f"{n}", "Type": "blob", "Size": 1} for n in range(_services.PAGE)]
     answer = {"Success": True, "Data": {"Files": rows}}
-    services.files["/api/v1/datasets/a/b/repo/tree"] = json.dumps(answer).encode()
+    services.files = {"/api/v1/datasets/a/b/repo/tree": json.dumps(answer).encode()}
     assert len(_services.list_files(Origin("modelscope", "a/b"))) == _services.PAGE
 
 
 def test_zenodo(services: Site, tmp_path: Path) -> None:
     zenodo(services, "123", {"x.zip": CONTENT})
-    (found,) = _services.list_files(Origin("zenodo", "123"))
-    assert found.checksum == f"md5:{hashlib.md5(CONTENT).hexdigest()}"
-    download(found, tmp_path / "x.zip")
+    (file,) = _services.list_files(Origin("zenodo", "123"))
+    assert file.checksum == f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+    download(file, tmp_path / "x.zip")
     assert (tmp_path / "x.zip").read_bytes() == CONTENT
 
 
@@ -406,9 +395,8 @@ def listing(**changes: Any) -> bytes:
     return json.dumps({"Success": True, "Data": {"Files": [row]}}).encode()
 
 
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
+def test_answers_of_another_form(services: Site) -> None:
+    for answer, message in (
         (b"<html>", "expected JSON; found b'<html>': is there a log-in page in between"),
         (b"[]", "expected a list of files; its answer has another form"),
         (b'{"Data": {}}', "expected a list of files; its answer has another form"),
@@ -421,12 +409,10 @@ def listing(**changes: Any) -> bytes:
         (listing(Path=["x"]), "another form"),
         (listing(Path=7), "another form"),
         (listing(Sha256=7), "another form"),
-    ],
-)
-def test_answers_of_another_form(services: Site, answer: bytes, message: str) -> None:
-    services.files["/api/v1/datasets/a/b/repo/tree"] = answer
-    with pytest.raises(FetchError, match=message):
-        _services.list_files(Origin("modelscope", "a/b"))
+    ):
+        services.files["/api/v1/datasets/a/b/repo/tree"] = answer
+        with pytest.raises(FetchError, match=message):
+            _services.list_files(Origin("modelscope", "a/b"))
 
 
 def test_json_without_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

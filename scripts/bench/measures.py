@@ -34,7 +34,7 @@ from engine.config import CONFIGS, Config, read_yaml, resolve
 from engine.evaluation import metrics
 from engine.runtime.device import open_device
 from engine.runtime.distributed import ALONE
-from engine.runtime.workers import Workers
+from engine.runtime.workers import IN_PROCESS, Workers
 from engine.scoring.loop import AT_ONCE, ScoringOptions, score
 from engine.training.step import Batch, Stepper, make_optimizer
 from engine.weights.loading import build, locate, open_weights
@@ -182,10 +182,12 @@ def upper_left(picture: Image.Image, _: np.random.Generator) -> Tensor:
     return torch.tensor(picture.getpixel((0, 0))) / 255.0
 
 
-def scored(model: Detector, paths: Sequence[Path]) -> list[float | None]:
-    """Logits of pictures by the product's loop, decoded in one process beside it."""
+def scored(
+    model: Detector, paths: Sequence[Path], workers: Workers = IN_PROCESS
+) -> list[float | None]:
+    """Logits of pictures by the product's loop."""
     records = [Record(path.name, path) for path in paths]
-    rows = score(model, records, open_device("cpu", "fp32"), ScoringOptions(BATCH, Workers(1)))
+    rows = score(model, records, open_device("cpu", "fp32"), ScoringOptions(BATCH, workers))
     return [row.logit for batch in rows for row in batch]
 
 
@@ -227,7 +229,7 @@ def measure_loop(folder: Path) -> Iterator[Figure]:
     paths = jpegs(folder / "pictures", SMALL, (160, 120))
     model = Null(SimpleNamespace()).eval()
     ways: Ways = {
-        "ours": partial(scored, model, paths),
+        "ours": partial(scored, model, paths, Workers(1)),
         "plain": partial(plain.load, paths, upper_left, BATCH),
     }
     took = seconds(ways)
@@ -237,7 +239,8 @@ def measure_loop(folder: Path) -> Iterator[Figure]:
 
 
 def measure_scoring(folder: Path) -> Iterator[Figure]:
-    """Pictures a second of each detector, by the product's loop and by a plain one."""
+    """Pictures a second of each detector, by the product's loop and by a plain one, both in one
+    process: to start another would take as long as so few pictures do."""
     paths = jpegs(folder / "pictures", max(SCORED.values()))
     for name, count in SCORED.items():
         model, own = detector(name), paths[:count]
