@@ -32,11 +32,12 @@ from scripts._shared import answer, new_parser, some, tell_left_out  # noqa: E40
 
 if TYPE_CHECKING:
     from engine.config import DataOptions
+    from engine.reporting.picture_scores import PictureScores
     from engine.reporting.thumbnails import Tile
 
 PROGRAM = "contact_sheet.py"
 UNREADABLE = 1
-PAGE = "index.html"
+PAGE, SCORES = "index.html", "scores.png"
 MEGAPIXELS = 64
 LONGEST_SIDE = 65_500  # of a JPEG
 KINDS = ("synthetic", "real", "unlabelled")
@@ -167,6 +168,10 @@ def parser() -> Parser:
         "--set", action="append", default=[], metavar="data.KEY=VALUE",
         help="an option of the data, as main.py has it: decoding=published, mscoco=DIR, split=NAME",
     )  # fmt: skip
+    p.add_argument("--scores", nargs="+", type=Path, default=[], metavar="CSV",
+                   help="scores of the pictures, as aesthetic ones: sheets are sorted by them and "
+                   f"say them, {SCORES} has their distributions; a column image, path or the like, "
+                   "and one of numbers")  # fmt: skip
     p.add_argument("--overwrite", action="store_true", help="replace files that are there")
     add_decoding(p)
     return p
@@ -194,6 +199,7 @@ def drawn_sheets(
     groups: Mapping[Group, Sequence[Record]],
     decoding: str,
     unreadable: dict[str, str],
+    scores: PictureScores,
 ) -> Iterator[Sheet]:
     """The sheets one after another, so that one's thumbnails are in memory at a time.
 
@@ -202,6 +208,7 @@ def drawn_sheets(
         groups: the pictures to choose from.
         decoding: how pictures are decoded.
         unreadable: takes what is wrong with the pictures that cannot be read, by key.
+        scores: that pictures are sorted by; of none their order stays.
     """
     from engine.reporting.thumbnails import Tile, jpeg, sheet, thumbnails
     from engine.runtime.files import write_file
@@ -210,11 +217,14 @@ def drawn_sheets(
     chosen = {g: drawn(held, args.count, args.seed, g.name) for g, held in groups.items()}
     files = file_names(list(groups))
     with Progress(sum(map(len, chosen.values())), "drawing") as progress:
-        for index, (group, records) in enumerate(chosen.items()):
+        for index, (group, unsorted) in enumerate(chosen.items()):
+            records = scores.by_score(unsorted)
             workers = machine.workers(args, len(records), decoding)
             shown: list[tuple[Record, Tile]] = []
             for record, item in zip(records, thumbnails(records, args.size, workers), strict=True):
-                note = item.error or f"{item.width} x {item.height}"
+                score = scores.score(record)
+                said = "" if score is None else f"{score:.3g}, "
+                note = item.error or f"{said}{item.width} x {item.height}"
                 shown.append((record, Tile(item.value, PurePosixPath(record.key).name, note)))
                 progress.advance(1)
             picture = sheet([tile for _, tile in shown], args.columns, args.size)
@@ -228,16 +238,24 @@ def write(
     args: argparse.Namespace, groups: Mapping[Group, Sequence[Record]], decoding: str
 ) -> dict[str, str]:
     """Faults of the pictures that cannot be read, by key; writes sheets and page."""
-    from engine.runtime.files import replacing
+    from engine.reporting.picture_scores import PictureScores, distributions
+    from engine.runtime.files import replacing, write_file
 
     unreadable: dict[str, str] = {}
     name = args.benchmark or args.data.resolve().name
+    scores = PictureScores(args.scores)
     args.output.mkdir(parents=True, exist_ok=True)
+    if args.scores:
+        named = {g.title: list(map(scores.score, held)) for g, held in groups.items()}
+        known = {title: [v for v in values if v is not None] for title, values in named.items()}
+        if not any(known.values()):
+            raise LayoutError(f"--scores: expected scores of these pictures; found none of {name}")
+        write_file(args.output / SCORES, distributions(known))
     with (
         replacing(args.output / PAGE) as path,
         path.open("w", encoding="utf-8", newline="\n") as stream,
     ):
-        sheets = drawn_sheets(args, groups, decoding, unreadable)
+        sheets = drawn_sheets(args, groups, decoding, unreadable, scores)
         stream.writelines(page(name, list(groups), sheets, args.size))
     return unreadable
 
@@ -261,7 +279,7 @@ def run(args: argparse.Namespace) -> int:
     options = data_options(args.set)
     groups = grouped(records_of(args, options))
     files = file_names(list(groups)).values()
-    present = [name for name in (PAGE, *files) if (args.output / name).exists()]
+    present = [name for name in (PAGE, SCORES, *files) if (args.output / name).exists()]
     if present and not args.overwrite:
         what = f"{some(present)}: already there: use --overwrite or another --output"
         raise LayoutError(f"{args.output}: {what}")
