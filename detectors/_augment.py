@@ -4,9 +4,12 @@ ones draw from the generator they are given alone."""
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from . import _transforms as T
 
 ATTEMPTS = 10
 Box = tuple[int, int, int, int]
@@ -52,3 +55,26 @@ def random_box(
     h = min(height, max(1, round(width / ratios[0])))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """Blur with a deviation out of `sigma` px, uniform, then JPEG with a quality out of `quality`,
+    each with its probability."""
+
+    blur_prob: float = 0.0
+    sigma: tuple[float, float] = (0.0, 3.0)
+    jpeg_prob: float = 0.0
+    quality: tuple[int, int] = (30, 100)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Pillow alone encodes: the published code takes OpenCV at random in training, whose
+        encoder is the same libjpeg."""
+        if rng.random() < self.blur_prob:
+            image = blur(image, rng.uniform(*self.sigma))
+        if rng.random() < self.jpeg_prob:
+            image = T.jpeg(image, int(rng.integers(self.quality[0], self.quality[1] + 1)))
+        return image
+
+
+UNDISTORTED = Distortion()

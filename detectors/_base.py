@@ -8,7 +8,7 @@ subclass. Nothing here reads a file or knows the engine.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -82,6 +82,8 @@ class Detector(nn.Module, ABC):
     FROZEN_BACKBONES: ClassVar[bool] = False
     # Benchmarks that the published program evaluates on, into folders that it names itself.
     BENCHMARKS: ClassVar[tuple[str, ...]] = ()
+    # Whether phase train fits it at once to values of `embed`, by `fit`, instead of by gradient.
+    FITTED: ClassVar[bool] = False
 
     def __init__(self, options: Any) -> None:
         super().__init__()
@@ -162,6 +164,31 @@ class Detector(nn.Module, ABC):
     def embedded_loss(self, embedded: Tensor, labels: Tensor) -> Tensor:
         """The training loss of values of `embed`. Here: BCE with logits."""
         return _bce(self.classify(embedded), labels)
+
+    @classmethod
+    def fit(
+        cls,
+        features: Tensor,
+        labels: Tensor,
+        groups: Sequence[str],
+        options: Any,
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """The network that fits labelled features, where `FITTED` says that there is one.
+
+        Args:
+            features: values of `embed`, (N, ...) float32.
+            labels: (N,), 1 = synthetic, 0 = real; both occur.
+            groups: generator of each synthetic picture, source of each real one.
+            options: of the detector that embedded them.
+
+        Returns:
+            Options of the fitted network, whose sizes may follow from the data, and its state dict
+            without the frozen part. The order of the rows changes neither.
+
+        Raises:
+            OptionError: it learns by gradient alone, or these features allow no fit.
+        """
+        raise OptionError(f"{cls.title}: expected a detector that is fitted; it learns by gradient")
 
     def loss(self, batch: Any, labels: Tensor) -> Tensor:
         """The scalar training loss; `labels` (B,) in [0, 1]. Here: BCE with logits; where a frozen

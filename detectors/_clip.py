@@ -171,3 +171,17 @@ def vision_keys(published: dict[str, Tensor]) -> dict[str, Tensor]:
     if any(key.startswith(TRANSFORMERS) for key in published):
         return _from_transformers(published)
     return {k.removeprefix(VISUAL): v for k, v in published.items() if k.startswith(VISUAL)}
+
+
+def mlp_inputs(encoder: Any, x: Tensor) -> Tensor:
+    """Class tokens as the MLP of each block gets them, after its second norm, (B, blocks, width) in
+    the encoder's precision; x (B, 3, H, W) as the encoder takes it. What RINE's published code
+    takes of each block (src/models.py)."""
+    x = _embedded(encoder, x)
+    tokens = []
+    for block in encoder.transformer.resblocks:
+        x = x + block.attention(q_x=block.ln_1(x))
+        normed = block.ln_2(x)
+        tokens.append(normed[:, 0])
+        x = x + block.mlp(normed)
+    return torch.stack(tokens, dim=1)

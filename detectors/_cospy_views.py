@@ -11,27 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import _transforms as T
-from ._augment import blur
-
-
-@dataclass(frozen=True)
-class Distortion:
-    """Blur with a deviation out of `sigma` px, uniform, then JPEG with a quality out of `quality`,
-    each with its probability."""
-
-    blur_prob: float = 0.0
-    sigma: tuple[float, float] = (0.0, 3.0)
-    jpeg_prob: float = 0.0
-    quality: tuple[int, int] = (30, 100)
-
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """Pillow alone encodes: the published code takes OpenCV at random in training, whose
-        encoder is the same libjpeg."""
-        if rng.random() < self.blur_prob:
-            image = blur(image, rng.uniform(*self.sigma))
-        if rng.random() < self.jpeg_prob:
-            image = T.jpeg(image, int(rng.integers(self.quality[0], self.quality[1] + 1)))
-        return image
+from ._augment import UNDISTORTED, Distortion
 
 
 @dataclass(frozen=True)
@@ -43,8 +23,8 @@ class View:
 
     resize: int
     crop: int
-    train: Distortion = Distortion()
-    val: Distortion = Distortion()
+    train: Distortion = UNDISTORTED
+    val: Distortion = UNDISTORTED
     early: bool = False
     mirror_first: bool = False
 

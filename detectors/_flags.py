@@ -73,3 +73,10 @@ class OwnFlags:
     refused: tuple[str, ...] = ()
     combines: bool = False
     published: Published | None = None
+
+
+# Flags of a training by gradient, which mean nothing to a detector that is fitted at once.
+NOT_OF_FITTED = (
+    *("weights", "batch_size", "accumulate", "epochs", "seed", "save_every", "save_all"),
+    "compile",
+)

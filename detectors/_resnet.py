@@ -1,10 +1,21 @@
-"""The trunk that CO-SPY's artifact branches share: a ResNet-50 cut after layer2."""
+"""The residual and the trunk that NPR and CO-SPY's artifact branches share: what halving and
+doubling takes from a picture, and a ResNet-50 cut after layer2."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, conv1x1
+
+
+def neighbour_residual(x: Tensor) -> Tensor:
+    """x - up(down(x)), nearest by 1/2 and 2, times 2/3. (B, 3, H, W), H and W even; zero at the
+    top left pixel of each 2x2 block. Source: NPR, networks/resnet.py; the same in CO-SPY's
+    published artifact encoder, variant progan."""
+    down = F.interpolate(x, scale_factor=0.5, mode="nearest", recompute_scale_factor=True)
+    up = F.interpolate(down, scale_factor=2.0, mode="nearest", recompute_scale_factor=True)
+    return (x - up) * (2 / 3)
 
 
 def _stage(inputs: int, planes: int, blocks: int, stride: int) -> nn.Sequential:

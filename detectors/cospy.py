@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from . import _clip, _overlay, _vae
 from . import _transforms as T
+from ._augment import Distortion
 from ._base import WHOLE, Detector, Home, OptionError, Running, Transform
 from ._cospy_files import own_keys, published_keys
 from ._cospy_options import CoSpyOptions
-from ._cospy_views import Distortion, View, ViewTransform, centred, split_views
+from ._cospy_views import View, ViewTransform, centred, split_views
 from ._faster import convolve_linears, fold_norms
-from ._resnet import ArtifactTrunk
+from ._resnet import ArtifactTrunk, neighbour_residual
 
 NONE, HALF, UNIT = (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)
 BLUR_AND_JPEG = Distortion(blur_prob=0.5, jpeg_prob=0.5)
@@ -100,14 +101,6 @@ VARIANTS = {
 def variant_of(options: CoSpyOptions) -> Variant:
     """The facts of the variant that options choose."""
     return VARIANTS[options.train_dataset]
-
-
-def neighbour_residual(x: Tensor) -> Tensor:
-    """x - up(down(x)), nearest by 1/2 and 2, times 2/3. (B, 3, H, W), H and W even; zero at the
-    top left pixel of each 2x2 block. Source: published artifact encoder, variant progan."""
-    down = F.interpolate(x, scale_factor=0.5, mode="nearest", recompute_scale_factor=True)
-    up = F.interpolate(down, scale_factor=2.0, mode="nearest", recompute_scale_factor=True)
-    return (x - up) * (2 / 3)
 
 
 def _linear(features: int) -> nn.Linear:

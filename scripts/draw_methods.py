@@ -145,7 +145,8 @@ def cospy(image: Image.Image) -> list[Panel]:
     """The residual of the variant progan, the other branch, and their fusion."""
     from detectors import _transforms as T
     from detectors._cospy_views import centred
-    from detectors.cospy import VARIANTS, neighbour_residual
+    from detectors._resnet import neighbour_residual
+    from detectors.cospy import VARIANTS
 
     seen = T.to_tensor(centred(image, VARIANTS["progan"].joint))[None]
     residual = neighbour_residual(seen)

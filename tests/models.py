@@ -47,11 +47,11 @@ def tiny(name: str) -> Detector:
 
 def backbone_files(model: Detector, folder: Path) -> list[Path]:
     """The model's frozen parts in files of their own, with published key names."""
-    published = {"semantic.encoder.": "visual.", "artifact.vae.": ""}
     files = []
     for prefix, name in type(model).external(model.options).items():
+        published = "" if name.startswith(("sd-v1_4-vae", "dinov2")) else "visual."
         part = {
-            published[prefix] + key.removeprefix(prefix): value.contiguous()
+            published + key.removeprefix(prefix): value.contiguous()
             for key, value in model.state_dict().items()
             if key.startswith(prefix)
         }

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from detectors import _transforms as T
 from detectors import cospy
-from detectors._augment import blur
+from detectors._augment import Distortion, blur
 from detectors._base import OptionError, describe_options
 from detectors._cospy_options import CoSpyOptions
-from detectors._cospy_views import Distortion, View, augmented
+from detectors._cospy_views import View, augmented
 from detectors.cospy import CoSpy, interpolate
 from engine.config import CONFIGS, read_yaml, resolve
 from engine.training.checkpoint import own_state

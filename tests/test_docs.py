@@ -200,10 +200,18 @@ def test_defaults_that_docs_state_are_the_recipes(path: Path) -> None:
 
 PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")]
 PAGES += [
-    ROOT / name for name in ("data/README.md", "data/lists/README.md", "scripts/bench/README.md")
+    ROOT / name
+    for name in (
+        *("data/README.md", "data/lists/README.md", "scripts/bench/README.md"),
+        "docs/detectors.md",
+    )
 ]
 PAGES += [*sorted(ROOT.glob("pretrained/*.md")), *sorted(ROOT.glob("docs/*/*.md"))]
-USAGE = [path for path in PAGES if path.parent.name == "usage" or path.name == "README.md"]
+USAGE = [
+    path
+    for path in PAGES
+    if path.parent.name == "usage" or path.name in ("README.md", "detectors.md")
+]
 HEADS = ("python", ".venv/bin/python", "bash", "torchrun")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 

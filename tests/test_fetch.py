@@ -152,6 +152,9 @@ def test_the_manifest_is_valid() -> None:
         *(f"ssp-{subset}" for subset in genimage.SUBSETS), "siglip-so400m-384",
         "clip-vit-b-16", "clip-vit-l-14", "convnext-small-imagenet", "sd-v1_4-vae", "mfm-vit-b",
         "resnet50-imagenet",
+        "cnndetect", "cnndetect-0.1", "univfd", "npr", "rine", "rine-1class", "rine-2class",
+        "rine-ldm", "commfor", "commfor-224", "dda", "ladeda", "tiny-ladeda",
+        "dinov2-vit-s-14", "dinov2-vit-l-14",
     }  # fmt: skip
     assert len({entry.path for entry in entries.values()}) == len(entries)
     assert entries["cospy-sd-v1_4"].path.name == "sd-v1_4"

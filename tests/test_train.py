@@ -197,6 +197,7 @@ def test_the_card_holds_the_resolved_configuration(parts: Parts, tmp_path: Path)
     assert card.extra["config"] == config_of().as_dict()
 
 
+TRAINED = ("classifier", "cospy", "default", "spai", "ssp", "ssp_baseline", "univfd")
 ARTIFACT = CoSpyOptions(train_dataset="progan", mode="branch", size="tiny")
 
 
@@ -213,9 +214,9 @@ def tiny_run(name: str, own: Any = None, **options: Any) -> tuple[Config, Detect
 
 @pytest.mark.parametrize(
     "name",
-    # The ensemble is of the others.
+    # Quickly those that a training of this project is meant for; the ensemble is of the others.
     [
-        pytest.param(n, marks=pytest.mark.slow if n == "ensemble" else [])
+        pytest.param(n, marks=[] if n in TRAINED else pytest.mark.slow)
         for n in detectors.available()
     ],
 )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors._platt import platt
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -34,13 +36,7 @@ def fit_platt(labels: Ints, logits: Floats) -> Platt:
     Raises:
         ValueError: a class is missing, or higher logits do not mean synthetic.
     """
-    from sklearn.linear_model import LogisticRegression
-
-    if set(labels.tolist()) != {0, 1}:
-        raise ValueError("expected real and synthetic pictures to calibrate on; found one class")
-    model = LogisticRegression(C=1e6, class_weight="balanced")
-    model.fit(logits[:, None], labels)
-    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
+    slope, offset = platt(labels, logits)
     if slope <= 0:
         raise ValueError("expected higher logits on synthetic pictures; found the opposite")
     return Platt(slope, offset)

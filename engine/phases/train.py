@@ -1,7 +1,7 @@
 """Phase train: a detector learns, afresh or resumed, and its kept weights are evaluated.
 
-Called by cli/app.py with a `TrainRequest`, or a `CombineRequest` for a detector that is made of
-others; nothing here knows a command line.
+By gradient, or at once where it is fitted to features. Called by cli/app.py with a `TrainRequest`,
+or a `CombineRequest` for a detector that is made of others; nothing here knows a command line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ from ..scoring.degradations import NONE
 from ..scoring.provenance import run_info
 from ..scoring.scorer import Scorer, listing_digest, score_table
 from ..scoring.table import ScoreRow
-from ..training import ensemble
+from ..training import ensemble, fitting
 from ..training.checkpoint import restore_own
+from ..training.fitting import Fitted
 from ..training.loop import Trainer
 from ..training.outputs import (
     CHECKPOINT,
@@ -52,12 +53,15 @@ from ..training.outputs import (
     REPORT,
     VALIDATED,
     best_row,
+    keep_weights,
     results,
     shown,
+    write_bad,
     written,
 )
 from ..training.schedule import check_learns
 from ..training.start import Pictures, TrainRequest, check_start, model_to_train
+from ..training.validation import Validation
 from ..weights.files import Card, read_weights, save_weights, sha256
 from ..weights.loading import Loaded, describe_member
 from ..weights.manifest import BEST
@@ -77,11 +81,15 @@ def run(request: TrainRequest, world: World = ALONE) -> str:
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     config, pictures = request.config, request.pictures
-    check_learns(config.train, pictures.train, world.size)
+    at_once = detectors.load(config.detector).FITTED
+    if not at_once:
+        check_learns(config.train, pictures.train, world.size)
     if request.only_check:
         check_start(config, request.start)
         ready = outlook(pictures.train, pictures.val, pictures.how)
         return f"{request.output}: {ready}" if world.main else ""
+    if at_once:
+        return fit(request, model_to_train(config, request.start), world)
     history = world.run_on_main(finished, request) if request.resume else None
     if history is None:
         seed_everything(config.train.seed)
@@ -137,8 +145,57 @@ def train(
         # Read once more, when the run is done: no step of it waits for a sum.
         world.run_on_main(trained_on.write, output, pictures.train)
         if config.train.report and pictures.val:
-            report(request, trainer)
+            report(request, trainer.model, trainer.device, world)
     return history
+
+
+def fit(request: TrainRequest, model: Detector, world: World = ALONE) -> str:
+    """Fits a detector at once to what its frozen part makes of the pictures, and measures it.
+
+    Returns:
+        A line for standard output, '' in other processes than the main one.
+
+    Raises:
+        ConfigError: the folder holds another run, or the pictures cannot be fitted.
+    """
+    output, pictures = request.output, request.pictures
+    device = training_device(request.device, request.config.train.precision)
+    asked = {"--resume": request.resume, "--overwrite": request.overwrite}
+    _check_alike(world, {**asked, "configuration": request.config.as_dict()})
+    with ExitStack() as stack:
+        world.run_on_main(_open, request, stack)
+        world.run_on_main(_begin_fit, request, device, world)
+        log.info("%s", outlook(pictures.train, pictures.val, pictures.how))
+        result = fitting.fitted(request, model.to(request.device), device, world)
+        validate = Validation(pictures, result.config, device, request.workers, world, _go_on)
+        row = {"epoch": 1, "loss": 0.0, **validate(result.model)}
+        world.run_on_main(_keep_fit, request, result, row)
+        if request.config.train.report:
+            report(replace(request, config=result.config), result.model, device, world)
+    figures = (
+        f": {shown({key: row[key] for key in (*VALIDATED, VAL_LOSS)})}" if pictures.val else ""
+    )
+    line = f"fitted to {result.pictures} pictures{figures}; weights in {output / BEST}"
+    return line if world.main else ""
+
+
+def _go_on() -> None:
+    """The check between batches of a fit, which takes seconds and saves nothing when stopped."""
+
+
+def _begin_fit(request: TrainRequest, device: Device, world: World) -> None:
+    """Writes run.json. Raises ConfigError when the run to resume was another one."""
+    info = run_info(request.config, device, None) | _described(request, world)
+    begin(request.output, info, request.resume, ("config", "precision", "listing"), BEST)
+
+
+def _keep_fit(request: TrainRequest, result: Fitted, row: dict[str, float]) -> None:
+    """Writes the weights with their card, and what they were fitted to."""
+    records = request.pictures.train
+    learnt = sorted({record.generator for record in records if record.generator})
+    keep_weights(request.output / BEST, result.model, result.config, row, learnt)
+    write_bad(request.output, result.bad)
+    trained_on.write(request.output, records)
 
 
 def _open(request: TrainRequest, stack: ExitStack) -> None:
@@ -152,17 +209,7 @@ def _describe(request: TrainRequest, trainer: Trainer, resumed: bool) -> None:
     """Writes run.json; a resumed run's keeps what it says, and tells of the new start too."""
     path = request.output / RUN
     info = run_info(trainer.config, trainer.device, None)
-    info |= {
-        "compiled": trainer.stepper.compiled,
-        "tag": request.tag,
-        "started_from": request.start.origins(),
-        "listing": trainer.identity["pictures"],
-        "split": request.pictures.how,
-        "tests": trainer.identity["--test_csv"],
-        "processes": trainer.world.size,
-        "decoding": request.workers.decoding,
-        "workers": asdict(request.workers),
-    }
+    info |= {"compiled": trainer.stepper.compiled} | _described(request, trainer.world)
     if resumed and path.exists():
         again = {key: info[key] for key in ("command", "git_revision", "versions", "device")}
         info = read_json(path)
@@ -170,18 +217,40 @@ def _describe(request: TrainRequest, trainer: Trainer, resumed: bool) -> None:
     write_json(path, info)
 
 
-def report(request: TrainRequest, trainer: Trainer) -> None:
-    """Evaluates the kept weights on the validation pictures, seen as in scoring."""
-    path, world = request.output / BEST, trainer.world
+def _described(request: TrainRequest, world: World) -> dict[str, Any]:
+    """What run.json says of a request, however it learns."""
+    pictures = request.pictures
+    return {
+        "tag": request.tag,
+        "started_from": request.start.origins(),
+        "listing": listing_digest([*pictures.train, *pictures.val]),
+        "split": pictures.how,
+        "tests": {name: listing_digest(part) for name, part in pictures.tests.items()},
+        "processes": world.size,
+        "decoding": request.workers.decoding,
+        "workers": asdict(request.workers),
+    }
+
+
+def report(request: TrainRequest, model: Detector, device: Device, world: World) -> None:
+    """Evaluates the kept weights on the validation pictures, seen as in scoring.
+
+    Args:
+        request: whose folder has the weights.
+        model: takes them over.
+        device: that computes.
+        world: the processes that score.
+    """
+    path = request.output / BEST
     state, _ = world.run_on_main(read_weights, path)
     digest = world.run_on_main(sha256, path)
-    restore_own(trainer.model, state)
-    model = trainer.model.eval()
+    restore_own(model, state)
+    model.eval()
     evaluation = eval.EvalRequest(
         records=request.pictures.val,
-        loaded=Loaded(model, trainer.config.detector, path, digest, 0.5, None),
-        device=trainer.device,
-        config=trainer.config,
+        loaded=Loaded(model, request.config.detector, path, digest, 0.5, None),
+        device=device,
+        config=request.config,
         output=request.output / REPORT,
         title=f"{model.title}, validation pictures of its training",
         threshold=0.5,

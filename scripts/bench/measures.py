@@ -8,6 +8,7 @@ The published detectors get random weights, for time depends on shapes alone; no
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,7 @@ FEW, MANY = 1000, 11_000  # names of pictures that have a score already
 # Pictures of a pass: it takes seconds on two idle cores, and a measure about a minute.
 SCORED = {"default": 8, "ssp": 8, "ssp_baseline": 8, "spai": 1}
 TRAINED = {"ssp": 4, "spai": 1}
+APART_PICTURES = 3  # that a detector scores in a process of its own
 POLL_SECONDS = 0.02
 Ways = Mapping[str, Callable[[], object]]
 
@@ -254,6 +256,35 @@ def measure_scoring(folder: Path) -> Iterator[Figure]:
         yield at_least(f"{name}: scoring against a plain loop", ours / loop, 0.9, details)
 
 
+# What a process of its own runs for `measure_detectors`: its arguments are a name and pictures.
+APART = "import sys; from scripts.bench.measures import alone; alone(*sys.argv[1:])"
+
+
+def alone(name: str, *pictures: str) -> None:
+    """Prints pictures a second of a detector, one at a time after one to warm up, and the most
+    memory that this process had, in MB, as JSON."""
+    model = detector(name)
+    first, *paths = map(Path, pictures)
+    plain.score(model, [first], 1)
+    begun = time.monotonic()
+    plain.score(model, paths, 1)
+    rate = len(paths) / (time.monotonic() - begun)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps([rate, peak / 2 ** (20 if sys.platform == "darwin" else 10)]))
+
+
+def measure_detectors(folder: Path) -> Iterator[Figure]:
+    """Pictures a second and peak memory of each detector at its published input size."""
+    paths = jpegs(folder / "pictures", 1 + APART_PICTURES)
+    for name in detectors.available():
+        if detectors.load(name).made_of(detectors.load(name).Options()):
+            continue  # costs what its members do
+        words = [sys.executable, "-c", APART, name, *map(str, paths)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+        rate, memory = json.loads(done.stdout.splitlines()[-1])
+        yield Figure(name, f"{rate:.2g} pictures/s, {memory:.0f} MB")
+
+
 def measure_bootstrap(_: Path) -> Iterator[Figure]:
     """Every metric of 2,000 real and 2,000 synthetic scores with its interval, against without."""
     labels = np.repeat([0, 1], 2000)
@@ -332,6 +363,7 @@ MEASURES: dict[str, Measure] = {
     "decode": measure_decode,
     "loop": measure_loop,
     "scoring": measure_scoring,
+    "detectors": measure_detectors,
     "bootstrap": measure_bootstrap,
     "cache": measure_cache,
     "training": measure_training,

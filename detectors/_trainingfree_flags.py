@@ -1,0 +1,7 @@
+"""What the command line must know of detection without training data, without importing torch."""
+
+from __future__ import annotations
+
+from ._flags import NOT_OF_FITTED, OwnFlags
+
+FLAGS = OwnFlags(refused=NOT_OF_FITTED)
