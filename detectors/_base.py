@@ -82,6 +82,9 @@ class Detector(nn.Module, ABC):
     FROZEN_BACKBONES: ClassVar[bool] = False
     # Benchmarks that the published program evaluates on, into folders that it names itself.
     BENCHMARKS: ClassVar[tuple[str, ...]] = ()
+    # What other programs say of pictures, by their keys: engine and detector pass it on beside what
+    # the transform makes of a picture. None: it takes no such tables.
+    given: Mapping[str, Tensor] | None = None
     # Whether phase train fits it at once to values of `embed`, by `fit`, instead of by gradient.
     FITTED: ClassVar[bool] = False
 
@@ -274,6 +277,12 @@ class Detector(nn.Module, ABC):
     def made_of(cls, options: Any) -> tuple[tuple[str, str | None], ...]:
         """Names of the detectors that this one is made of, each with the weights that are named for
         it, or None. Here: none."""
+        return ()
+
+    @classmethod
+    def score_files(cls, options: Any) -> tuple[str, ...]:
+        """Paths of CSV files with other programs' scores, which it takes beside what it sees of
+        a picture: `given` holds them while it scores. Here: none."""
         return ()
 
     @classmethod

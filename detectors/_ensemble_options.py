@@ -33,6 +33,11 @@ class EnsembleOptions:
     weights: tuple[str, ...] = ()
     """A file, folder or name of the manifest for each member, in the same order; empty: each
     one's own."""
+    scores: tuple[str, ...] = ()
+    """CSV files with other programs' scores of the same pictures, each one a member after the
+    detectors; in phases eval and train."""
+    missing: Literal["refuse", "leave_out"] = "refuse"
+    """What is done about a member whose weights are not here; in phases eval and test."""
     fusion: Literal["average", "fitted"] = "average"
     """What training fits: average, a calibration of each member, whose probabilities are then
     averaged; fitted, also a weight for each."""

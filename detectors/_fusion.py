@@ -21,7 +21,9 @@ class Fusion(nn.Module):
     """Logits of the members (N, members) -> logits (N,).
 
     A member's calibrated logit is `slope` * logit + `offset` (Platt 1999), clipped. Then the mean
-    of the probabilities, or `fc` of the clipped logits.
+    of the probabilities, or `fc` of the clipped logits. A logit that is NaN is missing: the mean is
+    that of the others, and to `fc` the member says neither yes nor no. Without any the result is
+    NaN.
     """
 
     def __init__(self, members: int, kind: str) -> None:
@@ -38,8 +40,14 @@ class Fusion(nn.Module):
         return (self.slope * logits + self.offset).clamp(-LIMIT, LIMIT)
 
     def forward(self, logits: Tensor) -> Tensor:
-        z = self.calibrated(logits)
+        z, missing = self.calibrated(logits), logits.isnan()
+        nothing = missing.all(dim=1)
+        z = z.masked_fill(missing, 0)
         if self.fc is not None:
-            return self.fc(z).squeeze(1)
+            return self.fc(z).squeeze(1).masked_fill(nothing, torch.nan)
         # The odds of the mean are those of the sums; their logarithms lose no digits near 0 and 1.
-        return F.logsigmoid(z).logsumexp(dim=1) - F.logsigmoid(-z).logsumexp(dim=1)
+        sides = (
+            F.logsigmoid(side).masked_fill(missing, -torch.inf).logsumexp(dim=1) for side in (z, -z)
+        )
+        synthetic, real = sides
+        return (synthetic - real).masked_fill(nothing, torch.nan)

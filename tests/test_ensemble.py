@@ -208,3 +208,71 @@ def test_a_resumed_run_has_the_same_members(
     assert [m["options"].get("views") for m in run["weights"]["members"]] == [5, None]
     assert "weights" in bare(*command, "--resume", "--set", "default.views=1").complaint
     assert bare(*command, "--resume").status == 0
+
+
+# --- members that are missing, and members of other programs
+
+
+def test_a_missing_logit_is_left_out() -> None:
+    """Of the mean; a fitted layer hears neither yes nor no. All missing: no number."""
+    logits = torch.tensor([[2.0, torch.nan, -1.0], [torch.nan] * 3])
+    for kind in ("average", "fitted"):
+        found = Fusion(3, kind)(logits).detach()
+        assert found[1].isnan()
+        both = torch.tensor([2.0, -1.0])
+        wanted = both.sigmoid().mean().logit() if kind == "average" else both.sum() / 3
+        assert found[0] == pytest.approx(float(wanted), abs=1e-5)
+
+
+def other_program(tree: Path, path: Path, without: int = 0) -> Path:
+    """A CSV with scores that know the labels, but for the first pictures."""
+    files = sorted(file for file in tree.rglob("*") if file.is_file())
+    lines = [f"{file.resolve()},{0.9 if 'fake' in file.parts else 0.2}" for file in files[without:]]
+    path.write_text("\n".join(["image,score", *lines, ""]))
+    return path
+
+
+def test_other_programs_scores_are_members(
+    bare: Cli, members: tuple[str, ...], tree: Path, tmp_path: Path
+) -> None:
+    """Fitted to them in phase train, averaged with them in eval, refused in test."""
+    file = other_program(tree, tmp_path / "other.csv", without=2)
+    scores = ("--set", f"ensemble.scores=['{file}']")
+    output = tmp_path / "eval"
+    evaluate = ("--phase", "eval", "--data", tree, "--output", output, *members, *scores)
+    done = bare(*evaluate, "--set", "score.resamples=20")
+    assert done.status == 0, done.err
+    alone = bare(*members, "--input", tree, "--json")
+    of_two = {Path(row["path"]).name: row for row in alone.rows if "real" in row["path"]}
+    with (output / "scores.csv").open(newline="") as stream:
+        rows = {row["key"]: float(row["score"]) for row in csv.DictReader(stream)}
+    real = {Path(key).name: score for key, score in rows.items() if key.startswith("real")}
+    for name, row in of_two.items():
+        with_it = (2 * row["score"] + 0.2) / 3
+        assert real[name] == pytest.approx(with_it, abs=2e-3)
+    refused = bare(*evaluate, "--degrade", "flip", "--overwrite").complaint
+    assert "ensemble.scores" in refused and "flip" in refused
+    assert "ensemble.scores" in bare(*members, *scores, "--input", tree).complaint
+    fit = bare(
+        *("--phase", "train", "--data", tree, "--output", tmp_path / "fit", *members, *scores),
+        *("--set", "ensemble.fusion=fitted"),
+    )
+    assert fit.status == 0, fit.err
+    assert "other.csv" in fit.out
+    (tmp_path / "empty.csv").write_text("image,score\n")
+    wrong = ("--set", f"ensemble.scores=['{tmp_path / 'empty.csv'}']")
+    assert "found none" in bare(*evaluate[:-1], wrong[1], "--overwrite").complaint
+
+
+def test_a_member_without_weights_may_be_left_out(
+    bare: Cli, members: tuple[str, ...], tree: Path
+) -> None:
+    first = members[-1].split("'")[1]
+    sets = (
+        *("--set", "ensemble.members=[default,npr]"),
+        *("--set", f"ensemble.weights=['{first}',npr]"),
+    )
+    assert "npr" in bare(*sets, "--input", tree).complaint
+    done = bare(*sets, "--set", "ensemble.missing=leave_out", "--input", tree, "--json")
+    assert (done.status, len(done.rows)) == (0, 24)
+    assert any("npr is left out" in line for line in done.log)

@@ -265,9 +265,35 @@ def load_members(
     return [load(_member_args(args, member, weights), on) for member, weights in pairs]
 
 
-def _check_members(name: str, path: Path, members: Sequence[Loaded], fitted: Any) -> None:
+def _members_there(
+    args: argparse.Namespace, name: str, options: Any, on: Device
+) -> list[Loaded | None]:
+    """The members, with None for one whose weights are not here, where the options leave it out.
+
+    Raises:
+        WeightsError: it may not be left out, or none is here.
+    """
+    members: list[Loaded | None] = []
+    for member, weights in detectors.load(name).made_of(options):
+        try:
+            members.append(load(_member_args(args, member, weights), on)[0])
+        except WeightsError as error:
+            if options.missing != "leave_out":
+                raise
+            log.warning("%s is left out: %s", member, error)
+            members.append(None)
+    if not any(members):
+        raise WeightsError(f"{name}: expected the weights of a member; found none of them")
+    return members
+
+
+def _check_members(
+    name: str, path: Path, members: Sequence[Loaded | None], fitted: Sequence[Any]
+) -> None:
     """Raises WeightsError when the whole was fitted with other weights or options."""
-    found = [describe_member(member) for member in members]
+    if len(members) == len(fitted):  # one that is left out was not looked at
+        fitted = [then for member, then in zip(members, fitted, strict=True) if member]
+    found = [describe_member(member) for member in members if member]
     if [member.get("sha256") for member in fitted] != [member["sha256"] for member in found]:
         raise WeightsError(
             f"{path}: was fitted with other weights of its members: name those by --set "
@@ -293,9 +319,10 @@ def _load_combined(args: argparse.Namespace, name: str, on: Device) -> tuple[Loa
             f"{name}.fusion=fitted: expected --weights of a fitted {name}; found none: "
             f"--phase train --detector {name} makes them"
         )
-    members = [loaded for loaded, _ in load_members(args, name, config.options, on)]
-    model = kind(config.options, [member.model for member in members]).eval()
+    every = _members_there(args, name, config.options, on)
+    model = kind(config.options, [member and member.model for member in every]).eval()
     model.to(on.device)
+    members = [member for member in every if member]
     external = {f"{m.name}: {part}": p for m in members for part, p in m.external.items()}
     sums = [member.sha256 for member in members]
     digest = hashlib.sha256("".join(sums).encode()).hexdigest()
@@ -307,7 +334,7 @@ def _load_combined(args: argparse.Namespace, name: str, on: Device) -> tuple[Loa
         )
         path = Path("+".join(member.path.name for member in members))
         return Loaded(model, name, path, digest, 0.5, None, external, members), config
-    _check_members(name, file.path, members, (file.card.extra or {}).get("members", []))
+    _check_members(name, file.path, every, (file.card.extra or {}).get("members", []))
     check_keys(file.state, model.fusion.state_dict(prefix="fusion."), file.path)
     model.fusion.load_state_dict({k.removeprefix("fusion."): v for k, v in file.state.items()})
     model.fusion.to(on.device)

@@ -25,7 +25,7 @@ from ..runtime.device import Device
 from ..runtime.distributed import World
 from ..runtime.run_folder import RUN
 from ..runtime.text import distinct
-from ..scoring import degradations, metadata, own_threshold
+from ..scoring import degradations, metadata, other_scores, own_threshold
 from ..scoring.probability import EVEN, calibrated
 from ..weights import manifest
 from ..weights.loading import Loaded
@@ -247,6 +247,30 @@ def _folder(args: argparse.Namespace, loaded: Loaded, config: Config, subject: _
     return earlier if goes_on and (earlier / RUN).exists() else chosen
 
 
+def _with_scores(
+    loaded: Loaded, config: Config, records: Sequence[Record], names: Sequence[str]
+) -> Loaded:
+    """The detector with other programs' scores of the pictures, where it takes some.
+
+    Args:
+        names: of the degradations, which no other program has seen.
+
+    Raises:
+        ConfigError: a file is not there or says nothing of these pictures, or they are degraded.
+    """
+    files = [Path(name) for name in type(loaded.model).score_files(config.options)]
+    if not files:
+        return loaded
+    if any(name != degradations.NONE for name in names):
+        raise ConfigError(
+            f"{loaded.name}.scores: expected pictures as they are; found --degrade or a protocol "
+            f"with {', '.join(names)}, which these files' scores are not of"
+        )
+    loaded.model.given = other_scores.columns(files, records)
+    sums = {f"scores {number}": path for number, path in enumerate(files)}
+    return replace(loaded, external=loaded.external | sums)
+
+
 def evaluation(
     args: argparse.Namespace, loaded: Loaded, config: Config, device: Device
 ) -> EvalRequest:
@@ -269,6 +293,7 @@ def evaluation(
         view = replace(view, min_pictures=args.min_pictures)
     subject = replace(subject, view=view)
     view, records = _with_figures(args, loaded, config, subject, threshold), subject.records
+    loaded = _with_scores(loaded, config, records, names)
     known = metadata.beside(records)
     if args.group_by:
         records = metadata.grouped(records, known, args.group_by)
@@ -290,7 +315,8 @@ def evaluation(
         protocol=subject.protocol,
         pictures=subject.name,
         metadata=known,
-        cache=args.cache,
+        # A picture's file does not say what other programs say of it.
+        cache="none" if loaded.model.given else args.cache,
         workers=machine.workers(args, len(records), subject.decoding),
         resume=args.resume,
         overwrite=args.overwrite,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from datasets._limits import UPRIGHT
 
+from ..config import ConfigError
 from ..phases.test import TestRequest
 from ..runtime import distributed, threads
 from ..scoring import own_threshold
@@ -27,6 +28,11 @@ def testing(args: argparse.Namespace) -> TestRequest:
     resumed = args.output if args.resume else None
     threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
     loaded, config = detector.load(args, device)
+    if type(loaded.model).score_files(config.options):
+        raise ConfigError(
+            f"{loaded.name}.scores: expected --phase eval or train, whose pictures such files "
+            "list; found test"
+        )
     own_threshold.check_serves(args.threshold, loaded, config)
     rule = rule_of(loaded, args.threshold, args.prevalence)
     if args.stability:

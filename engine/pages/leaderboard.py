@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from datasets._csv import found_columns, read_csv
-
 from ..config import ConfigError
 from ..evaluation import clusters, comparison, metrics
 from ..evaluation.analysis import by_degradation
@@ -33,12 +31,11 @@ from ..evaluation.estimates import (
     TPR_AT_5,
     Metrics,
 )
-from ..scoring.probability import EVEN, score_of, threshold_logit
+from ..scoring import other_scores
+from ..scoring.probability import EVEN, score_of
 from ..scoring.table import ScoreRow
 
 COLUMNS = (AUROC, AP, ACCURACY_REAL, ACCURACY_SYNTHETIC, TPR_AT_1, TPR_AT_5, ECE)
-NAMED_BY = ("digest", "key", "path", "image")  # columns that say which picture a score is of
-MOST_CERTAIN = 1e-9  # a score of 0 or 1 counts as this far from it, for a logit is finite
 LEVEL = 0.05  # p-value below which two entries are told apart
 RESAMPLES, SEED = 1000, 0
 
@@ -128,18 +125,6 @@ def entry_of_run(run: Run, name: str) -> Entry:
     return Entry(name, run.rows, run.threshold, run.info)
 
 
-def _number(file: Path, row: Mapping[str, str], column: str, low: float, high: float) -> float:
-    """A number of a row. Raises ConfigError for anything else, or one beyond the bounds."""
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        wanted = "a number, 0 to 1" if high == 1 else "a finite number"
-        raise ConfigError(f"{file}, column {column}: expected {wanted}; found {row[column]!r}")
-    return value
-
-
 def read_scores(file: Path, name: str, pictures: Mapping[Key, ScoreRow], base: str) -> Entry:
     """The entry of a stranger's CSV: a column that names pictures, and `logit` or `score`, the
     probability of synthetic; where it has no column `degradation`, all are of `base`.
@@ -148,14 +133,7 @@ def read_scores(file: Path, name: str, pictures: Mapping[Key, ScoreRow], base: s
         LayoutError: no CSV. ConfigError: other columns, a number that is none, a picture twice,
             or no picture of the board.
     """
-    columns, lines = read_csv(file)
-    named = next((column for column in NAMED_BY if column in columns), None)
-    valued = next((column for column in ("logit", "score") if column in columns), None)
-    if named is None or valued is None:
-        raise ConfigError(
-            f"{file}: expected a column {' or '.join(NAMED_BY)} and one logit or score; found "
-            f"{found_columns(columns)}"
-        )
+    named, said = other_scores.read(file)
     identity: Callable[[ScoreRow], str] = (
         (lambda row: row.digest) if named == "digest" else (lambda row: row.key)
     )
@@ -164,20 +142,13 @@ def read_scores(file: Path, name: str, pictures: Mapping[Key, ScoreRow], base: s
         by_name[identity(picture), picture.degradation].append(key)
     scored: dict[Key, ScoreRow] = {}
     foreign = 0
-    for row in lines:
-        if not row[valued].strip():
-            continue  # no score: missing
-        if valued == "logit":
-            logit = _number(file, row, "logit", -1e300, 1e300)
-        else:
-            score = _number(file, row, "score", 0, 1)
-            logit = threshold_logit(min(max(score, MOST_CERTAIN), 1 - MOST_CERTAIN))
-        places = by_name.get((row[named].strip(), row.get("degradation", "").strip() or base), [])
+    for row in said:
+        places = by_name.get((row.name, row.degradation or base), [])
         foreign += not places
         for key in places:
             if key in scored:
-                raise ConfigError(f"{file}: expected each picture once; found {row[named]!r} again")
-            scored[key] = replace(pictures[key], logit=logit, score=score_of(logit))
+                raise ConfigError(f"{file}: expected each picture once; found {row.name!r} again")
+            scored[key] = replace(pictures[key], logit=row.logit, score=score_of(row.logit))
     if not scored:
         raise ConfigError(
             f"{file}: expected scores of the board's pictures; found none by {named}, such as "

@@ -378,14 +378,16 @@ def combine(request: CombineRequest) -> str:
             _member_scores(request, output / name, records, member, own)
             for name, (member, own) in zip(names, request.members, strict=True)
         ]
+        files = [Path(name) for name in detectors.load(config.detector).score_files(config.options)]
+        tables += [ensemble.given_rows(path, records) for path in files]
         fit = ensemble.fit_tables(tables, chosen.train, chosen.val, config.options.fusion)
         info |= {"validation": fit.validation, "cross_fitted": fit.cross_fitted}
         card = Card(config.detector, describe_options(config.options), extra=dict(info))
         save_weights(output / BEST, fit.fusion.state_dict(prefix="fusion."), card)
         write_json(output / RUN, info)
     title = detectors.load(config.detector).title
-    titles = [*(member.model.title for member, _ in request.members), title]
-    return f"{ensemble.summary(titles, fit)}\nweights in {output / BEST}"
+    titles = [*(member.model.title for member, _ in request.members), *(f.name for f in files)]
+    return f"{ensemble.summary([*titles, title], fit)}\nweights in {output / BEST}"
 
 
 def _member_scores(

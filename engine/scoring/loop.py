@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -216,6 +216,20 @@ def _scored(
         yield batch
 
 
+def _with_given(
+    model: Detector, records: Sequence[Record], items: Sequence[Sample]
+) -> Sequence[Sample]:
+    """Items with what other programs say of their pictures, where the detector takes that."""
+    if (given := model.given) is None:
+        return items
+    return [
+        item
+        if item.value is None
+        else replace(item, value=[*item.value, given[records[item.index].key]])
+        for item in items
+    ]
+
+
 def _answers(
     model: Detector,
     records: Sequence[Record],
@@ -225,6 +239,7 @@ def _answers(
     show: Show | None,
 ) -> list[Answer]:
     """Answers of a batch; `names` as `_scored` has them."""
+    items = _with_given(model, records, items)
     results = _results(model, items, device, show is not None)
     # Apart from the pictures, for nobody sees what a view rests on.
     of_views = _results(model, [view for item in items for view in item.views], device, False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from datasets import Record
+from datasets._images import Sample
 from detectors._fusion import Fusion
 
 from ..config import ConfigError
 from ..evaluation import estimates, metrics
 from ..evaluation.calibration import fit_platt
+from ..scoring import other_scores
+from ..scoring.degradations import NONE
+from ..scoring.loop import row_of
 from ..scoring.table import ScoreRow
 from ..weights.loading import Loaded
 
@@ -133,6 +138,17 @@ def table_name(number: int, member: Loaded) -> str:
     return f"scores_{number}_{member.name}.csv"
 
 
+def given_rows(path: Path, records: Sequence[Record]) -> list[ScoreRow]:
+    """Rows of records as another program's file has them; without a logit where it says nothing.
+
+    Raises:
+        ConfigError: see `other_scores.logits`.
+    """
+    logits = other_scores.logits(path, records)
+    known = {key: logit for key, logit in logits.items() if not np.isnan(logit)}
+    return [row_of(record, Sample(0), known.get(record.key), NONE) for record in records]
+
+
 def _usable(tables: Sequence[Sequence[ScoreRow]]) -> dict[str, tuple[int, list[float]]]:
     """Label and the members' logits of each picture that all of them could read, by key."""
     usable: dict[str, tuple[int, list[float]]] = {}
@@ -213,7 +229,7 @@ def fit_tables(
     """
     usable = _usable(tables)
     if lost := len(train) + len(val) - len(usable):
-        log.warning("%d of %d pictures could not be read", lost, len(train) + len(val))
+        log.warning("%d of %d pictures lack a member's score", lost, len(train) + len(val))
     fusion, cross = _fitted(*_part(usable, train), kind)
     labels, logits, _ = _part(usable, val)
     results = [_validation_metrics(labels, column) for column in logits.T]
