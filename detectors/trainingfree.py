@@ -21,7 +21,7 @@ from torchvision.transforms import functional as TF
 
 from . import _dinov2
 from . import _transforms as T
-from ._base import Detector, OptionError, Transform
+from ._base import Detector, OptionError, Part, Transform
 from ._platt import platt
 from ._trainingfree_options import TrainingFreeOptions
 
@@ -201,6 +201,9 @@ class TrainingFree(Detector):
 
     def forward(self, batch: Tensor) -> Tensor:
         return self.classify(self.embed(batch))
+
+    def parts(self) -> dict[str, Part]:
+        raise OptionError(f"{self.title} cannot be exported: its passes depend on the pictures")
 
     @classmethod
     def fit(

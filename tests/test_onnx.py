@@ -55,7 +55,7 @@ __all__ = ["cli"]  # a fixture
 
 NAMES = ("classifier", "cospy", "default", "spai", "ssp", "ssp_baseline")
 # Of one network each: nothing of their export is particular, and each takes seconds.
-MORE = ("cnndetect", "commfor", "dda", "fewshot", "ladeda", "npr", "rine", "trainingfree", "univfd")
+MORE = ("cnndetect", "commfor", "dda", "fewshot", "ladeda", "npr", "rine", "univfd")
 # Others than the tiny ones.
 CHANGED: dict[str, Any] = {
     "cospy": CoSpyOptions(train_dataset="progan", mode="branch", size="tiny"),
@@ -138,7 +138,7 @@ def batch_of(model: Detector, count: int) -> Any:
 
 
 def test_every_detector_of_one_network_or_more_is_exported_here() -> None:
-    assert {*NAMES, *MORE, "ensemble"} == set(detectors.available())
+    assert {*NAMES, *MORE, "ensemble", "trainingfree"} == set(detectors.available())
 
 
 @pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 3])
