@@ -22,7 +22,7 @@ FILES.append(ROOT / "main.py")
 HEAVY = {
     "open_clip", "timm", "diffusers", "transformers", "gradio", "onnx", "onnxruntime", "matplotlib",
     "tensorboard", "huggingface_hub", "lmdb", "pyarrow", "pi_heif", "sklearn",
-    "scipy", "py7zr",
+    "scipy", "py7zr", "c2pa", "cryptography",
 }  # fmt: skip
 # What a file of datasets may need besides Pillow and numpy.
 FORMAT_READERS = {
@@ -142,7 +142,7 @@ def test_nothing_imports_scripts_or_tests() -> None:
 # A module of the engine imports from its own room and from those before it.
 ROOMS = (
     "config", "runtime", "fetching", "weights", "scoring", "evaluation", "reporting", "training",
-    "phases", "pages", "cli",
+    "credentials", "phases", "pages", "cli",
 )  # fmt: skip
 OF_CONFIG = ("config", "plain_data")  # lie in engine/ itself
 
