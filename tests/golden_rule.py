@@ -63,11 +63,9 @@ def published(file: str) -> dict[str, torch.Tensor]:
 def layout(file: str) -> dict[str, torch.Tensor]:
     """The keys and shapes of a published weight file, without numbers."""
     shapes = golden("state_dict_keys.json")[file]
-    counts = {True: torch.int64, False: torch.float32}
-    return {
-        key: torch.empty(shape, dtype=counts[key.endswith("tracked")], device="meta")
-        for key, shape in shapes.items()
-    }
+    counted = [key for key in shapes if key.endswith("num_batches_tracked")]
+    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    return state | {key: state[key].long() for key in counted}
 
 
 def empty(kind: type[Detector], options: Any) -> Detector:

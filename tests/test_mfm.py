@@ -107,11 +107,11 @@ def test_the_loss_can_be_of_what_was_taken_away() -> None:
 def test_crops_and_the_share_of_low_frequencies() -> None:
     picture = make_picture(0, fake=True, size=(300, 260))
     low = 0
-    for seed in range(200):
+    for seed in range(120):
         item, kept = CropTransform(0.25)(picture, np.random.default_rng(seed))
         assert (item.shape, item.dtype) == ((3, 224, 224), torch.uint8)
         low += kept
-    assert low / 200 == pytest.approx(0.25, abs=0.08)
+    assert low / 120 == pytest.approx(0.25, abs=0.1)
 
 
 def test_the_published_schedule() -> None:
