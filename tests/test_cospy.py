@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import Cli, runner
-from conftest import EXAMPLE, make_picture
+from conftest import EXAMPLE, make_picture, make_tree
 from models import backbone_files, randomise
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from trees import write_tree
 
 import main
@@ -89,27 +89,6 @@ def test_frozen_parts_stay_in_evaluation_mode(variant: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_fusion_of_one_shared_input(variant: str) -> None:
-    """Its logit is that of `fc` on the two branches' logits; each branch gets its own size."""
-    model = make(variant, "fusion")
-    assert model.semantic is not None
-    assert model.artifact is not None
-    batch = batch_of(model)
-    shared, small = model.inputs(batch)
-    assert shared.shape[2:] == ((384, 384) if variant == "sd-v1_4" else (224, 224))
-    assert small.shape[2:] == (224, 224)
-    with torch.inference_mode():
-        logits = torch.cat(
-            [
-                model.semantic.fc(model.semantic.feature(shared)),
-                model.artifact.fc(model.artifact.feature(small)),
-            ],
-            dim=1,
-        )
-        torch.testing.assert_close(model(batch), model.fc(logits).squeeze(1))
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_fusion_training_gives_each_branch_its_own_view(variant: str) -> None:
     model = make(variant, "fusion")
     views = batch_of(model, train=True)
@@ -127,14 +106,6 @@ def test_fusion_loss_keeps_the_bias_above_its_floor() -> None:
     for bias, penalty in ((2.0, 0.0), (2.5, 0.0), (1.25, 0.75)):
         found = cospy.fusion_loss(logits, labels, torch.tensor([bias]), 2.0)
         assert found.item() == pytest.approx(bce + penalty)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_fusion_starts_as_published(variant: str) -> None:
-    model = cospy.CoSpy(cospy.CoSpyOptions(train_dataset=variant, size="tiny"))
-    weight, bias = (0.5, 2.0) if variant == "sd-v1_4" else (0.0, 0.0)
-    assert model.fc.bias.item() == bias
-    assert (model.fc.weight - weight).abs().max() < 0.1
 
 
 def test_end2end_drops_one_coefficient_in_three_batches_of_ten() -> None:
@@ -156,6 +127,20 @@ def test_end2end_weighs_features_by_logits() -> None:
         s, a = model.semantic.feature(x), model.artifact.feature(x)
         joined = torch.cat([model.semantic.fc(s) * s, model.artifact.fc(a) * a], dim=1)
         torch.testing.assert_close(model(batch), model.fc(joined).squeeze(1))
+
+
+def test_the_residual_is_what_diffusers_autoencoder_takes() -> None:
+    """Which normalises by other sums, and samples nothing here."""
+    branch = make("sd-v1_4", "artifact").artifact
+    assert branch is not None
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = branch.residual(x)
+        for module in branch.vae.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.__class__ = nn.GroupNorm
+        again = branch.vae.decode(branch.vae.encode(x).latent_dist.mean).sample
+    torch.testing.assert_close(0.07 * found, x - again, rtol=0, atol=1e-4)
 
 
 # --- published layouts
@@ -328,21 +313,9 @@ def test_frozen_parts_are_held_in_half_precision_when_asked(tmp_path: Path) -> N
 # --- explanations
 
 
-def test_the_residual_explains(tmp_path: Path) -> None:
-    for variant, mode in (("sd-v1_4", "fusion"), ("progan", "artifact")):
-        model = make(variant, mode)
-        picture = make_picture(0, fake=True, size=(300, 260))
-        batch = model.collate([model.transform(False)(picture, rng())])
-        with torch.inference_mode():
-            logits, [relevance] = model.explain(batch)
-            torch.testing.assert_close(logits, model(batch))
-        assert relevance.shape == (224, 224)
-        assert relevance.min() >= 0
-        drawn = model.overlay(picture, relevance)
-        assert isinstance(drawn, Image.Image)
-        assert drawn != model.overlay(picture, relevance.flip(0))
+def test_the_semantic_branch_has_no_residual_to_explain_it() -> None:
+    semantic = make("progan", "semantic")
     with pytest.raises(OptionError, match="semantic branch has no residual"):
-        semantic = make("progan", "semantic")
         semantic.explain(batch_of(semantic))
 
 
@@ -388,7 +361,8 @@ def test_weights_of_the_other_variant_are_refused(bare: Cli, tmp_path: Path) -> 
 def test_verdict_with_a_folder_of_weights(bare: Cli, tree: Path, tmp_path: Path) -> None:
     model = make("progan", "fusion")
     folder = write_folder(model, tmp_path / "progan")
-    flags = ("--train_dataset", "progan", "--weights", folder, "--input", tree / "real", "--json")
+    some = sorted((tree / "real").iterdir())[:3]
+    flags = ("--train_dataset", "progan", "--weights", folder, "--input", *some, "--json")
     missing = bare(*flags).complaint
     assert "clip-vit-l-14" in missing
     assert "scripts/fetch_weights.py" in missing
@@ -396,23 +370,23 @@ def test_verdict_with_a_folder_of_weights(bare: Cli, tree: Path, tmp_path: Path)
     files = backbone_files(model, tmp_path)
     output = tmp_path / "out"
     done = bare(*flags, "--backbone_weights", *files, "--explain", "--output", output)
-    assert (done.status, len(done.rows)) == (0, 12)
+    assert (done.status, len({row["score"] for row in done.rows})) == (0, 3)
     assert {row["detector"] for row in done.rows} == {"cospy"}
-    assert len({row["score"] for row in done.rows}) > 6
     run = json.loads((output / "run.json").read_text())
     [(name, part)] = run["weights"]["frozen"].items()
     assert name == "clip-vit-l-14"
     assert part["sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
     drawn = sorted((output / "explain").iterdir())
-    assert len(drawn) == 12
+    assert len(drawn) == 3
     for path in drawn:
         with Image.open(path) as picture:
             picture.verify()
 
 
-def test_branches_then_fusion_are_trained_and_used(bare: Cli, tree: Path, tmp_path: Path) -> None:
+def test_branches_then_fusion_are_trained_and_used(bare: Cli, tmp_path: Path) -> None:
     """train.sh's three steps; the fusion finds the branches below --ckpt, and is a file of its
     own afterwards that needs nothing but the frozen encoder."""
+    tree = make_tree(tmp_path / "tree", count=2)
     encoder = backbone_files(make("progan", "semantic"), tmp_path)
     train = ("--phase", "train", "--train_dataset", "progan", "--data", tree, "--epochs", 1)
     few = ("--batch_size", 4, "--workers", 0, "--backbone_weights", *encoder)
@@ -430,7 +404,7 @@ def test_branches_then_fusion_are_trained_and_used(bare: Cli, tree: Path, tmp_pa
     assert not any(key.startswith("semantic.encoder") for key in keys)
     flags = ("--train_dataset", "progan", "--backbone_weights", *encoder)
     scored = bare(*flags, "--input", tree / "real")
-    assert (scored.status, len(scored.out.splitlines())) == (0, 12)
+    assert (scored.status, len(scored.out.splitlines())) == (0, 4)
 
 
 def test_published_weights_that_cannot_be_downloaded(
@@ -442,31 +416,13 @@ def test_published_weights_that_cannot_be_downloaded(
     assert "--from PATH" in said
 
 
-def test_published_weights_by_name_and_by_pretrain_are_the_same(
-    bare: Cli, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = make("progan", "fusion")
-    write_folder(model, tmp_path / "progan")
-    monkeypatch.setattr("engine.weights.manifest.PRETRAINED", tmp_path)
-    encoder = backbone_files(model, tmp_path)
-    flags = ("--train_dataset", "progan", "--backbone_weights", *encoder, "--json")
-    rows = [
-        bare(*flags, *how, "--input", tree / "real").rows
-        for how in (("--pretrain",), ("--weights", "cospy-progan"))
-    ]
-    assert len(rows[0]) == 12
-    assert rows[0] == rows[1]
-
-
 def test_results_lie_and_are_called_as_published(
-    bare: Cli,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    bare: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = make("progan", "fusion")
     write_folder(model, tmp_path / "progan")
     monkeypatch.setattr("engine.weights.manifest.PRETRAINED", tmp_path)
+    monkeypatch.setattr("engine.reporting.drawing.png", lambda figure: b"not looked at")
     root = write_tree("aigcdetect", tmp_path).root
     flags: list[object] = ["--phase", "eval", "--train_dataset", "progan", "--data_root", root]
     flags += ["--backbone_weights", *backbone_files(model, tmp_path), "--cache", "none"]
@@ -495,6 +451,6 @@ def test_results_lie_and_are_called_as_published(
     assert (earlier / "scores.csv").read_bytes() == rows and not output.exists()
     # By their name they are the published weights, too.
     assert bare(*flags, "--weights", "cospy-progan").status == 0
-    assert (output / "scores.csv").exists()
+    assert (output / "scores.csv").read_bytes() == rows
     assert main.main(["--phase", "eval", "--compare", str(earlier), str(output)]) == 0
     assert "16 pictures in common" in capsys.readouterr().out

@@ -321,3 +321,5 @@ def test_classifiers_start_small(variant: str) -> None:
         for _ in range(10)
     ]
     assert float(torch.cat(moved).std()) == pytest.approx(0.02, rel=0.5)
+    start = 0.5 if variant == "sd-v1_4" else 0.0  # the biases' is in test_golden_cospy.py
+    assert float(torch.cat(moved).mean()) == pytest.approx(start, abs=0.02)

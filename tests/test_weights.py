@@ -338,16 +338,9 @@ def test_a_checkpoint_that_asks_for_all_memory_is_one_line(tmp_path: Path) -> No
         read_checkpoint(tmp_path / "last.pt")
 
 
-@pytest.mark.parametrize("name", ["bomb.pth", "flipped.pth", "flipped.safetensors"])
-def test_hostile_and_damaged_files_at_the_command_line(tmp_path: Path, cli: Cli, name: str) -> None:
-    path, state = tmp_path / name, seeded("ssp").state_dict()
-    if name == "bomb.pth":
-        torch.save({"model": state, "x": Bytes(1 << 36)}, path)
-    else:
-        written(path, state, Card("ssp", {}) if path.suffix == ".safetensors" else None)
-        content = bytearray(path.read_bytes())
-        content[content.index(state["network.fc.weight"].numpy().tobytes())] ^= 1
-        path.write_bytes(content)
+def test_hostile_files_at_the_command_line(tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "bomb.pth"
+    torch.save({"model": seeded("ssp").state_dict(), "x": Bytes(1 << 36)}, path)
     done = cli("--detector", "ssp", "--weights", path, "--input", tmp_path)
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
     assert str(path) in done.err
