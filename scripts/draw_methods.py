@@ -3,10 +3,12 @@
     python scripts/draw_methods.py                                # docs/methods/*.png
     python scripts/draw_methods.py photo.jpg --output runs/methods
     python scripts/draw_methods.py --verdicts                     # docs/verdicts.png
+    python scripts/draw_methods.py --degradations                 # docs/degradations.png
 
 No weights are needed: what a trained network would say is drawn as a box. CO-SPY is drawn in its
 variant `progan`, whose residual needs no autoencoder. `--verdicts` draws what the shipped detector
-says of a folder of pictures instead. Standard output has the paths of the files.
+says of a folder of pictures instead, `--degradations` a picture after what it may go through.
+Standard output has the paths of the files.
 """
 
 from __future__ import annotations
@@ -40,7 +42,11 @@ PROGRAM = "draw_methods.py"
 EXAMPLE = ROOT / "data" / "examples" / "real" / "coffee.png"
 EXAMPLES = ROOT / "data" / "examples"
 FOLDER = ROOT / "docs" / "methods"
-VERDICTS = "verdicts.png"
+VERDICTS, DEGRADATIONS = "verdicts.png", "degradations.png"
+SHOWN = (
+    "none", "instagram:random", "meme", "post", "screenshot",
+    "print-scan", "enlarge:4", "repost:8", "social:whatsapp", "jpeg:10",
+)  # fmt: skip
 WORDS = {"synthetic": "AI-Generated", "real": "Real", "uncertain": "Uncertain"}
 # Inches: a panel, an arrow's room, the words above and below, the edge.
 SIDE, GAP, ABOVE, BELOW, MARGIN = 1.3, 0.28, 0.22, 0.36, 0.06
@@ -302,6 +308,21 @@ def verdicts(folder: Path) -> list[Panel]:
         return panels
 
 
+def degraded(image: Image.Image) -> list[Panel]:
+    """A picture after each of SHOWN, in two rows; what is not square in the middle of one."""
+    from engine.scoring import degradations
+
+    square = ImageOps.fit(image, (360, 360), Image.Resampling.LANCZOS)
+    panels = []
+    for index, name in enumerate(SHOWN):
+        chain = degradations.parse(name)
+        result = chain(square, np.random.default_rng(2)) if chain else square
+        shown = ImageOps.pad(result, square.size, Image.Resampling.LANCZOS, "white")
+        words = f"{result.width} x {result.height} px"
+        panels.append(Panel(name, index // 5, index % 5, np.asarray(shown), words))
+    return panels
+
+
 def draw_panel(axes: Axes, panel: Panel) -> None:
     """A step in its place: title above, words below, or words alone in a box."""
     axes.set_xticks([])
@@ -361,7 +382,10 @@ def parser() -> Parser:
     p.add_argument("picture", type=Path, nargs="?", metavar="PICTURE",
                    help="to draw with (one of data/examples)")  # fmt: skip
     p.add_argument("--output", type=Path, metavar="DIR", help="(docs/methods; docs)")
-    p.add_argument("--verdicts", action="store_true",
+    which = p.add_mutually_exclusive_group()
+    which.add_argument("--degradations", action="store_true",
+                       help="draw PICTURE after what it may go through")  # fmt: skip
+    which.add_argument("--verdicts", action="store_true",
                    help="draw what the shipped detector says of the pictures in a folder PICTURE "
                    "(data/examples), and by what evidence")  # fmt: skip
     return p
@@ -376,6 +400,10 @@ def main(arguments: list[str] | None = None) -> int:
             output = args.output or FOLDER.parent
             # More colours: several photographs share them.
             drawings = {VERDICTS: drawing(verdicts(args.picture or EXAMPLES), colours=256)}
+        elif args.degradations:
+            output = args.output or FOLDER.parent
+            panels = degraded(decode((args.picture or EXAMPLE).read_bytes()))
+            drawings = {DEGRADATIONS: drawing(panels, colours=256)}
         else:
             image = decode((args.picture or EXAMPLE).read_bytes())
             output = args.output or FOLDER
