@@ -36,6 +36,7 @@ from engine.evaluation import metrics
 from engine.runtime.device import open_device
 from engine.runtime.distributed import ALONE
 from engine.runtime.workers import IN_PROCESS, Workers
+from engine.scoring import degradations
 from engine.scoring.loop import AT_ONCE, ScoringOptions, score
 from engine.training.step import Batch, Stepper, make_optimizer
 from engine.weights.loading import build, locate, open_weights
@@ -56,6 +57,7 @@ SCORED = {"default": 8, "ssp": 8, "ssp_baseline": 8, "spai": 1}
 TRAINED = {"ssp": 4, "spai": 1}
 APART_PICTURES = 3  # that a detector scores in a process of its own
 POLL_SECONDS = 0.02
+DERIVATIONS = ("instagram:random", "post", "meme", "screenshot", "repost:3", "print-scan")
 Ways = Mapping[str, Callable[[], object]]
 
 
@@ -356,6 +358,22 @@ def measure_training(_: Path) -> Iterator[Figure]:
         yield Figure(what, f"{took['plain'] / took['ours']:.2f} x ({details})")
 
 
+def measure_derivations(_: Path) -> Iterator[Figure]:
+    """What pictures go through, at 1024 px, against saving and opening them as JPEG 75."""
+    opened = open_picture(EXAMPLES / "real" / "coffee.png")
+    picture = opened.resize((1024, 1024), Image.Resampling.LANCZOS)
+    ways: dict[str, Callable[[], object]] = {}
+    for name in ("jpeg:75", *DERIVATIONS):
+        chain = degradations.parse(name)
+        assert chain is not None
+        ways[name] = partial(chain, picture, np.random.default_rng(0))
+    took = seconds(ways)
+    for name in DERIVATIONS:
+        details = f"{1 / took[name]:.1f} against {1 / took['jpeg:75']:.1f} a second, one core"
+        ratio = took[name] / took["jpeg:75"]
+        yield Figure(f"{name} at 1024 px against jpeg:75", f"{ratio:.1f} x ({details})")
+
+
 Measure = Callable[[Path], Iterator[Figure]]
 MEASURES: dict[str, Measure] = {
     "help": measure_help,
@@ -367,4 +385,5 @@ MEASURES: dict[str, Measure] = {
     "bootstrap": measure_bootstrap,
     "cache": measure_cache,
     "training": measure_training,
+    "derivations": measure_derivations,
 }
