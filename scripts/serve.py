@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from engine.cli import parser as command_line  # noqa: E402
 from engine.cli import rules  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, shared  # noqa: E402
-from scripts._shared import answer, new_parser, say  # noqa: E402
+from scripts._shared import answer, new_parser, parse_as_main, say  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.pages.scoring_queue import ScoringQueue
@@ -76,11 +76,9 @@ def parser() -> Parser:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The arguments, with all that main.py's flags would give. Ends the program when wrong."""
-    p, theirs = parser(), command_line.parser()
-    args = p.parse_args(arguments, theirs.parse_args([]))
-    if said := rules.broken(args, rules.detector_named(args)):
-        p.error(said)
+    """The arguments of a command line. Ends the program when they are wrong."""
+    p = parser()
+    args = parse_as_main(p, arguments)
     if not (args.scoring or args.runs or args.quiz):
         p.error("--no_scoring: expected --runs or --quiz too; found nothing to serve")
     return args
@@ -121,12 +119,16 @@ def run(args: argparse.Namespace) -> int:
         server_of,
     )
     from engine.pages.uploads import UploadLimits
+    from engine.runtime.run_folder import take
 
     uploads = UploadLimits(args.max_megabytes, args.max_pictures, args.upload_seconds)
     hosts = tuple(name.lower() for name in (args.host, *args.hosts))
     options = ServerOptions(hosts, args.per_minute, uploads)
-    # Before the detector is loaded, which takes long: a taken port is told at once.
-    with listening(args.host, args.port) as listener:
+    with ExitStack() as stack:
+        if args.quiz:
+            stack.enter_context(take(args.quiz))  # two servers would mix up its answers
+        # Before the detector is loaded, which takes long: a taken port is told at once.
+        listener = stack.enter_context(listening(args.host, args.port))
         server = server_of(application(parts_of(args), options))
         print(address_of(listener), flush=True)
         say(PROGRAM, "Ctrl-C ends")

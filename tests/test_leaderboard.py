@@ -18,12 +18,12 @@ from playwright.sync_api import Browser, expect
 from engine.evaluation.metrics import auroc
 from engine.pages.board_page import plot_of, render, shade
 from engine.pages.server import Parts, ServerOptions, application
-from engine.runtime.table_writer import TableWriter
+from engine.runtime.table_writer import TableWriter, csv_text
 from engine.scoring.probability import score_of
 from engine.scoring.table import COLUMNS, ScoreRow
 from scripts import leaderboard
 
-GENERATORS = ("glide", "sd", "flux", "gan", "dalle", "<b>")
+GENERATORS = ("glide", "sd", "flux", "gan", "dalle", "<b>\u202e")
 
 
 def rows(gap: float, seed: int = 0) -> list[ScoreRow]:
@@ -147,6 +147,11 @@ def test_shades_and_the_plot(entries: list[str]) -> None:
     first, second = sorted(plot.dots, key=lambda dot: dot.x)
     assert (first.name, second.name) == ("good", "twin")
     assert plot_of(leaderboard.board_of([entries[2]], resamples=20)) is None
+
+
+def test_names_of_strangers_are_harmless(page: str) -> None:
+    assert "&lt;b&gt;\\u202e" in page and "<b>" not in page and "\u202e" not in page
+    assert csv_text([("=1", 2.5, None)]) == "'=1,2.5,\n"
 
 
 # --- in a browser

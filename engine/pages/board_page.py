@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ..evaluation.benchmark_file import Benchmark
-from ..evaluation.estimates import AUROC, Estimate
+from ..evaluation.estimates import AUROC
 from ..reporting.document import Table, policy, render_markdown
 from ..reporting.tables import UNDEFINED, metric_name, percent
 from ..runtime.files import write_file
+from ..runtime.table_writer import csv_text
 from .leaderboard import COLUMNS, Board, Standing
 from .site import STATIC
 from .site import render as render_template
@@ -171,17 +170,14 @@ def csv_of(board: Board) -> str:
     axes = [(axis, name) for axis, names in board.names.items() for name in names]
     header = ["rank", "entry", "group", "auroc_low", "auroc_high", *COLUMNS, "milliseconds",
               "missing", "turned", *(f"{axis}: {name}" for axis, name in axes)]  # fmt: skip
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
+    rows: list[Sequence[object]] = [header]
     for rank, s in enumerate(board.standings, 1):
-        auroc: Estimate = s.measured[AUROC]
-        writer.writerow([
-            rank, s.entry.name, s.group, auroc.low, auroc.high,
-            *(s.measured[name].value for name in COLUMNS), s.milliseconds, s.missing, s.turned,
-            *(s.axes.get(axis, {}).get(name) for axis, name in axes),
-        ])  # fmt: skip
-    return buffer.getvalue()
+        auroc = s.measured[AUROC]
+        values = (s.measured[name].value for name in COLUMNS)
+        of_axes = (s.axes.get(axis, {}).get(name) for axis, name in axes)
+        rows.append([rank, s.entry.name, s.group, auroc.low, auroc.high, *values,
+                     s.milliseconds, s.missing, s.turned, *of_axes])  # fmt: skip
+    return csv_text(rows)
 
 
 def write(folder: Path, board: Board, benchmarks: Sequence[Benchmark] = ()) -> None:

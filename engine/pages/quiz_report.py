@@ -6,8 +6,6 @@ who missed an attention check are counted and left out. Imports no torch.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +17,7 @@ from ..reporting import drawing
 from ..reporting.document import Plot, Table, render_markdown, render_page
 from ..reporting.tables import UNDEFINED
 from ..runtime.files import write_file
+from ..runtime.table_writer import csv_text
 from .quiz import Quiz, Trial
 from .quiz_answers import Answer, Answers, Session
 from .quiz_stats import (
@@ -169,12 +168,6 @@ def _plots(quiz: Quiz, answers: Sequence[Answer]) -> list[Plot]:
     return figures
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
-
-
 def people_csv(quiz: Quiz, sessions: Sequence[Session]) -> str:
     """A row for each person."""
     header = ("participant", "answers", "right", "d_prime", "criterion", "confidence", "seconds")
@@ -187,7 +180,7 @@ def people_csv(quiz: Quiz, sessions: Sequence[Session]) -> str:
         right = sum(bool(a.right) for a in answers)
         rows.append((session.participant, len(answers), right, signal.d_prime, signal.criterion,
                      round(confidence, 2), round(seconds, 3)))  # fmt: skip
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def scores_of(quiz: Quiz, sessions: Sequence[Session]) -> dict[str, float]:
@@ -214,12 +207,12 @@ def pictures_csv(quiz: Quiz, sessions: Sequence[Session]) -> str:
         verdicts = [quiz.detectors[d].get(name) for d in quiz.detectors]
         known = (picture.key, picture.label, picture.generator, picture.source, picture.kind)
         rows.append((*known, scores.get(picture.key), *(v.score if v else None for v in verdicts)))
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def scores_csv(quiz: Quiz, sessions: Sequence[Session]) -> str:
     """People's scores as the leaderboard takes them."""
-    return _csv([("key", "score"), *scores_of(quiz, sessions).items()])
+    return csv_text([("key", "score"), *scores_of(quiz, sessions).items()])
 
 
 def write(answers: Answers) -> Path:

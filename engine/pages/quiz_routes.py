@@ -140,7 +140,10 @@ def add_quiz(app: FastAPI, answers: Answers, places: Mapping[str, str]) -> None:
     async def picture(name: str) -> Response:
         if name not in quiz.pictures:  # names are of the table, so none leads elsewhere
             return Refusal(404, "no such picture").response()
-        return FileResponse(quiz.folder / PICTURES / name, media_type="image/jpeg")
+        path = quiz.folder / PICTURES / name
+        # Kept by the browser, which asks for the next one ahead; the server's usual is no-store.
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return FileResponse(path, media_type="image/jpeg", headers=headers)
 
     @app.post(BEGIN, include_in_schema=False)
     async def begin(http: Request) -> Response:

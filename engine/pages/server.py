@@ -32,7 +32,7 @@ DEMO, BOARD, DETECTOR = "/", "/leaderboard", "/api/detector"
 NAMES = {DEMO: "Check pictures", QUIZ: "Test yourself", BOARD: "Leaderboard"}
 POLICY_TAG = '<meta http-equiv="Content-Security-Policy" content="'
 RETRY = 2  # seconds after which a client that met a full queue asks again
-PATIENCE = 10  # seconds that answers in work get after SIGTERM
+PATIENCE = 30  # seconds that answers in work get after SIGTERM
 IDLE = 5  # seconds that a connection without a request stays open
 MOST_CONNECTIONS = 1000
 BODY = {

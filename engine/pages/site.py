@@ -13,9 +13,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from datasets._paths import visible
+
 FOLDER = Path(__file__).parent
 TEMPLATES, STATIC = FOLDER / "templates", FOLDER / "static"
 CARD_SECTIONS = ("Results", "Verdicts", "What it is not good for")
+
+
+def _shown(value: Any) -> Any:
+    """A value as it is printed: names come from strangers, and may turn the direction of text."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return visible(value, "\n") if plain else value
 
 
 @cache
@@ -23,7 +31,7 @@ def environment() -> Environment:
     """Jinja with the pages' templates, all values escaped."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        finalize=_shown, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
 
 

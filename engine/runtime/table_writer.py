@@ -31,6 +31,11 @@ def _encode(values: Iterable[object]) -> str:
     return buffer.getvalue()[:-2] + "\n"
 
 
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """A small table as it would be written here, its header among the rows."""
+    return "".join(map(_encode, rows))
+
+
 def _complete_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Rows that end in a newline outside quotes, each with the byte offset after it."""
     offset, pending = 0, ""

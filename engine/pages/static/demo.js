@@ -62,8 +62,13 @@ const ASKS = {
   restate: item => askMore(item, "Scoring it under four re-encodings …", "?stability=true",
     answer => { item.answer = answer; }),
   async copy(item, button) {
-    await navigator.clipboard.writeText(JSON.stringify(item.answer, null, 2));
-    button.textContent = "Copied";
+    const text = JSON.stringify(item.answer, null, 2);
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch { // without TLS browsers refuse it, but on localhost
+      download(`${item.name}.json`, text, "application/json");
+    }
   },
   remove(item) {
     items.splice(items.indexOf(item), 1);
