@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,16 @@ from torch import nn
 
 import detectors
 import main
-from detectors._base import describe_options
+from detectors._base import Detector, describe_options
+from detectors._default_options import DefaultOptions
+from engine.reporting import plots
+from engine.training import outputs
 from engine.weights.files import Card, save_weights
+
+# A process that decodes takes longer to fork than a test's pictures take to decode.
+QUICK = ("--set", "score.resamples=2", "--workers", 0)
+# The branch that ships, which is also the faster one to build.
+SMALL = DefaultOptions(branch="semantic", blocks=2, crop=48, views=1, size="tiny")
 
 
 @dataclass(frozen=True)
@@ -81,14 +90,19 @@ def runner(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     *first: object,
+    drawn: bool = False,
 ) -> Cli:
-    """A function that runs main.py with `first` and its own arguments on the CPU."""
+    """A function that runs main.py with QUICK, `first` and its own arguments; without plots, which
+    take most of a small run's time, unless they are to be `drawn`."""
+    if not drawn:
+        monkeypatch.setattr(plots, "draw", lambda *_: {})
+        monkeypatch.setattr(outputs, "draw_curves", lambda *_: b"")
 
     def run(*arguments: object, stdin: bytes = b"") -> Done:
         caplog.clear()
         capsys.readouterr()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
-        words = [str(word) for word in (*first, *arguments)]
+        words = [str(word) for word in (*QUICK, *first, *arguments)]
         try:
             status = main.main(words)
         except SystemExit as error:
@@ -99,19 +113,14 @@ def runner(
     return run
 
 
-def write_weights(
-    path: Path,
-    name: str = "default",
-    band: tuple[float, float] | None = None,
-    seed: int = 0,
-    options: Any = None,
-) -> Path:
-    """Seeded random weights whose logits spread around 0 over generated pictures."""
+@cache
+def _random(name: str, seed: int, options: Any) -> Detector:
+    """A detector of seeded random weights whose logits spread around 0 over generated pictures."""
     kind = detectors.load(name)
     pictures = [make_picture(number, fake=bool(number % 2)) for number in range(8)]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = kind(options or kind.tiny())
+        model = kind(options or (SMALL if name == "default" else kind.tiny()))
         items = [model.transform(train=False)(picture, None) for picture in pictures]
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -125,6 +134,18 @@ def write_weights(
         logits = model(model.collate(items))
         last.weight /= logits.std() / 2
         last.bias.copy_((last.bias - logits.mean()) / (logits.std() / 2))
+    return model
+
+
+def write_weights(
+    path: Path,
+    name: str = "default",
+    band: tuple[float, float] | None = None,
+    seed: int = 0,
+    options: Any = None,
+) -> Path:
+    """A weight file of a detector of seeded random weights, its tiny variant unless `options`."""
+    model = _random(name, seed, options)
     save_weights(path, model.state_dict(), Card(name, describe_options(model.options), 0.5, band))
     return path
 

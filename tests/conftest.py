@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 from pathlib import Path
@@ -51,6 +52,12 @@ def make_tree(root: Path, count: int = 6, size: tuple[int, int] = (72, 64), seed
             path = root / folder / f"{index:03}.{('jpg', 'png')[index % 2]}"
             picture.save(path, **({"quality": 95, "subsampling": 0} if index % 2 == 0 else {}))
     return root
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, in which names may be of any bytes."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return list(csv.DictReader(stream))
 
 
 def train_and_val(path: Path, options: DataOptions) -> tuple[list[Record], list[Record], str]:

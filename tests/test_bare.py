@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_runner import Cli, runner
+import yaml
+from cli_runner import Cli, runner, write_weights
 from conftest import ROOT, make_tree
 from trees import write_tree
 
@@ -17,19 +18,22 @@ from detectors.cospy import CoSpy
 from engine.cli import bare, parser
 from engine.scoring.table import read_table
 from engine.weights import manifest
+from engine.weights.files import sha256
 
-FEW = ("--set", "default.views=1", "score.resamples=20")
 WEIGHTS = "fetch_weights.py cospy-sd-v1_4 siglip-so400m-384"
 PICTURES = "fetch_data.py cospy_bench"
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a clone with no more than the weights that ship."""
+    """The current folder: a clone with no more than weights in place of those that ship."""
     shipped = tmp_path / "pretrained"
     shipped.mkdir()
-    for name in ("default", "clip-vit-b-16"):
-        (shipped / f"{name}.safetensors").symlink_to(manifest.PRETRAINED / f"{name}.safetensors")
+    weights = write_weights(shipped / "default.safetensors")
+    entries = yaml.safe_load(manifest.MANIFEST.read_text("utf-8"))
+    entries["default"]["sha256"] = sha256(weights)
+    (shipped / "manifest.yaml").write_text(yaml.safe_dump(entries))
+    monkeypatch.setattr(manifest, "MANIFEST", shipped / "manifest.yaml")
     monkeypatch.setattr(manifest, "PRETRAINED", shipped)
     monkeypatch.setattr(manifest, "cached", lambda hub: None)
     monkeypatch.chdir(tmp_path)
@@ -64,22 +68,22 @@ def put(name: str) -> None:
 
 
 def test_with_nothing_there_the_examples_are_a_demonstration(cli: Cli, here: Path) -> None:
-    done = cli("--phase", "eval", "--threads", 1, *FEW)
+    done = cli("--phase", "eval")
     weights, pictures = done.err.splitlines()
     assert done.status == 0 and "pooled" in done.out
     assert WEIGHTS in weights and PICTURES in pictures and "demonstration" in pictures
     output = here / "runs" / "demonstration"
     assert len(read_table(output / "scores.csv")) == 6
     assert "54%" in (output / "report.md").read_text(encoding="utf-8")
-    assert {"report.html", "roc.png", "errors.png"} <= {path.name for path in output.iterdir()}
+    assert (output / "report.html").is_file()
     before = (output / "scores.csv").read_bytes()
-    assert cli("--phase", "eval", "--threads", 1, *FEW).status == 0  # asked twice
+    assert cli("--phase", "eval").status == 0  # asked twice
     assert (output / "scores.csv").read_bytes() == before
-    assert cli("--phase", "eval", "--seed", 5, *FEW).status == 0  # and otherwise
+    assert cli("--phase", "eval", "--seed", 5).status == 0  # and otherwise
     assert json.loads((output / "run.json").read_text())["config"]["score"]["seed"] == 5
-    done = cli("--phase", "eval", "--limit", 1, "--output", "mine", *FEW)
+    done = cli("--phase", "eval", "--limit", 1, "--output", "mine")
     assert done.status == 0 and len(read_table(here / "mine" / "scores.csv")) == 2
-    assert "--overwrite" in cli("--phase", "eval", "--output", "mine", *FEW).err
+    assert "--overwrite" in cli("--phase", "eval", "--output", "mine").err
 
 
 def test_pictures_without_weights(cli: Cli, here: Path) -> None:
@@ -87,7 +91,7 @@ def test_pictures_without_weights(cli: Cli, here: Path) -> None:
     root = here / "data" / "test" / "Co-Spy-Bench"
     root.parent.mkdir(parents=True)
     (here / "set").rename(root)
-    done = cli("--phase", "eval", "--sources", "cc3m", *FEW)
+    done = cli("--phase", "eval", "--sources", "cc3m")
     weights, pictures = done.err.splitlines()
     assert done.status == 0 and WEIGHTS in weights and "Co-Spy-Bench" in pictures
     assert "fetch_data" not in pictures
@@ -96,12 +100,6 @@ def test_pictures_without_weights(cli: Cli, here: Path) -> None:
     (root / "real_image_examples" / "CC3M").rename(here / "gone")
     said, chosen = filled("--phase", "eval")  # an interrupted download
     assert "cc3m" in said[1] and PICTURES in said[1] and chosen["data"] == bare.EXAMPLES
-
-
-def test_who_says_where_or_how_gets_no_other_pictures(cli: Cli) -> None:
-    for flags in (["--data_root", "x"], ["--protocol", "matched"], ["--set", "data.mscoco=x"]):
-        done = cli("--phase", "eval", *flags)
-        assert "--benchmark NAME" in done.complaint, flags
 
 
 def test_what_is_published_is_evaluated_when_all_is_there(

@@ -162,27 +162,6 @@ def test_a_hundredth_of_the_pictures_may_be_missing(
     assert benchmarks.as_stated(found, stated) == same
 
 
-def comparable(name: str, detector: str, options: object, chosen: str | None = None) -> str | None:
-    found = benchmarks.load(name)
-    base = found.protocols["published"].degradation
-    run = benchmarks.Measurement(detector, options, base)
-    figures, _ = benchmarks.comparable(found, run, chosen)
-    return figures and figures.title
-
-
-def test_published_figures_are_those_of_the_detector() -> None:
-    assert "CO-SPY" in (comparable("cospy_bench", "cospy", COSPY) or "")
-    assert comparable("cospy_bench", "spai", SpaiOptions()) is None
-    assert comparable("cospy_bench", "cospy", replace(COSPY, mode="branch")) is None
-
-
-def test_of_several_published_figures_one_is_chosen_by_name() -> None:
-    assert comparable("genimage", "ssp", SspOptions()) is None
-    assert "adm" in (comparable("genimage", "ssp", SspOptions(), "ssp-adm") or "")
-    with pytest.raises(ConfigError, match=r"data.published: genimage has ssp-midjourney, .*'best'"):
-        comparable("genimage", "ssp", SspOptions(), "best")
-
-
 # What SPAI's training alone heeds: published weights have been trained.
 OF_TRAINING = {"views", "unfreeze_backbone"} | {
     key for key in asdict(SpaiOptions()) if key.startswith(("aug_", "mfm_"))
@@ -213,16 +192,6 @@ def test_figures_are_shown_with_the_decimals_they_have() -> None:
     figures = benchmarks.load("cospy_bench").published["cospy-sd-v1_4"]
     assert figures.decimals("AP") == figures.decimals("accuracy") == 2
     assert benchmarks.load("spai").published["spai"].decimals("AUROC") == 1
-
-
-def test_co_spy_on_coco_comes_with_a_warning() -> None:
-    found = benchmarks.load("cospy_bench")
-    (note,) = benchmarks.notes(found, "cospy", COSPY, ["flickr", "mscoco"])
-    assert "COCO val2017" in note
-    assert benchmarks.notes(found, "cospy", COSPY, ["flickr"]) == ()
-    assert benchmarks.notes(found, "default", COSPY, ["mscoco"]) == ()
-    (note,) = benchmarks.notes(benchmarks.load("drct2m"), "cospy", COSPY, [""])
-    assert "val2017" in note
 
 
 @pytest.mark.parametrize(

@@ -127,21 +127,6 @@ def test_values_and_differences_are_those_of_the_metrics(save: Save) -> None:
     assert cell[estimates.AUROC].estimate.value == pytest.approx(gap, abs=1e-12)
 
 
-@pytest.mark.parametrize("thresholds", [(0.5, 0.5), (0.0, 1.0), (0.2, 0.9)])
-def test_each_run_is_read_at_its_own_threshold(thresholds: tuple[float, float]) -> None:
-    labels = np.array([0, 0, 1, 1])
-    runs = (np.array([-1.0, 1.0, -0.5, 2.0]), np.array([-3.0, 2.0, 1.0, 3.0]))
-    found = comparison.difference(
-        labels, (runs[0], thresholds[0]), (runs[1], thresholds[1]), estimates.METRICS, 10
-    )
-    for name in (estimates.ACCURACY, estimates.AUROC, estimates.ECE):
-        first, other = (
-            metrics.evaluate(labels, run, threshold, 0)[name].value
-            for run, threshold in zip(runs, thresholds, strict=True)
-        )
-        assert found[name].estimate.value == pytest.approx(other - first, abs=1e-12)
-
-
 def test_only_common_pictures_count(save: Save, tmp_path: Path) -> None:
     whole = table()
     lacking = [*whole[5:], row(1, 0.0, "glide", "new"), row(1, None, "sd", "unreadable")]

@@ -24,7 +24,7 @@ from PIL import Image
 from training import Parts, run
 
 from datasets import Record, _images
-from datasets._images import Draw, PictureDataset, Sample, UnreadablePicture, decode, open_picture
+from datasets._images import Draw, PictureDataset, Sample, decode, open_picture
 from datasets._limits import Limits
 from engine.runtime import workers
 from engine.runtime.workers import Pool, Workers, in_turn
@@ -280,7 +280,7 @@ def canvas(kind: str) -> bytes:
 def test_too_much_memory_costs_one_picture(cli: Cli, tmp_path: Path, kind: str) -> None:
     (tmp_path / "a").write_bytes(canvas(kind))
     make_picture(0, fake=True).save(tmp_path / "b.png")
-    flags = ("--json", "--picture_memory", 0.25, "--max_megapixels", 10_000)
+    flags = ("--json", "--workers", 1, "--picture_memory", 0.25, "--max_megapixels", 10_000)
     large, small = cli(*flags, "--input", tmp_path / "a", tmp_path / "b.png").rows
     assert "0.25 GiB (--picture_memory)" in large["error"]
     assert large["score"] is None
@@ -326,16 +326,17 @@ def test_a_killed_process_costs_a_row_and_the_run_goes_on(
     folder = tmp_path / "in"
     folder.mkdir()
     records_in(folder, 9)
-    whole = {Path(row["path"]).name: row for row in cli("--json", "--input", folder).rows}
+    use = ("--json", "--workers", 1, "--input", folder)
+    whole = {Path(row["path"]).name: row for row in cli(*use).rows}
     when_decoding(monkeypatch, {4}, die)
-    done = cli("--json", "--input", folder, "--output", tmp_path / "out")
+    done = cli(*use, "--output", tmp_path / "out")
     assert (done.status, len(done.rows)) == (1, 9)
     for row in done.rows:
         name = Path(row["path"]).name
         assert row["error"] is None or ("SIGKILL" in row["error"] and name == "004.png")
         if row["error"] is None:
             assert abs(row["logit"] - whole[name]["logit"]) < 1e-5
-    again = cli("--json", "--input", folder, "--output", tmp_path / "out", "--resume")
+    again = cli(*use, "--output", tmp_path / "out", "--resume")
     assert (again.status, again.rows) == (1, [])
 
 
@@ -426,10 +427,3 @@ def test_processes_end_when_nobody_asks_for_the_rest(tmp_path: Path) -> None:
     del turns
     assert threading.active_count() == threads  # one that is left aborts the interpreter's end
     assert gone(children() - before)
-
-
-def test_an_unreadable_file_says_why_in_a_process(tmp_path: Path) -> None:
-    [item] = items([Record("a.png", tmp_path / "a.png")], Workers(1))
-    assert item.error == "no such file"
-    with pytest.raises(UnreadablePicture):
-        open_picture(tmp_path / "a.png")

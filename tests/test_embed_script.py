@@ -42,7 +42,7 @@ def test_features_are_what_the_last_layer_gets(
     assert (content["labels"] == (content["generators"] != "")).all()
     # The last layer makes of them the logits that main.py gives.
     state, _ = read_weights(weights)
-    weight, bias = (state[f"fusion.{name}"].numpy() for name in ("weight", "bias"))
+    weight, bias = (state[f"semantic.fc.{name}"].numpy() for name in ("weight", "bias"))
     logits = {row["path"]: row["logit"] for row in cli("--json", tree).rows}
     for key, feature in zip(content["keys"], content["features"], strict=True):
         assert feature @ weight[0] + bias[0] == pytest.approx(logits[key], abs=1e-4)

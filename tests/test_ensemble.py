@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cli_runner import Cli, runner, write_weights
-from conftest import make_picture
+from conftest import make_picture, read_csv
 from models import tiny
 from scipy.special import expit
 
@@ -35,9 +34,9 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """--set words for an ensemble of two detectors with small weights of different seeds."""
     folder = tmp_path_factory.mktemp("members")
     first = write_weights(folder / "a.safetensors", "default", seed=1)
-    second = write_weights(folder / "b.safetensors", "ssp", seed=2)
+    second = write_weights(folder / "b.safetensors", "ssp_baseline", seed=2)
     return (
-        "--set", "ensemble.members=[default,ssp]",
+        "--set", "ensemble.members=[default,ssp_baseline]",
         "--set", f"ensemble.weights=['{first}','{second}']",
     )  # fmt: skip
 
@@ -147,7 +146,7 @@ def test_plain_average_on_the_command_line(bare: Cli, members: tuple[str, ...], 
     unfitted = bare(*members, "--set", "ensemble.fusion=fitted", "--input", tree / "real")
     assert "ensemble.fusion=fitted: expected --weights" in unfitted.complaint
     logits = []
-    for name, path in zip(("default", "ssp"), members[3].split("'")[1::2], strict=True):
+    for name, path in zip(("default", "ssp_baseline"), members[3].split("'")[1::2], strict=True):
         alone = bare("--detector", name, "--weights", path, "--input", tree / "real", "--json")
         logits.append([row["logit"] for row in alone.rows])
     mean = expit(np.array(logits)).clip(CLIP, 1 - CLIP).mean(axis=0)
@@ -174,8 +173,8 @@ def test_training_fits_and_the_file_remembers_its_members(
     assert "| Ensemble |" in done.out
     honest = json.loads((output / "run.json").read_text())["cross_fitted"]
     assert (honest is None) != ("generators left out in fitting" in done.out)
-    tables = [output / "scores_0_default.csv", output / "scores_1_ssp.csv"]
-    assert all(len(list(csv.DictReader(t.open()))) == 24 for t in tables)
+    tables = [output / "scores_0_default.csv", output / "scores_1_ssp_baseline.csv"]
+    assert all(len(read_csv(t)) == 24 for t in tables)
     again = bare(*command, "--resume")
     assert again.out == done.out
     assert any("24 of 24 pictures were scored before" in line for line in again.log)
@@ -186,7 +185,7 @@ def test_training_fits_and_the_file_remembers_its_members(
     assert (scored.status, len(scored.rows)) == (0, 12)
     assert {row["weights"] for row in scored.rows} == {"best.safetensors"}
     fitted = json.loads((output / "run.json").read_text())
-    assert [m["detector"] for m in fitted["members"]] == ["default", "ssp"]
+    assert [m["detector"] for m in fitted["members"]] == ["default", "ssp_baseline"]
     swapped = members[3].split("'")
     other = write_weights(tmp_path / "other.safetensors", "default", seed=9)
     wrong = bare(
@@ -194,9 +193,9 @@ def test_training_fits_and_the_file_remembers_its_members(
         "--set", f"ensemble.weights=['{other}','{swapped[3]}']",
     ).complaint  # fmt: skip
     assert "fitted with other weights" in wrong
-    assert fitted["members"][0]["options"]["views"] == 5
-    single = ("--weights", best, "--input", tree / "real", "--set", "default.views=1")
-    assert "fitted with default.views=5; found 1" in bare(*single).complaint
+    assert fitted["members"][0]["options"]["views"] == 1
+    single = ("--weights", best, "--input", tree / "real", "--set", "default.views=5")
+    assert "fitted with default.views=1; found 5" in bare(*single).complaint
 
 
 def test_a_resumed_run_has_the_same_members(
@@ -205,8 +204,8 @@ def test_a_resumed_run_has_the_same_members(
     command = (*members, "--input", tree / "real", "--output", tmp_path / "out")
     assert bare(*command).status == 0
     run = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert [m["options"].get("views") for m in run["weights"]["members"]] == [5, None]
-    assert "weights" in bare(*command, "--resume", "--set", "default.views=1").complaint
+    assert [m["options"].get("views") for m in run["weights"]["members"]] == [1, None]
+    assert "weights" in bare(*command, "--resume", "--set", "default.views=5").complaint
     assert bare(*command, "--resume").status == 0
 
 
@@ -244,8 +243,7 @@ def test_other_programs_scores_are_members(
     assert done.status == 0, done.err
     alone = bare(*members, "--input", tree, "--json")
     of_two = {Path(row["path"]).name: row for row in alone.rows if "real" in row["path"]}
-    with (output / "scores.csv").open(newline="") as stream:
-        rows = {row["key"]: float(row["score"]) for row in csv.DictReader(stream)}
+    rows = {row["key"]: float(row["score"]) for row in read_csv(output / "scores.csv")}
     real = {Path(key).name: score for key, score in rows.items() if key.startswith("real")}
     for name, row in of_two.items():
         with_it = (2 * row["score"] + 0.2) / 3

@@ -211,10 +211,7 @@ def test_a_run_goes_on_without_its_cache(
     weights = write_weights(tmp_path / "tiny.safetensors")
     first = ("--phase", "eval", "--device", "cpu", "--weights", weights, "--data", tree)
     evaluate = runner(capsys, caplog, monkeypatch, *first, "--output", tmp_path / "out")
-    refused = evaluate("--cache", "").complaint
-    assert "--cache: expected a value" in refused
-    few = ("--degrade", "flip", "--limit", 2, "--set", "score.resamples=20")
-    done = evaluate("--cache", too_long(tmp_path), *few, "--overwrite")
+    done = evaluate("--cache", too_long(tmp_path), "--degrade", "flip", "--limit", 2)
     assert done.status == 0
     assert sum("cannot be used" in line for line in done.log) == 1
 
@@ -265,10 +262,9 @@ def test_none_keeps_nothing(word: str) -> None:
     assert open_memo(word, "key").path is None
 
 
-@pytest.mark.parametrize("word", ["", " "])
-def test_a_folder_needs_a_name(word: str) -> None:
-    with pytest.raises(ConfigError, match=f"--cache: expected a folder or none; found '{word}'"):
-        open_memo(word, "key")
+def test_a_folder_needs_a_name() -> None:
+    with pytest.raises(ConfigError, match="--cache: expected a folder or none; found ' '"):
+        open_memo(" ", "key")
 
 
 # --- what makes a score void
@@ -340,23 +336,20 @@ def test_the_code_has_files_for_each_of_its_patterns() -> None:
     assert {ROOT / name for name in OUTSIDE} & covered() == set()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "engine/scoring/degradations.py",
-        "engine/scoring/degradation_steps.py",
-        "engine/weights/onnx.py",
-    ],
-)
-def test_a_change_of_the_code_is_seen(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_change_of_the_code_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("datasets/_images.py", "detectors/a.py", "detectors/b/c.py", "engine/weights/onnx.py",
+             "engine/scoring/loop.py", "engine/scoring/degradation_steps.py")  # fmt: skip
+    for name in (*names, "engine/reporting/report.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    (tmp_path / name).parent.mkdir(parents=True)
-    (tmp_path / name).write_text("1")
-    before = provenance.code_digest()
-    (tmp_path / name).write_text("2")
-    assert provenance.code_digest() != before
+    digests = {provenance.code_digest()}
+    (tmp_path / "engine/reporting/report.py").write_text("2")
+    assert provenance.code_digest() in digests
+    for name in names:
+        (tmp_path / name).write_text("2")
+        digests.add(provenance.code_digest())
+    assert len(digests) == 1 + len(names)
 
 
 def test_libraries_are_all_that_the_code_imports() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from cli_runner import Cli, script, weights, write_weights
 from cli_runner import plain_cli as cli
-from conftest import ROOT, make_picture, make_tree
+from conftest import ROOT, make_picture, make_tree, read_csv
 from PIL import Image
 
 from datasets._images import PictureDataset, decode
@@ -105,8 +104,7 @@ def labelled(pictures: Path, tmp_path: Path) -> Path:
 
 
 def scores(folder: Path) -> dict[str, dict[str, str]]:
-    with (folder / "scores.csv").open(newline="", encoding="utf-8") as stream:
-        return {row["key"]: row for row in csv.DictReader(stream)}
+    return {row["key"]: row for row in read_csv(folder / "scores.csv")}
 
 
 def test_an_evaluation_scores_what_it_says_and_the_cache_mixes_nothing(
@@ -155,12 +153,6 @@ def test_a_picture_of_the_users_own_is_upright_unless_asked(
     done = cli(*words, "--set", CLIPPED)
     assert [(row["width"], row["height"]) for row in done.rows] == [SIZE]
     assert any(CLIPPED in line for line in done.log)
-
-
-def test_a_wrong_decoding_names_the_choices(cli: Cli, pictures: Path) -> None:
-    for key in ("decoding", "train_decoding"):
-        complaint = cli("--input", pictures, "--set", f"data.{key}=exif").complaint
-        assert f"data.{key}" in complaint and all(name in complaint for name in DECODINGS)
 
 
 # --- training

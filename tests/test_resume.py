@@ -64,7 +64,8 @@ def test_workers_do_not_matter(parts: Parts, tmp_path: Path, uninterrupted: Resu
 # --- killed, then resumed
 
 
-@pytest.mark.parametrize("step", range(1, STEPS + 1))
+# Before the first checkpoint, behind one, at the start of an epoch, and at the last.
+@pytest.mark.parametrize("step", [1, 4, 5, STEPS])
 def test_killed_at_any_step(
     parts: Parts, tmp_path: Path, uninterrupted: Result, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
@@ -274,21 +275,30 @@ def test_stopped_between_the_last_epoch_and_the_report(parts: Parts, tmp_path: P
     assert (tmp_path / REPORT / "report.html").exists()
 
 
+KEEPING = {"save_epochs": 1, "publish": True}
+
+
+@pytest.fixture(scope="module")
+def keeping(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run that keeps the weights of each epoch. Do not change its files."""
+    output = tmp_path_factory.mktemp("keeping")
+    run(output, parts, **KEEPING)
+    return output
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_killed_while_the_weights_are_kept(
-    parts: Parts, tmp_path: Path, uninterrupted: Result, number: int
+    parts: Parts, tmp_path: Path, keeping: Path, number: int
 ) -> None:
     """Between those of the best epoch, of this one, and the last."""
-    settings = {"save_epochs": 1, "publish": True}
-    run(tmp_path / "whole", parts, **settings)
     with pytest.MonkeyPatch.context() as patch:
         at_call(patch, loop, "keep_weights", number, kill)
         with pytest.raises(Killed):
-            run(tmp_path / "killed", parts, **settings)
-    run(tmp_path / "killed", parts, resume=True, **settings)
-    assert result(tmp_path / "killed") == result(tmp_path / "whole")
-    for path in (tmp_path / "whole").glob("*.safetensors"):
-        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes()
+            run(tmp_path, parts, **KEEPING)
+    run(tmp_path, parts, resume=True, **KEEPING)
+    assert result(tmp_path) == result(keeping)
+    for path in keeping.glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("change", ["frozen", "compiled", "device", "precision", "tests"])

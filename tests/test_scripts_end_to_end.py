@@ -135,7 +135,8 @@ def test_the_shipped_detector_is_made_anew(
     assert train(listed / "manifest.csv", "--output", output, "--passes", 2).status == 0
     assert (trained.read_bytes(), kept[0].stat().st_mtime_ns) == (first, before)
 
-    cli = runner(capsys, caplog, monkeypatch, "--device", "cpu", "--phase", "eval")
+    given = ("--device", "cpu", "--phase", "eval")
+    cli = runner(capsys, caplog, monkeypatch, *given, drawn=True)
     use = ("--data", listed / "manifest.csv", "--split", "val", "--backbone_weights", encoder)
     for name, weights in (("val", trained), ("other", write_semantic(tmp_path / "o", encoder))):
         done = cli(

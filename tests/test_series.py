@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -10,16 +9,9 @@ from pathlib import Path
 
 import pytest
 from cli_runner import Cli, runner, write_weights
-from conftest import make_tree
+from conftest import make_tree, read_csv
 
-from engine.reporting import plots
-
-FEW = ("--set", "score.resamples=20", "--cache", "none", "--min_pictures", "1")
-
-
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "draw", lambda *_: {})
+FEW = ("--cache", "none", "--min_pictures", 1)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +29,7 @@ def cli(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Cli:
-    return runner(capsys, caplog, monkeypatch, "--phase", "eval", "--device", "cpu", *FEW)
+    return runner(capsys, caplog, monkeypatch, *FEW, "--phase", "eval", "--device", "cpu")
 
 
 def listed(file: Path, tree: Path, splits: Sequence[str] = ("",)) -> Path:
@@ -51,11 +43,6 @@ def listed(file: Path, tree: Path, splits: Sequence[str] = ("",)) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines) + "\n")
     return file
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def left_out(lines: Sequence[str]) -> list[str]:
@@ -74,7 +61,7 @@ def test_a_csv_with_several_splits_is_evaluated_on_test(
     def scored(name: str, *words: object) -> tuple[int, list[str]]:
         done = cli(*use, *words, "--output", tmp_path / name)
         assert done.status == 0, done.err
-        return len(rows(tmp_path / name / "scores.csv")), left_out(done.log)
+        return len(read_csv(tmp_path / name / "scores.csv")), left_out(done.log)
 
     count, [line] = scored("usual")
     assert count == 6 and "6 rows of split test" in line and "18 rows of others" in line
@@ -93,17 +80,7 @@ def test_a_csv_of_one_split_is_evaluated_whole(
     use = ("--data", table, "--csv_root", tree, "--weights", epochs / "epoch_2.safetensors")
     done = cli(*use, "--output", tmp_path / "out")
     assert done.status == 0 and left_out(done.log) == []
-    assert len(rows(tmp_path / "out" / "scores.csv")) == count
-
-
-def test_splits_without_test_are_a_choice(
-    cli: Cli, epochs: Path, tree: Path, tmp_path: Path
-) -> None:
-    table = listed(tmp_path / "set.csv", tree, ("train", "val"))
-    use = ("--data", table, "--csv_root", tree, "--weights", epochs / "epoch_2.safetensors")
-    complaint = cli(*use, "--output", tmp_path / "out").complaint
-    assert "a split test; found train, val" in complaint and "--split all" in complaint
-    assert not (tmp_path / "out").exists()
+    assert len(read_csv(tmp_path / "out" / "scores.csv")) == count
 
 
 # --- several sets, several epochs
@@ -119,7 +96,7 @@ def test_each_set_is_a_part_with_its_own_root(cli: Cli, epochs: Path, tmp_path: 
     roots = [word for tree in (*trees, trees[1]) for word in ("--csv_root", tree)]
     done = cli(*use, *sets, *roots)
     assert done.status == 0, done.err
-    found = rows(tmp_path / "out" / "series.csv")
+    found = read_csv(tmp_path / "out" / "series.csv")
     assert [(row["folder"], row["epoch"], row["set"]) for row in found] == [
         ("set", "", "set"), ("set_2", "", "set_2"), ("other", "", "other"),
     ]  # fmt: skip
@@ -129,7 +106,7 @@ def test_each_set_is_a_part_with_its_own_root(cli: Cli, epochs: Path, tmp_path: 
         saved = json.loads((folder / "metrics.json").read_text())["pooled"]["metrics"]
         assert float(row["AUROC"]) == saved["AUROC"][0] and (folder / "report.html").is_file()
     first, second, third = (
-        [line["score"] for line in rows(tmp_path / "out" / name / "scores.csv")]
+        [line["score"] for line in read_csv(tmp_path / "out" / name / "scores.csv")]
         for name in ("set", "set_2", "other")
     )
     assert first != second == third
@@ -157,7 +134,7 @@ def test_epochs_are_evaluated_each_into_its_folder(
     done = cli(*use, "--epochs", "all", "--tag", "mine")
     assert done.status == 0, done.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mine"]
-    found = rows(tmp_path / "out" / "mine" / "series.csv")
+    found = read_csv(tmp_path / "out" / "mine" / "series.csv")
     assert [(row["folder"], row["epoch"]) for row in found] == [
         ("epoch_2", "2"),
         ("epoch_10", "10"),
@@ -175,7 +152,7 @@ def test_epochs_are_evaluated_each_into_its_folder(
     assert "parts" in cli(*use, "--epochs", "2", "--tag", "mine", "--resume").complaint
     assert "--resume" in cli(*use, "--epochs", "2", "--tag", "mine").complaint
     one = cli(*use, "--epochs", "2", "--tag", "mine", "--overwrite")
-    assert one.status == 0 and len(rows(tmp_path / "out" / "mine" / "series.csv")) == 1
+    assert one.status == 0 and len(read_csv(tmp_path / "out" / "mine" / "series.csv")) == 1
 
 
 def test_epochs_and_sets_cross(cli: Cli, epochs: Path, tree: Path, tmp_path: Path) -> None:
@@ -189,32 +166,8 @@ def test_epochs_and_sets_cross(cli: Cli, epochs: Path, tree: Path, tmp_path: Pat
     sets = ("--test_csv", tree, tmp_path / "bad.csv")
     use = ("--weights", folder, "--epochs", "10,2", *sets, "--output", tmp_path / "out")
     assert cli(*use).status == 1
-    found = rows(tmp_path / "out" / "series.csv")
+    found = read_csv(tmp_path / "out" / "series.csv")
     names = [f"epoch_{number}/{name}" for number in (10, 2) for name in (tree.name, "bad")]
     assert [row["folder"] for row in found] == names
     assert [row["errors"] for row in found] == ["0", "1"] * 2
     assert found[1]["AUROC"] == "" != found[1]["accuracy_real"]
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("--test_csv {tree} {tree}/../list.csv", "--output"),
-        ("--data {tree} --weights {epochs} --epochs 2", "--output"),
-        ("--data {tree} --epochs 2 --output out", "--weights FOLDER"),
-        ("--data {tree} --weights {epochs} --epochs 2,3 --output out", "of epoch 3"),
-        ("--data {tree} --weights {tree} --epochs all --output out", "found none"),
-        ("--data {tree} --weights {epochs} --epochs last --output out", "found 'last'"),
-        ("--data {tree} --test_csv {tree}", "--data"),
-        ("--benchmark spai --test_csv {tree}", "--benchmark"),
-        ("--benchmark spai --split all", "--split"),
-        ("--data {tree} --tag ../up", "'../up'"),
-        ("--data {tree} --tag .", "'.'"),
-    ],
-)
-def test_what_does_not_go_together_is_one_line(
-    cli: Cli, epochs: Path, tree: Path, words: str, said: str
-) -> None:
-    listed(tree.parent / "list.csv", tree)
-    given = words.format(tree=tree, epochs=epochs).split()
-    assert said in cli(*given).complaint

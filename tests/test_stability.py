@@ -3,18 +3,18 @@ those that the detectors were tested on."""
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_runner import Cli, cli, write_weights
-from conftest import ROOT, make_picture, make_tree
+from conftest import ROOT, make_picture, make_tree, read_csv
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets import _images, _notes, folder
 from datasets._images import open_picture
+from detectors._default_options import DefaultOptions
 from engine.runtime.device import open_device
 from engine.runtime.workers import Workers
 from engine.scoring import answer, degradations
@@ -30,7 +30,10 @@ BAND = (0.4, 0.6)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", band=BAND)
+    """Of both branches: a recoding moves what they see together across the band."""
+    options = DefaultOptions(crop=48, views=1, size="tiny")
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    return write_weights(path, options=options, band=BAND)
 
 
 def word(score: float) -> str:
@@ -43,13 +46,10 @@ def test_each_verdict_is_held_against_four_recodings(cli: Cli, tree: Path, tmp_p
     """Whose scores are those of phase eval's degradations."""
     assert RECODINGS == ("jpeg:85", "jpeg:70", "webp:80", "resize:0.7+jpeg:90")
     output = tmp_path / "eval"
-    done = cli(
-        "--phase", "eval", "--data", tree, "--output", output, "--degrade", *RECODINGS,
-        "--set", "score.resamples=20",
-    )  # fmt: skip
+    done = cli("--phase", "eval", "--data", tree, "--output", output, "--degrade", *RECODINGS)
     assert done.status == 0, done
-    with (output / "scores.csv").open() as stream:
-        expected = {(r["key"], r["degradation"]): float(r["score"]) for r in csv.DictReader(stream)}
+    scores = read_csv(output / "scores.csv")
+    expected = {(row["key"], row["degradation"]): float(row["score"]) for row in scores}
 
     plain = cli("--json", "--input", tree).rows
     rows = cli("--json", "--stability", "--input", tree).rows
@@ -80,8 +80,7 @@ def test_stability_in_lines_tables_and_resumed_runs(cli: Cli, tree: Path, tmp_pa
         held = f"(holds {row['stability']['held']} of 4; under 224 px)"
         assert line.split(maxsplit=3)[1:] == [spoken[row["label"]], row["path"], held]
     table = output / "predictions.csv"
-    with table.open() as stream:
-        *cells, last = csv.DictReader(stream)
+    *cells, last = read_csv(table)
     assert list(last)[5:] == ["notes", "held", "of", *RECODINGS]
     assert [last[name] for name in ("held", "of", *RECODINGS)] == [""] * 6
     for row, cell in zip(rows, cells, strict=False):
@@ -242,10 +241,6 @@ def test_a_note_changes_no_score(cli: Cli, tmp_path: Path) -> None:
     make_tree(tmp_path / "tree", count=1)
     (tmp_path / "tree" / "real" / "page.png").write_bytes(path.read_bytes())
     output = tmp_path / "out"
-    cli(
-        "--phase", "eval", "--data", tmp_path / "tree", "--output", output,
-        "--set", "score.resamples=20",
-    )  # fmt: skip
-    with (output / "scores.csv").open() as stream:
-        scores = {r["key"]: float(r["score"]) for r in csv.DictReader(stream)}
+    cli("--phase", "eval", "--data", tmp_path / "tree", "--output", output)
+    scores = {each["key"]: float(each["score"]) for each in read_csv(output / "scores.csv")}
     assert row["score"] == pytest.approx(scores["real/page.png"], abs=1e-5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from cli_runner import Cli, runner, write_weights
-from conftest import ROOT, make_tree
+from conftest import ROOT, make_tree, read_csv
 from models import backbone_files
 from trees import Tree, write_tree
 
@@ -25,7 +24,7 @@ from detectors._default_options import DefaultOptions
 from detectors.cospy import CoSpy
 from engine.cli import detector, parser, train_request
 from engine.cli.train_request import Pictures
-from engine.config import Config
+from engine.config import Config, ConfigError
 from engine.phases import train
 from engine.weights.files import Card, read_weights, save_original, save_weights
 from engine.weights.loading import read_folder
@@ -198,77 +197,6 @@ def test_leak_free_halves_share_nothing(tmp_path: Path) -> None:
     assert "0.5 of every generator of split val" in found.how
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("--benchmark cospy_bench", "expected one to train on: cnndet.*found cospy_bench"),
-        ("--benchmark in_the_wild", "expected one to train on.*found in_the_wild"),
-        ("--benchmark cnndet --data_root nowhere", "nowhere: expected train/"),
-        ("--benchmark cnndet --data_root {root} --set data.val_split=chek", "split chek.*held_out"),
-        ("--benchmark cnndet --data_root {root} --set data.train_split=tr", "a split tr;.*beside"),
-        ("--benchmark cnndet --data_root {root} --generators sdv4", "no sdv4; found progan"),
-        ("--benchmark fake2m --data_root {fake2m}", "real and synthetic pictures for training"),
-        ("--data_root {root}", "--data FOLDER or CSV, or --benchmark NAME"),
-        ("--data {root} --data_root {root}", "--data_root: expected --benchmark"),
-        ("--data {root} --benchmark cnndet", "expected one of them"),
-        ("--data {root} --set data.mscoco=x", "data.mscoco: expected --benchmark"),
-        ("--data {root} --val_data nowhere", "nowhere: expected"),
-        ("--data {root} --val_data {root}/val/cat/0_real", "expected"),
-        ("--data {root} --test_csv nowhere.csv", "nowhere.csv"),
-        ("--data {root} --test_csv {root} {root}", "found .* twice|each file once"),
-        ("--data {root} --feat_interp", "--feat_interp: expected --detector cospy; found default"),
-        ("--data {root} --leak_free", "--leak_free: expected --detector cospy"),
-        ("--data {root} --detector ensemble --accumulate 2", "--accumulate.*found ensemble"),
-        ("--data {root} --train_dataset progan --mode branch --leak_free", "--mode fusion"),
-        ("--data {root} --train_dataset progan --feat_interp_ratio 0", "--feat_interp too"),
-        ("--data {root} --train_dataset progan --pretrain", "--pretrain: expected --phase test"),
-        ("--data {root} --accumulate 0", "1 or more"),
-        ("--data {root} --csv_root {root}", "--csv_root: expected a CSV as --data.*cnndet"),
-        ("--data {root} --detector ssp --set data.leak_free=true", "leak_free: .*train and val"),
-        (
-            "--data {root} --train_dataset progan --leak_free --val_data {root}",
-            "--val_data: expected without --leak_free",
-        ),
-        ("--data {root} --train_dataset progan --branch semantic", "--branch: .*found fusion"),
-        ("--data {root} --detector ensemble --weights x", "--weights: .*found ensemble"),
-        ("--data {root} --seed 99999999999999999999", "--seed: expected .* 0 to"),
-        ("--data {root} --set train.balance=1000", "train.balance: .* 1; found 1000"),
-        (
-            "--data {root} --set train.warmup=.inf",
-            "train.warmup: .* finite number",
-        ),
-        ("--data {root} --set train.val_degrade=jpg:5", "jpg"),
-        ("--data {root} --feat_interp_ratio 2", "0 to 1"),
-    ],
-)
-def test_what_does_not_fit_is_one_line(cli: Cli, tmp_path: Path, words: str, said: str) -> None:
-    tree = write_tree("cnndet", tmp_path / "cnndet")
-    fake = write_tree("fake2m", tmp_path / "fake2m")
-    given = words.format(root=tree.root, fake2m=fake.root).split()
-    complaint = cli(*given, "--output", tmp_path / "out").complaint
-    assert re.search(said, complaint), complaint
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("phase", ["test", "eval"])
-@pytest.mark.parametrize(
-    "words",
-    ["--accumulate 2", "--save_every 3", "--save_all", "--val_data x",
-     "--leak_free", "--feat_interp", "--feat_interp_alpha 1", "--feat_interp_ratio 1"],
-)  # fmt: skip
-def test_flags_of_training_are_refused_elsewhere(cli: Cli, phase: str, words: str) -> None:
-    assert "expected --phase train" in cli("--phase", phase, *words.split()).complaint
-
-
-def test_csv_files_for_testing_are_for_training_and_evaluation(cli: Cli) -> None:
-    assert "expected --phase train or eval" in cli("--phase", "test", "--test_csv", "x").complaint
-
-
-@pytest.mark.parametrize("epochs", ["0", "1,2", "all"])
-def test_training_takes_one_number_of_epochs(cli: Cli, tree: Path, epochs: str) -> None:
-    assert cli("--data", tree, "--epochs", epochs).complaint.startswith("main.py: --epochs: ")
-
-
 # --- validation and test pictures of one's own
 
 
@@ -350,6 +278,24 @@ def test_tests_are_named_by_their_files(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_generators_are_chosen_in_both_parts(tree: Path) -> None:
+    """Those of a named validation split are others than those of training."""
+    lines = ["image,class,split,generator"]
+    for name, generator, split in (("gan", "gan", "train"), ("diffusion", "new", "val")):
+        paths = sorted((tree / "fake" / name).iterdir())
+        lines += [f"fake/{name}/{path.name},1,{split},{generator}" for path in paths]
+    reals = sorted((tree / "real").iterdir())
+    lines += [f"real/{p.name},0,{('train', 'val')[i % 2]}," for i, p in enumerate(reals)]
+    (tree / "list.csv").write_text("\n".join(lines))
+    words = ("--data", tree / "list.csv", "--generators")
+    found, _ = chosen(*words, "gan,new")
+    assert [{r.generator for r in part} for part in (found.train, found.val)] == [
+        {"", "gan"}, {"", "new"},
+    ]  # fmt: skip
+    with pytest.raises((ConfigError, LayoutError), match="synthetic pictures for validation"):
+        chosen(*words, "gan")
+
+
 # --- flags that are numbers
 
 
@@ -388,32 +334,29 @@ def start(tmp_path: Path) -> tuple[object, ...]:
     return (*SMALL, "--detector", "default", "--weights", weights)
 
 
-def history(output: Path) -> list[dict[str, str]]:
-    with (output / "history.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def test_a_run_on_a_benchmark_with_tests(
     cli: Cli, start: tuple[object, ...], tmp_path: Path
 ) -> None:
     """The epoch of the lowest validation loss is the best one, whatever the tests give."""
     _, given = benchmark(tmp_path, "cnndet", count=6)
-    other, output = make_tree(tmp_path / "other"), tmp_path / "run"
-    more = ("--epochs", 3, "--save_all", "--test_csv", other, "--output", output)
+    other, output = make_tree(tmp_path / "other", count=1), tmp_path / "run"
+    more = ("--epochs", 2, "--save_all", "--test_csv", other, "--output", output)
     done = cli(*start, *given, *more, "--set", "train.select=loss", "train.report=false")
     assert (done.status, done.err) == (0, "")
-    rows = history(output)
+    rows = read_csv(output / "history.csv")
     best = min(rows, key=lambda row: float(row["val_loss"]))
     assert done.out.startswith(f"best epoch {best['epoch']}: AP ")
     assert f"val_loss {float(best['val_loss']):.4f}" in done.out
     assert done.out.endswith(f"weights in {output}/best.safetensors\n")
     assert {f"other {name}" for name in ("AP", "AUROC", "accuracy", "val_loss")} <= rows[0].keys()
     assert {path.name for path in output.glob("epoch_*")} == {
-        f"epoch_{number}.safetensors" for number in range(3)
+        f"epoch_{number}.safetensors" for number in range(2)
     }
     run = json.loads((output / "run.json").read_text())
     assert run["split"].startswith("splits train and val of ")
     assert any("splits train and val of" in line for line in done.log)
+    trained = ("--phase", "test", "--weights", output / "best.safetensors")
+    assert len(cli(*trained, "--input", other).out.splitlines()) == 4
 
 
 def test_a_finished_run_is_not_done_again(
@@ -486,15 +429,6 @@ def test_a_check_trains_nothing_and_misses_what_training_would(
     assert "clip-vit-l-14, which these weights" in cli(*semantic, *use).complaint
     assert "semantic_weights.pth" in cli(*FUSION, *use, "--ckpt", tmp_path / "ckpt").complaint
     assert "--check: expected --phase train" in cli("--phase", "eval", "--check").complaint
-
-
-def test_more_epochs_are_another_run(
-    cli: Cli, start: tuple[object, ...], tree: Path, tmp_path: Path
-) -> None:
-    use = (*start, "--data", tree, "--output", tmp_path / "run", "--set", "train.report=false")
-    assert cli(*use, "--epochs", 1).status == 0
-    assert "--resume" in cli(*use, "--epochs", 1).complaint
-    assert "train.epochs" in cli(*use, "--epochs", 2, "--resume").complaint
 
 
 # --- CO-SPY's folders

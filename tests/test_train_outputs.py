@@ -84,13 +84,6 @@ def test_validation_pictures_are_encoded_once(
     assert seen["training"] == 3 * 4 * 4
 
 
-def test_what_was_kept_gives_the_validation_of_a_fresh_pass(parts: Parts, tmp_path: Path) -> None:
-    kept = run(tmp_path / "kept", parts, kind=FrozenToy, epochs=2, **KEPT)
-    fresh = run(tmp_path / "fresh", parts, kind=Afresh, epochs=2, **KEPT)
-    for one, two in zip(kept, fresh, strict=True):
-        assert one == pytest.approx(two, abs=1e-5)
-
-
 def test_pictures_that_do_not_vary_are_encoded_once(
     parts: Parts, tmp_path: Path, seen: Counter[str]
 ) -> None:
@@ -202,7 +195,7 @@ def test_the_end_is_a_report_on_the_validation_pictures(parts: Parts, tmp_path: 
 
 
 def test_curves_are_a_picture(parts: Parts, tmp_path: Path) -> None:
-    run(tmp_path, parts, curves=True)
+    run(tmp_path, parts, curves=True, epochs=1)
     picture = Image.open(io.BytesIO((tmp_path / CURVES).read_bytes()))
     assert picture.format == "PNG"
     assert picture.width > 600

@@ -20,8 +20,7 @@ from training import Killed, Parts, at_step, kill, plain, result, run, terminate
 
 from engine.config import ConfigError, TrainOptions
 from engine.runtime import distributed
-from engine.training.checkpoint import read_checkpoint
-from engine.training.outputs import BAD_FILES, CHECKPOINT, HISTORY
+from engine.training.outputs import BAD_FILES, HISTORY
 from engine.training.schedule import draws, shares, steps_per_epoch
 from engine.weights.files import read_weights
 from engine.weights.manifest import BEST
@@ -104,11 +103,10 @@ class PlainFrozen(FrozenToy):
     ("kind", "changes"),
     [
         (Plain, {"clip_norm": None}),
-        (Plain, {"clip_norm": 0.05}),
-        (Plain, {"ema": 0.9, "anchor": 0.2}),
+        (Plain, {"clip_norm": 0.05, "ema": 0.9, "anchor": 0.2}),
         # What a frozen part gives is computed once, and shared.
-        (PlainFrozen, {"augment": True, "epochs": 3}),
-        (PlainFrozen, {"augment": False, "epochs": 3}),
+        (PlainFrozen, {"augment": True}),
+        (PlainFrozen, {"augment": False}),
     ],
 )
 def test_two_processes_are_one_with_a_double_batch(
@@ -288,10 +286,3 @@ def test_too_many_unreadable_pictures_stop(own_parts: Parts, tmp_path: Path) -> 
         run(tmp_path / "four", own_parts, **once, max_bad=0.2)
     assert own_parts[0][5].key in (tmp_path / "four" / BAD_FILES).read_text()
     run(tmp_path / "more", own_parts, **once, max_bad=0.24)
-
-
-def test_the_checkpoint_names_its_processes(parts: Parts, tmp_path: Path) -> None:
-    run(tmp_path, parts, epochs=1)
-    saved, _ = read_checkpoint(tmp_path / CHECKPOINT)
-    assert saved is not None
-    assert saved["identity"]["number of processes"] == 1 == len(saved["random"])

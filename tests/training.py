@@ -17,6 +17,7 @@ from datasets import Record
 from detectors._base import Detector
 from engine.config import Config, ScoreOptions, TrainOptions
 from engine.phases import train
+from engine.reporting import plots
 from engine.runtime.distributed import ALONE, World
 from engine.runtime.workers import Workers
 from engine.training import loop, outputs
@@ -81,7 +82,8 @@ def run(
     start: Start = AFRESH,
     **changes: Any,
 ) -> list[dict[str, float]]:
-    """Trains as the command line does, from the seed on; without TensorBoard unless `board`."""
+    """Trains as the command line does, from the seed on; without TensorBoard unless `board`, and
+    without plots unless `curves`."""
     settings = config_of(**changes)
     request = request_of(settings, parts, output, workers, resume, overwrite, tests, start)
     train.seed_everything(settings.train.seed)
@@ -91,6 +93,7 @@ def run(
             patch.setattr(loop, "_tensorboard", lambda output, epoch: None)
         if not curves:
             patch.setattr(outputs, "draw_curves", lambda history, best, title: b"")
+            patch.setattr(plots, "draw", lambda analysis: {})
         return train.train(request, model, world)
 
 
