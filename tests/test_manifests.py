@@ -274,9 +274,9 @@ def test_without_the_package_metadata_are_told_all_the_same(
     monkeypatch.setitem(sys.modules, "c2pa", None)
     told = credentials(signed)
     assert told.c2pa.state == UNCHECKED
-    assert "--extra credentials" in told.c2pa.reasons[0]
+    assert "pip install c2pa-python" in told.c2pa.reasons[0]
     assert credentials(png(Software="NovelAI")).c2pa.state == NONE
-    with pytest.raises(ConfigError, match=r"--trust_list: .*--extra credentials"):
+    with pytest.raises(ConfigError, match=r"--trust_list: .*pip install c2pa-python"):
         read_trust_list(Path("trust.pem"))
 
 

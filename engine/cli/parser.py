@@ -309,6 +309,22 @@ def _results(p: Parser) -> None:
     )
     p.flag(
         group,
+        "--credentials",
+        "test",
+        action="store_true",
+        help="phase test: also tell what each file says of its origin, in signed content "
+        "credentials (C2PA) and metadata, which can be removed and forged; changes no score",
+    )
+    p.flag(
+        group,
+        "--trust_list",
+        "test",
+        type=Path,
+        metavar="FILE",
+        help="phase test: certificates (PEM) of those whose content credentials are trusted (none)",
+    )
+    p.flag(
+        group,
         "--tag",
         type=folder_name,
         metavar="NAME",

@@ -178,6 +178,7 @@ RULES = (
         lambda a, _: a.phase == "test" and not (a.input or a.pictures),
         "expected --input too; found none: the prompt writes no files",
     ),
+    Rule(("trust_list",), lambda a, _: not a.credentials, "expected --credentials too; found none"),
     Rule(
         ("resume", "overwrite", "explain"),
         lambda a, _: a.phase == "test" and not a.output,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from datasets._limits import UPRIGHT
 
 from ..config import ConfigError
+from ..credentials.manifests import INSTALL, available, read_trust_list
 from ..phases.test import TestRequest
 from ..runtime import distributed, threads
 from ..scoring import own_threshold
@@ -17,6 +19,8 @@ from ..scoring.verdict_rule import rule_of
 from . import detector, machine
 from .inputs import collect
 
+log = logging.getLogger(__name__)
+
 
 def testing(args: argparse.Namespace) -> TestRequest:
     """What phase test is asked to do; without --input it has no records, and asks for them.
@@ -24,6 +28,9 @@ def testing(args: argparse.Namespace) -> TestRequest:
     Raises:
         ConfigError, LayoutError, WeightsError: what the flags name does not exist or fit.
     """
+    trust = read_trust_list(args.trust_list) if args.trust_list else None
+    if args.credentials and not available():
+        log.warning("--credentials: content credentials (C2PA) are not checked: %s", INSTALL)
     device = machine.device(args, args.precision)
     resumed = args.output if args.resume else None
     threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
@@ -55,6 +62,8 @@ def testing(args: argparse.Namespace) -> TestRequest:
         json=args.json,
         tag=args.tag or loaded.name,
         explain=args.explain,
+        credentials=args.credentials,
+        trust=trust,
         resume=args.resume,
         overwrite=args.overwrite,
     )

@@ -27,7 +27,7 @@ NONE, TRUSTED, UNKNOWN_SIGNER, INVALID, UNCHECKED = get_args(State)
 LARGEST_LIST = 4 << 20  # bytes of a list of trust; C2PA's own has some 100,000
 MOST, LONGEST = 16, 300  # manifests, actions and reasons that are told; characters of a text
 UNTRUSTED = "signingCredential.untrusted"  # C2PA specification 2.1, 15.2.2
-INSTALL = "install the extra `credentials`: uv sync --extra credentials"
+INSTALL = "needs the package c2pa-python: bash scripts/setup.sh --all, or pip install c2pa-python"
 SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True},
     # Identities would be looked up at addresses that the file names.
@@ -110,7 +110,7 @@ def read_trust_list(path: Path) -> TrustList:
         ConfigError: no such file, one without or with broken certificates, or no c2pa-python.
     """
     if not available():
-        raise ConfigError(f"--trust_list: expected c2pa-python; found none: {INSTALL}")
+        raise ConfigError(f"--trust_list: expected what reads them; found none: {INSTALL}")
     from cryptography.x509 import load_pem_x509_certificates  # c2pa-python needs it itself
 
     try:

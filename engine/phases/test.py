@@ -20,10 +20,13 @@ from pathlib import Path
 from torch import Tensor
 
 from datasets import Record
-from datasets._images import decode, read_bytes
+from datasets._images import UnreadablePicture, decode, read_bytes
 from datasets._paths import visible
 
 from ..config import Config
+from ..credentials import reading
+from ..credentials.manifests import TrustList
+from ..credentials.reading import Credentials
 from ..reporting.listed_scores import PREDICTIONS, listed_scores, read_predictions
 from ..runtime.device import Device
 from ..runtime.files import replacing
@@ -57,7 +60,8 @@ log = logging.getLogger(__name__)
 class TestRequest:
     """What phase test is asked to do. `records`: the pictures, none for a prompt; `inputs`,
     `csv_roots`, `split`: what they were listed from; `tag`: the run's name and that of the column
-    of scores. `explain` needs an `output`."""
+    of scores. `explain` needs an `output`; `credentials`: whether files are asked what they say of
+    their origin, whose signatures are trusted by `trust`."""
 
     records: Sequence[Record]
     loaded: Loaded
@@ -72,6 +76,8 @@ class TestRequest:
     json: bool = False
     tag: str = ""
     explain: bool = False
+    credentials: bool = False
+    trust: TrustList | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -89,9 +95,10 @@ def run(request: TestRequest) -> int:
     """
     if request.output is None:
         failed = 0
-        for answer in _answers(request, request.records):
+        scored = _answers(request, request.records)
+        for record, answer in zip(request.records, scored, strict=True):
             failed += bool(answer.row.error)
-            _print(_line(request, answer))
+            _print(_line(request, answer, _credentials(request, record)))
     else:
         failed = _run_into(request, request.output)
     if failed:
@@ -110,7 +117,10 @@ def _run_into(request: TestRequest, output: Path) -> int:
         info = run_info(request.config, request.device, request.loaded) | rule.entries()
         info |= {"decoding": request.workers.decoding, "tag": request.tag}
         info |= {"stability": [view.name for view in rule.views] or None}
-        provenance = Provenance(request.config, info, (*rule.entries(), "stability"))
+        trust = request.trust.sha256 if request.trust else None
+        info |= {"credentials": {"trust_list": trust} if request.credentials else None}
+        deciding = (*rule.entries(), "stability", "credentials")
+        provenance = Provenance(request.config, info, deciding)
         begin(output, info, request.resume, provenance.deciding, PREDICTIONS)
         _append_missing(request, output)
         listed.write(output, records)
@@ -127,6 +137,7 @@ def _append_missing(request: TestRequest, output: Path) -> None:
     """Scores the records that the predictions lack, a row and a line for each."""
     rule, records = request.rule, request.records
     columns = (*COLUMNS, *(STABILITY if rule.views else ()))
+    columns += reading.COLUMNS if request.credentials else ()
     with TableWriter(output / PREDICTIONS, columns, ["path"], request.resume) as table:
         table.flush()
         missing = _missing(records, output)
@@ -138,8 +149,10 @@ def _append_missing(request: TestRequest, output: Path) -> None:
         scored = _answers(request, [records[i] for i in chosen])
         for i, answer in zip(chosen, scored, strict=True):
             if missing[i]:
-                table.append([prediction(answer, rule)])
-                _print(_line(request, answer))
+                told = _credentials(request, records[i])
+                row = prediction(answer, rule)
+                table.append([(*row, *reading.as_row(told)) if request.credentials else row])
+                _print(_line(request, answer, told))
 
 
 def _missing(records: Sequence[Record], output: Path) -> list[bool]:
@@ -213,10 +226,22 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-def _line(request: TestRequest, answer: Answer) -> str:
+def _credentials(request: TestRequest, record: Record) -> Credentials | None:
+    """What a picture's file says of its origin; None where nobody asked, or it cannot be read."""
+    if not request.credentials:
+        return None
+    try:
+        return reading.credentials(read_bytes(record), request.trust)
+    except UnreadablePicture:
+        return None
+
+
+def _line(request: TestRequest, answer: Answer, told: Credentials | None) -> str:
+    """A picture's line, or its object, with what its file says."""
     if request.json:
-        return json.dumps(as_json(answer, request.rule, request.loaded))
-    return as_text(answer, request.rule)
+        more = {"credentials": reading.as_json(told)} if request.credentials else {}
+        return json.dumps(as_json(answer, request.rule, request.loaded) | more)
+    return "\n".join([as_text(answer, request.rule), *reading.as_lines(told)])
 
 
 def _is_file(name: str) -> bool:
@@ -254,11 +279,14 @@ def ask(request: TestRequest) -> int:
         record = Record(name, Path(name))
         [[answer]] = judged(request, [record])
         failed += bool(answer.row.error)
+        told = _credentials(request, record)
         if request.json:
-            _print(_line(request, answer))
+            _print(_line(request, answer, told))
             continue
         # The line is the published one where nothing more was asked for.
         more = remarks(answer, rule)
         _print(spoken(answer, rule, request.loaded) + (more if rule.views else ""))
+        for line in reading.as_lines(told):
+            _print(line)
         if more and not rule.views:
             log.warning("%s%s", visible(name), more)
