@@ -54,19 +54,19 @@ def _cropped(image: Image.Image, side: int) -> Tensor:
 
 
 def rigid(
-    image: Image.Image, side: int, noise: float, draws: int, rng: np.random.Generator
+    image: Image.Image, side: int, sigma: float, draws: int, rng: np.random.Generator
 ) -> Tensor:
     """The whole picture, and with noise on normalised values (He et al., arXiv 2405.20112)."""
     x = _normal(T.to_tensor(TF.resize(image, [side, side])))
-    return torch.cat([x[None], x + noise * _drawn(x, draws, rng)])
+    return torch.cat([x[None], x + sigma * _drawn(x, draws, rng)])
 
 
 def noise(
-    image: Image.Image, side: int, noise: float, draws: int, rng: np.random.Generator
+    image: Image.Image, side: int, sigma: float, draws: int, rng: np.random.Generator
 ) -> Tensor:
     """The centre, and with noise on pixel values (the noise of MINDER, arXiv 2411.19117)."""
     x = _cropped(image, side)
-    return _normal(torch.cat([x[None], (x + noise * _drawn(x, draws, rng)).clamp(0, 1)]))
+    return _normal(torch.cat([x[None], (x + sigma * _drawn(x, draws, rng)).clamp(0, 1)]))
 
 
 def blur(image: Image.Image, side: int, *_: object) -> Tensor:
@@ -104,10 +104,12 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _noise_distance(features: Tensor) -> Tensor:
+    """Mean distance of the first view from the others."""
     return distance(features[:, :1], features[:, 1:]).mean(dim=1)
 
 
 def _minder_distance(features: Tensor) -> Tensor:
+    """The smaller distance: of the noise, or between blurred and sharpened."""
     return torch.minimum(
         _noise_distance(features[:, :-2]), distance(features[:, -2], features[:, -1])
     )
@@ -151,6 +153,7 @@ class Views:
         if self.train:
             image = T.random_flip(image, rng)
         options, method = self.options, METHODS[self.options.method]
+        # Not by the generator that is given: a picture has one score, whoever scores it.
         own = np.random.default_rng(zlib.crc32(image.tobytes()))
         sigma = options.noise or method.noise
         return method.views(image, self.side, sigma, options.draws or method.draws, own)

@@ -21,8 +21,10 @@ from engine.weights.files import read_weights
 from engine.weights.manifest import BEST
 
 QUICK = ("spai", "cospy_progan_semantic", "cospy_progan_artifact", "cospy_progan_fusion")
+# Of those that learn by steps; RINE's dropout is part of its network, and hides a few of them.
 ALL = (
     *("classifier", "default", "spai", "ssp", "ssp_baseline"),
+    *("cnndetect", "commfor", "dda", "ladeda", "npr", "univfd"),
     *(path.stem for path in sorted(CONFIGS.glob("cospy_*.yaml"))),
 )
 RECIPES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in ALL]
