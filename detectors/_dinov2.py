@@ -42,7 +42,7 @@ def class_token(network: Any, x: Tensor) -> Tensor:
     normalised as the network takes it, H and W multiples of 14."""
     grid = x.shape[2] // PATCH, x.shape[3] // PATCH
     x = network.patch_embed.proj(x).flatten(2).transpose(1, 2)
-    x = torch.cat([network.cls_token.expand(len(x), -1, -1), x], dim=1)
+    x = torch.cat([network.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
     return network.norm(network.blocks(x + positions(network.pos_embed, grid)))[:, 0]
 
 

@@ -27,17 +27,17 @@ ENCODER = "clip-vit-b-16"  # the manifest's name of the frozen encoder
 PENALTY = 1.0  # of the calibration's slope: a few examples are often separable
 
 
-def evidence(similarity: Tensor, real: Tensor, temperature: float) -> Tensor:
+def evidence(similarity: Tensor, real: int, temperature: float) -> Tensor:
     """Log odds (N,) of the fake over the real prototypes, by the mean of exp(t * similarity).
 
     Args:
         similarity: (N, P), cosines; -inf for a prototype that does not count.
-        real: (P,), which prototypes are of real pictures.
+        real: how many prototypes are of real pictures, which come first.
         temperature: t.
     """
     scaled = temperature * similarity
     sides = []
-    for side in (scaled[:, ~real], scaled[:, real]):
+    for side in (scaled[:, real:], scaled[:, :real]):
         # Of the mean: many generators are no reason to call a picture synthetic.
         count = side.isfinite().sum(dim=1).clamp(min=1)
         sides.append(side.logsumexp(dim=1) - count.log())
@@ -89,9 +89,9 @@ class FewShot(Detector):
     def classify(self, embedded: Tensor) -> Tensor:
         options = self.options
         unit = F.normalize((embedded - self.centre) * self.scale, dim=1)
-        real = torch.arange(len(self.prototypes), device=unit.device) < options.real
         cosines = unit @ F.normalize(self.prototypes, dim=1).T
-        return self.fc(evidence(cosines, real, options.temperature)[:, None]).squeeze(1)
+        values = evidence(cosines, options.real, options.temperature)
+        return self.fc(values[:, None]).squeeze(1)
 
     def forward(self, batch: Tensor) -> Tensor:
         return self.classify(self.embed(batch))
@@ -110,8 +110,8 @@ class FewShot(Detector):
         index = {name: number for number, name in enumerate(names)}
         rows = zip(labels.tolist(), groups, strict=True)
         member = torch.tensor([index[int(y), group] for y, group in rows])
-        real = torch.tensor([label == 0 for label, _ in names])
-        if real.all() or not real.any():
+        real = sum(label == 0 for label, _ in names)  # and they come first
+        if real in (0, len(names)):
             raise OptionError(f"{cls.title}: expected real and synthetic pictures; found one class")
         centre, scale = standard(features.double(), member, len(names))
         unit = F.normalize((features.double() - centre) * scale, dim=1)
@@ -130,7 +130,7 @@ class FewShot(Detector):
             )
         state = {"centre": centre, "scale": scale, "prototypes": sums}
         state |= {"fc.weight": torch.tensor([[slope]]), "fc.bias": torch.tensor([offset])}
-        fitted = replace(options, real=int(real.sum()), fake=int((~real).sum()))
+        fitted = replace(options, real=real, fake=len(names) - real)
         return fitted, {key: value.float() for key, value in state.items()}
 
     @classmethod
