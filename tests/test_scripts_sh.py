@@ -19,6 +19,7 @@ from models import backbone_files
 from trees import write_tree
 
 from detectors._cospy_options import CoSpyOptions
+from detectors._default_options import DefaultOptions
 from detectors.cospy import CoSpy
 from engine.cli import parser, rules
 
@@ -339,7 +340,8 @@ step --phase train --device cpu --set default.branch=artifact default.crop=32 \\
 @pytest.fixture
 def recipe(tmp_path: Path) -> list[str | Path]:
     make_tree(tmp_path / "set", count=12)
-    write_weights(tmp_path / "start.safetensors")
+    options = DefaultOptions(branch="artifact", crop=48, size="tiny")
+    write_weights(tmp_path / "start.safetensors", options=options)
     (tmp_path / "recipe.sh").write_text(RECIPE)
     return ["bash", tmp_path / "recipe.sh", "--gpus", "2", "--"]
 
