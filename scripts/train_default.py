@@ -3,11 +3,12 @@
     python scripts/train_default.py MANIFEST.csv --output runs/default
 
 MANIFEST has the columns image, class (1 = synthetic), split (train; others are left alone),
-generator, source. The frozen encoder computes class tokens of every training picture, distorted at
-random as phase train does it, once a pass; the semantic branch's layer is a logistic regression on
-them. Calibration and the band of doubt are fitted to logits of pictures whose generator or source
-took no part in the regression that gave them: in turn a fifth of the generators and sources is left
-out whole, for pictures of one source resemble each other, and a split at random would flatter.
+generator, source, and for --licences permissive also permissive (1 or 0). The frozen encoder
+computes class tokens of every training picture, distorted at random as phase train does it, once a
+pass; the semantic branch's layer is a logistic regression on them. Calibration and the band of
+doubt are fitted to logits of pictures whose generator or source took no part in the regression that
+gave them: in turn a fifth of the generators and sources is left out whole, for pictures of one
+source resemble each other, and a split at random would flatter.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from scripts._shared import answer  # noqa: E402
 
 PROGRAM = "train_default.py"
 COLUMNS = ("image", "class", "split", "generator", "source")
+ALL, PERMISSIVE = "all", "permissive"  # licences, as data/default/README.md has them
 FOLDS = 5
 STRENGTH = 0.005  # of the evidence against the pull of the weights to zero (C), of 1,000 or 10,000
 BATCH = 32
@@ -59,15 +61,22 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Table:
-    """The training pictures in the manifest's order, and the fold (N,) that leaves each out."""
+    """The training pictures in the manifest's order, the fold (N,) that leaves each out, and
+    whether its licence is permissive (N,), False where nothing says so."""
 
     records: list[Record]
     folds: NDArray[np.int64]
+    permissive: NDArray[np.bool_]
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """(N,), 1 = synthetic."""
         return np.array([int(record.label or 0) for record in self.records])
+
+    def part(self, chosen: NDArray[np.bool_]) -> Table:
+        """The chosen pictures (N,)."""
+        records = [record for record, keep in zip(self.records, chosen, strict=True) if keep]
+        return Table(records, self.folds[chosen], self.permissive[chosen])
 
 
 def unit(record: Record) -> str:
@@ -81,23 +90,28 @@ def fold_of(name: str) -> int:
 
 
 def read_manifest(path: Path) -> Table:
-    """The training pictures of a manifest. Raises LayoutError where a column or a class lacks."""
+    """The training pictures of a manifest. Raises LayoutError where a column lacks."""
     columns, rows = read_csv(path, "a manifest")
     if missing := [name for name in COLUMNS if name not in columns]:
         found = found_columns(columns)
         raise LayoutError(f"{path}: expected {', '.join(missing)}; found {found}")
-    records = []
+    records, permissive = [], []
     for row in rows:
         if row["split"] == "train":
             fake = row["class"] == "1"
             generator, source = (row["generator"], "") if fake else ("", row["source"])
             image = path.parent / row["image"]
             records.append(Record(row["image"], image, Label(fake), source, generator))
-    table = Table(records, np.array([fold_of(unit(record)) for record in records], dtype=np.int64))
+            permissive.append(row.get(PERMISSIVE) == "1")
+    folds = np.array([fold_of(unit(record)) for record in records], dtype=np.int64)
+    return Table(records, folds, np.array(permissive, dtype=bool))
+
+
+def check(table: Table, source: Path) -> None:
+    """Raises LayoutError unless every fold leaves both classes to learn from."""
     for fold in range(FOLDS):
         if len(set(table.labels[table.folds != fold].tolist())) < 2:
-            raise LayoutError(f"{path}: expected both classes, of several generators and sources")
-    return table
+            raise LayoutError(f"{source}: expected both classes, of several generators and sources")
 
 
 def semantic_model() -> Default:
@@ -179,10 +193,16 @@ def fit(table: Table, passes: Sequence[Floats], chosen: NDArray[np.bool_]) -> tu
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, calibrates and writes default.safetensors. Prints what it found on the way."""
+    """Trains, calibrates and writes the weights. Prints what it found on the way."""
     table = read_manifest(args.manifest)
-    folder = args.output / "features"
-    passes = [features(table, folder, number, args.device) for number in range(args.passes)]
+    chosen = table.permissive if args.licences == PERMISSIVE else np.ones(len(table.records), bool)
+    check(table.part(chosen), args.manifest)
+    # Of all pictures, so that one folder of features serves every choice of them.
+    passes = [
+        features(table, args.output / "features", number, args.device)[chosen]
+        for number in range(args.passes)
+    ]
+    table = table.part(chosen)
     labels = np.tile(table.labels, len(passes))
     logits = out_of_fold(table, passes).astype(np.float64)
     platt = fit_platt(labels, logits)
@@ -192,7 +212,8 @@ def run(args: argparse.Namespace) -> int:
         "semantic.fc.weight": torch.from_numpy(weight * np.float32(platt.slope))[None],
         "semantic.fc.bias": torch.tensor([bias * platt.slope + platt.offset]),
     }
-    path = args.output / "default.safetensors"
+    name = "default" if args.licences == ALL else f"default-{args.licences}"
+    path = args.output / f"{name}.safetensors"
     save_weights(path, state, Card("default", describe_options(OPTIONS), 0.5, band))
     print(f"pictures: {len(table.records)}, passes: {len(passes)}")
     print(f"AUROC of left-out generators and sources: {100 * auroc(labels, logits):.1f}")
@@ -210,6 +231,11 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument(
         "--passes", type=int, default=3, help="of the encoder over all pictures (%(default)s)"
     )
+    p.add_argument(
+        "--licences", choices=(ALL, PERMISSIVE), default=ALL,
+        help="which pictures to learn from: all, or those of the manifest's column permissive, "
+        "into default-permissive.safetensors (%(default)s)",
+    )  # fmt: skip
     p.add_argument("--device", help="cpu, cuda, cuda:N (a GPU where there is one)")
     args = p.parse_args(arguments)
     errors = (LayoutError, ConfigError, WeightsError)

@@ -260,3 +260,14 @@ def test_the_size_of_a_chunk_changes_no_interval(monkeypatch: pytest.MonkeyPatch
     once = results.metrics_json(analysis.analyse(rows, 0.5, 60))
     monkeypatch.setattr(bootstrap, "CHUNK", 500)
     assert results.metrics_json(analysis.analyse(rows, 0.5, 60)) == once
+
+
+def test_a_share_varies_with_its_clusters() -> None:
+    names = [f"source{number // 10}" for number in range(100)]
+    whole = _clusters.share([number < 50 for number in range(100)], names, 500, 0)
+    spread = _clusters.share([number % 2 == 0 for number in range(100)], names, 500, 0)
+    assert whole.value == spread.value == 0.5
+    # Of ten clusters, half of them marked, a resample has 10 +- 1.6.
+    assert whole.low <= 0.25 and whole.high >= 0.75
+    assert spread.low >= 0.35 and spread.high <= 0.65
+    assert math.isnan(_clusters.share([True, False], ["a", "b"], 500, 0).low)

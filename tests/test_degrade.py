@@ -22,9 +22,10 @@ from engine.scoring import degradation_steps, degradations
 
 ONE_OF_EACH = (
     "jpeg:60", "webp:50", "avif:50", "blur:1.5", "noise:8", "resize:0.5", "resize:1.5",
-    "crop:40", "crop:100", "crop:0.8", "rotate:15", "flip", "brightness:1.3", "contrast:0.6",
-    "saturation:1.8", "sharpen:2", "gamma:1.4", "social:instagram", "crop:30+noise:4+jpeg:70",
-    "instagram:random", "enlarge:2", "repost:2", "screenshot", "print-scan", "meme", "post",
+    "longest:40", "crop:40", "crop:100", "crop:0.8", "rotate:15", "flip", "brightness:1.3",
+    "contrast:0.6", "saturation:1.8", "sharpen:2", "gamma:1.4", "social:instagram",
+    "crop:30+noise:4+jpeg:70", "instagram:random", "enlarge:2", "repost:2", "screenshot",
+    "print-scan", "meme", "post",
 )  # fmt: skip
 
 
@@ -92,6 +93,13 @@ def test_resize_is_bicubic_of_both_sides(
     found = degraded(f"resize:{factor}", picture)
     assert found.size == size
     assert found.tobytes() == picture.resize(size, Image.Resampling.BICUBIC).tobytes()
+
+
+def test_the_longer_side_is_reduced_and_never_enlarged(picture: Image.Image) -> None:
+    expected = picture.resize((40, 31), Image.Resampling.BICUBIC)
+    assert degraded("longest:40", picture).tobytes() == expected.tobytes()
+    for text in ("longest:91", "longest:768"):
+        assert degraded(text, picture).tobytes() == picture.tobytes()
 
 
 def test_reducing_takes_the_mean_of_what_it_leaves_out() -> None:

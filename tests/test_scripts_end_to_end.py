@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import shutil
 import subprocess
@@ -11,7 +12,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from cli_runner import runner, script
 from conftest import ROOT, make_picture
@@ -19,12 +19,11 @@ from models import backbone_files, randomise
 
 import datasets
 import detectors
-from detectors._base import describe_options
 from detectors._default_options import DefaultOptions
 from detectors.default import Default
 from engine.weights import manifest
-from engine.weights.files import Card, save_weights, sha256
-from scripts import ship_default, train_default
+from engine.weights.files import sha256
+from scripts import _card, ship_default, train_default
 from scripts.bench import __main__ as bench
 from scripts.bench import measures, plain
 
@@ -32,6 +31,7 @@ HERE = {"bench", "ship_default.py", "setup.sh", "train_default.py"}
 # Which test runs the script, rather than parts of it.
 ELSEWHERE = {
     "auc_table.py": "test_auc_table.py",
+    "build_pictures.py": "test_build_pictures.py",
     "augment_csv.py": "test_augment_csv.py",
     "derive.py": "test_derive.py",
     "contact_sheet.py": "test_contact_sheet.py",
@@ -76,14 +76,15 @@ def listed(tmp_path: Path) -> Path:
     sees."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    rows = [("image", "class", "split", "generator", "source", "kind")]
+    rows = [("image", "class", "split", "generator", "source", "kind", "permissive")]
     for split, count in (("train", 60), ("val", 24)):
         for number in range(count):
             name, fake = f"{split}_{number}.png", number % 2
             group = f"{split}{number // 2 % 6}"
             make_picture(number + 100 * (split == "val"), bool(fake)).save(folder / name)
             generator, source = (group, "") if fake else ("", f"photos/{group}")
-            rows.append((name, str(fake), split, generator, source, "" if fake else "photo"))
+            kind, permissive = ("", "1") if fake else ("photo", str(int(number < 40)))
+            rows.append((name, str(fake), split, generator, source, kind, permissive))
     with (folder / "manifest.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
     return folder
@@ -135,46 +136,73 @@ def test_the_shipped_detector_is_made_anew(
     assert train(listed / "manifest.csv", "--output", output, "--passes", 2).status == 0
     assert (trained.read_bytes(), kept[0].stat().st_mtime_ns) == (first, before)
 
+    wanted = {"--licences": "permissive", "--passes": 2, "--output": output}
+    assert train(listed / "manifest.csv", *itertools.chain(*wanted.items())).status == 0
+    permissive = output / "default-permissive.safetensors"
+    assert (permissive.read_bytes() != first) and kept[0].stat().st_mtime_ns == before
+
     given = ("--device", "cpu", "--phase", "eval")
     cli = runner(capsys, caplog, monkeypatch, *given, drawn=True)
     use = ("--data", listed / "manifest.csv", "--split", "val", "--backbone_weights", encoder)
-    for name, weights in (("val", trained), ("other", write_semantic(tmp_path / "o", encoder))):
+    for name, weights in (("val", trained), ("other", permissive)):
         done = cli(
-            *use, "--weights", weights, "--degrade", "jpeg:90", "jpeg:75",
+            *use, "--weights", weights, "--degrade", "none", "jpeg:90", "longest:50+jpeg:40",
             "--set", "score.resamples=2", "--output", tmp_path / name,
         )  # fmt: skip
         assert done.status == 0, done.err
+    rival = write_rival(tmp_path / "rival.csv", tmp_path / "val" / "scores.csv")
 
+    monkeypatch.setattr(_card, "RESAMPLES", 20)
+    monkeypatch.setattr(ship_default, "FEWEST_REAL", 2)
     ship = script(capsys, "ship_default.py: ", ship_default.main)
     rest = (
-        "--manifest", listed / "manifest.csv", "--rival", "the other", tmp_path / "other",
+        "--manifest", listed / "manifest.csv", "--rival", f"the other={rival}",
         "--note", ROOT / "scripts" / "default_card.md",
     )  # fmt: skip
-    done = ship(trained, "--val", tmp_path / "val", *rest)
+    monkeypatch.setattr(ship_default, "MOST_LOST", 2)
+    both = (trained, "--val", tmp_path / "val", *rest)
+    done = ship(*both, "--permissive", permissive, tmp_path / "other")
     assert done.status == 0, done.err
     weights = pretrained / "default.safetensors"
     assert weights.read_bytes() == first
     entries = yaml.safe_load((pretrained / "manifest.yaml").read_text(encoding="utf-8"))
-    assert entries["default"]["sha256"] == sha256(weights)
-    card = (pretrained / "default.md").read_text(encoding="utf-8")
-    assert "$" not in card
-    for row in ("| this detector | jpeg:75 | 12 / 12 |", "| the other | jpeg:90 | 12 / 12 |"):
-        assert row in card
-    assert "| real: photo | 12 |" in card
+    for name in ("default", "default-permissive"):
+        assert entries[name]["sha256"] == sha256(pretrained / f"{name}.safetensors")
+    card, none = (pretrained / "default.md").read_text(encoding="utf-8"), "0.0 [0.0, 0.0]"
+    assert "$" not in card and "`--weights default-permissive`" in card
+    for row in (
+        "| this detector | longest:50+jpeg:40 | 12 / 12 |",
+        "| the other | none | 12 / 12 | 100.0",  # it is told the labels
+        "| the other | jpeg:90 | 50.0 [",  # and then calls all real: half of the verdicts flip
+        f"| the other | none | {none} | {none} | 100.0 [100.0, 100.0] |",
+        f"| the other | jpeg:90 | {none} | {none} | {none} |",
+        "| photos/val0 | 2 |", "| photo | 12 |",
+    ):  # fmt: skip
+        assert row in card, row
     assert (pretrained / "default_generators.png").read_bytes()[1:4] == b"PNG"
 
     before_all = {path: path.read_bytes() for path in pretrained.iterdir()}
-    assert str(trained) in ship(trained, "--val", tmp_path / "other", *rest).complaint
-    assert "nowhere" in ship(trained, "--val", tmp_path / "nowhere", *rest).complaint
+    for words, said in (
+        ((trained, "--val", tmp_path / "other", *rest), str(trained)),
+        ((trained, "--val", tmp_path / "nowhere", *rest), "nowhere"),
+        ((*both, "--rival", f"x={listed / 'manifest.csv'}"), "degradation"),
+    ):
+        assert said in ship(*words).complaint
+    rival.write_text(rival.read_text().rpartition("\n")[0].rpartition("\n")[0])
+    assert "rival.csv" in ship(*both).complaint
     assert {path: path.read_bytes() for path in pretrained.iterdir()} == before_all
 
 
-def write_semantic(folder: Path, encoder: Path) -> Path:
-    """Weights of the semantic branch alone, other than those that were trained."""
-    options = DefaultOptions(branch="semantic", blocks=2, crop=48, size="tiny")
-    state = {"semantic.fc.weight": torch.ones(1, 128), "semantic.fc.bias": torch.zeros(1)}
-    path = folder / f"{encoder.stem}_head.safetensors"
-    save_weights(path, state, Card("default", describe_options(options)))
+def write_rival(path: Path, scores: Path) -> Path:
+    """Scores of a rival that knows the labels, and whose verdicts are right on pictures as they
+    are, and real under degradations."""
+    with scores.open(newline="") as stream, path.open("w", newline="") as written:
+        table = csv.writer(written)
+        table.writerow(("key", "degradation", "score", "verdict"))
+        for row in csv.DictReader(stream):
+            fake = row["label"] == "1" and row["degradation"] == "none"
+            verdict = "synthetic" if fake else "real"
+            table.writerow((row["key"], row["degradation"], row["label"], verdict))
     return path
 
 

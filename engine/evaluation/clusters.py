@@ -114,6 +114,23 @@ def _rates(name: str, right: Bools, names: list[str], resamples: int, seed: int)
     return np.concatenate([[], *rates])
 
 
+def share(marks: Sequence[bool], names: Sequence[str], resamples: int, seed: int) -> Estimate:
+    """The share of marked pictures, with an interval over clusters.
+
+    Args:
+        marks: of N pictures, at least one.
+        names: the cluster of each.
+        resamples, seed: as in `samples`.
+
+    Returns:
+        Without an interval where there are fewer than `FEWEST` clusters.
+    """
+    marked = np.array(marks, dtype=bool)
+    enough = len(set(names)) >= FEWEST
+    values = _rates("share", marked, list(names), resamples if enough else 0, seed)
+    return estimate("share", float(marked.mean()), values, CONFIDENCE)
+
+
 def samples(
     rows: Sequence[ScoreRow], threshold: float, resamples: int, seed: int
 ) -> dict[str, Floats]:

@@ -101,6 +101,14 @@ def resize(image: Image.Image, factor: float) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
+def longest(image: Image.Image, side: int) -> Image.Image:
+    """A picture reduced until its longer side has `side` px; bicubic, antialiased. A smaller one
+    as it is."""
+    if max(image.size) <= side:
+        return image
+    return resize(image, side / max(image.size))
+
+
 def crop_side(image: Image.Image, side: int) -> Image.Image:
     """The central `side` x `side` px of a picture; a smaller one is enlarged first."""
     shorter, longer = sorted(image.size)
@@ -153,14 +161,10 @@ def gamma(image: Image.Image, value: float) -> Image.Image:
 
 
 def social(image: Image.Image, name: str) -> Image.Image:
-    """A picture as the platform `name` shares it: the longer side reduced to its limit (bicubic,
-    antialiased; never enlarged), then JPEG of its quality."""
-    longest, quality = PLATFORMS[name]
-    if max(image.size) > longest:
-        scale = longest / max(image.size)
-        width, height = (max(1, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return jpeg(image, quality)
+    """A picture as the platform `name` shares it: reduced to its limit, then JPEG of its
+    quality."""
+    side, quality = PLATFORMS[name]
+    return jpeg(longest(image, side), quality)
 
 
 def instagram(image: Image.Image, name: str, rng: np.random.Generator) -> Image.Image:
@@ -263,6 +267,7 @@ STEPS: dict[str, Step] = {
     "blur": _fixed(blur),
     "noise": noise,
     "resize": _fixed(resize),
+    "longest": _fixed(longest),
     "crop": _fixed(crop),
     "rotate": _fixed(rotate),
     "flip": lambda image, *_: flip(image),

@@ -154,6 +154,9 @@ STEPS: dict[str, Step] = {
     "blur": Step("0-50", "Gaussian blur, deviation in px", _real(0, 50), 0),
     "noise": Step("0-255", "Gaussian noise, deviation in grey levels", _real(0, 255), 0),
     "resize": Step("0.01-16", "both sides times this, bicubic", _real(0.01, 16), 1),
+    "longest": Step(
+        "16-16384", "reduced until the longer side has this many px, bicubic", _whole(16, 16384)
+    ),
     "crop": Step(
         "2-8192|0.01-1.0",
         "the central square of this side in px (a smaller picture is enlarged), or, with a "
