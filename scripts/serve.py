@@ -39,6 +39,9 @@ def parser() -> Parser:
     p = new_parser(PROGRAM, __doc__, "2 wrong usage or weights, or the address is taken; 143 ended "
                    "by SIGTERM, after the answers in work", whole=True,
                    parents=[shared((*CHOICE, *WEIGHTS, *MACHINE, *LIMITS))])  # fmt: skip
+    p.add_argument("--trust_list", dest="trusted", type=Path, metavar="FILE",
+                   help="certificates (PEM) of those whose content credentials are "
+                   "trusted")  # fmt: skip
     p.add_argument(
         "--runs",
         nargs="+",
@@ -79,6 +82,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The arguments of a command line. Ends the program when they are wrong."""
     p = parser()
     args = parse_as_main(p, arguments)
+    args.credentials, args.trust_list = True, args.trusted
     if not (args.scoring or args.runs or args.quiz):
         p.error("--no_scoring: expected --runs or --quiz too; found nothing to serve")
     return args

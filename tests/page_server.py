@@ -55,6 +55,10 @@ class StubJudge:
         answer["label"] = "synthetic" if score > 0.6 else "real" if score < 0.4 else "uncertain"
         if wishes.stability:
             answer["stability"] = {"held": 3, "of": 4, "scores": {"jpeg:85": score, "b": None}}
+        if wishes.credentials:
+            told = [{"kind": "generator", "text": "painter 1", "where": "PNG parameters"}]
+            signed = {"state": "none", "reasons": [], "manifests": []}
+            answer["credentials"] = {"statements": told, "c2pa": signed, "problems": []}
         if wishes.explain:
             buffer = io.BytesIO()
             image.resize((480, 320)).save(buffer, "PNG")

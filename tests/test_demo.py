@@ -69,7 +69,8 @@ def test_pictures_get_verdicts(
         expect(page.locator(".error")).to_have_count(2)
         expect(card(page, "broken.png")).to_contain_text("not a picture")
         expect(card(page, "huge.bmp")).to_contain_text("larger than 1")
-        page.locator("details summary").click()
+        expect(page.locator(".card details").first).to_contain_text("painter 1")
+        page.locator(".reading summary").click()
         expect(page.locator(".card_text")).to_contain_text("9")
         check_accessible(page)
 
@@ -88,7 +89,7 @@ def test_more_is_told_on_demand(browser: Browser, address: str, pictures: list[P
         explain.click()
         expect(drawing).to_have_count(0)
         page.get_by_role("button", name="Does it hold?").click()
-        expect(page.locator("dl")).to_contain_text("of 4 re-encodings")
+        expect(page.locator("dl").first).to_contain_text("of 4 re-encodings")
         page.get_by_role("button", name="Copy JSON").click()
         expect(page.get_by_role("button", name="Copied")).to_be_visible()
         copied = page.evaluate("navigator.clipboard.readText().then(JSON.parse)")

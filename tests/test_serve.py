@@ -54,9 +54,9 @@ def test_scores_are_those_of_the_command_line(
     for number, content in enumerate(contents):
         Path(f"{number}.png").write_bytes(content)
     names = [f"{number}.png" for number in range(len(contents))]
-    expected = cli("--json", "--stability", "--input", *names).rows
+    expected = cli("--json", "--stability", "--credentials", "--input", *names).rows
     assert [bool(row["error"]) for row in expected] == [False, False, False, True]
-    answer = client.post("/api/score?stability=true", files=form(*contents))
+    answer = client.post("/api/score?stability=true&credentials=true", files=form(*contents))
     assert answer.status_code == 200 and answer.json() == expected
     [alone] = client.post("/api/score", files=form(contents[1])).json()
     assert alone == {**cli("--json", "--input", "1.png").rows[0], "path": "0.png"}

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, IptcImagePlugin
+from PIL import ExifTags, Image, IptcImagePlugin, UnidentifiedImageError
 
 from datasets._images import FORMATS, register_formats
 from datasets._pixels import PNG
@@ -132,6 +132,9 @@ def _pillow_blocks(content: bytes, problems: Problems) -> Iterator[Block]:
             info, tiff = image.info, image.format == "TIFF"
             exif = image.getexif().tobytes() if tiff else info.get("exif")
             iptc = IptcImagePlugin.getiptcinfo(image) or {}
+    except UnidentifiedImageError:  # whose text has an address that is another each time
+        problems.append("metadata cannot be read: not a picture in any known format")
+        return
     # Pillow raises almost any type on broken metadata.
     except Exception as error:
         problems.append(f"metadata cannot be read: {reason(error)}")

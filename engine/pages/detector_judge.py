@@ -18,7 +18,8 @@ from datasets import Record
 from datasets._images import decode, read_bytes
 from detectors._base import OptionError
 
-from ..phases.test import TestRequest, judged
+from ..credentials import reading
+from ..phases.test import TestRequest, credentials_of, judged
 from ..scoring.answer import as_json, recodings
 from .scoring_queue import About, Wishes
 
@@ -45,7 +46,7 @@ class DetectorJudge:
 
     def __call__(self, records: Sequence[Record], wishes: Wishes) -> list[dict[str, Any]]:
         """The objects of --json; with `explain` each has a PNG in base64, or None."""
-        request = self.request
+        request = replace(self.request, credentials=wishes.credentials)
         if wishes.stability:
             request = replace(request, rule=replace(request.rule, views=recodings()))
         drawings: dict[int, str] = {}  # by the record, for names of uploads may be the same
@@ -63,4 +64,7 @@ class DetectorJudge:
         if wishes.explain:
             for record, entry in zip(records, objects, strict=True):
                 entry[EXPLANATION] = drawings.get(id(record))
+        if wishes.credentials:
+            for record, entry in zip(records, objects, strict=True):
+                entry["credentials"] = reading.as_json(credentials_of(request, record))
         return objects

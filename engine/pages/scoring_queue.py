@@ -24,11 +24,12 @@ class QueueFull(Exception):
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is asked for beside the score: a drawing of what it rests on, and the scores under
-    re-encodings."""
+    """What is asked for beside the score: a drawing of what it rests on, the scores under
+    re-encodings, and what files say of their origin."""
 
     explain: bool = False
     stability: bool = False
+    credentials: bool = False
 
 
 @dataclass(frozen=True)

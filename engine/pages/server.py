@@ -125,15 +125,19 @@ def _add_api(app: FastAPI, queue: ScoringQueue, options: ServerOptions) -> None:
     about = queue.judge.about
 
     @app.post(SCORE, openapi_extra={"requestBody": BODY})
-    async def score(http: Request, explain: bool = False, stability: bool = False) -> Response:
+    async def score(
+        http: Request, explain: bool = False, stability: bool = False, credentials: bool = False
+    ) -> Response:
         """An object for each picture, as `main.py --json` prints it; with `explain` also a PNG in
-        base64, with `stability` the scores under re-encodings."""
+        base64, with `stability` the scores under re-encodings, with `credentials` what files say of
+        their origin."""
         if explain and not about.explains:
             return Refusal(400, "explain: this detector has nothing to show").response()
+        wishes = Wishes(explain, stability, credentials)
         try:
             with queue.place():
                 records = await read(http, options.uploads)
-                return JSONResponse(await queue.score(records, Wishes(explain, stability)))
+                return JSONResponse(await queue.score(records, wishes))
         except QueueFull:
             after = {"Retry-After": str(RETRY)}
             return Refusal(429, "all places are taken: ask again later", after).response()

@@ -98,7 +98,7 @@ def run(request: TestRequest) -> int:
         scored = _answers(request, request.records)
         for record, answer in zip(request.records, scored, strict=True):
             failed += bool(answer.row.error)
-            _print(_line(request, answer, _credentials(request, record)))
+            _print(_line(request, answer, credentials_of(request, record)))
     else:
         failed = _run_into(request, request.output)
     if failed:
@@ -149,7 +149,7 @@ def _append_missing(request: TestRequest, output: Path) -> None:
         scored = _answers(request, [records[i] for i in chosen])
         for i, answer in zip(chosen, scored, strict=True):
             if missing[i]:
-                told = _credentials(request, records[i])
+                told = credentials_of(request, records[i])
                 row = prediction(answer, rule)
                 table.append([(*row, *reading.as_row(told)) if request.credentials else row])
                 _print(_line(request, answer, told))
@@ -226,7 +226,7 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-def _credentials(request: TestRequest, record: Record) -> Credentials | None:
+def credentials_of(request: TestRequest, record: Record) -> Credentials | None:
     """What a picture's file says of its origin; None where nobody asked, or it cannot be read."""
     if not request.credentials:
         return None
@@ -279,7 +279,7 @@ def ask(request: TestRequest) -> int:
         record = Record(name, Path(name))
         [[answer]] = judged(request, [record])
         failed += bool(answer.row.error)
-        told = _credentials(request, record)
+        told = credentials_of(request, record)
         if request.json:
             _print(_line(request, answer, told))
             continue

@@ -12,15 +12,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from datasets import Record
 from datasets._csv import found_columns, read_csv
 
 from ..config import ConfigError
 from .probability import threshold_logit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMED_BY = ("digest", "key", "path", "image")  # columns that say which picture a score is of
 MOST_CERTAIN = 1e-9  # a score of 0 or 1 counts as this far from it, for a logit is finite
@@ -100,5 +101,7 @@ def logits(file: Path, records: Sequence[Record]) -> dict[str, float]:
 
 def columns(files: Sequence[Path], records: Sequence[Record]) -> dict[str, Tensor]:
     """The logits (files,) float32 of each record in several files, by its key."""
+    import torch  # which the leaderboard, that reads such files too, does not need
+
     tables = [logits(file, records) for file in files]
     return {r.key: torch.tensor([table[r.key] for table in tables]) for r in records}

@@ -81,6 +81,34 @@ function facts(answer) {
   return list;
 }
 
+const SIGNED = {
+  trusted: "signed by somebody whom this server trusts",
+  unknown_signer: "signed by somebody unknown",
+  invalid: "changed since it was signed, or signed wrongly",
+  unchecked: "perhaps signed; not checked",
+  none: "not signed",
+};
+
+// What the file says of its own origin, apart from the score, which heeds none of it.
+function originOf(told) {
+  const list = element("dl");
+  for (const { kind, text } of told.statements) {
+    list.append(element("dt", {}, kind.replace("_", " ")), element("dd", {}, text));
+  }
+  list.append(element("dt", {}, "content credentials"), element("dd", {}, SIGNED[told.c2pa.state]));
+  for (const { issuer, generator } of told.c2pa.manifests ?? []) {
+    const who = [issuer || "an issuer without a name", generator].filter(Boolean).join(", ");
+    list.append(element("dt", {}, "signed by"), element("dd", {}, who));
+  }
+  const signed = !["none", "unchecked"].includes(told.c2pa.state);
+  const said = told.statements.length > 0 || signed;
+  return element("details", { open: said },
+    element("summary", {}, said ? "The file says something of its origin" :
+      "The file says nothing of its origin"),
+    element("p", { className: "soft" }, "Anyone can remove or forge this, and the score heeds none " +
+      "of it; only a trusted signature ties it to somebody."), list);
+}
+
 function previewOf(item) {
   const image = element("img", { src: item.address, alt: `Preview of ${item.name}` });
   const none = () => image.replaceWith(
@@ -115,6 +143,7 @@ function fillCard(item, rule, asks) {
   body.append(element("p", {}, element("strong", {}, `Score ${shown(answer.score)}. `),
     sentence(answer, rule)));
   body.append(facts(answer));
+  if (answer.credentials) body.append(originOf(answer.credentials));
   const buttons = element("p", { className: "buttons" });
   if (rule.explains) {
     const open = item.overlay && item.overlayShown;

@@ -60,7 +60,7 @@ const ASKS = {
       answer => { item.overlay = answer.explanation; });
   },
   restate: item => askMore(item, "Scoring it under four re-encodings …", "?stability=true",
-    answer => { item.answer = answer; }),
+    answer => { item.answer = { ...item.answer, ...answer }; }),
   async copy(item, button) {
     const text = JSON.stringify(item.answer, null, 2);
     try {
@@ -126,7 +126,7 @@ async function work() {
     item.state = "Scoring …";
     show(item);
     try {
-      item.answer = await ask(item);
+      item.answer = await ask(item, "?credentials=true");
     } catch (error) {
       item.error = error.message;
     }
