@@ -89,14 +89,6 @@ def test_the_prompt_tells_them_below_its_line(cli: Cli, folder: Path) -> None:
     assert done.out.splitlines()[1].strip() == "generator: NovelAI  [PNG Software]"
 
 
-def test_what_does_not_go_together_is_refused(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    refused = cli("--trust_list", "trust.pem", "--input", folder).complaint
-    assert "--trust_list: expected --credentials" in refused
-    missing = cli("--credentials", "--trust_list", tmp_path / "none.pem", "--input", folder)
-    assert "--trust_list" in missing.complaint
-    assert "--phase test" in cli("--phase", "eval", "--credentials", "--data", folder).complaint
-
-
 def test_without_the_package_one_line_says_so(
     cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import io
+import os
 import socket
 import struct
 import sys
@@ -22,7 +24,6 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from test_credentials import chunk, png, with_chunks
 
 from engine.config import ConfigError
-from engine.credentials import manifests
 from engine.credentials.manifests import (
     INVALID,
     NONE,
@@ -257,12 +258,12 @@ def test_neither_manifests_nor_revocations_are_fetched(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit on open files")
 def test_the_reader_can_open_no_socket_whatever_its_settings(
-    known: Authority, listener: Listener, monkeypatch: pytest.MonkeyPatch
+    signed: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifests, "SETTINGS", {"verify": {"ocsp_fetch": True}})
-    revocable = known.sign(ocsp=listener.address)
-    assert credentials(revocable, known.trusted()).c2pa.state == TRUSTED
-    assert listener.connections == 0
+    monkeypatch.setattr(c2pa, "Reader", lambda *_, **__: socket.socket())
+    told = credentials(signed).c2pa
+    assert told.state == UNCHECKED
+    assert os.strerror(errno.EMFILE) in told.reasons[0]
 
 
 # --- what the user has

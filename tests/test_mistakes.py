@@ -77,6 +77,8 @@ EARLY = [
     (f"{TRAIN} --json", "--json: expected --phase test"),
     (f"{EVAL} --input x", "--input: expected --phase test"),
     (f"{EVAL} --stability", "--stability: expected --phase test"),
+    (f"{EVAL} --credentials", "--credentials: expected --phase test"),
+    ("a.png --trust_list b.pem", "--trust_list: expected --credentials too"),
     ("--phase eval a.png", "--phase eval: .*--data"),
     ("a.png --input b.png", "--input: .*'a.png'"),
     ("--output x", "--output: .*--input too"),

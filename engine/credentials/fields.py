@@ -126,7 +126,6 @@ def _webp_blocks(content: bytes, problems: Problems) -> Iterator[Block]:
 def _pillow_blocks(content: bytes, problems: Problems) -> Iterator[Block]:
     """Blocks of the other formats, as Pillow's readers of their headers find them."""
     register_formats()
-    Image.MAX_IMAGE_PIXELS = None  # nothing is decoded, and this process ends with the picture
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             info, tiff = image.info, image.format == "TIFF"

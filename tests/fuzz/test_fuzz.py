@@ -26,6 +26,7 @@ from archive_makers import make_tar, make_zip, pictures
 from conftest import ROOT, make_picture
 from mutations import mutated
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import datasets
 from datasets import LayoutError, Record
@@ -35,6 +36,8 @@ from datasets.csv_file import read_rows
 from detectors._base import WeightsError
 from engine import config
 from engine.config import ConfigError
+from engine.credentials.fields import fields
+from engine.credentials.statements import statements
 from engine.evaluation.comparison import read_run
 from engine.fetching.archives import extract
 from engine.fetching.download import FetchError
@@ -130,6 +133,32 @@ def tar_seeds(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in made]
 
 
+def metadata_seeds(_: Path) -> list[bytes]:
+    """Pictures that say where they come from: EXIF, XMP, texts, packed and not."""
+    exif, info = Image.Exif(), PngInfo()
+    packet = b'<x xmlns:t="http://ns.adobe.com/xap/1.0/" t:CreatorTool="b"/>'
+    exif[271] = 'workflow:{"nodes": []}'
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + "Steps: 20, Sampler: a".encode("utf-16-be")
+    info.add_text("parameters", "Steps: 20, Sampler: a", zip=True)
+    info.add_text("prompt", '{"1": {"class_type": "a", "inputs": {"ckpt_name": "b"}}}')
+    info.add_itxt("XML:com.adobe.xmp", packet.decode(), zip=True)
+    blocks = {"exif": exif, "xmp": packet}
+    options: dict[str, dict[str, Any]] = {"PNG": {"pnginfo": info}, "JPEG": blocks, "WEBP": blocks}
+    seeds = []
+    for kind, more in options.items():
+        stream = io.BytesIO()
+        make_picture(1, fake=True, size=(8, 8)).save(stream, kind, **more)
+        seeds.append(stream.getvalue())
+    return seeds
+
+
+def say(path: Path) -> None:
+    """What the file says of itself, on lines that a terminal may have."""
+    rows, problems = fields(path.read_bytes())
+    assert all(statement.text.isprintable() for statement in statements(rows))
+    assert all(len(problem) < 2 * LONGEST for problem in problems)
+
+
 def unpack(path: Path) -> Any:
     return extract([path], path.parent / "unpacked", max_size=1 << 20, overwrite=True)
 
@@ -156,6 +185,8 @@ READERS = {
     "tar unpacked": Reader(tar_seeds, [b"ustar", b"../", b"2", b"1"], unpack, FetchError, ".tar"),
     "zip in place": Reader(zip_seeds, [b"PK\1\2", b"PK\3\4", b"../"], in_place, LayoutError,
                            ".zip"),
+    "metadata": Reader(metadata_seeds, [b"Exif\0\0", b"MM\0*", b"zTXt", b"<!DOCTYPE x>"],
+                       say, (), ".img"),
     "tar in place": Reader(tar_seeds, [b"ustar", b"../", b"2"], in_place, LayoutError, ".tar"),
 }  # fmt: skip
 
