@@ -43,7 +43,7 @@ Pictures = Sequence[Judged]
 
 
 @dataclass(frozen=True)
-class Detector:
+class Results:
     """A detector's results: by degradation the pictures, always the same ones in the same order.
     The first degradation is that of the pictures as they are."""
 
@@ -56,17 +56,17 @@ class Detector:
         return next(iter(self.runs))
 
 
-def judged(name: str, rows: Iterable[ScoreRow], verdict: Callable[[float], str]) -> Detector:
+def judged(name: str, rows: Iterable[ScoreRow], verdict: Callable[[float], str]) -> Results:
     """The detector of a table of scores. Raises ConfigError for a picture without a score."""
     runs: defaultdict[str, list[Judged]] = defaultdict(list)
     for row in rows:
         if row.score is None or row.label is None:
             raise ConfigError(f"{name}: expected a label and a score of {row.key}; found none")
         runs[row.degradation].append(Judged(row, verdict(row.score)))
-    return Detector(name, dict(runs))
+    return Results(name, dict(runs))
 
 
-def read_rival(name: str, path: Path, own: Detector) -> Detector:
+def read_rival(name: str, path: Path, own: Results) -> Results:
     """Another detector on the pictures of ours, from a CSV of its scores.
 
     The columns are key and degradation as phase eval writes them, score (a probability), and, where
@@ -81,7 +81,7 @@ def read_rival(name: str, path: Path, own: Detector) -> Detector:
         raise LayoutError(f"{path}: expected columns {', '.join(sorted(missing))}")
     given = {(line["key"], line["degradation"]): line for line in table}
 
-    def one(picture: Judged) -> Judged:
+    def theirs(picture: Judged) -> Judged:
         row = picture.row
         line = given.get((row.key, row.degradation), {"score": ""})
         try:
@@ -97,7 +97,7 @@ def read_rival(name: str, path: Path, own: Detector) -> Detector:
             raise ConfigError(f"{path}: expected one of {', '.join(VERDICTS)}; found {verdict!r}")
         return Judged(replace(row, score=score, logit=logit), verdict)
 
-    return Detector(name, {tier: [*map(one, pictures)] for tier, pictures in own.runs.items()})
+    return Results(name, {tier: [*map(theirs, pictures)] for tier, pictures in own.runs.items()})
 
 
 # --- figures
@@ -151,7 +151,7 @@ def head(columns: Sequence[str]) -> list[str]:
     return [line(columns), "|" + "---|" * len(columns)]
 
 
-def results_table(detectors: Sequence[Detector]) -> list[str]:
+def results_table(detectors: Sequence[Results]) -> list[str]:
     """Ranking of all pictures by each detector under each degradation."""
     lines = []
     for detector in detectors:
@@ -162,7 +162,7 @@ def results_table(detectors: Sequence[Detector]) -> list[str]:
     return lines
 
 
-def verdict_table(detector: Detector) -> list[str]:
+def verdict_table(detector: Results) -> list[str]:
     """Verdicts on all generated and all real pictures under each degradation."""
     return [
         line([name, tier, len(group), *(percent(called(group, verdict)) for verdict in VERDICTS)])
@@ -172,7 +172,7 @@ def verdict_table(detector: Detector) -> list[str]:
 
 
 def group_table(
-    detector: Detector, tier: str, label: int, least: int, key: Callable[[ScoreRow], str]
+    detector: Results, tier: str, label: int, least: int, key: Callable[[ScoreRow], str]
 ) -> list[str]:
     """AUROC of groups of a class against all of the other under each degradation, the worst first.
 
@@ -202,7 +202,7 @@ def group_table(
     ]
 
 
-def alarm_table(detectors: Sequence[Detector], kinds: Callable[[ScoreRow], str]) -> list[str]:
+def alarm_table(detectors: Sequence[Results], kinds: Callable[[ScoreRow], str]) -> list[str]:
     """Share of real pictures called AI-Generated, by what they show, and of generated ones."""
     reals = of_class(detectors[0].runs[detectors[0].clean], 0)
     names = [name for name, group in by(reals, kinds).items() if len(group) >= FEWEST]
@@ -216,14 +216,14 @@ def alarm_table(detectors: Sequence[Detector], kinds: Callable[[ScoreRow], str])
     return lines
 
 
-def flip_table(detectors: Sequence[Detector]) -> list[str]:
+def flip_table(detectors: Sequence[Results]) -> list[str]:
     """Share of pictures whose verdict is another than on the picture as it is."""
     lines = []
     for detector in detectors:
-        before = {judged.row.key: judged.verdict for judged in detector.runs[detector.clean]}
+        before = {picture.row.key: picture.verdict for picture in detector.runs[detector.clean]}
         for tier, pictures in detector.runs.items():
             if tier != detector.clean:
-                pairs = [(before[judged.row.key], judged.verdict) for judged in pictures]
+                pairs = [(before[picture.row.key], picture.verdict) for picture in pictures]
                 changed = share(pictures, (a != b for a, b in pairs))
                 turned = share(pictures, ({SYNTHETIC, REAL} == {a, b} for a, b in pairs))
                 lines.append(line([detector.name, tier, percent(changed), percent(turned)]))

@@ -49,7 +49,7 @@ ENTRY = """{name}:
 """
 
 
-def evaluated(name: str, weights: Path, folder: Path) -> tuple[_card.Detector, VerdictRule]:
+def evaluated(name: str, weights: Path, folder: Path) -> tuple[_card.Results, VerdictRule]:
     """A phase eval output with its verdicts, and the rule of the weights that it is of.
 
     Raises:
@@ -81,7 +81,7 @@ def kinds(path: Path) -> dict[str, str]:
 
 
 def tables(
-    detector: _card.Detector, others: list[_card.Detector], shows: dict[str, str], tier: str
+    detector: _card.Results, others: list[_card.Results], shows: dict[str, str], tier: str
 ) -> dict[str, str]:
     """The tables of the card, by its fields."""
 
@@ -102,7 +102,7 @@ def tables(
     return {name: "\n".join(table) for name, table in lines.items()}
 
 
-def auroc(detector: _card.Detector, tier: str) -> float:
+def auroc(detector: _card.Results, tier: str) -> float:
     """The AUROC of all pictures."""
     return _card.ranking(detector.runs[tier])[estimates.AUROC].value
 
