@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from ._flags import OwnFlags
 
 if TYPE_CHECKING:
+    from ._arrays import ArrayScoring
     from ._base import Detector
 
-__all__ = ["available", "flags", "load", "options"]
+__all__ = ["arrays", "available", "flags", "load", "options"]
 
 
 def available() -> list[str]:
@@ -42,9 +43,20 @@ def options(name: str) -> type | None:
     )
 
 
+def arrays(name: str) -> ArrayScoring | None:
+    """What scoring without torch takes of a detector, out of `_NAME_arrays.py`; None where it has
+    no such module, and only PyTorch computes it."""
+    module = f"{__name__}._{name}_arrays"
+    if name not in available() or not find_spec(module):
+        return None
+    scoring: ArrayScoring = importlib.import_module(module).ARRAYS
+    return scoring
+
+
 def load(name: str) -> type[Detector]:
     """The detector's class. Raises OptionError listing the choices when there is none."""
-    from ._base import Detector, OptionError
+    from ._base import Detector
+    from ._errors import OptionError
 
     if name not in available():
         raise OptionError(f"no detector {name!r}; expected one of {', '.join(available())}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,19 +19,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-# Picture, generator -> item: a tensor, or a list of items where several detectors look at it.
-Transform = Callable[[Image.Image, np.random.Generator], Any]
+from ._arrays import Transform
+from ._errors import OptionError
+
 # Exported parts by their names: a tensor -> what the part makes of it.
 Running = Mapping[str, Callable[[Tensor], tuple[Tensor, ...]]]
 WHOLE = "detector"
-
-
-class OptionError(ValueError):
-    """An option of a detector has a value it does not take; the message lists what it takes."""
-
-
-class WeightsError(ValueError):
-    """Weights are missing, or not those of the detector; the message says which were expected."""
 
 
 def _bce(logits: Tensor, labels: Tensor) -> Tensor:
@@ -323,8 +316,3 @@ class Detector(nn.Module, ABC):
     def tiny(cls) -> Any:
         """Options of a small variant with the same parts, for tests."""
         return cls.Options()
-
-
-def describe_options(options: Any) -> dict[str, Any]:
-    """Options as a plain dict, in the order of their definition."""
-    return {field.name: getattr(options, field.name) for field in fields(options)}

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._packed import is_packed, unpack
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 B16_PATCH = 16  # px
@@ -167,7 +169,11 @@ def _from_transformers(published: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def vision_keys(published: dict[str, Tensor]) -> dict[str, Tensor]:
     """The vision tower's state dict from a published CLIP or SigLIP file, of open_clip (keys
-    `visual.`) or of the transformers library (`vision_model.`); empty when it is neither."""
+    `visual.`), packed or not, or of the transformers library (`vision_model.`); empty when it is
+    neither."""
+    if is_packed(published):
+        arrays = unpack({key: value.numpy() for key, value in published.items()})
+        published = {key: torch.from_numpy(value) for key, value in arrays.items()}
     if any(key.startswith(TRANSFORMERS) for key in published):
         return _from_transformers(published)
     return {k.removeprefix(VISUAL): v for k, v in published.items() if k.startswith(VISUAL)}

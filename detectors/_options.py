@@ -58,6 +58,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
+def describe_options(options: Any) -> dict[str, Any]:
+    """Options as a plain dict, in the order of their definition."""
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+
+
 def one_line(error: ValidationError, kind: type, section: str) -> str:
     """The first fault of a validation as `section.key: what was expected; found what`.
 

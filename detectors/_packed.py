@@ -2,16 +2,17 @@
 
 Matrices become int8 with a scale for each output row; the rest is float16. Products of int8
 numbers saturate on processors without instructions for them, so nothing computes with the packed
-form: it is how files of encoders are kept, and `unpack` gives float32 back.
+form: it is how files of encoders are kept, and `unpack` gives float32 back. Arrays in and out, so
+that weights are the same whether PyTorch computes with them or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
 
+Arrays = Mapping[str, np.ndarray]
 # Suffix of the largest magnitude of each row, which stands beside the row's int8 numbers. The
 # magnitude, not the step of 1/127 of it: steps of CLIP lie below float16's normal numbers.
 LARGEST = ".largest"
@@ -21,33 +22,37 @@ STEPS = 127
 WEIGHT = "weight"
 
 
-def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def pack(state: Arrays) -> dict[str, np.ndarray]:
     """Layers' weights (out, in) as int8 and magnitudes (out,) float16; the rest as float16.
 
     A matrix that int8 numbers with a step for each row gave is packed without further loss but that
     of its step, 5e-4 of it at most.
     """
-    packed: dict[str, Tensor] = {}
+    packed: dict[str, np.ndarray] = {}
     for key, value in state.items():
         if value.ndim != 2 or not key.endswith(WEIGHT):
-            packed[key] = value.half()
+            packed[key] = value.astype(np.float16)
             continue
-        largest = value.abs().amax(dim=1).half()
-        step = largest.float() / STEPS
-        rows = value / torch.where(step > 0, step, 1.0)[:, None]
-        packed[key] = rows.round().clamp(-STEPS, STEPS).to(torch.int8)
+        largest = np.abs(value).max(axis=1).astype(np.float16)
+        step = largest.astype(np.float32) / STEPS
+        rows = value / np.where(step > 0, step, np.float32(1))[:, None]
+        packed[key] = rows.round().clip(-STEPS, STEPS).astype(np.int8)
         packed[key + LARGEST] = largest
     return packed
 
 
-def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `pack` was given, float32; a state dict that is not packed comes back as it is."""
-    if not any(key.endswith(LARGEST) for key in state):
-        return dict(state)
-    unpacked: dict[str, Tensor] = {}
+def is_packed(keys: Iterable[str]) -> bool:
+    """Whether a state dict with these keys is what `pack` gives."""
+    return any(key.endswith(LARGEST) for key in keys)
+
+
+def unpack(state: Arrays) -> dict[str, np.ndarray]:
+    """What `pack` was given, float32."""
+    unpacked: dict[str, np.ndarray] = {}
     for key, value in state.items():
-        if not key.endswith(LARGEST):
-            largest = state.get(key + LARGEST)
-            step = 1.0 if largest is None else (largest.float() / STEPS)[:, None]
-            unpacked[key] = value.float() * step
+        if key.endswith(LARGEST):
+            continue
+        unpacked[key] = value.astype(np.float32)
+        if key + LARGEST in state:
+            unpacked[key] *= (state[key + LARGEST].astype(np.float32) / STEPS)[:, None]
     return unpacked

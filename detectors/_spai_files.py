@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._base import WeightsError
+from ._errors import WeightsError
 from ._spectral import frequency_mask
 
 # Parts of the published ViT that no output depends on.

@@ -1,35 +1,54 @@
-"""Pure picture -> picture functions, and picture -> tensor. Pictures are 8-bit RGB."""
+"""Pure picture -> picture functions, and picture -> array or tensor. Pictures are 8-bit RGB.
+
+Nothing but what gives a tensor imports torch: the shipped detector is scored without it.
+"""
 
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms import functional as TF
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LONGEST = 100
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """(3, H, W) float32 in [0, 1]."""
-    array = np.array(image, dtype=np.uint8)
-    return torch.from_numpy(array).permute(2, 0, 1).float().div_(255)
+def as_array(image: Image.Image) -> np.ndarray:
+    """(3, H, W) uint8."""
+    return np.array(image).transpose(2, 0, 1)
 
 
 def as_bytes(image: Image.Image) -> Tensor:
     """(3, H, W) uint8: a quarter of the float's size on its way from a worker process."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    import torch
+
+    return torch.from_numpy(as_array(image))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) float32 in [0, 1]."""
+    return as_bytes(image).float().div_(255)
 
 
 def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(x - mean) / std per channel of (..., 3, H, W)."""
-    shape = (3, 1, 1)
-    centre, scale = (torch.tensor(v, device=x.device).view(shape) for v in (mean, std))
+    """(x - mean) / std per channel of (..., 3, H, W), float32."""
+    centre, scale = (x.new_tensor(values).view(3, 1, 1) for values in (mean, std))
     return (x - centre) / scale
+
+
+def _central(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The central `width` x `height`, black where the picture ends. As torchvision places it: a
+    half pixel is rounded to even inside of the picture, and outside of it counts left and above."""
+    left, top = (
+        round((side - wanted) / 2) if side >= wanted else -((wanted - side) // 2)
+        for side, wanted in ((image.width, width), (image.height, height))
+    )
+    return image.crop((left, top, left + width, top + height))
 
 
 def cut_strip(image: Image.Image, longest: int) -> Image.Image:
@@ -37,19 +56,22 @@ def cut_strip(image: Image.Image, longest: int) -> Image.Image:
     file of a few kilobytes could fill the memory."""
     if max(image.size) <= longest:
         return image
-    return TF.center_crop(image, [min(image.height, longest), min(image.width, longest)])
+    return _central(image, min(image.width, longest), min(image.height, longest))
 
 
 def resize_shorter(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to `size` px, bilinear with antialiasing, aspect kept as torchvision does. Of a
     strip longer than `LONGEST` times its width only the middle is taken."""
     image = cut_strip(image, LONGEST * min(image.size))
-    return TF.resize(image, size, TF.InterpolationMode.BILINEAR)
+    shorter = min(image.size)
+    # Rounded down, as torchvision does.
+    width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
     """The central `size` x `size`, as torchvision places it (black where the picture ends)."""
-    return TF.center_crop(image, [size, size])
+    return _central(image, size, size)
 
 
 def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:

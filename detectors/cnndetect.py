@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from . import _transforms as T
-from ._base import Detector, OptionError, Part, Transform
+from ._base import Detector, Part, Transform
 from ._cnndetect_options import CnnDetectOptions
+from ._errors import OptionError
 from ._faster import fold_norms
 from ._square import BLUR_AND_JPEG, Square
 

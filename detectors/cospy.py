@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from . import _clip, _overlay, _vae
 from . import _transforms as T
 from ._augment import Distortion
-from ._base import WHOLE, Detector, Home, OptionError, Running, Transform
+from ._base import WHOLE, Detector, Home, Running, Transform
 from ._cospy_files import own_keys, published_keys
 from ._cospy_options import CoSpyOptions
 from ._cospy_views import View, ViewTransform, centred, split_views
+from ._errors import OptionError
 from ._faster import convolve_linears, fold_norms
 from ._resnet import ArtifactTrunk, neighbour_residual
 

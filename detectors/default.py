@@ -9,108 +9,20 @@ Trained by `scripts/train_default.py`; what it is good for, and what not, stands
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image
 from torch import Tensor, nn
 
 from . import _clip, _overlay
 from . import _transforms as T
 from ._base import Detector, Transform
+from ._default_arrays import ARRAYS, ENCODER_KEYS, Views, view_corners
 from ._default_options import DefaultOptions
 from ._efficientnet import EfficientNetLite0, convert_imagenet
 from ._faster import fold_norms
-from ._packed import unpack
-
-RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
-ENCODER = "clip-vit-b-16"  # the manifest's name of the frozen encoder
-
-
-def random_resize(
-    image: Image.Image, factors: tuple[float, float], rng: np.random.Generator
-) -> Image.Image:
-    """Scaled by a log-uniform factor, with a random one of three resampling filters."""
-    factor = math.exp(rng.uniform(math.log(factors[0]), math.log(factors[1])))
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return image.resize(size, RESAMPLING[rng.integers(len(RESAMPLING))])
-
-
-def random_colour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Saturation, brightness and contrast by random factors; gray one time in five."""
-    image = ImageEnhance.Color(image).enhance(rng.uniform(0.4, 1.5))
-    image = ImageEnhance.Brightness(image).enhance(rng.uniform(0.7, 1.3))
-    image = ImageEnhance.Contrast(image).enhance(rng.uniform(0.7, 1.3))
-    return image.convert("L").convert("RGB") if rng.random() < 0.2 else image
-
-
-def random_encoding(
-    image: Image.Image, options: DefaultOptions, rng: np.random.Generator
-) -> Image.Image:
-    """Encoded and decoded at a random quality: as WebP or as JPEG of 4:4:4, 4:2:2 or 4:2:0."""
-    quality = int(rng.integers(options.quality[0], options.quality[1] + 1))
-    if rng.random() < options.webp_prob:
-        return T.webp(image, quality)
-    return T.jpeg(image, quality, subsampling=int(rng.integers(3)))
-
-
-def whole_view(image: Image.Image, size: int) -> Image.Image:
-    """The central square of a picture, at `size` x `size`: CLIP judges content, so it sees all of
-    it. A strip loses its ends."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-
-
-def view_corners(width: int, height: int, crop: int, views: int) -> list[tuple[int, int]]:
-    """Top left corners (x, y) of the centre crop and, for five views, of the four corner crops."""
-    right, bottom = width - crop, height - crop
-    centre = [(right // 2, bottom // 2)]
-    corners = [(x, y) for y in (0, bottom) for x in (0, right)]
-    return centre + corners if views == 5 else centre
-
-
-@dataclass(frozen=True)
-class Views:
-    """Picture -> (V, 3, crop, crop) uint8: the whole of it where the encoder is part of the
-    detector, then crops at native resolution, of pictures that are too small mirrored ones, where
-    the trunk is. In training one crop, of a picture that is distorted at random."""
-
-    options: DefaultOptions
-    train: bool
-
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
-        crop, branch = self.options.crop, self.options.branch
-        views = []
-        if self.train:
-            image = self._distorted(image, rng)
-        if branch != "artifact":
-            views.append(whole_view(image, crop))
-        if branch != "semantic":
-            views += self._crops(T.pad_to(image, crop), rng)
-        return torch.stack([T.as_bytes(view) for view in views])
-
-    def _crops(self, image: Image.Image, rng: np.random.Generator) -> list[Image.Image]:
-        crop = self.options.crop
-        if self.train:
-            return [T.random_crop(image, crop, rng)]
-        corners = view_corners(image.width, image.height, crop, self.options.views)
-        return [image.crop((x, y, x + crop, y + crop)) for x, y in corners]
-
-    def _distorted(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        o = self.options
-        if rng.random() < o.resize_prob:
-            image = random_resize(image, o.resize, rng)
-        image = T.random_flip(image, rng)
-        if rng.random() < o.blur_prob:
-            image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
-        if rng.random() < o.colour_prob:
-            image = random_colour(image, rng)
-        # Last, as pictures are encoded when they are passed on.
-        return random_encoding(image, o, rng) if rng.random() < o.encode_prob else image
 
 
 class SemanticBranch(nn.Module):
@@ -167,7 +79,7 @@ class Default(Detector):
     """Input (B, V, 3, crop, crop) uint8: the whole picture, then crops; 90 M parameters, of which
     86 M are the encoder's and frozen."""
 
-    title = "Default"
+    title = ARRAYS.title
     Options = DefaultOptions
     options: DefaultOptions
 
@@ -190,6 +102,9 @@ class Default(Detector):
 
     def transform(self, train: bool) -> Transform:
         return Views(self.options, train)
+
+    def collate(self, items: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(items))
 
     def optimise(self) -> None:
         if self.artifact is not None:
@@ -273,14 +188,14 @@ class Default(Detector):
 
     @classmethod
     def external(cls, options: DefaultOptions) -> dict[str, str]:
-        return {"semantic.encoder.": ENCODER} if options.branch != "artifact" else {}
+        return ARRAYS.external(options)
 
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """CLIP's vision tower, packed or not; or EfficientNet-Lite0 of ImageNet, in timm's names or
         those of its PyPI package."""
-        if vision := _clip.vision_keys(unpack(published)):
-            return {f"semantic.encoder.{k}": v for k, v in vision.items()}
+        if vision := _clip.vision_keys(published):
+            return {f"{ENCODER_KEYS}{k}": v for k, v in vision.items()}
         return {f"artifact.trunk.{k}": v for k, v in convert_imagenet(published).items()}
 
     @classmethod

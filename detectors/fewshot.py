@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import _clip
-from ._base import Detector, OptionError, Transform
+from ._base import Detector, Transform
+from ._errors import OptionError
 from ._fewshot_options import FewShotOptions
-from ._packed import unpack
 from ._platt import platt
 from ._square import Square
 
@@ -140,7 +140,7 @@ class FewShot(Detector):
     @classmethod
     def convert_backbone(cls, published: dict[str, Tensor]) -> dict[str, Tensor]:
         """CLIP's vision tower, packed or not."""
-        return {f"encoder.{k}": v for k, v in _clip.vision_keys(unpack(published)).items()}
+        return {f"encoder.{k}": v for k, v in _clip.vision_keys(published).items()}
 
     @classmethod
     def tiny(cls) -> FewShotOptions:

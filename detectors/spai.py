@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from . import _overlay
-from ._base import Detector, OptionError, Part, Running, Transform
+from ._base import Detector, Part, Running, Transform
+from ._errors import OptionError
 from ._faster import convolve_linears
 from ._mfm import MaskedFrequencies
 from ._spai_files import MASK, UNUSED, check_mask, fold_biases, published_keys, rename

@@ -20,7 +20,8 @@ from torchvision.models import resnet
 
 from . import _overlay
 from . import _transforms as T
-from ._base import Detector, Transform, WeightsError
+from ._base import Detector, Transform
+from ._errors import WeightsError
 from ._faster import fold_norms
 from ._ssp_options import PATCH, SIDE, SspOptions
 

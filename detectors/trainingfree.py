@@ -21,7 +21,8 @@ from torchvision.transforms import functional as TF
 
 from . import _dinov2
 from . import _transforms as T
-from ._base import Detector, OptionError, Part, Transform
+from ._base import Detector, Part, Transform
+from ._errors import OptionError
 from ._platt import platt
 from ._trainingfree_options import TrainingFreeOptions
 

@@ -13,7 +13,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 import detectors
@@ -40,6 +40,16 @@ Location = Annotated[
     Field(description="Folder of these real pictures of a benchmark, if not below its root."),
 ]
 T = TypeVar("T")
+
+
+def printable(text: str) -> str:
+    """A line of text."""
+    if not text.strip() or not text.isprintable():
+        raise ValueError("expected a line of text")
+    return text
+
+
+Line = Annotated[str, AfterValidator(printable)]
 
 
 class ConfigError(ValueError):

@@ -399,7 +399,7 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)
-    from detectors._base import OptionError
+    from detectors._errors import OptionError
     from engine.config import ConfigError
 
     return answer(PROGRAM, lambda: run(args), (LayoutError, ConfigError, OptionError, OSError))

@@ -42,7 +42,7 @@ def convert(state: dict[str, Tensor], dtype: str | None) -> dict[str, Tensor]:
     Raises WeightsError where a number is too large for the precision."""
     import torch
 
-    from detectors._base import WeightsError
+    from detectors._errors import WeightsError
     from engine.weights.original import separate
 
     converted = dict(state)
@@ -58,9 +58,10 @@ def run(args: argparse.Namespace) -> int:
     """The exit status of a conversion, of whose file a line tells."""
     from safetensors.torch import save_file
 
-    from detectors._base import WeightsError
+    from detectors._errors import WeightsError
     from engine.runtime.files import replacing
-    from engine.weights.files import read_weights, sha256
+    from engine.weights.cards import sha256
+    from engine.weights.files import read_weights
 
     state, card = read_weights(args.input)
     if card is not None:
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         p.error(f"OUT: expected a file that is not there yet; found {args.output}")
     from safetensors import SafetensorError
 
-    from detectors._base import WeightsError
+    from detectors._errors import WeightsError
 
     return answer(PROGRAM, lambda: run(args), (WeightsError, SafetensorError, OSError))
 

@@ -111,7 +111,7 @@ def embedded(
     from datasets._images import PictureDataset
     from engine.runtime.progress import Progress
     from engine.runtime.workers import in_turn
-    from engine.scoring.loop import move
+    from engine.scoring.torch_backend import move
 
     pictures = PictureDataset(
         records, model.transform(train=False), seed=config.score.seed, limits=workers.limits,
@@ -242,7 +242,7 @@ def run(args: argparse.Namespace) -> int:
         LayoutError: fewer pictures than can be mapped.
     """
     from datasets._limits import UPRIGHT
-    from engine.cli import detector
+    from engine.cli import detector, settings
     from engine.runtime import distributed, threads
 
     rules.check_named(args, rules.detector_named(args))
@@ -250,7 +250,7 @@ def run(args: argparse.Namespace) -> int:
     device = machine.device(args, args.precision)
     threads.set_threads(args.threads, device.device, distributed.ALONE, None)
     loaded, config = detector.load(args, device)
-    workers = machine.workers(args, len(records), detector.decoding(config, UPRIGHT))
+    workers = machine.workers(args, len(records), settings.decoding(config, UPRIGHT))
     features, kept, bad = embedded(loaded.model, records, device, config, workers)
     if len(kept) < FEWEST:
         raise LayoutError(f"expected at least {FEWEST} readable pictures; found {len(kept)}")
@@ -283,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
     args.input, args.pictures = [*args.input, *args.pictures], []
     if said := rules.broken(args, rules.detector_named(args)):
         p.error(said)
-    from detectors._base import OptionError, WeightsError
+    from detectors._errors import OptionError, WeightsError
     from engine.config import ConfigError
 
     errors = (LayoutError, ConfigError, OptionError, WeightsError)

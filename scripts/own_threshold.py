@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from engine.runtime.device import Device
     from engine.runtime.workers import Workers
     from engine.scoring.table import ScoreRow
-    from engine.weights.loading import Loaded
+    from engine.weights.loaded import Loaded
 
 PROGRAM = "own_threshold.py"
 UNSCORED = 1
@@ -83,12 +83,13 @@ def scored(
     from engine.runtime.progress import Progress
     from engine.scoring.cache import Memo
     from engine.scoring.loop import ScoringOptions, score
+    from engine.scoring.torch_backend import TorchBackend
 
     rows: list[ScoreRow] = []
     # A lookup that knows nothing has each file's digest taken.
     options = ScoringOptions(config.score.batch_size, workers, config.score.seed, lookup=Memo(None))
     with Progress(len(records), "scoring") as progress:
-        for batch in score(loaded.model, records, device, options):
+        for batch in score(TorchBackend(loaded.model, device), records, options):
             rows += batch
             progress.advance(len(batch))
     return rows
@@ -126,18 +127,18 @@ def run(args: argparse.Namespace) -> int:
     """The exit status. Scores the pictures and writes the file."""
     from datasets._limits import UPRIGHT
     from datasets._paths import visible
-    from engine.cli import detector
+    from engine.cli import detector, settings
     from engine.runtime import distributed, threads
     from engine.runtime.files import write_file
     from engine.scoring import own_threshold
 
     check(args)
     records = pictures(args)
-    rules.check(args, detector.detector_name(args))
+    rules.check(args, settings.detector_name(args))
     device = machine.device(args, args.precision)
     threads.set_threads(args.threads, device.device, distributed.ALONE, None)
     loaded, config = detector.load(args, device)
-    workers = machine.workers(args, len(records), detector.decoding(config, UPRIGHT))
+    workers = machine.workers(args, len(records), settings.decoding(config, UPRIGHT))
     rows = scored(records, loaded, device, config, workers)
     failed = [row for row in rows if row.logit is None]
     for row in failed:
@@ -167,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status of a command line."""
     args = parse(arguments)
     from datasets import LayoutError
-    from detectors._base import OptionError, WeightsError
+    from detectors._errors import OptionError, WeightsError
     from engine.config import ConfigError
 
     errors = (LayoutError, ConfigError, OptionError, WeightsError)

@@ -90,13 +90,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def queue_of(args: argparse.Namespace) -> ScoringQueue:
     """The detector, loaded, behind its queue."""
-    from engine.cli import detector
+    from engine.cli import settings
     from engine.cli.test_request import testing
     from engine.pages.detector_judge import DetectorJudge
     from engine.pages.scoring_queue import ScoringQueue
 
     rules.check_named(args, rules.detector_named(args))
-    rules.check(args, detector.detector_name(args))
+    rules.check(args, settings.detector_name(args))
+    args.torch = True  # which alone explains, as the pages may be asked to
     return ScoringQueue(DetectorJudge(testing(args)), args.queue)
 
 
@@ -144,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status of a command line."""
     args = parse(arguments)
     from datasets import LayoutError
-    from detectors._base import OptionError, WeightsError
+    from detectors._errors import OptionError, WeightsError
     from engine.config import ConfigError
 
     errors = (LayoutError, ConfigError, OptionError, WeightsError)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from datasets import LayoutError  # noqa: E402
 from datasets._csv import read_csv  # noqa: E402
-from detectors._base import WeightsError  # noqa: E402
+from detectors._errors import WeightsError  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.evaluation import estimates  # noqa: E402
 from engine.runtime.files import write_file  # noqa: E402
@@ -32,7 +32,8 @@ from engine.scoring.degradations import NONE  # noqa: E402
 from engine.scoring.table import ScoreRow, read_table  # noqa: E402
 from engine.scoring.verdict_rule import VerdictRule  # noqa: E402
 from engine.weights import manifest  # noqa: E402
-from engine.weights.files import read_weights, sha256  # noqa: E402
+from engine.weights.cards import sha256  # noqa: E402
+from engine.weights.files import read_weights  # noqa: E402
 from scripts import _card  # noqa: E402
 from scripts._shared import answer, new_parser  # noqa: E402
 

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets import LayoutError  # noqa: E402
-from detectors._base import OptionError, WeightsError  # noqa: E402
+from detectors._errors import OptionError, WeightsError  # noqa: E402
 from engine.cli import app, series  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import Parser, shared  # noqa: E402

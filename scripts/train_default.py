@@ -31,9 +31,11 @@ sys.path.insert(0, str(ROOT))
 from datasets import Label, LayoutError, Record  # noqa: E402
 from datasets._csv import found_columns, read_csv  # noqa: E402
 from datasets._images import PictureDataset  # noqa: E402
-from detectors._base import WeightsError, describe_options  # noqa: E402
+from detectors._default_arrays import ENCODER  # noqa: E402
 from detectors._default_options import DefaultOptions  # noqa: E402
-from detectors.default import ENCODER, Default  # noqa: E402
+from detectors._errors import WeightsError  # noqa: E402
+from detectors._options import describe_options  # noqa: E402
+from detectors.default import Default  # noqa: E402
 from engine.cli.parser import Parser  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.evaluation.calibration import doubt_band, fit_platt  # noqa: E402
@@ -44,7 +46,8 @@ from engine.runtime.files import replacing  # noqa: E402
 from engine.runtime.workers import IN_PROCESS  # noqa: E402
 from engine.training.encoder_cache import embed  # noqa: E402
 from engine.weights import manifest  # noqa: E402
-from engine.weights.files import Card, save_weights  # noqa: E402
+from engine.weights.cards import Card  # noqa: E402
+from engine.weights.files import save_weights  # noqa: E402
 from engine.weights.loading import load_backbone  # noqa: E402
 from scripts._shared import answer  # noqa: E402
 

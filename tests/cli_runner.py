@@ -18,11 +18,13 @@ from torch import nn
 
 import detectors
 import main
-from detectors._base import Detector, describe_options
+from detectors._base import Detector
 from detectors._default_options import DefaultOptions
+from detectors._options import describe_options
 from engine.reporting import plots
 from engine.training import outputs
-from engine.weights.files import Card, save_weights
+from engine.weights.cards import Card
+from engine.weights.files import save_weights
 
 # A process that decodes takes longer to fork than a test's pictures take to decode.
 QUICK = ("--set", "score.resamples=2", "--workers", 0)

@@ -18,7 +18,7 @@ from detectors.cospy import CoSpy
 from engine.cli import bare, parser
 from engine.scoring.table import read_table
 from engine.weights import manifest
-from engine.weights.files import sha256
+from engine.weights.cards import sha256
 
 WEIGHTS = "fetch_weights.py cospy-sd-v1_4 siglip-so400m-384"
 PICTURES = "fetch_data.py cospy_bench"

@@ -22,7 +22,8 @@ from torchvision.models import resnet
 
 import detectors
 from detectors import _dinov2
-from detectors._base import Detector, OptionError
+from detectors._base import Detector
+from detectors._errors import OptionError
 from detectors._trainingfree_options import TrainingFreeOptions
 from detectors.trainingfree import METHODS, TINY_SIDE, TrainingFree, Views
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import detectors
-from detectors._base import describe_options
+from detectors._options import describe_options
 from engine.config import ConfigError, parse_override, resolve
 from engine.training.schedule import scaled
 

@@ -22,9 +22,11 @@ from trees import write_tree
 
 import main
 from detectors import _clip, _vae, cospy
-from detectors._base import OptionError, WeightsError, describe_options
+from detectors._errors import OptionError, WeightsError
+from detectors._options import describe_options
 from engine.training.checkpoint import own_state
-from engine.weights.files import Card, read_weights, save_weights
+from engine.weights.cards import Card
+from engine.weights.files import read_weights, save_weights
 from engine.weights.loading import build, open_weights
 
 VARIANTS = tuple(cospy.VARIANTS)

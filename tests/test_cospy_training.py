@@ -20,13 +20,15 @@ from torch import Tensor
 from detectors import _transforms as T
 from detectors import cospy
 from detectors._augment import Distortion, blur
-from detectors._base import OptionError, describe_options
 from detectors._cospy_options import CoSpyOptions
 from detectors._cospy_views import View, augmented
+from detectors._errors import OptionError
+from detectors._options import describe_options
 from detectors.cospy import CoSpy, interpolate
 from engine.config import CONFIGS, read_yaml, resolve
 from engine.training.checkpoint import own_state
-from engine.weights.files import Card, save_weights
+from engine.weights.cards import Card
+from engine.weights.files import save_weights
 from engine.weights.loading import build, open_weights, read_folder
 
 VARIANTS = tuple(cospy.VARIANTS)

@@ -22,12 +22,15 @@ from torch import Tensor, nn
 import detectors
 from detectors import _clip, default, ssp
 from detectors import _transforms as T
-from detectors._base import Detector, OptionError, describe_options
+from detectors._base import Detector
 from detectors._classifier_options import ClassifierOptions
 from detectors._efficientnet import EfficientNetLite0, convert_imagenet
+from detectors._errors import OptionError
+from detectors._options import describe_options
 from detectors._packed import pack, unpack
 from detectors.classifier import Classifier
-from engine.weights.files import Card, save_weights
+from engine.weights.cards import Card
+from engine.weights.files import save_weights
 from engine.weights.loading import build, load_backbone, open_weights
 
 NAMES = detectors.available()
@@ -67,7 +70,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 def tensors_of(item: Any) -> list[Tensor]:
     """The item, or the first of the items of several detectors."""
-    return [item[0] if isinstance(item, list) else item]
+    return [torch.as_tensor(item[0] if isinstance(item, list) else item)]
 
 
 @pytest.fixture(params=NAMES)
@@ -275,7 +278,7 @@ def test_default_sees_the_whole_picture_and_crops_at_native_resolution() -> None
     """First the central square, shrunk; then pixels of the picture: centre, corners."""
     picture = make_picture(0, fake=True, size=(101, 83))
     options = default.DefaultOptions(crop=48, size="tiny")
-    item = default.Views(options, train=False)(picture, rng())
+    item = torch.from_numpy(default.Views(options, train=False)(picture, rng()))
     assert (item.shape, item.dtype) == ((6, 3, 48, 48), torch.uint8)
     square = picture.resize((48, 48), Image.Resampling.BICUBIC, box=(9, 0, 92, 83))
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
@@ -344,12 +347,12 @@ def test_packed_weights_are_a_quarter_as_large_and_nearly_the_same() -> None:
     rows[:, 0] = 127
     scale = torch.tensor([3e-4, 1e-6, 0.02, 0.5, 1.0, 0.0])[:, None]
     state = {"layer.weight": rows * scale, "layer.bias": torch.randn(6), "positions": rows}
-    packed = pack(state)
-    assert packed["layer.weight"].dtype == torch.int8
-    again = unpack(packed)
+    packed = pack({key: value.numpy() for key, value in state.items()})
+    assert packed["layer.weight"].dtype == np.int8
+    again = {key: torch.from_numpy(value) for key, value in unpack(packed).items()}
     assert again.keys() == state.keys()
     torch.testing.assert_close(again["layer.weight"], state["layer.weight"], rtol=1e-3, atol=1e-9)
-    torch.testing.assert_close(again["positions"].float(), rows, rtol=0, atol=0)
+    torch.testing.assert_close(again["positions"], rows, rtol=0, atol=0)
 
 
 # --- SSP

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import detectors
 from detectors import cospy
-from detectors._base import Detector, OptionError
+from detectors._base import Detector
+from detectors._errors import OptionError
 
 MODES: dict[str, dict[str, str]] = {
     "semantic": {"mode": "branch", "branch": "semantic"},

@@ -11,11 +11,11 @@ import pytest
 from trees import write_tree
 
 from datasets import spai
-from engine.cli import detector, eval_request, parser
+from engine.cli import eval_request, parser, settings
 from engine.config import ConfigError
 from engine.phases.eval import EvalRequest
 from engine.runtime.device import open_device
-from engine.weights.loading import Loaded
+from engine.weights.loaded import Loaded
 
 Ask = Callable[..., EvalRequest]
 SSP = ("genimage", "ssp", "--set", "data.published=ssp-sdv4")
@@ -30,7 +30,7 @@ def evaluation(folder: Path, name: str, *words: object) -> EvalRequest:
         Loaded, SimpleNamespace(trained_on=(), model=model, name=name, threshold=0.5, path=folder)
     )
     return eval_request.evaluation(
-        args, loaded, detector.resolve_config(args, name, None), open_device("cpu", "fp32")
+        args, loaded, settings.resolve_config(args, name, None), open_device("cpu", "fp32")
     )
 
 

@@ -26,12 +26,13 @@ from web_site import Site, services, site
 
 import detectors
 from datasets import genimage
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 from engine.config import ConfigError
 from engine.weights import fetch as fetching
 from engine.weights import manifest
+from engine.weights.cards import Card, sha256
 from engine.weights.fetch import fetch, place
-from engine.weights.files import Card, read_weights, save_weights, sha256
+from engine.weights.files import read_weights, save_weights
 from engine.weights.manifest import entry_named, find, how_to_get, read_manifest
 from scripts import convert_weights, fetch_weights
 

@@ -15,7 +15,7 @@ from conftest import make_tree
 from models import backbone_files, tiny
 
 import detectors
-from detectors._base import OptionError
+from detectors._errors import OptionError
 from detectors._fewshot_options import FewShotOptions
 from detectors.fewshot import FewShot, left_out
 from engine.weights.files import read_weights

@@ -14,7 +14,8 @@ from golden_rule import INPUTS, assigned, by_name, check, empty, golden, layout,
 import detectors
 from datasets._images import open_picture
 from detectors import ssp
-from detectors._base import Detector, WeightsError
+from detectors._base import Detector
+from detectors._errors import WeightsError
 from engine.weights.loading import build, load_exact, open_weights
 
 COSPY_FILE, SSP_FILE = "cospy progan artifact_weights.pth", "ssp Net_epoch_best.pth"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datasets._images import open_picture
 from detectors import cospy
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 from engine.config import CONFIGS, Config, read_yaml, resolve
 from engine.runtime.device import Device
 from engine.runtime.distributed import World

@@ -15,7 +15,7 @@ from models import tiny
 from torch import Tensor
 
 from datasets._images import open_picture
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 from detectors._spai_options import SpaiOptions
 from detectors._spectral import frequency_mask, split_frequencies
 from detectors.spai import MASK, PATCH, Spai

@@ -20,6 +20,7 @@ from datasets import Record
 from engine.phases.train import train
 from engine.runtime.device import open_device
 from engine.scoring.loop import ScoringOptions, score
+from engine.scoring.torch_backend import TorchBackend
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +39,11 @@ def test_scores_are_those_of_the_cpu(name: str, precision: str, records: list[Re
     def scores(device: str, precision: str) -> list[float]:
         on = open_device(device, precision)
         model = copy.deepcopy(tiny(name)).to(on.device)
-        rows = [row for rows in score(model, records, on, ScoringOptions(8)) for row in rows]
+        rows = [
+            row
+            for rows in score(TorchBackend(model, on), records, ScoringOptions(8))
+            for row in rows
+        ]
         assert not any(row.error for row in rows)
         return [row.score or 0.0 for row in rows]
 
@@ -53,7 +58,11 @@ def test_compiled_scores_are_those_of_the_plain_network(name: str, records: list
     compiled = copy.deepcopy(plain)
     compiled.compile()
     found = [
-        [row.score or 0.0 for rows in score(m, records, on, ScoringOptions(8)) for row in rows]
+        [
+            row.score or 0.0
+            for rows in score(TorchBackend(m, on), records, ScoringOptions(8))
+            for row in rows
+        ]
         for m in (plain, compiled)
     ]
     assert found[1] == pytest.approx(found[0], abs=1e-3)
@@ -74,7 +83,9 @@ def test_half_precision_keeps_the_golden_probabilities(
     def scores(precision: str) -> list[float]:
         on = open_device("cuda", precision)
         rows = [
-            r for rows in score(model.to(on.device), records, on, ScoringOptions(2)) for r in rows
+            r
+            for rows in score(TorchBackend(model.to(on.device), on), records, ScoringOptions(2))
+            for r in rows
         ]
         return [row.score or 0.0 for row in rows]
 
@@ -92,7 +103,7 @@ def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
         path = tmp_path / f"{side}.png"
         make_picture(0, fake=False, size=(side, side)).save(path)
         torch.cuda.reset_peak_memory_stats()
-        [[row]] = score(model, [Record(path.name, path)], on, ScoringOptions(1))
+        [[row]] = score(TorchBackend(model, on), [Record(path.name, path)], ScoringOptions(1))
         assert not row.error
         peaks.append(torch.cuda.max_memory_allocated() - 3 * side * side)
     assert peaks[1] < 1.2 * peaks[0]

@@ -25,6 +25,7 @@ from engine.runtime.device import Device
 from engine.scoring import cache, provenance
 from engine.scoring.cache import Memo, open_memo
 from engine.scoring.table import ScoreRow
+from engine.scoring.torch_backend import computing
 
 # Leaves without closing anything when some of its rows are on the disk already.
 KILLED = """
@@ -45,7 +46,10 @@ OUTSIDE = {
     "engine/plain_data.py", "engine/runtime/__init__.py",
     "engine/runtime/files.py", "engine/runtime/text.py",
 }  # fmt: skip
-SCORING = ("engine/scoring/loop.py", "engine/weights/loading.py", "engine/weights/onnx.py")
+SCORING = (
+    "engine/scoring/graph_backend.py", "engine/scoring/loop.py", "engine/scoring/torch_backend.py",
+    "engine/weights/loading.py", "engine/weights/onnx.py",
+)  # fmt: skip
 
 
 def digest(number: int) -> str:
@@ -273,14 +277,14 @@ def test_a_folder_needs_a_name() -> None:
 def test_cards_of_one_name_give_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = {0: "A", 1: "A", 2: "B"}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: cards[device.index or 0])
-    names = [provenance._device_name(Device(torch.device(f"cuda:{n}"))) for n in cards]
-    names.append(provenance._device_name(Device(torch.device("cuda"))))
+    names = [computing(Device(torch.device(f"cuda:{n}"))).device for n in cards]
+    names.append(computing(Device(torch.device("cuda"))).device)
     assert names == ["cuda (A)", "cuda (A)", "cuda (B)", "cuda (A)"]
-    assert provenance._device_name(Device(torch.device("cpu", 0))) == "cpu"
+    assert computing(Device(torch.device("cpu", 0))).device == "cpu"
 
 
 SCORED = {"weights": {"sha256": "1"}, "precision": "fp32", "compiled": False, "device": "cpu"}
-SCORED |= {"threads": 1, "decoding": "upright", "code": "1"}
+SCORED |= {"backend": "torch", "threads": 1, "decoding": "upright", "code": "1"}
 
 
 @pytest.mark.parametrize(
@@ -289,6 +293,7 @@ SCORED |= {"threads": 1, "decoding": "upright", "code": "1"}
         {"weights": {"sha256": "2"}}, {"precision": "bf16"}, {"compiled": True}, {"device": "cuda"},
         {"versions": {"torch": "2"}}, {"degradation": "flip"}, {"set": "score.seed=1"},
         {"set": "default.views=1"}, {"threads": 2}, {"decoding": "published"}, {"code": "2"},
+        {"backend": "onnxruntime"},
     ],
     ids=str,
 )  # fmt: skip

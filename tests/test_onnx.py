@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -25,26 +24,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 import detectors
-from detectors._base import WHOLE, Detector, OptionError, Part, WeightsError, describe_options
+from detectors._base import WHOLE, Detector, Part
 from detectors._classifier_options import ClassifierOptions
 from detectors._cospy_options import CoSpyOptions
+from detectors._errors import OptionError, WeightsError
+from detectors._options import describe_options
 from detectors.cospy import CoSpy
 from engine.config import ConfigError
 from engine.runtime.device import Device
 from engine.scoring.probability import sigmoid
 from engine.weights import onnx as onnx_files
 from engine.weights import onnx_export
-from engine.weights.files import Card, card_metadata, read_card, read_weights, save_weights, sha256
-from engine.weights.loading import Loaded
-from engine.weights.onnx import (
-    EXPORT,
-    OnnxDetector,
-    card_of,
-    load_onnx,
-    onnx_card,
-    open_onnx,
-    runs_on_cuda,
-)
+from engine.weights.cards import Card, card_metadata, read_card, sha256
+from engine.weights.files import read_weights, save_weights
+from engine.weights.loaded import Loaded, card_of
+from engine.weights.onnx import EXPORT, OnnxDetector, load_onnx, onnx_card, open_onnx, runs_on_cuda
 from engine.weights.onnx_graph import network_digest, read_metadata
 
 onnx = pytest.importorskip("onnx")
@@ -393,7 +387,7 @@ def changed(proto: Any, how: str) -> None:
         ("another shape", "expected outputs of shapes"),
         ("much memory", "x.onnx: .*memory|alloc"),
         ("endless", "refused: it runs a graph within the graph"),
-        ("unknown", r"x\.onnx: onnxruntime cannot load it \(.+\): make"),
+        ("unknown", r"x\.onnx: onnxruntime cannot load x\.onnx \(.+\): make"),
         ("foreign", "refused: it has an operator that is none of ONNX's own"),
         ("elsewhere", "refused: its weights are in another file"),
     ],
@@ -510,15 +504,6 @@ def test_what_an_onnx_file_cannot_do_is_one_line(
 ) -> None:
     line = cli("--weights", made("ssp"), "--input", EXAMPLE, *arguments.split()).complaint
     assert re.search(said, line), line
-
-
-def test_onnxruntime_is_asked_for(
-    made: Callable[[str], Path], cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    said = cli("--weights", made("ssp"), "--input", EXAMPLE).complaint
-    assert "pip install onnxruntime" in said
-    assert "`export`" in said
 
 
 def test_devices(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

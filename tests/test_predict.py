@@ -26,6 +26,7 @@ from engine.scoring import degradations
 from engine.scoring.loop import ScoringOptions, score
 from engine.scoring.probability import DECIMALS, sigmoid
 from engine.scoring.table import ScoreRow
+from engine.scoring.torch_backend import TorchBackend
 
 CPU = Device(torch.device("cpu"))
 
@@ -49,10 +50,8 @@ def rows_of(
     workers: int = 0,
     degradation: degradations.Degradation | None = None,
 ) -> list[ScoreRow]:
-    found = score(
-        model, records, CPU,
-        ScoringOptions(batch_size, Workers(workers), degradation=degradation),
-    )  # fmt: skip
+    options = ScoringOptions(batch_size, Workers(workers), degradation=degradation)
+    found = score(TorchBackend(model, CPU), records, options)
     return [row for batch in found for row in batch]
 
 
@@ -146,9 +145,9 @@ def test_rows_say_what_was_scored(toy: Toy, records: list[Record]) -> None:
 
 
 def test_batches_come_as_they_are_done(toy: Toy, records: list[Record]) -> None:
-    sizes = [len(batch) for batch in score(toy, records[:7], CPU, ScoringOptions(3))]
+    sizes = [len(batch) for batch in score(TorchBackend(toy, CPU), records[:7], ScoringOptions(3))]
     assert sizes == [3, 3, 1]
-    assert list(score(toy, [], CPU, ScoringOptions(3))) == []
+    assert list(score(TorchBackend(toy, CPU), [], ScoringOptions(3))) == []
 
 
 def test_unreadable_pictures_have_rows_and_do_not_disturb(toy: Toy, records: list[Record]) -> None:
@@ -205,7 +204,11 @@ def test_sigmoid_does_not_overflow() -> None:
 
 def test_bf16_scores_are_near_those_of_fp32(toy: Toy, records: list[Record]) -> None:
     device = Device(torch.device("cpu"), "bf16")
-    rough = [row for batch in score(toy, records, device, ScoringOptions(8)) for row in batch]
+    rough = [
+        row
+        for batch in score(TorchBackend(toy, device), records, ScoringOptions(8))
+        for row in batch
+    ]
     exact = rows_of(toy, records)
     pairs = [(a.score, b.score) for a, b in zip(rough, exact, strict=True)]
     np.testing.assert_allclose(*zip(*pairs, strict=True), atol=0.02)
@@ -245,9 +248,8 @@ def test_what_cannot_be_degraded_is_an_error_row(toy: Toy, tmp_path: Path) -> No
     make_picture(1, False).save(tmp_path / "short.png")
     found = [Record(name, tmp_path / name) for name in ("long.png", "short.png")]
     [rows] = score(
-        toy,
+        TorchBackend(toy, open_device("cpu", "fp32")),
         found,
-        open_device("cpu", "fp32"),
         ScoringOptions(2, degradation=degradations.parse("jpeg:90")),
     )
     assert "cannot be processed" in rows[0].error

@@ -20,7 +20,7 @@ from conftest import ROOT
 from models import FrozenToy, Toy, ToyOptions, tiny
 from training import STEPS, Killed, Parts, at_call, at_step, kill, result, run, terminate
 
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 from engine.config import ConfigError
 from engine.runtime import signals
 from engine.runtime.signals import Interrupted

@@ -22,7 +22,7 @@ import detectors
 from detectors._default_options import DefaultOptions
 from detectors.default import Default
 from engine.weights import manifest
-from engine.weights.files import sha256
+from engine.weights.cards import sha256
 from scripts import _card, ship_default, train_default
 from scripts.bench import __main__ as bench
 from scripts.bench import measures, plain

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from detectors import _opencv
-from detectors._base import OptionError
+from detectors._errors import OptionError
 from detectors._spai_options import SpaiOptions
 from detectors._spai_pictures import (
     attention_map,

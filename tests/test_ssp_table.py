@@ -14,7 +14,8 @@ from trees import write_tree
 from engine.evaluation import benchmark as benchmarks
 from engine.reporting import drawing
 from engine.weights import manifest
-from engine.weights.files import Card, read_weights, save_weights
+from engine.weights.cards import Card
+from engine.weights.files import read_weights, save_weights
 from scripts import ssp_table
 
 SUBSETS = benchmarks.load("genimage").generators

@@ -21,6 +21,7 @@ from engine.scoring import answer, degradations
 from engine.scoring.answer import RECODINGS, Answer
 from engine.scoring.loop import ScoringOptions, answers, score
 from engine.scoring.table import ScoreRow
+from engine.scoring.torch_backend import TorchBackend
 from engine.scoring.verdict_rule import VerdictRule
 
 __all__ = ["cli"]  # a fixture
@@ -122,16 +123,20 @@ def test_pictures_are_decoded_once_and_batches_change_nothing(
         return usual(content, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(_images, "decode", counted)
-    batches = list(answers(model, records, device, ScoringOptions(16, views=views)))
+    batches = list(answers(TorchBackend(model, device), records, ScoringOptions(16, views=views)))
     assert (len(decoded), [len(batch) for batch in batches]) == (7, [3, 3, 1])
     expected = [told for batch in batches for told in batch]
     for size, count in ((1, 0), (35, 0), (16, 1)):
-        found = answers(model, records, device, ScoringOptions(size, Workers(count), views=views))
+        found = answers(
+            TorchBackend(model, device), records, ScoringOptions(size, Workers(count), views=views)
+        )
         for told, same in zip((t for batch in found for t in batch), expected, strict=True):
             rows, others = ([t.row.logit, *(v.logit for v in t.views)] for t in (told, same))
             assert rows == pytest.approx(others, abs=1e-5)
     [alone] = score(
-        model, records, device, ScoringOptions(16, degradation=degradations.parse("webp:80"))
+        TorchBackend(model, device),
+        records,
+        ScoringOptions(16, degradation=degradations.parse("webp:80")),
     )
     assert [t.views[2].logit for t in expected] == pytest.approx(
         [row.logit for row in alone], abs=1e-5

@@ -23,6 +23,7 @@ from engine.cli.parser import parser
 from engine.runtime import threads
 from engine.runtime.device import open_device
 from engine.scoring.loop import ScoringOptions, score
+from engine.scoring.torch_backend import TorchBackend
 from engine.training.loop import Trainer
 
 __all__ = ["cli"]  # a fixture
@@ -56,7 +57,9 @@ def test_a_logit_hardly_depends_on_threads_and_batches(name: str, tree: Path) ->
     logits = []
     for count, batch in ((1, 1), (1, 64), (2, 2)):
         torch.set_num_threads(count)
-        batches = score(model, records, open_device("cpu", "fp32"), ScoringOptions(batch))
+        batches = score(
+            TorchBackend(model, open_device("cpu", "fp32")), records, ScoringOptions(batch)
+        )
         logits.append([row.logit for rows in batches for row in rows])
     for found in logits[1:]:
         # A logit of 35, as random weights give, has only seven digits.
@@ -111,21 +114,20 @@ def test_a_resumed_training_takes_the_threads_that_it_began_with(
 
 def test_the_default_is_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    torch.set_num_threads(2)
-    assert threads.default_threads(CPU) == 2  # which PyTorch took from there as it was loaded
+    assert threads.default_threads(on_cpu=True) == 7
     monkeypatch.delenv("OMP_NUM_THREADS")
     if hasattr(os, "sched_getaffinity"):
         assert 1 <= threads.cores() <= threads.usable() <= len(os.sched_getaffinity(0))
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)  # as by a container's quota
-    assert threads.default_threads(CPU) == threads.cores() == 1
+    assert threads.default_threads(on_cpu=True) == threads.cores() == 1
     # torchrun says 1 where nobody says how many; each process computes as one alone would.
     monkeypatch.setattr(threads, "cores", lambda: 8)
     for key, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    assert threads.default_threads(CPU) == 8
-    assert threads.default_threads(torch.device("cuda")) == 2
+    assert threads.default_threads(on_cpu=True) == 8
+    assert threads.default_threads(on_cpu=False) == 2
 
 
 def test_workers_are_those_that_the_processors_allow(monkeypatch: pytest.MonkeyPatch) -> None:

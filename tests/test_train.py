@@ -28,6 +28,7 @@ from engine.phases import train
 from engine.runtime.device import Device
 from engine.runtime.run_folder import LOCK, RUN
 from engine.scoring.loop import ScoringOptions, score
+from engine.scoring.torch_backend import TorchBackend
 from engine.scoring.trained_on import TRAINED_ON
 from engine.training.checkpoint import Averaged, read_checkpoint, save_checkpoint
 from engine.training.loop import Trainer
@@ -234,7 +235,11 @@ def test_every_detector_trains_and_its_weights_load(
     assert again == settings
     loaded = build(name, again.options, file, backbone_files(model, tmp_path))
     rows = [
-        [row for batch in score(m, parts[1], Device(CPU), ScoringOptions(4)) for row in batch]
+        [
+            row
+            for batch in score(TorchBackend(m, Device(CPU)), parts[1], ScoringOptions(4))
+            for row in batch
+        ]
         for m in (model.eval(), loaded.model)
     ]
     assert [row.key for row in rows[0]] == [row.key for row in rows[1]]

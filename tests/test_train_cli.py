@@ -22,11 +22,12 @@ from datasets import LayoutError, Record
 from detectors._cospy_options import CoSpyOptions
 from detectors._default_options import DefaultOptions
 from detectors.cospy import CoSpy
-from engine.cli import detector, parser, train_request
+from engine.cli import parser, settings, train_request
 from engine.cli.train_request import Pictures
 from engine.config import Config, ConfigError
 from engine.phases import train
-from engine.weights.files import Card, read_weights, save_original, save_weights
+from engine.weights.cards import Card
+from engine.weights.files import read_weights, save_original, save_weights
 from engine.weights.loading import read_folder
 
 COSPY = ("--train_dataset", "progan", "--mode")
@@ -45,8 +46,8 @@ def cli(
 def chosen(*words: object) -> tuple[Pictures, Config]:
     """What phase train would see, and its configuration."""
     args = parser.parser().parse_args(["--phase", "train", *map(str, words)])
-    name = detector.detector_name(args)
-    config = detector.resolve_config(args, name, None)
+    name = settings.detector_name(args)
+    config = settings.resolve_config(args, name, None)
     train_request.check_flags(args, name, config)
     return train_request.pictures(args, config), config
 

@@ -31,6 +31,7 @@ from engine.runtime.distributed import ALONE
 from engine.runtime.workers import IN_PROCESS
 from engine.scoring.loop import ScoringOptions, score
 from engine.scoring.table import read_table
+from engine.scoring.torch_backend import TorchBackend
 from engine.training import outputs
 from engine.training.checkpoint import restore_own
 from engine.training.encoder_cache import _Own, embed
@@ -41,7 +42,7 @@ from engine.training.step import Batch, StepResult
 from engine.training.validation import Validation
 from engine.weights import original as unpickle
 from engine.weights.files import read_weights
-from engine.weights.loading import WeightFile
+from engine.weights.loaded import WeightFile
 from engine.weights.manifest import BEST
 
 CPU = Device(torch.device("cpu"))
@@ -122,7 +123,9 @@ def test_unreadable_pictures_have_no_embedding(own_parts: Parts) -> None:
     rows = found.rows(model, own_parts[1], CPU, "none")
     expected = [
         row
-        for batch in score(model, own_parts[1], CPU, ScoringOptions(4, validation=True))
+        for batch in score(
+            TorchBackend(model, CPU), own_parts[1], ScoringOptions(4, validation=True)
+        )
         for row in batch
     ]
     assert [row.key for row in rows] == [row.key for row in expected]
@@ -140,7 +143,7 @@ def test_validation_differs_from_picture_to_picture_but_not_from_time_to_time(
     first, second = (
         [
             row.logit
-            for batch in score(model, twice, CPU, ScoringOptions(4, validation=True))
+            for batch in score(TorchBackend(model, CPU), twice, ScoringOptions(4, validation=True))
             for row in batch
         ]
         for _ in range(2)
@@ -148,7 +151,11 @@ def test_validation_differs_from_picture_to_picture_but_not_from_time_to_time(
     assert first == second
     assert len(set(first)) > 1
     [logits] = [
-        {row.logit for batch in score(model, twice, CPU, ScoringOptions(6)) for row in batch}
+        {
+            row.logit
+            for batch in score(TorchBackend(model, CPU), twice, ScoringOptions(6))
+            for row in batch
+        }
     ]
     assert len(logits) == 1
 
@@ -186,7 +193,7 @@ def test_the_end_is_a_report_on_the_validation_pictures(parts: Parts, tmp_path: 
     report = json.loads((tmp_path / REPORT / "run.json").read_text())
     model = Toy(ToyOptions())
     restore_own(model, read_weights(tmp_path / BEST)[0])
-    [scored] = score(model.eval(), parts[1], CPU, ScoringOptions(len(rows)))
+    [scored] = score(TorchBackend(model.eval(), CPU), parts[1], ScoringOptions(len(rows)))
     assert [r.logit for r in rows] == pytest.approx([r.logit for r in scored], abs=1e-5)
     assert report["weights"]["file"] == BEST
     assert (tmp_path / REPORT / "report.html").stat().st_size > 10000

@@ -23,7 +23,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 from engine.runtime.confined import ConfinedError, Limits, confined
 from engine.weights import original
 from engine.weights.files import read_weights

@@ -22,23 +22,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import detectors
-from detectors._base import Detector, WeightsError, describe_options
+from detectors._base import Detector
 from detectors._cospy_options import CoSpyOptions
+from detectors._errors import WeightsError
+from detectors._options import describe_options
 from detectors.cospy import CoSpy
 from detectors.default import Default
 from detectors.ssp import Ssp
 from engine.training.checkpoint import own_state, read_checkpoint, save_checkpoint
+from engine.weights.cards import Card, card_metadata, sha256
 from engine.weights.files import (
-    Card,
-    card_metadata,
     read_weights,
     save_original,
     save_weights,
-    sha256,
     tensors_digest,
     write_pickle,
 )
-from engine.weights.loading import build, load_backbone, load_exact, locate, open_weights
+from engine.weights.loaded import locate
+from engine.weights.loading import build, load_backbone, load_exact, open_weights
 from engine.weights.original import FORMAT
 
 __all__ = ["cli"]  # a fixture

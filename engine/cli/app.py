@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..runtime.program import SIGNALLED, USAGE, answer, complain, log_handler, refuse
 from .parser import Parser
@@ -127,16 +127,15 @@ class Ending(NamedTuple):
 
 def _ending(error: Exception) -> Ending | None:
     """How a run ends by an error; None for one that is no user's."""
-    import torch
-
     from datasets import LayoutError
-    from detectors._base import OptionError, WeightsError
+    from detectors._errors import OptionError, WeightsError
 
     from ..config import ConfigError
     from ..runtime import distributed
     from ..runtime.signals import Interrupted
 
     text, smaller = str(error), "use a smaller --batch_size"
+    torch: Any = sys.modules.get("torch")  # without it its errors cannot have come
     no_room = isinstance(error, RuntimeError) and "can't allocate memory" in text
     lost = isinstance(error, RuntimeError) and distributed.lost_another(error)
     table = (
@@ -144,7 +143,7 @@ def _ending(error: Exception) -> Ending | None:
          f"{text}; {GOES_ON}"),
         (isinstance(error, distributed.OtherFailed), USAGE, ""),
         (isinstance(error, (LayoutError, OptionError, WeightsError, ConfigError)), USAGE, text),
-        (isinstance(error, torch.OutOfMemoryError), USAGE,
+        (torch and isinstance(error, torch.OutOfMemoryError), USAGE,
          f"{text.split('. ')[0]}: {smaller}, or --device cpu"),
         (no_room, USAGE, f"out of memory: {smaller}"),  # of the CPU, for which torch has no class
         (lost, USAGE, f"another process of this run has ended; {GOES_ON}"),
@@ -153,10 +152,10 @@ def _ending(error: Exception) -> Ending | None:
 
 
 def _run_phase(args: argparse.Namespace) -> int:
-    """Runs a phase, with PyTorch. Returns the exit status."""
+    """Runs a phase. Returns the exit status."""
     from ..config import ConfigError
     from ..runtime import distributed
-    from . import detector, rules
+    from . import rules, settings
 
     phases: dict[str, Callable[[argparse.Namespace], int]]
     phases = {"train": _train, "eval": _eval, "test": _test}
@@ -166,7 +165,7 @@ def _run_phase(args: argparse.Namespace) -> int:
         if distributed.launched() > 1 and args.phase == "test":
             raise ConfigError("--phase test: expected one process; found several")
         if not args.compare:
-            rules.check(args, detector.detector_name(args))
+            rules.check(args, settings.detector_name(args))
         return phases[args.phase](args)
     except Exception as error:
         ending = _ending(error)

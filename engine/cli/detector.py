@@ -11,138 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import detectors
-from datasets._limits import PUBLISHED, UPRIGHT
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 
 from ..config import (
-    CONFIGS,
     DETECTION,
-    USUAL,
     Config,
     ConfigError,
-    parse_override,
-    read_yaml,
-    resolve,
 )
 from ..runtime.device import PRECISIONS, Device
 from ..training.start import Start
 from ..weights.fetch import fetch
-from ..weights.loading import (
-    Loaded,
-    WeightFile,
-    build,
-    check_keys,
-    describe_member,
-    is_run,
-    locate,
-    missing_parts,
-    open_weights,
-    read_folder,
-)
-from ..weights.manifest import BEST, PUBLISHED_BEST, epoch_files, several
-from ..weights.onnx import card_of, is_onnx, load_onnx, open_onnx
-from . import rules
+from ..weights.loaded import Loaded, WeightFile, describe_member, is_run, locate
+from ..weights.loading import build, check_keys, missing_parts, open_weights, read_folder
+from ..weights.manifest import BEST, PUBLISHED_BEST, several
+from ..weights.onnx import load_onnx, open_onnx
+from ..weights.onnx_graph import is_onnx
+from . import rules, settings
 
 log = logging.getLogger(__name__)
-
-
-def detector_name(args: argparse.Namespace) -> str:
-    """That of `rules.detector_named`, else of the card of `--weights`, else default."""
-    if named := rules.detector_named(args):
-        return named
-    path = Path(args.weights)
-    if args.phase == "eval" and args.epochs is not None:
-        path = next(iter(epoch_files(path, args.epochs).values()))
-    card = card_of(path)
-    return card.detector if card else USUAL
-
-
-def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """The flags of these names that were given."""
-    values = {name: getattr(args, name) for name in names}
-    return {k: v for k, v in values.items() if v is not None and v is not False and v != []}
-
-
-def _own_layer(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """The detector's options that flags of its own set."""
-    own = detectors.flags().get(name)
-    return {name: given(args, own.set)} if own and own.set else {}
-
-
-def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
-    train = given(args, ("batch_size", "seed", "precision"))
-    if args.phase != "train":
-        score = given(args, ("batch_size", "seed"))
-        return {"train": train, "score": score, "data": given(args, ("split",))}
-    if args.epochs:
-        [train["epochs"]] = args.epochs
-    train |= given(args, ("accumulate", "save_every"))
-    if args.save_all:
-        train["save_epochs"] = 1
-    return {"train": train, "data": given(args, ("leak_free",))}
-
-
-def _objective(layers: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """What is learnt, as the last layer that says so has it."""
-    sections = [layer["train"] for _, layer in layers if isinstance(layer.get("train"), dict)]
-    named = [section["objective"] for section in sections if "objective" in section]
-    return str(named[-1]) if named else DETECTION
-
-
-def _own_config(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Path:
-    """The YAML of the network that the layers choose, or of what its backbone learns from."""
-    kind = detectors.load(name)
-    chosen: dict[str, Any] = {}
-    for _, layer in layers:
-        if isinstance(layer.get(name), dict):
-            chosen |= {k: v for k, v in layer[name].items() if k in kind.CHOICE}
-    # Of the choice alone: another option's slip is told by the whole configuration, with its layer.
-    recipe = kind.recipe(resolve(name, [("", {name: chosen})]).options)
-    objective = _objective(layers)
-    return CONFIGS / (f"{recipe}.yaml" if objective == DETECTION else f"{recipe}_{objective}.yaml")
-
-
-def _is_members(override: str, name: str) -> bool:
-    """Whether a --set is about a member of a detector made of others, not about itself."""
-    section = override.split(".")[0]
-    return section != name and section in detectors.available()
-
-
-def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None) -> Config:
-    """Layers: the detector's YAML, what the weights were trained with, --config, flags, --set."""
-    layers = []
-    # The card comes first, so that weights run as they were trained unless somebody says otherwise.
-    if file is not None and file.card is not None:
-        layers.append((str(file.path), {name: file.card.options}))
-    if args.config:
-        layers.append((str(args.config), read_yaml(args.config)))
-    layers.append(("flags", _own_layer(args, name)))
-    layers.append(("flags", _flag_layer(args)))
-    sets = [text for text in args.set if name not in rules.COMBINED or not _is_members(text, name)]
-    layers += [("--set", parse_override(text)) for text in sets]
-    own = _own_config(name, layers)
-    if own.exists():
-        layers.insert(0, (str(own), read_yaml(own)))
-    return resolve(name, layers)
-
-
-def decoding(config: Config, usual: str) -> str:
-    """How pictures are decoded: as data.decoding says, else as is `usual`; a line says when they
-    are not as viewers show them."""
-    chosen = config.data.decoding or usual
-    for line in decoded_otherwise(chosen):
-        log.info("%s", line)
-    return chosen
-
-
-def decoded_otherwise(decoding: str) -> list[str]:
-    """A line for whoever reads results of pictures that are not decoded as a viewer shows them."""
-    if decoding != PUBLISHED:
-        return []
-    return [
-        "pictures are decoded as the published programs do, not turned by EXIF, 16 bit clipped: "
-        f"data.decoding={PUBLISHED}; {UPRIGHT} is how viewers show them"
-    ]
 
 
 def train_folder(args: argparse.Namespace, name: str, config: Config) -> Path:
@@ -161,7 +47,7 @@ def output(args: argparse.Namespace, usual: Path) -> Path:
 def _own_file(args: argparse.Namespace, name: str) -> WeightFile:
     """The weights of a detector whose training has a folder below --ckpt: those of --weights, the
     published ones, or those trained there."""
-    kind, options = detectors.load(name), resolve_config(args, name, None).options
+    kind, options = detectors.load(name), settings.resolve_config(args, name, None).options
     parts = kind.weight_parts(options)
     if args.weights:
         return open_weights(locate(args.weights, name), name, parts)
@@ -220,11 +106,11 @@ def load(args: argparse.Namespace, on: Device) -> tuple[Loaded, Config]:
     Raises:
         WeightsError, ConfigError, OptionError: what was asked for does not exist or fit.
     """
-    name = detector_name(args)
+    name = settings.detector_name(args)
     if name in rules.COMBINED:
         return _load_combined(args, name, on)
     file = weight_file(args, name)
-    config = resolve_config(args, name, file)
+    config = settings.resolve_config(args, name, file)
     if is_onnx(file.path):
         return load_onnx(name, config.options, file, on, args.compile), config
     _check_variant(file, name, config.options)
@@ -252,7 +138,7 @@ def _member_args(args: argparse.Namespace, name: str, weights: str | None) -> ar
     if member.pretrain and weights is None:
         return member
     # None where the entry is the usual one: then the member looks for its weights by itself.
-    entry = detectors.load(name).entry(resolve_config(member, name, None).options)
+    entry = detectors.load(name).entry(settings.resolve_config(member, name, None).options)
     member.weights, member.pretrain = weights or (entry if entry != name else None), False
     return member
 
@@ -312,7 +198,7 @@ def _load_combined(args: argparse.Namespace, name: str, on: Device) -> tuple[Loa
     """A detector made of others: fitted, by --weights; else the average of their probabilities."""
     kind: Any = detectors.load(name)
     file = open_weights(locate(args.weights, name), name) if args.weights else None
-    config = resolve_config(args, name, file)
+    config = settings.resolve_config(args, name, file)
     fitted = file is not None and file.card is not None
     if config.options.fusion == "fitted" and not fitted:
         raise ConfigError(

@@ -28,8 +28,8 @@ from ..runtime.text import distinct
 from ..scoring import degradations, metadata, other_scores, own_threshold
 from ..scoring.probability import EVEN, calibrated
 from ..weights import manifest
-from ..weights.loading import Loaded
-from . import bare, detector, machine
+from ..weights.loaded import Loaded
+from . import bare, detector, machine, settings
 
 
 def _benchmark(args: argparse.Namespace, config: Config) -> Benchmark | None:
@@ -287,7 +287,7 @@ def evaluation(
     else:
         subject = _of_benchmark(args, loaded, config, benchmark)
     names = [degradations.then(subject.base, n) for n in degradations.parse_sweep(args.degrade)]
-    more = detector.decoded_otherwise(subject.decoding) + _restated_otherwise(args.prevalence)
+    more = settings.decoded_otherwise(subject.decoding) + _restated_otherwise(args.prevalence)
     view = replace(subject.view, base=names[0], notes=(*subject.view.notes, *more))
     if args.min_pictures is not None:
         view = replace(view, min_pictures=args.min_pictures)

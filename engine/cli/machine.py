@@ -6,21 +6,20 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from datasets._limits import UPRIGHT, Limits
 
 from ..config import ConfigError
 from ..runtime import distributed
-from ..runtime.device import Device, open_device
 from ..runtime.threads import usable
 from ..runtime.workers import Workers
-from ..weights.onnx import is_onnx, runs_on_cuda
+from ..weights.onnx_graph import is_onnx
+
+if TYPE_CHECKING:
+    from ..runtime.device import Device
 
 log = logging.getLogger(__name__)
-
-
 MANY = 64  # pictures
 
 
@@ -30,6 +29,11 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
     Raises:
         ConfigError: no such device.
     """
+    import torch
+
+    from ..runtime.device import open_device
+    from ..weights.onnx import runs_on_cuda
+
     name, count = args.device, torch.cuda.device_count()
     numbered = args.gpu if args.gpu is not None and args.gpu < count else None
     if distributed.launched() > 1 and (numbered is not None or str(name).startswith("cuda:")):

@@ -460,6 +460,13 @@ def _machine(p: Parser) -> None:
         help="threads that compute on the CPU (those of OMP_NUM_THREADS, else all cores that this "
         "process may use; with --resume those that the run began with)",
     )
+    p.flag(
+        group,
+        "--torch",
+        "test",
+        action="store_true",
+        help="compute with PyTorch what the CPU scores faster without it: the same to 1e-4",
+    )
     p.flag(group, "--compile", action="store_true", help="torch.compile the network")
     p.flag(group, "--debug", action="store_true", help="show the traceback of an error")
 

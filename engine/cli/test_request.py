@@ -9,17 +9,37 @@ from pathlib import Path
 
 from datasets._limits import UPRIGHT
 
-from ..config import ConfigError
+from ..config import Config, ConfigError
 from ..credentials.manifests import INSTALL, available, read_trust_list
 from ..phases.test import TestRequest
 from ..runtime import distributed, threads
 from ..scoring import own_threshold
 from ..scoring.answer import recodings
+from ..scoring.backend import Backend
 from ..scoring.verdict_rule import rule_of
-from . import detector, machine
+from ..weights.loaded import Loaded
+from . import graph, machine, settings
 from .inputs import collect
 
 log = logging.getLogger(__name__)
+Opened = tuple[Backend, Loaded, Config]
+
+
+def _by_torch(args: argparse.Namespace, resumed: Path | None) -> Opened:
+    """The detector with its weights, computed by PyTorch, and the configuration it has. Raises
+    ConfigError for one that takes others' scores, which say nothing of new pictures."""
+    from ..scoring.torch_backend import TorchBackend
+    from . import detector
+
+    device = machine.device(args, args.precision)
+    threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
+    loaded, config = detector.load(args, device)
+    if type(loaded.model).score_files(config.options):
+        raise ConfigError(
+            f"{loaded.name}.scores: expected --phase eval or train, whose pictures such files "
+            "list; found test"
+        )
+    return TorchBackend(loaded.model, device), loaded, config
 
 
 def testing(args: argparse.Namespace) -> TestRequest:
@@ -31,15 +51,8 @@ def testing(args: argparse.Namespace) -> TestRequest:
     trust = read_trust_list(args.trust_list) if args.trust_list else None
     if args.credentials and not available():
         log.warning("--credentials: content credentials (C2PA) are not checked: %s", INSTALL)
-    device = machine.device(args, args.precision)
     resumed = args.output if args.resume else None
-    threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
-    loaded, config = detector.load(args, device)
-    if type(loaded.model).score_files(config.options):
-        raise ConfigError(
-            f"{loaded.name}.scores: expected --phase eval or train, whose pictures such files "
-            "list; found test"
-        )
+    backend, loaded, config = graph.opened(args, resumed) or _by_torch(args, resumed)
     own_threshold.check_serves(args.threshold, loaded, config)
     rule = rule_of(loaded, args.threshold, args.prevalence)
     if args.stability:
@@ -47,12 +60,12 @@ def testing(args: argparse.Namespace) -> TestRequest:
     if args.explain:
         machine.check_apart(args.output, [Path(name) for name in args.input])
     records = collect(args.input, args.csv_root, args.split) if args.input else []
-    decoding = detector.decoding(config, UPRIGHT)
+    decoding = settings.decoding(config, UPRIGHT)
     return TestRequest(
         records=records,
         loaded=loaded,
         rule=rule,
-        device=device,
+        backend=backend,
         config=config,
         workers=machine.workers(args, len(records) or 1, decoding),
         inputs=args.input or (),

@@ -26,7 +26,7 @@ from ..runtime import distributed, threads
 from ..runtime.device import Device
 from ..runtime.distributed import World
 from ..training.start import Pictures, TrainRequest, adapted
-from . import detector, machine, rules
+from . import detector, machine, rules, settings
 
 # Splits to train on and to choose by, where these are not train and val: DRCT measures on its
 # val2017 and GenImage on its val, which thus should choose nothing; Fake2M has no other split.
@@ -84,12 +84,12 @@ def check_flags(args: argparse.Namespace, name: str, config: Config) -> None:
             f"train.objective: expected one of {', '.join(objectives)}; found {objective!r}"
         )
     if objective != DETECTION:
-        for flag in detector.given(args, NOT_OF_BACKBONES):
+        for flag in settings.given(args, NOT_OF_BACKBONES):
             raise ConfigError(f"--{flag}: expected train.objective={DETECTION}; found {objective}")
     if args.val_data and config.data.leak_free:
         raise ConfigError("data.leak_free, --val_data: expected one of them; found both")
     for rule in rules.OWN[name].rules if name in rules.OWN else ():
-        for flag in detector.given(args, rule.flags):
+        for flag in settings.given(args, rule.flags):
             if rule.refused(config.options):
                 raise ConfigError(f"--{flag}: {rule.message.format(options=config.options)}")
 
@@ -279,7 +279,7 @@ def _combination(
     chosen = pictures(args, config)
     machine.check_apart(output, chosen.places)
     members = detector.load_members(args, config.detector, config.options, device)
-    decoding = detector.decoding(config, config.data.train_decoding)
+    decoding = settings.decoding(config, config.data.train_decoding)
     return CombineRequest(
         members=members,
         config=config,
@@ -299,9 +299,9 @@ def training(args: argparse.Namespace) -> tuple[TrainRequest | CombineRequest, W
     Raises:
         ConfigError, LayoutError, WeightsError: what the flags name does not exist or fit.
     """
-    name = detector.detector_name(args)
+    name = settings.detector_name(args)
     file = detector.start_file(args, name)
-    config = detector.resolve_config(args, name, file)
+    config = settings.resolve_config(args, name, file)
     check_flags(args, name, config)
     combined = name in rules.COMBINED
     # A recipe says in which precision it trains.
@@ -317,7 +317,7 @@ def training(args: argparse.Namespace) -> tuple[TrainRequest | CombineRequest, W
     world.run_on_main(check, config, device.device, output, args.resume, args.overwrite)
     chosen = pictures(args, config)
     machine.check_apart(output, chosen.places)
-    decoding = detector.decoding(config, config.data.train_decoding)
+    decoding = settings.decoding(config, config.data.train_decoding)
     request = TrainRequest(
         config=config,
         start=start,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from ..config import CONFIGS, ROOT, ConfigError, read_yaml, validated
+from ..config import CONFIGS, ROOT, ConfigError, Line, printable, read_yaml, validated
 from .archive_names import stem_of
 
 FILE = CONFIGS / "sources.yaml"
@@ -33,13 +33,6 @@ _FORMS = {
 _STRICT = ConfigDict(extra="forbid")
 
 
-def _printable(text: str) -> str:
-    """A line of text."""
-    if not text.strip() or not text.isprintable():
-        raise ValueError("expected a line of text")
-    return text
-
-
 def _below(text: str) -> str:
     """A path that stays below the folder it is for."""
     if text != "." and any(p in ("", ".", "..") or "\\" in p for p in text.split("/")):
@@ -51,10 +44,9 @@ def _project_folder(text: Any) -> Path:
     """A folder of the project, by its path from the top."""
     if not isinstance(text, str):
         raise ValueError("expected a path")
-    return ROOT / _below(_printable(text))
+    return ROOT / _below(printable(text))
 
 
-Line = Annotated[str, AfterValidator(_printable)]
 RelativePath = Annotated[Line, AfterValidator(_below)]
 
 

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from datasets import Record
 from datasets._images import decode, read_bytes
-from detectors._base import OptionError
+from detectors._errors import OptionError
 
 from ..credentials import reading
 from ..phases.test import TestRequest, credentials_of, judged
@@ -52,7 +50,7 @@ class DetectorJudge:
         drawings: dict[int, str] = {}  # by the record, for names of uploads may be the same
         workers, model = request.workers, request.loaded.model
 
-        def show(record: Record, relevance: Tensor) -> None:
+        def show(record: Record, relevance: Any) -> None:
             image = decode(read_bytes(record), workers.limits, workers.decoding)
             buffer = io.BytesIO()
             model.overlay(image, relevance).save(buffer, "PNG")

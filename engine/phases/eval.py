@@ -33,7 +33,8 @@ from ..scoring.probability import EVEN, restated
 from ..scoring.provenance import Provenance, run_info
 from ..scoring.scorer import Scorer, check_keys, listing_digest, score_table
 from ..scoring.table import ScoreRow, count_pictures
-from ..weights.loading import Loaded
+from ..scoring.torch_backend import TorchBackend, computing
+from ..weights.loaded import Loaded
 
 SCORES, LOG = "scores.csv", "evaluation.log"
 SERIES = ("series.csv", "series.md")  # of several evaluations below one folder
@@ -132,7 +133,8 @@ def run(request: EvalRequest, world: World = ALONE) -> tuple[str, int]:
         name: open_memo(request.cache, provenance.fingerprint(name))
         for name in request.degradations
     }
-    scorer = Scorer(request.loaded.model, request.device, request.config, request.workers, memos)
+    backend = TorchBackend(request.loaded.model, request.device)
+    scorer = Scorer(backend, request.config, request.workers, memos)
     infos = world.gather(info)
     with ExitStack() as stack:
 
@@ -159,7 +161,7 @@ def run(request: EvalRequest, world: World = ALONE) -> tuple[str, int]:
 
 def _info(request: EvalRequest, world: World) -> dict[str, Any]:
     """The content of run.json before the first score."""
-    return run_info(request.config, request.device, request.loaded) | {
+    return run_info(request.config, computing(request.device), request.loaded) | {
         "threshold": request.threshold,
         "prevalence": request.prevalence,
         "data": {"pictures": len(request.records), "digest": listing_digest(request.records)},

@@ -1,7 +1,7 @@
 """Phase test: verdicts on pictures, printed one by one, and saved where a folder is named.
 
 `run` scores what was listed; `ask` answers at a prompt. Called by cli/app.py with a `TestRequest`;
-nothing here knows a command line.
+nothing here knows a command line, or imports torch, which the backend does where it computes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any
 
 from datasets import Record
 from datasets._images import UnreadablePicture, decode, read_bytes
@@ -28,7 +27,6 @@ from ..credentials import reading
 from ..credentials.manifests import TrustList
 from ..credentials.reading import Credentials
 from ..reporting.listed_scores import PREDICTIONS, listed_scores, read_predictions
-from ..runtime.device import Device
 from ..runtime.files import replacing
 from ..runtime.progress import Progress
 from ..runtime.run_folder import RUN, begin, open_output, write_json
@@ -44,11 +42,12 @@ from ..scoring.answer import (
     remarks,
     spoken,
 )
+from ..scoring.backend import Backend
 from ..scoring.loop import ScoringOptions, Show, answers
 from ..scoring.provenance import Provenance, run_info
 from ..scoring.scorer import whole_batches
 from ..scoring.verdict_rule import VerdictRule
-from ..weights.loading import Loaded
+from ..weights.loaded import Loaded
 
 EXPLAIN = "explain"
 LEAVE = ("", "q", "quit", "exit")
@@ -58,15 +57,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TestRequest:
-    """What phase test is asked to do. `records`: the pictures, none for a prompt; `inputs`,
-    `csv_roots`, `split`: what they were listed from; `tag`: the run's name and that of the column
-    of scores. `explain` needs an `output`; `credentials`: whether files are asked what they say of
-    their origin, whose signatures are trusted by `trust`."""
+    """What phase test is asked to do. `backend` computes what was `loaded`; `records`: the
+    pictures, none for a prompt; `inputs`, `csv_roots`, `split`: what they were listed from; `tag`:
+    the run's name and that of the column of scores. `explain` needs an `output`; `credentials`:
+    whether files are asked what they say of their origin, whose signatures are trusted by
+    `trust`."""
 
     records: Sequence[Record]
     loaded: Loaded
     rule: VerdictRule
-    device: Device
+    backend: Backend
     config: Config
     workers: Workers
     inputs: Sequence[str] = ()
@@ -114,7 +114,9 @@ def _run_into(request: TestRequest, output: Path) -> int:
     listed = listed_scores(request.inputs, request.csv_roots, request.split, output, request.tag)
     owned = (PREDICTIONS, RUN, EXPLAIN, *listed.files)
     with open_output(output, owned, request.resume, request.overwrite):
-        info = run_info(request.config, request.device, request.loaded) | rule.entries()
+        info = (
+            run_info(request.config, request.backend.computing(), request.loaded) | rule.entries()
+        )
         info |= {"decoding": request.workers.decoding, "tag": request.tag}
         info |= {"stability": [view.name for view in rule.views] or None}
         trust = request.trust.sha256 if request.trust else None
@@ -183,7 +185,7 @@ def judged(
         show: as ScoringOptions has it.
     """
     options = replace(_scoring(request), show=show)
-    for batch in answers(request.loaded.model, records, request.device, options):
+    for batch in answers(request.backend, records, options):
         yield [answer.restated(request.rule.prevalence) for answer in batch]
 
 
@@ -213,7 +215,7 @@ def _overlays(request: TestRequest, output: Path) -> Show:
     model, workers = request.loaded.model, request.workers
     (output / EXPLAIN).mkdir(exist_ok=True)
 
-    def show(record: Record, relevance: Tensor) -> None:
+    def show(record: Record, relevance: Any) -> None:
         image = decode(read_bytes(record), workers.limits, workers.decoding)
         with replacing(overlay_path(output, record)) as temporary:
             model.overlay(image, relevance).save(temporary, "PNG")

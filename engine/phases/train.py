@@ -19,7 +19,8 @@ import torch
 import detectors
 from datasets import Record
 from datasets._splits import outlook
-from detectors._base import Detector, describe_options
+from detectors._base import Detector
+from detectors._options import describe_options
 
 from ..config import DETECTION, Config, ConfigError
 from ..plain_data import read_json
@@ -42,6 +43,7 @@ from ..scoring.degradations import NONE
 from ..scoring.provenance import run_info
 from ..scoring.scorer import Scorer, listing_digest, score_table
 from ..scoring.table import ScoreRow
+from ..scoring.torch_backend import TorchBackend, computing
 from ..training import ensemble, fitting
 from ..training.checkpoint import restore_own
 from ..training.fitting import Fitted
@@ -62,8 +64,9 @@ from ..training.outputs import (
 from ..training.schedule import check_learns
 from ..training.start import Pictures, TrainRequest, check_start, model_to_train
 from ..training.validation import Validation
-from ..weights.files import Card, read_weights, save_weights, sha256
-from ..weights.loading import Loaded, describe_member
+from ..weights.cards import Card, sha256
+from ..weights.files import read_weights, save_weights
+from ..weights.loaded import Loaded, describe_member
 from ..weights.manifest import BEST
 from . import eval
 
@@ -185,7 +188,7 @@ def _go_on() -> None:
 
 def _begin_fit(request: TrainRequest, device: Device, world: World) -> None:
     """Writes run.json. Raises ConfigError when the run to resume was another one."""
-    info = run_info(request.config, device, None) | _described(request, world)
+    info = run_info(request.config, computing(device), None) | _described(request, world)
     begin(request.output, info, request.resume, ("config", "precision", "listing"), BEST)
 
 
@@ -208,7 +211,7 @@ def _open(request: TrainRequest, stack: ExitStack) -> None:
 def _describe(request: TrainRequest, trainer: Trainer, resumed: bool) -> None:
     """Writes run.json; a resumed run's keeps what it says, and tells of the new start too."""
     path = request.output / RUN
-    info = run_info(trainer.config, trainer.device, None)
+    info = run_info(trainer.config, computing(trainer.device), None)
     info |= {"compiled": trainer.stepper.compiled} | _described(request, trainer.world)
     if resumed and path.exists():
         again = {key: info[key] for key in ("command", "git_revision", "versions", "device")}
@@ -365,7 +368,7 @@ def combine(request: CombineRequest) -> str:
         open_output(output, owned, request.resume, request.overwrite),
         log_to(output / LOG),
     ):
-        info = run_info(config, request.device, None) | {
+        info = run_info(config, computing(request.device), None) | {
             "members": [describe_member(member) for member, _ in request.members],
             "listing": listing_digest(records),
             "split": chosen.how,
@@ -399,5 +402,5 @@ def _member_scores(
 ) -> list[ScoreRow]:
     """A member's rows of all records, saved as a table."""
     log.info("%s: %d pictures", member.model.title, len(records))
-    scorer = Scorer(member.model, request.device, config, request.workers)
+    scorer = Scorer(TorchBackend(member.model, request.device), config, request.workers)
     return score_table(path, records, scorer, (NONE,), request.resume)

@@ -2,21 +2,23 @@
 
 Phases, scoring and training speak to each other's processes through a World alone. Every process
 must make the same calls in the same order: what only the main one does goes through `run_on_main`,
-which also tells the others of its failure, so that none waits for a process that has ended.
+which also tells the others of its failure, so that none waits for a process that has ended. torch
+is imported where there are several: phase test asks, too, and may run without it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
-
-import torch
-from torch import distributed
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 # A process may wait for another that scores very large pictures on a CPU; when one dies, torchrun
 # ends the others at once.
@@ -32,6 +34,8 @@ def lost_another(error: RuntimeError) -> bool:
     """Whether an error says that another process of this run has gone."""
     if launched() == 1:
         return False
+    from torch import distributed
+
     # gloo raises plain RuntimeErrors, which only their text tells apart.
     return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
@@ -92,6 +96,8 @@ class World:
         """
         if self.size == 1:
             return function(*arguments)
+        from torch import distributed
+
         message: list[Any] = [None, False]
         try:
             if self.main:
@@ -114,6 +120,8 @@ class World:
         # Here, for every batch passes through here: nothing else ends processes without a parent.
         if os.getppid() != self.parent:
             raise OtherFailed("torchrun has ended")
+        from torch import distributed
+
         values: list[Any] | None = [None] * self.size if self.main else None
         distributed.gather_object(value, values, dst=0)
         return values or []
@@ -122,6 +130,9 @@ class World:
         """The sums of the values over all processes, in all of them."""
         if self.size == 1:
             return list(values)
+        import torch
+        from torch import distributed
+
         # float64 holds counts of pictures exactly.
         summed = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(summed)
@@ -129,9 +140,12 @@ class World:
 
     def from_main(self, tensors: Iterable[torch.Tensor]) -> None:
         """Copies the main process's tensors over those of all others."""
-        if self.size > 1:
-            for tensor in tensors:
-                distributed.broadcast(tensor, src=0)
+        if self.size == 1:
+            return
+        from torch import distributed
+
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)
 
 
 ALONE = World()
@@ -145,6 +159,9 @@ def join(device: torch.device) -> World:
     """
     if launched() == 1:
         return ALONE
+    import torch
+    from torch import distributed
+
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise ConfigError(
             f"RANK and WORLD_SIZE are set, as by torchrun; expected {' and '.join(missing)} too: "
@@ -161,5 +178,9 @@ def join(device: torch.device) -> World:
 
 def leave() -> None:
     """Leaves the world that `join` entered; nothing where there are no other processes."""
+    if "torch" not in sys.modules:
+        return
+    from torch import distributed
+
     if distributed.is_initialized():
         distributed.destroy_process_group()

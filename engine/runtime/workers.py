@@ -3,7 +3,7 @@
 A decoder that crashes, takes too long, or takes too much memory ends its process, costs its one
 picture, which gets an error, and a new process takes the next. A pool of a library was tried and
 left: its processes share one pipe, which a process that is killed while it writes spoils for all.
-It must never let an item depend on the number of processes.
+It must never let an item depend on the number of processes, nor import torch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from multiprocessing.context import BaseContext
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Any, BinaryIO
-
-import torch
-from torch import Tensor
 
 from datasets._images import Draw, PictureDataset, Sample, register_formats
 from datasets._limits import TIME_IS_UP, UPRIGHT, Limits
@@ -76,8 +73,9 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         """Call that makes a tensor anew from an array; NotImplemented for all else, which pickle
         then does by itself."""
+        torch: Any = sys.modules.get("torch")  # without it there are no tensors
         # numpy lacks bfloat16.
-        if type(value) is Tensor and value.dtype != torch.bfloat16:
+        if torch and type(value) is torch.Tensor and value.dtype != torch.bfloat16:
             return torch.from_numpy, (value.detach().contiguous().numpy(),)
         return NotImplemented
 
@@ -122,7 +120,8 @@ def _work(
     # Ctrl-C and a batch system's SIGTERM reach it too, but only the main process decides.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(1)  # the threads of the main process do not exist here
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # the threads of the main process do not exist here
     register_formats()
     with suppress(EOFError, OSError), own, own.makefile("rb") as asked, own.makefile("wb") as out:
         _send(out, READY)

@@ -18,7 +18,7 @@ from .probability import restated
 from .table import ScoreRow
 
 if TYPE_CHECKING:  # which import torch
-    from ..weights.loading import Loaded
+    from ..weights.loaded import Loaded
     from .verdict_rule import VerdictRule
 
 # What a picture goes through when it is shared: mild, usual, another format, shrunk.

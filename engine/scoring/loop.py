@@ -1,8 +1,8 @@
 """The scoring loop: from records of pictures to their rows, a batch at a time.
 
 The only one: phases test and eval, the validation of a training and the scripts all score through
-it, so that a picture has one score wherever it is asked for. It never changes the model, and never
-lets a picture's score depend on how many others, processes or views there are.
+it, so that a picture has one score wherever it is asked for. It never changes the model, never lets
+a picture's score depend on how many others, processes or views there are, and imports no torch.
 """
 
 from __future__ import annotations
@@ -12,23 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from datasets import Record
 from datasets._images import SCORING_SEED, Extras, Lookup, PictureDataset, Sample
-from detectors._base import Detector
 
-from ..runtime.device import Device, reuse_memory
 from ..runtime.workers import IN_PROCESS, Workers, in_turn
 from .answer import Answer
+from .backend import Backend
 from .degradations import NONE, Degradation
-from .probability import DECIMALS, score_of
+from .probability import score_of
 from .table import ScoreRow
 
-AT_ONCE = 4  # pictures of a forward pass on the CPU: tensors of more leave its cache
 NOT_FINITE = "the detector's logit is not finite"
-Show = Callable[[Record, Tensor], None]
+Show = Callable[[Record, Any], None]
 
 
 @dataclass
@@ -50,7 +45,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """The options of scoring, beside the model and the device.
+    """The options of scoring, beside the backend.
 
     `batch_size`: pictures that are decoded and handed on together; `seed`: of what a transform or
     degradation draws; `degradation`: what each picture goes through first, None = nothing;
@@ -107,79 +102,40 @@ def row_of(record: Record, item: Sample, logit: float | None, degradation: str) 
     )
 
 
-def move(batch: Any, device: torch.device) -> Any:
-    """A collated batch on a device: a tensor, or a list of what makes a batch."""
-    if isinstance(batch, list):
-        return [move(part, device) for part in batch]
-    return batch.to(device, non_blocking=True)
-
-
-def _logits(
-    model: Detector, items: Sequence[Sample], device: Device, explain: bool
-) -> list[tuple[float, Tensor | None]]:
-    """Logit and, to explain it, relevance of each readable item."""
-    step = AT_ONCE if device.device.type == "cpu" else len(items)
-    results = []
-    for first in range(0, len(items), step):
-        results += _forward(model, items[first : first + step], device, explain)
-    return results
-
-
-def _forward(
-    model: Detector, items: Sequence[Sample], device: Device, explain: bool
-) -> list[tuple[float, Tensor | None]]:
-    """Logits and relevances of one forward pass."""
-    batch = model.collate([item.value for item in items])
-    with torch.inference_mode(), device.autocast():
-        batch = move(batch, device.device)
-        relevance: list[Any] = [None] * len(items)
-        if explain:
-            values, relevance = model.explain(batch)
-        else:
-            values = model(batch)
-    return list(zip(rounded(values), relevance, strict=True))
-
-
-def rounded(logits: Tensor) -> list[float]:
-    """Logits as tables have them. Adding zero turns -0.0, which reads like an error, into 0.0."""
-    return [round(value, DECIMALS) + 0.0 for value in logits.float().tolist()]
-
-
 def score(
-    model: Detector, records: Sequence[Record], device: Device, options: ScoringOptions
+    backend: Backend, records: Sequence[Record], options: ScoringOptions
 ) -> Iterator[list[ScoreRow]]:
     """Rows of `records` in their order, a batch at a time.
 
     Logits are rounded to 6 decimals; the score derives from the rounded logit.
 
     Args:
-        model: used as it is: in evaluation mode, on its device.
+        backend: the detector, and what computes it.
         records: of the pictures; unreadable ones give rows with their error.
-        device: where the model is, and its precision.
         options: all else; its views are not looked at.
 
     Raises:
         ConfigError: a process that decodes cannot be started.
     """
-    transform = model.val_transform() if options.validation else model.transform(train=False)
+    transform = backend.transform(options.validation)
     workers = options.workers
     dataset = PictureDataset(
         records, transform, options.degradation, options.seed, options.lookup, workers.limits,
         workers.decoding,
     )  # fmt: skip
     names = [options.degradation.name if options.degradation else NONE]
-    for batch in _scored(model, dataset, device, options, options.batch_size, names):
+    for batch in _scored(backend, dataset, options, options.batch_size, names):
         yield [answer.row for answer in batch]
 
 
 def answers(
-    model: Detector, records: Sequence[Record], device: Device, options: ScoringOptions
+    backend: Backend, records: Sequence[Record], options: ScoringOptions
 ) -> Iterator[list[Answer]]:
     """Answers of phase test on `records` in their order: what `score` gives, with notes on each
     picture and the rows of its views, `pictures_at_a_time` together.
 
     Args:
-        model, records, device: as `score` has them.
+        backend, records: as `score` has them.
         options: all else; phase test degrades nothing and looks nothing up.
 
     Raises:
@@ -187,17 +143,16 @@ def answers(
     """
     workers = options.workers
     dataset = PictureDataset(
-        records, model.transform(train=False), seed=options.seed, limits=workers.limits,
+        records, backend.transform(validation=False), seed=options.seed, limits=workers.limits,
         decoding=workers.decoding, extras=Extras(options.views, notes=True),
     )  # fmt: skip
     names = [NONE, *(view.name for view in options.views)]
-    yield from _scored(model, dataset, device, options, options.pictures_at_a_time, names)
+    yield from _scored(backend, dataset, options, options.pictures_at_a_time, names)
 
 
 def _scored(
-    model: Detector,
+    backend: Backend,
     dataset: PictureDataset,
-    device: Device,
     options: ScoringOptions,
     batch_size: int,
     names: Sequence[str],
@@ -208,19 +163,18 @@ def _scored(
         batch_size: pictures that are decoded together.
         names: of the degradations of an item and of its views, in their order.
     """
-    if device.device.type == "cpu":
-        reuse_memory()
+    backend.prepare()
     for items in in_turn(dataset, batch_size, options.workers, options.validation):
-        batch = _answers(model, dataset.records, items, device, names, options.show)
+        batch = _answers(backend, dataset.records, items, names, options.show)
         options.tally.count(items)
         yield batch
 
 
 def _with_given(
-    model: Detector, records: Sequence[Record], items: Sequence[Sample]
+    backend: Backend, records: Sequence[Record], items: Sequence[Sample]
 ) -> Sequence[Sample]:
     """Items with what other programs say of their pictures, where the detector takes that."""
-    if (given := model.given) is None:
+    if (given := backend.given) is None:
         return items
     return [
         item
@@ -231,18 +185,17 @@ def _with_given(
 
 
 def _answers(
-    model: Detector,
+    backend: Backend,
     records: Sequence[Record],
     items: Sequence[Sample],
-    device: Device,
     names: Sequence[str],
     show: Show | None,
 ) -> list[Answer]:
     """Answers of a batch; `names` as `_scored` has them."""
-    items = _with_given(model, records, items)
-    results = _results(model, items, device, show is not None)
+    items = _with_given(backend, records, items)
+    results = _results(backend, items, show is not None)
     # Apart from the pictures, for nobody sees what a view rests on.
-    of_views = _results(model, [view for item in items for view in item.views], device, False)
+    of_views = _results(backend, [view for item in items for view in item.views], False)
     answers = []
     for item, (logit, relevance) in zip(items, results, strict=True):
         record = records[item.index]
@@ -258,11 +211,11 @@ def _answers(
 
 
 def _results(
-    model: Detector, items: Sequence[Sample], device: Device, explain: bool
-) -> Iterator[tuple[float | None, Tensor | None]]:
+    backend: Backend, items: Sequence[Sample], explain: bool
+) -> Iterator[tuple[float | None, Any]]:
     """Logit and relevance of each item: computed, or known from an earlier run; None where it has
     none."""
-    readable = [item for item in items if item.value is not None]
-    computed = iter(_logits(model, readable, device, explain) if readable else [])
+    values = [item.value for item in items if item.value is not None]
+    computed = iter(backend.results(values, explain) if values else [])
     for item in items:
         yield next(computed) if item.value is not None else (item.known, None)

@@ -21,7 +21,7 @@ from .probability import DECIMALS, sigmoid
 
 if TYPE_CHECKING:
     from ..config import Config
-    from ..weights.loading import Loaded
+    from ..weights.loaded import Loaded
 
 LEAST = 50  # pictures: of fewer not even a rate of 5 % can be told from twice as much
 CONFIDENCE = 0.95
@@ -113,7 +113,7 @@ def own_band(threshold: float, band: tuple[float, float] | None) -> tuple[float,
 def changed_options(loaded: Loaded, config: Config) -> dict[str, Any]:
     """The options that scores rest on, where they are not the detector's defaults, by dotted names;
     of an ensemble also its members'. Plain values, as YAML gives them."""
-    from detectors._base import describe_options
+    from detectors._options import describe_options
 
     changed: dict[str, Any] = {}
     for network in (loaded, *loaded.members):

@@ -12,16 +12,14 @@ import json
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from ..config import ROOT, Config
-from ..runtime.device import Device
 from ..runtime.run_folder import differing_entries
-from ..weights.files import sha256
-from ..weights.loading import Loaded, describe_member
+from ..weights.cards import sha256
+from ..weights.loaded import Loaded, describe_member
+from .backend import Computing
 
 # The code between a file's bytes and its logit: a change in it makes earlier scores void.
 CODE = (
@@ -72,19 +70,12 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _device_name(device: Device) -> str:
-    """The device's name without its number: cards of one name compute the same."""
-    if device.device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device.device)})"
-    return device.device.type
-
-
-def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str, Any]:
+def run_info(config: Config, computing: Computing, loaded: Loaded | None) -> dict[str, Any]:
     """The content of run.json, enough to do the run again.
 
     Args:
         config: as it was resolved from all layers.
-        device: that computes, and its precision.
+        computing: library, device, precision and threads of the network.
         loaded: the detector and its weights; None in a training, which makes them.
     """
     info: dict[str, Any] = {
@@ -94,9 +85,7 @@ def run_info(config: Config, device: Device, loaded: Loaded | None) -> dict[str,
         "versions": _versions(),
         "code": code_digest(),
         "platform": platform.platform(),
-        "device": _device_name(device),
-        "precision": device.precision,
-        "threads": torch.get_num_threads(),
+        **asdict(computing),
     }
     if loaded is not None:
         # Frozen parts come from files of their own, which the weights' sum does not cover.
@@ -128,7 +117,16 @@ class Provenance:
     def deciding(self) -> tuple[str, ...]:
         """Dotted names of the entries that a run and one that goes on with it have in common."""
         return (
-            *("weights", "precision", "device", "threads", "compiled", "versions", "code"),
+            *(
+                "weights",
+                "backend",
+                "precision",
+                "device",
+                "threads",
+                "compiled",
+                "versions",
+                "code",
+            ),
             *("decoding", "config.detector", f"config.{self.config.detector}"),
             *("config.score.batch_size", "config.score.seed"),
             *self.also,
@@ -147,6 +145,7 @@ class Provenance:
             "seed": self.config.score.seed,
             "degradation": degradation,
             "decoding": info["decoding"],
+            "backend": info["backend"],
             "precision": info["precision"],
             "compiled": info["compiled"],
             "device": info["device"],

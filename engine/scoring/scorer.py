@@ -17,15 +17,14 @@ from pathlib import Path
 
 from datasets import Record
 from datasets._images import UnreadablePicture, digest, read_bytes
-from detectors._base import Detector
 
 from ..config import Config, ConfigError
-from ..runtime.device import Device
 from ..runtime.distributed import ALONE, World
 from ..runtime.progress import Progress
 from ..runtime.table_writer import TableWriter
 from ..runtime.workers import Workers
 from . import degradations
+from .backend import Backend
 from .cache import Memo
 from .loop import ScoringOptions, Tally, score
 from .table import COLUMNS, ScoreRow, read_table
@@ -36,11 +35,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scorer:
-    """A detector with all that it takes to turn pictures into rows. `memos`: the score cache's
-    files by degradation; `validation`: as ScoringOptions has it."""
+    """A detector with all that it takes to turn pictures into rows. `backend` computes it; `memos`:
+    the score cache's files by degradation; `validation`: as ScoringOptions has it."""
 
-    model: Detector
-    device: Device
+    backend: Backend
     config: Config
     workers: Workers
     memos: Mapping[str, Memo] = field(default_factory=dict)
@@ -58,7 +56,7 @@ class Scorer:
             lookup=self.memos.get(degradation),
             tally=self.tally,
         )
-        return score(self.model, records, self.device, options)
+        return score(self.backend, records, options)
 
 
 def check_keys(records: Sequence[Record]) -> None:

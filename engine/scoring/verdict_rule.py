@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..scoring.own_threshold import OwnThreshold
-from ..weights.loading import Loaded
 from .degradations import Degradation
 from .probability import DECIMALS, EVEN, sigmoid, threshold_logit
+
+if TYPE_CHECKING:
+    from ..weights.loaded import Loaded
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors._base import Detector, WeightsError
+from detectors._base import Detector
+from detectors._errors import WeightsError
 
 from ..runtime.files import naming, replace_file
 from ..weights import original

@@ -20,8 +20,10 @@ from ..runtime.device import Device
 from ..runtime.distributed import World
 from ..runtime.progress import Progress
 from ..runtime.workers import Workers, in_turn
-from ..scoring.loop import move, rounded, row_of
+from ..scoring.backend import rounded
+from ..scoring.loop import row_of
 from ..scoring.table import ScoreRow
+from ..scoring.torch_backend import move
 
 AT_ONCE = 4096  # pictures of a pass of the trained part, which is small
 
@@ -63,7 +65,7 @@ class Embedded:
         logits: list[float] = []
         for chunk in self.values.split(AT_ONCE):
             with torch.inference_mode(), device.autocast():
-                logits += rounded(model.classify(chunk.to(device.device)))
+                logits += rounded(model.classify(chunk.to(device.device)).float().tolist())
         known = {index: logits[row] for index, row in self.rows_of.items()}
         return [
             row_of(record, self[Draw(i, 0)], known.get(i), degradation)

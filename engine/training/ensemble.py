@@ -27,7 +27,7 @@ from ..scoring import other_scores
 from ..scoring.degradations import NONE
 from ..scoring.loop import row_of
 from ..scoring.table import ScoreRow
-from ..weights.loading import Loaded
+from ..weights.loaded import Loaded
 
 CROSS_FITTED = "the ensemble on training pictures of generators left out in fitting"
 SHOWN = (estimates.AUROC, estimates.AP, estimates.BALANCED_ACCURACY)

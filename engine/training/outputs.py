@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets._csv import defused
-from detectors._base import Detector, describe_options
+from detectors._base import Detector
+from detectors._options import describe_options
 
 from ..config import DETECTION, Config, TrainOptions
 from ..evaluation import estimates
@@ -23,7 +24,8 @@ from ..reporting.training_curves import VAL_LOSS, draw_curves
 from ..runtime.files import write_file
 from ..runtime.run_folder import RUN
 from ..scoring.trained_on import TRAINED_ON
-from ..weights.files import Card, save_original, save_weights
+from ..weights.cards import Card
+from ..weights.files import save_original, save_weights
 from ..weights.manifest import BEST, PUBLISHED_BEST
 from .checkpoint import own_state
 

@@ -18,8 +18,9 @@ from detectors._base import Detector
 
 from ..config import DETECTION, Config
 from ..runtime.workers import Workers
-from ..weights.files import sha256
-from ..weights.loading import WeightFile, external_state, load_backbone, load_exact
+from ..weights.cards import sha256
+from ..weights.loaded import WeightFile
+from ..weights.loading import external_state, load_backbone, load_exact
 
 log = logging.getLogger(__name__)
 

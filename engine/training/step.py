@@ -22,7 +22,7 @@ from detectors._base import Detector
 from ..config import ConfigError, TrainOptions
 from ..runtime.device import Device
 from ..runtime.distributed import World
-from ..scoring.loop import move
+from ..scoring.torch_backend import move
 from .checkpoint import is_head
 
 

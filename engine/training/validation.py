@@ -25,6 +25,7 @@ from ..scoring import degradations
 from ..scoring.loop import NOT_FINITE
 from ..scoring.scorer import Scorer, score_share
 from ..scoring.table import ScoreRow
+from ..scoring.torch_backend import TorchBackend
 from .encoder_cache import Embedded, embed
 from .outputs import VALIDATED
 from .start import Pictures
@@ -117,7 +118,8 @@ class Validation:
 
     def _rows(self, model: Detector, records: Sequence[Record], validation: bool) -> list[ScoreRow]:
         """Rows of records by a model, in the main process; an empty list in the others."""
-        scorer = Scorer(model, self.device, self.config, self.workers, validation=validation)
+        backend = TorchBackend(model, self.device)
+        scorer = Scorer(backend, self.config, self.workers, validation=validation)
         degradation = self.config.train.val_degrade if validation else degradations.NONE
         everything = range(len(records))
         turns = score_share(self.world, scorer, records, everything, degradation, self.heed)

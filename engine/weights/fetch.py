@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 
 from ..fetching.services import hub_file, trouble
 from ..runtime.files import is_other_file, replace_file
@@ -25,7 +25,8 @@ from ..runtime.text import reason
 
 # As modules: weights may import this one first, and tests put other folders in place.
 from . import manifest
-from .files import read_weights, sha256
+from .cards import sha256
+from .files import read_weights
 from .manifest import Hub, WeightEntry
 
 MAX_UNPACKED = 8 << 30  # bytes; the published files are a few hundred megabytes

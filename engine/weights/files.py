@@ -6,14 +6,10 @@ project is read through `original.py`; code from a file never runs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,77 +18,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 
-from ..plain_data import parse_json
 from ..runtime.files import is_other_file, naming, replacing, write_file
-from ..runtime.text import reason
-from .original import FORMAT, bare_prefix, to_safetensors
+from .cards import Card, arrays_digest, card_metadata, check_sum, read_card
+from .original import bare_prefix, to_safetensors
 
 OPEN_ANEW = 32
 EVERYTHING = ("",)
-SUM = "sum"  # of a card: what notices a flipped bit
 UNWRAPPED = "%s: unwrapped %s"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Card:
-    """The card of a weight file of this project: what it is of and how its scores are read.
-
-    `threshold`: probability above which a picture counts as synthetic. `band`: (low, high)
-    probabilities between which the verdict is "uncertain", or None. `extra`: free notes.
-    """
-
-    detector: str
-    options: dict[str, Any]
-    threshold: float = 0.5
-    band: tuple[float, float] | None = None
-    extra: dict[str, Any] | None = None
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file; of one that did not change, taken once."""
-    status = path.stat()
-    return _digest(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _digest(path: Path, _size: int, _changed: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def tensors_digest(state: Mapping[str, Tensor]) -> str:
     """A hash of a state dict: of its keys and their values, whatever their order."""
-    digest = hashlib.sha256()  # which processors have instructions for
-    for key, value in sorted(state.items()):
-        content = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        digest.update(key.encode() + b"\0")
-        digest.update(content.numpy().data)
-    return digest.hexdigest()
-
-
-def _sealed(values: Mapping[str, Any], content: str) -> str:
-    """A hash of a card's values and of the content that they are about, itself given as a hash."""
-    known = {key: value for key, value in values.items() if key != SUM}
-    return hashlib.sha256((content + json.dumps(known)).encode()).hexdigest()
-
-
-def card_metadata(card: Card, content: str) -> dict[str, str]:
-    """Metadata of a weight file: its card, which `read_card` reads, under a sum that `check_sum`
-    compares with the `content`, a hash of all else in the file."""
-    values = {
-        "format": FORMAT,
-        "detector": card.detector,
-        "options": card.options,
-        "threshold": card.threshold,
-        "band": card.band,
-        "extra": card.extra or {},
-    }
-    values[SUM] = _sealed(values, content)
-    # One entry: safetensors writes several in random order, and equal weights would get other sums.
-    return {"card": json.dumps(values)}
+    tensors = ((key, value.detach().cpu().contiguous()) for key, value in sorted(state.items()))
+    # By bytes, for numpy lacks bfloat16.
+    return arrays_digest((key, t.view(-1).view(torch.uint8).numpy()) for key, t in tensors)
 
 
 def save_weights(path: Path, state: dict[str, Tensor], card: Card) -> None:
@@ -169,35 +111,6 @@ def _read_safetensors(
     if prefixes == EVERYTHING and dtype is None:  # the sum is of all tensors, as they are
         check_sum(path, metadata, tensors_digest(state))
     return state, card
-
-
-def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
-    """The card in a weight file's metadata. Raises WeightsError when it is broken."""
-    try:
-        values = parse_json(metadata["card"])
-        if values["format"] != FORMAT:
-            raise WeightsError(f"{path}: is of format {values['format']}; expected {FORMAT}")
-        threshold, given = float(values["threshold"]), values["band"]
-        band = (float(given[0]), float(given[1])) if given else None
-        low, high = band or (0.0, 1.0)
-        if not (0 <= threshold <= 1 and 0 <= low <= high <= 1):
-            raise ValueError(f"threshold {threshold} and band {band} are no probabilities")
-        name, options = str(values["detector"]), dict(values["options"])
-        return Card(name, options, threshold, band, dict(values["extra"]))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        text = f"{path}: its card is broken ({reason(error)}); fetch it again"
-        raise WeightsError(text) from error
-
-
-def check_sum(path: Path, metadata: Mapping[str, str], content: str) -> None:
-    """Raises WeightsError when a file's card, one that `read_card` takes, or the `content` that it
-    was written for has changed. Files of earlier versions have no sum."""
-    values = json.loads(metadata["card"])
-    if SUM in values and values[SUM] != _sealed(values, content):
-        raise WeightsError(
-            f"{path}: expected the sum that its card names; found another: the file is damaged: "
-            "get it again"
-        )
 
 
 def _read_torch(

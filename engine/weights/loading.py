@@ -7,10 +7,8 @@ network's and the other way round; nothing is loaded in part.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +16,17 @@ import torch
 from torch import Tensor
 
 import detectors
-from detectors._base import Detector, WeightsError, describe_options
+from detectors._base import Detector
+from detectors._errors import WeightsError
 
-from ..config import ConfigError, resolve
+from ..config import resolve
 from . import manifest
-from .files import Card, cast, read_weights, sha256
+from .cards import Card, sha256
+from .files import cast, read_weights
+from .loaded import Loaded, WeightFile, is_run, not_there
 from .manifest import BEST, PUBLISHED_BEST
 
 HEAD = re.compile(r"(fc|classifier|head)\.[^.]+$")  # keys of a last layer
-
-
-@dataclass(frozen=True)
-class WeightFile:
-    """A weight file as read: its tensors under the detector's own keys and with its sign, and its
-    card, None when it has none."""
-
-    path: Path
-    state: dict[str, Tensor]
-    card: Card | None
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A detector ready to score, and where its weights came from."""
-
-    model: Detector
-    name: str
-    path: Path
-    sha256: str
-    threshold: float
-    band: tuple[float, float] | None
-    external: dict[str, Path] = field(default_factory=dict)  # manifest entry -> its file
-    members: list[Loaded] = field(default_factory=list)  # of an ensemble
-    compiled: bool = False
-    trained_on: tuple[str, ...] = ()  # generators that it learnt from, where the files say so
-
-
-def describe_member(member: Loaded) -> dict[str, Any]:
-    """Description of a member in a fitted ensemble and in run.json: plain values of JSON."""
-    described = {
-        "detector": member.name,
-        "options": describe_options(member.model.options),
-        "weights": member.path.name,
-        "sha256": member.sha256,
-    }
-    return json.loads(json.dumps(described))
 
 
 def _some(keys: Iterable[str]) -> str:
@@ -125,39 +88,11 @@ def load_backbone(model: Detector, path: Path) -> None:
     model.load_state_dict({**own, **part})
 
 
-def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
-    """The file or folder that `--weights`, or another flag, means: a path, or a name of the
-    manifest.
-
-    Without `weights`, the manifest's entry named like the detector.
-
-    Raises:
-        WeightsError: neither a path nor a known name, or a known file that is not there yet.
-    """
-    try:
-        path = manifest.locate(weights, detector, flag)
-    except ConfigError as error:
-        raise WeightsError(str(error)) from error
-    # Also by its path: the file that ships is named so as often as not.
-    entry = manifest.entry_at(path)
-    if entry is None and not (weights and Path(weights).exists()):
-        entry = manifest.entry_named(weights or detector)
-    sums = entry.sums if entry else [None]
-    if path.is_file() and None not in sums and sha256(path) not in sums:
-        raise WeightsError(f"{path}: its sha256 is not the manifest's: fetch the file again")
-    return path
-
-
 def _part_file(kind: type[Detector], folder: Path, part: str) -> Path | None:
     """The file of a part below a folder: a published one, or what training left there, ours or the
     published program's."""
     names = (*kind.part_files(part), f"{part}/{BEST}", f"{part}/{PUBLISHED_BEST}")
     return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def is_run(path: Path) -> bool:
-    """Whether a path is a folder where a training kept its best weights."""
-    return (path / BEST).is_file()
 
 
 def _own(kind: type[Detector], state: dict[str, Tensor], card: Card | None) -> dict[str, Tensor]:
@@ -296,11 +231,7 @@ def external_state(
             parts |= _below(_read_backbone(kind, fetched, dtype), prefix)
             origins[name] = fetched
         if not _below(parts, prefix):
-            how = manifest.how_to_get(manifest.read_manifest()[name])
-            raise WeightsError(
-                f"{name}, which these weights build on, is not there yet: {how}; or name its file "
-                "by --backbone_weights"
-            )
+            raise not_there(name)
     return parts, origins
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -16,8 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from datasets._record import is_special
 
-from ..config import FILE, ROOT, ConfigError, read_yaml, validated
-from ..fetching.catalogue import Line
+from ..config import FILE, ROOT, ConfigError, Line, read_yaml, validated
 
 PRETRAINED = ROOT / "pretrained"
 MANIFEST = PRETRAINED / "manifest.yaml"
@@ -143,10 +143,16 @@ def read_manifest() -> dict[str, WeightEntry]:
         ConfigError: no YAML, unknown or missing keys, values of another form, or a path that
             leaves pretrained/.
     """
+    return dict(_entries(MANIFEST, MANIFEST.stat().st_mtime_ns if MANIFEST.is_file() else 0))
+
+
+@lru_cache(maxsize=4)
+def _entries(path: Path, _changed: int) -> dict[str, WeightEntry]:
+    """The entries of a manifest; of one that did not change, read once."""
     entries = {}
-    for name, content in read_yaml(MANIFEST).items():
+    for name, content in read_yaml(path).items():
         given = {**content, "name": name} if isinstance(content, dict) else content
-        entries[name] = validated(WeightEntry, f"{MANIFEST.name}: {name}", given)
+        entries[name] = validated(WeightEntry, f"{path.name}: {name}", given)
     return entries
 
 

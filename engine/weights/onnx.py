@@ -18,30 +18,24 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import detectors
-from detectors._base import Detector, OptionError, Part, Transform, WeightsError
+from detectors._base import Detector, Part, Transform
+from detectors._errors import OptionError, WeightsError
 
 from ..config import ConfigError, resolve
 from ..runtime.confined import ConfinedError, Limits, confined
 from ..runtime.device import Device
-from ..runtime.text import reason
-from .files import Card, check_sum, read_card, sha256
-from .loading import Loaded, WeightFile
-from .onnx_graph import SCRIPT, check_structure, network_digest, read_metadata
+from .cards import Card, check_sum, read_card, sha256
+from .loaded import Loaded, WeightFile
+from .onnx_graph import SCRIPT, SUFFIX, check_structure, network_digest, read_metadata
+from .session import CPU, open_session
 
-SUFFIX = ".onnx"
 EXPORT = "export"
 # Of the trial of a network on one picture, beside what its weights need.
 TRIAL_MEMORY, TRIAL_SECONDS = 2 << 30, 120
 TRIAL_BYTES_PER_SECOND = 10 << 20
-
-
-def is_onnx(path: Path | str | None) -> bool:
-    """Whether a file's name says that it is an ONNX file."""
-    return path is not None and Path(path).suffix.lower() == SUFFIX
 
 
 def sibling(path: Path, part: str) -> Path:
@@ -69,26 +63,6 @@ def onnx_card(path: Path) -> Card:
         raise WeightsError(f"{path}: its card is broken (no {EXPORT}); make it again by {SCRIPT}")
     check_sum(path, metadata, network_digest(path))
     return card
-
-
-def card_of(path: Path) -> Card | None:
-    """The card of a weight file or ONNX file; None for one that has none, or cannot be read.
-
-    Raises:
-        WeightsError: the card is broken.
-    """
-    try:
-        if is_onnx(path):
-            metadata = read_metadata(path)
-        elif path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-        else:
-            return None
-    # Whoever reads the whole file says what is wrong with it.
-    except (WeightsError, SafetensorError, OSError):
-        return None
-    return read_card(path, metadata) if "card" in metadata else None
 
 
 def open_onnx(path: Path, detector: str) -> WeightFile:
@@ -137,27 +111,17 @@ def part_files(path: Path, card: Card, parts: Mapping[str, Part]) -> dict[str, P
 # --- running
 
 
-def _runtime() -> Any:
-    """onnxruntime. Raises ConfigError when it is not installed."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigError(
-            "--weights: an ONNX file needs onnxruntime, which is not installed: "
-            "pip install onnxruntime, or the extra `export`"
-        ) from error
-    return onnxruntime
-
-
 def runs_on_cuda() -> bool:
     """Whether the installed onnxruntime is made for CUDA."""
-    return "CUDAExecutionProvider" in _runtime().get_available_providers()
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def _providers(device: torch.device) -> list[Any]:
     """onnxruntime's names for where to compute. Raises ConfigError for what it cannot."""
     if device.type == "cpu":
-        return ["CPUExecutionProvider"]
+        return [CPU]
     if device.type != "cuda":
         raise ConfigError(f"--device {device}: expected cpu or cuda with an ONNX file")
     if not runs_on_cuda():
@@ -166,23 +130,7 @@ def _providers(device: torch.device) -> list[Any]:
             "onnxruntime-gpu in its place, or use --device cpu"
         )
     options = {"device_id": device.index or 0, "use_tf32": 0}
-    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
-
-
-def _session(path: Path, providers: list[Any], threads: int) -> Any:
-    """onnxruntime's session of a file. Raises WeightsError when it cannot load it."""
-    runtime = _runtime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that wait busily would take the cores from processes that decode pictures.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors, which come as exceptions
-    try:
-        return runtime.InferenceSession(str(path), options, providers=providers)
-    # It raises types of its own that have nothing in common.
-    except Exception as error:
-        raise WeightsError(f"onnxruntime cannot load it ({reason(error):.200})") from error
+    return [("CUDAExecutionProvider", options), CPU]
 
 
 def _signature(session: Any) -> Any:
@@ -198,7 +146,7 @@ def _shapes(values: Sequence[Any]) -> list[list[int]]:
 
 def _trial(path: Path, name: str, example: np.ndarray, expected: Any) -> list[list[int]]:
     """Shapes of a network's outputs for an example. Runs in a child process."""
-    session = _session(path, ["CPUExecutionProvider"], threads=1)
+    session = open_session(path, [CPU], threads=1)
     if (signature := _signature(session)) != expected:
         raise WeightsError(
             f"expected a network with input and outputs {expected}; found {signature}"
@@ -252,7 +200,7 @@ class Network:
         providers = _providers(device)
         _check_network(path, part)
         self.expected = cache(partial(_expected, part))
-        self.session = _session(path, providers, torch.get_num_threads())
+        self.session = open_session(path, providers, torch.get_num_threads())
         if self.session.get_providers()[0] != _name(providers[0]):
             raise ConfigError(
                 f"--device {device}: onnxruntime does not find its CUDA libraries: install them, "

@@ -9,17 +9,22 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from detectors._base import Detector, OptionError, Part, WeightsError, describe_options
+from detectors._base import Detector, Part
+from detectors._errors import OptionError, WeightsError
+from detectors._options import describe_options
 
 from ..config import ConfigError
-from ..runtime.files import replace_file
-from .files import Card, card_metadata, sha256
-from .loading import Loaded
+from ..runtime.files import replace_file, replacing
+from .cards import Card, card_metadata, sha256
+from .graph import BATCH, GRAPH
+from .loaded import Loaded
 from .onnx import EXPORT, sibling
 from .onnx_graph import check_structure, network_digest
 
@@ -40,8 +45,9 @@ def _packages() -> Any:
     return onnx
 
 
-def _traced(title: str, part: Part) -> Any:
-    """The network as a ModelProto. Raises OptionError when PyTorch cannot export it."""
+def _traced(title: str, part: Part, optimised: bool = True) -> Any:
+    """The network as a ModelProto. `optimised`: with constants computed and norms folded into
+    convolutions. Raises OptionError when PyTorch cannot export it."""
     chatter = io.StringIO()
     try:
         with (
@@ -59,6 +65,7 @@ def _traced(title: str, part: Part) -> Any:
                 dynamic_shapes=({0: torch.export.Dim("n")},),
                 opset_version=OPSET,
                 dynamo=True,
+                optimize=optimised,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
@@ -168,3 +175,39 @@ def export(loaded: Loaded, path: Path, extra: dict[str, Any]) -> list[Path]:
         for temporary in waiting.values():
             temporary.unlink(missing_ok=True)
     return list(files.values())
+
+
+def _without_weights(graph: Any, keys: Set[str], onnx: Any) -> None:
+    """Turns tensors of a state dict with these keys into inputs of their names."""
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in keys]:
+        graph.initializer.remove(tensor)
+        shape = list(tensor.dims)
+        graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, shape))
+
+
+def export_graph(loaded: Loaded, path: Path) -> None:
+    """Writes a detector's network without its weights, as `graph.py` computes it; over an earlier
+    one, for it says nothing that the weights' options do not.
+
+    Args:
+        loaded: the detector, on the CPU, in evaluation mode, fp32.
+        path: of the file.
+
+    Raises:
+        OptionError: PyTorch cannot export the detector with these options.
+        ConfigError: a package is missing.
+    """
+    onnx, title = _packages(), loaded.model.title
+    [part] = loaded.model.parts().values()
+    # Unoptimised: what PyTorch computes of weights while exporting would stay in the file.
+    proto = _traced(title, replace(part, input=BATCH), optimised=False)
+    _check_free(title, part, proto)
+    keys = loaded.model.state_dict().keys()
+    _without_weights(proto.graph, keys, onnx)
+    del proto.graph.value_info[:]  # shapes of all that lies between, which nobody needs
+    unused = sorted(keys - {value.name for value in proto.graph.input})
+    card = Card(
+        loaded.name, describe_options(loaded.model.options), extra={GRAPH: {"unused": unused}}
+    )
+    with replacing(path) as temporary:
+        _write(temporary, proto, card, onnx)

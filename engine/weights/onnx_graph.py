@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 
 from ..runtime.files import is_other_file
 
 SCRIPT = "scripts/export_onnx.py"
+SUFFIX = ".onnx"
 # Numbers of fields in the messages of onnx.proto; wire types of protobuf.
 GRAPH, METADATA, FUNCTIONS = 7, 14, 25  # of ModelProto
 KEY, VALUE = 1, 2  # of StringStringEntryProto
@@ -27,6 +28,11 @@ EXTERNAL_DATA = 13  # of TensorProto
 VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
 LARGEST_ENTRY = 1 << 20
 CHUNK = 1 << 20
+
+
+def is_onnx(path: Path | str | None) -> bool:
+    """Whether a file's name says that it is an ONNX file."""
+    return path is not None and Path(path).suffix.lower() == SUFFIX
 
 
 def _varint(stream: BinaryIO) -> int:

@@ -22,12 +22,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 
 from ..runtime.confined import ConfinedError, Limits, confined
 from ..runtime.text import reason
+from .cards import FORMAT
 
-FORMAT = "synthetic-picture-detectors/1"  # of what this project writes
 ALLOWANCE = 192 << 20  # bytes of memory beyond what a file's own tensors need
 SECONDS = 20  # of the processor, beyond those that a file's size accounts for
 BYTES_PER_SECOND = 20 << 20

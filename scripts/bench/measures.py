@@ -31,15 +31,21 @@ import detectors
 from datasets import Record
 from datasets._images import open_picture
 from detectors._base import Detector
+from engine.cli import graph
+from engine.cli.parser import parser
 from engine.config import CONFIGS, Config, read_yaml, resolve
 from engine.evaluation import metrics
 from engine.runtime.device import open_device
 from engine.runtime.distributed import ALONE
 from engine.runtime.workers import IN_PROCESS, Workers
 from engine.scoring import degradations
-from engine.scoring.loop import AT_ONCE, ScoringOptions, score
+from engine.scoring.backend import AT_ONCE
+from engine.scoring.graph_backend import GraphBackend
+from engine.scoring.loop import ScoringOptions, score
+from engine.scoring.torch_backend import TorchBackend
 from engine.training.step import Batch, Stepper, make_optimizer
-from engine.weights.loading import build, locate, open_weights
+from engine.weights.loaded import locate
+from engine.weights.loading import build, open_weights
 
 from . import plain
 
@@ -169,6 +175,13 @@ def detector(name: str) -> Detector:
     return model
 
 
+def shipped_graph() -> GraphBackend:
+    """The shipped detector as main.py scores with it without PyTorch."""
+    opened = graph.opened(parser().parse_args(["--device", "cpu"]), None)
+    assert opened is not None
+    return opened[0]
+
+
 class Null(Detector):
     """A detector whose network costs nothing: what is left is the loop around it."""
 
@@ -191,7 +204,8 @@ def scored(
 ) -> list[float | None]:
     """Logits of pictures by the product's loop."""
     records = [Record(path.name, path) for path in paths]
-    rows = score(model, records, open_device("cpu", "fp32"), ScoringOptions(BATCH, workers))
+    backend = TorchBackend(model, open_device("cpu", "fp32"))
+    rows = score(backend, records, ScoringOptions(BATCH, workers))
     return [row.logit for batch in rows for row in batch]
 
 
@@ -207,15 +221,22 @@ def measure_help(_: Path) -> Iterator[Figure]:
 
 
 def measure_verdict(_: Path) -> Iterator[Figure]:
-    """Time and memory of a first verdict against those of importing PyTorch."""
-    words = [*MAIN, "--workers", 1, "--input", EXAMPLES / "real" / "rocket.jpg"]
-    took = seconds({"verdict": command(words), "import": command(BARE_IMPORT)})
-    details = f"{took['verdict']:.1f} s against {took['import']:.1f} s"
+    """Time and memory of a first verdict on the CPU against those of importing PyTorch, which it
+    does without; its time holds one pass of the encoder."""
+    words = [*MAIN, "--input", EXAMPLES / "real" / "rocket.jpg"]
+    backend = shipped_graph()
+    picture = [backend.transform(False)(Image.new("RGB", (512, 512)), np.random.default_rng(0))]
+    ways = {"verdict": command(words), "import": command(BARE_IMPORT)}
+    took = seconds({**ways, "pass": partial(backend.results, picture, False)})
+    details = (
+        f"{took['verdict']:.2f} s, {took['pass']:.2f} s of them one pass, against "
+        f"{took['import']:.2f} s"
+    )
     ratio = took["verdict"] / took["import"]
-    yield at_most("first verdict against importing PyTorch: time", ratio, 2.0, details)
+    yield at_most("first verdict against importing PyTorch: time", ratio, 1.0, details)
     verdict, bare = peak_memory(words), peak_memory(BARE_IMPORT)
     details = f"{verdict:.0f} MB against {bare:.0f} MB"
-    yield at_most("the same: memory", verdict / bare, 2.0, details)
+    yield at_most("the same: memory", verdict / bare, 1.0, details)
 
 
 def measure_decode(folder: Path) -> Iterator[Figure]:

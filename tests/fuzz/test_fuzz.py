@@ -33,7 +33,7 @@ from datasets import LayoutError, Record
 from datasets._images import PictureDataset
 from datasets._limits import Limits
 from datasets.csv_file import read_rows
-from detectors._base import WeightsError
+from detectors._errors import WeightsError
 from engine import config
 from engine.config import ConfigError
 from engine.credentials.fields import fields
@@ -43,8 +43,9 @@ from engine.fetching.archives import extract
 from engine.fetching.download import FetchError
 from engine.runtime.text import LONGEST, one_line
 from engine.runtime.workers import Workers, in_turn
-from engine.weights.files import Card, read_weights, save_weights
-from engine.weights.onnx import card_of
+from engine.weights.cards import Card
+from engine.weights.files import read_weights, save_weights
+from engine.weights.loaded import card_of
 
 QUICK_SECONDS, LONG_SECONDS, LIMIT_SECONDS = 0.4, 60.0, 20.0
 FEWEST = 25  # files that each reader gets, also where the machine is slow

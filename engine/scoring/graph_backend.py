@@ -1,0 +1,38 @@
+"""Scoring on the CPU without PyTorch: a graph that onnxruntime computes, for phase test.
+
+`cli/graph.py` chooses it. Nothing here may import torch, which takes longer than a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectors._arrays import Transform
+
+from ..weights.graph import GraphDetector
+from .backend import AT_ONCE, Computing, in_steps, rounded
+
+
+@dataclass(frozen=True)
+class GraphBackend:
+    """A detector that onnxruntime computes."""
+
+    model: GraphDetector
+    given = None
+
+    def computing(self) -> Computing:
+        """As `Backend` has it, like all that follows."""
+        return Computing("onnxruntime", "cpu", "fp32", self.model.threads)
+
+    def transform(self, validation: bool) -> Transform:  # noqa: ARG002 - it trains nothing
+        return self.model.transform
+
+    def prepare(self) -> None:
+        return
+
+    def results(self, items: Sequence[Any], explain: bool) -> list[tuple[float, Any]]:
+        assert not explain, "PyTorch alone explains"
+        logits = [x for few in in_steps(items, AT_ONCE) for x in self.model.logits(few).tolist()]
+        return [(logit, None) for logit in rounded(logits)]
