@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import errno
 import io
+import json
 import os
 import socket
 import struct
@@ -20,7 +21,7 @@ from conftest import make_picture
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 from test_credentials import chunk, png, with_chunks
 
 from engine.config import ConfigError
@@ -43,6 +44,7 @@ CLAIM = {
     "claim_generator_info": [{"name": "painter.example", "version": "1"}],
     "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [CREATED]}}],
 }
+EMAIL, DOCUMENTS, CLAIMS = "1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.62558.2.1"
 OFFLINE = {"verify": {"verify_after_sign": False}, "builder": {"thumbnail": {"enabled": False}}}
 MIME_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "AVIF": "image/avif"}
 
@@ -53,7 +55,11 @@ def name(words: str) -> x509.Name:
 
 
 def certificate(
-    subject: str, key: ec.EllipticCurvePrivateKey, above: Authority | None, ocsp: str = ""
+    subject: str,
+    key: ec.EllipticCurvePrivateKey,
+    above: Authority | None,
+    ocsp: str = "",
+    purpose: str = EMAIL,
 ) -> x509.Certificate:
     """A certificate of a signer below an authority, or with None of an authority itself."""
     issuer, signing = (above.subject, above.key) if above else (subject, key)
@@ -76,8 +82,8 @@ def certificate(
         .add_extension(identifier, False)
     )
     if not root:
-        purposes = [ExtendedKeyUsageOID.EMAIL_PROTECTION]  # one that C2PA accepts
-        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), False)
+        purposes = x509.ExtendedKeyUsage([x509.ObjectIdentifier(purpose)])
+        builder = builder.add_extension(purposes, False)
     if ocsp:
         address = x509.UniformResourceIdentifier(ocsp)
         access = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, address)
@@ -102,11 +108,13 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         return cls(subject, key, certificate(subject, key, None))
 
-    def sign(self, kind: str = "JPEG", remote: str = "", ocsp: str = "") -> bytes:
+    def sign(
+        self, kind: str = "JPEG", remote: str = "", ocsp: str = "", purpose: str = EMAIL
+    ) -> bytes:
         """A picture that a signer of this authority signed; with `remote` its manifest is only
         named, and lies at that address."""
         key = ec.generate_private_key(ec.SECP256R1())
-        chain = pem(certificate("Signer of " + self.subject, key, self, ocsp)) + pem(
+        chain = pem(certificate("Signer of " + self.subject, key, self, ocsp, purpose)) + pem(
             self.certificate
         )
         private = key.private_bytes(
@@ -154,6 +162,59 @@ def test_without_a_list_or_with_another_the_signer_is_unknown(signed: bytes) -> 
         told = credentials(signed, trust)
         assert (told.c2pa.state, told.c2pa.reasons) == (UNKNOWN_SIGNER, ())
         assert "unknown signer" in "\n".join(as_lines(told))
+
+
+@pytest.mark.parametrize("purpose", [DOCUMENTS, CLAIMS])
+def test_certificates_of_conforming_signers_are_accepted(purpose: str, known: Authority) -> None:
+    signed = known.sign(purpose=purpose)
+    states = [credentials(signed, trust).c2pa.state for trust in (known.trusted(), None)]
+    assert states == [TRUSTED, UNKNOWN_SIGNER]
+
+
+@dataclass
+class Answering:
+    """Stands for c2pa's reader: calls a manifest invalid, with these codes."""
+
+    codes: tuple[str, ...]
+
+    def __call__(self, *_: object, **__: object) -> Answering:
+        return self
+
+    def __enter__(self) -> Answering:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def json(self) -> str:
+        failures = [{"code": code} for code in self.codes]
+        return json.dumps({"validation_state": "Invalid", "validation_status": failures})
+
+
+EXPIRED, UNTRUSTED = "signingCredential.expired", "signingCredential.untrusted"
+CHANGED = "assertion.dataHash.mismatch"
+
+
+@pytest.mark.parametrize(
+    ("codes", "state", "reasons"),
+    [
+        ((UNTRUSTED, EXPIRED), UNKNOWN_SIGNER, (EXPIRED,)),
+        ((UNTRUSTED, EXPIRED, CHANGED), INVALID, (UNTRUSTED, EXPIRED, CHANGED)),
+        ((*(UNTRUSTED,) * 50, CHANGED), INVALID, (UNTRUSTED, CHANGED)),
+        ((), INVALID, ()),
+    ],
+    ids=["expired", "changed", "changed behind many", "no reason"],
+)
+def test_an_intact_picture_of_a_certificate_out_of_date_is_not_called_changed(
+    codes: tuple[str, ...],
+    state: str,
+    reasons: tuple[str, ...],
+    signed: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(c2pa, "Reader", Answering(codes))
+    told = credentials(signed).c2pa
+    assert (told.state, told.reasons) == (state, reasons)
 
 
 def test_a_picture_that_was_changed_is_invalid(known: Authority, signed: bytes) -> None:

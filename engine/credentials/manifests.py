@@ -26,8 +26,16 @@ State = Literal["none", "trusted", "unknown_signer", "invalid", "unchecked"]
 NONE, TRUSTED, UNKNOWN_SIGNER, INVALID, UNCHECKED = get_args(State)
 LARGEST_LIST = 4 << 20  # bytes of a list of trust; C2PA's own has some 100,000
 MOST, LONGEST = 16, 300  # manifests, actions and reasons that are told; characters of a text
-UNTRUSTED = "signingCredential.untrusted"  # C2PA specification 2.1, 15.2.2
+# Failures that say nothing against the picture, only that nobody vouches for its signer any more or
+# yet (C2PA specification 2.1, 15.2.2).
+UNTRUSTED, EXPIRED = "signingCredential.untrusted", "signingCredential.expired"
 INSTALL = "needs the package c2pa-python: bash scripts/setup.sh --all, or pip install c2pa-python"
+# What a signer's certificate may be for: e-mail, documents, claims (C2PA's and Microsoft's), time,
+# OCSP. c2pa-python itself takes the first alone, and C2PA's conforming signers have others.
+PURPOSES = (
+    "1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.62558.2.1", "1.3.6.1.4.1.311.76.59.1.9",
+    "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9",
+)  # fmt: skip
 SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True},
     # Identities would be looked up at addresses that the file names.
@@ -185,11 +193,19 @@ def _manifest(manifest: dict[str, Any], active: bool) -> dict[str, Any]:
     }
 
 
-def _state(found: str | None, trusted: bool) -> State:
-    """c2pa's state in our words; without a list of trust of the user's, nobody is trusted."""
-    if found == "Trusted" and trusted:
+def _state(found: str | None, codes: list[str], listed: bool) -> State:
+    """c2pa's state in our words.
+
+    Args:
+        found: Trusted, Valid or Invalid.
+        codes: of all failures; it calls a manifest invalid whose signer's certificate alone is out
+            of date, after it has compared all sums.
+        listed: whether the user named anybody to trust; without, nobody is.
+    """
+    if found == "Trusted" and listed:
         return TRUSTED
-    return UNKNOWN_SIGNER if found in ("Valid", "Trusted") else INVALID
+    intact = found in ("Valid", "Trusted") or (codes and {*codes} <= {UNTRUSTED, EXPIRED})
+    return UNKNOWN_SIGNER if intact else INVALID
 
 
 def signature(content: bytes, mime: str, pem: str | None) -> dict[str, Any]:
@@ -202,8 +218,9 @@ def signature(content: bytes, mime: str, pem: str | None) -> dict[str, Any]:
     """
     import c2pa
 
-    trust = {"trust": {"trust_anchors": pem}} if pem else {}
-    context = c2pa.Context.from_dict(SETTINGS | trust)
+    anchors = {"trust_anchors": pem} if pem else {}
+    trust = {"trust_config": "\n".join(PURPOSES)} | anchors
+    context = c2pa.Context.from_dict(SETTINGS | {"trust": trust})
     _close_files()
     try:
         with c2pa.Reader(mime, io.BytesIO(content), context=context) as reader:
@@ -217,11 +234,12 @@ def signature(content: bytes, mime: str, pem: str | None) -> dict[str, Any]:
     active = store.get("active_manifest")
     manifests = [m for m in store.get("manifests", {}).items() if isinstance(m[1], dict)]
     ordered = sorted(manifests, key=lambda item: item[0] != active)[:MOST]
-    state = _state(store.get("validation_state"), bool(pem))
-    codes = [_text(status.get("code")) for status in _objects(store.get("validation_status"))]
+    statuses = store.get("validation_status") or []
+    codes = list(dict.fromkeys(_text(status.get("code")) for status in statuses))
+    state = _state(store.get("validation_state"), codes, bool(pem))
     known = (UNTRUSTED,) if state == UNKNOWN_SIGNER else ()  # what the state says already
     return {
         "state": state,
-        "reasons": [code for code in dict.fromkeys(codes) if code not in known],
+        "reasons": [code for code in codes if code not in known][:MOST],
         "manifests": [_manifest(manifest, label == active) for label, manifest in ordered],
     }
