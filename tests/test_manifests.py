@@ -109,14 +109,18 @@ class Authority:
         return cls(subject, key, certificate(subject, key, None))
 
     def sign(
-        self, kind: str = "JPEG", remote: str = "", ocsp: str = "", purpose: str = EMAIL
+        self,
+        kind: str = "JPEG",
+        remote: str = "",
+        ocsp: str = "",
+        purpose: str = EMAIL,
+        parent: bytes = b"",
     ) -> bytes:
         """A picture that a signer of this authority signed; with `remote` its manifest is only
-        named, and lies at that address."""
+        named, and lies at that address; with `parent` it was made from that JPEG."""
         key = ec.generate_private_key(ec.SECP256R1())
-        chain = pem(certificate("Signer of " + self.subject, key, self, ocsp, purpose)) + pem(
-            self.certificate
-        )
+        own = certificate(f"Signer of {self.subject}", key, self, ocsp, purpose)
+        chain = pem(own) + pem(self.certificate)
         private = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -129,6 +133,9 @@ class Authority:
         if remote:
             builder.set_no_embed()
             builder.set_remote_url(remote)
+        if parent:
+            about = {"title": "parent", "relationship": "componentOf"}
+            builder.add_ingredient(about, "image/jpeg", io.BytesIO(parent))
         with c2pa.Signer.from_info(c2pa.C2paSignerInfo(b"es256", chain, private, None)) as signer:
             builder.sign(signer, MIME_TYPES[kind], picture, signed)
         return signed.getvalue()
@@ -169,6 +176,14 @@ def test_certificates_of_conforming_signers_are_accepted(purpose: str, known: Au
     signed = known.sign(purpose=purpose)
     states = [credentials(signed, trust).c2pa.state for trust in (known.trusted(), None)]
     assert states == [TRUSTED, UNKNOWN_SIGNER]
+
+
+def test_a_picture_that_went_into_one_stands_behind_it(known: Authority, signed: bytes) -> None:
+    other = Authority.new("Other")
+    told = credentials(other.sign(parent=signed), other.trusted())
+    rows = [(manifest.active, manifest.issuer) for manifest in told.c2pa.manifests]
+    assert rows == [(True, "Signer of Other"), (False, "Signer of Known")]
+    assert "made from a picture signed by Signer of Known" in as_lines(told)[-1]
 
 
 @dataclass
