@@ -26,11 +26,12 @@ from scripts._shared import answer, new_parser, parse_as_main, say  # noqa: E402
 if TYPE_CHECKING:
     from engine.pages.scoring_queue import ScoringQueue
     from engine.pages.server import Parts
+    from engine.phases.test import TestRequest
 
 PROGRAM = "serve.py"
 CHOICE = ("detector", "config", "set", "train_dataset", "mode", "branch")
 WEIGHTS = ("weights", "backbone_weights", "pretrain", "ckpt", "threshold", "prevalence")
-MACHINE = ("device", "gpu", "precision", "batch_size", "threads", "max_megapixels")
+MACHINE = ("torch", "device", "gpu", "precision", "batch_size", "threads", "max_megapixels")
 LIMITS = ("picture_memory", "picture_seconds")
 
 
@@ -97,8 +98,12 @@ def queue_of(args: argparse.Namespace) -> ScoringQueue:
 
     rules.check_named(args, rules.detector_named(args))
     rules.check(args, settings.detector_name(args))
-    args.torch = True  # which alone explains, as the pages may be asked to
-    return ScoringQueue(DetectorJudge(testing(args)), args.queue)
+
+    def by_torch() -> TestRequest:
+        args.torch = True
+        return testing(args)
+
+    return ScoringQueue(DetectorJudge(testing(args), by_torch), args.queue)
 
 
 def parts_of(args: argparse.Namespace) -> Parts:
