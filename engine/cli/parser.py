@@ -121,8 +121,8 @@ def _detector(p: Parser) -> None:
         "--detector",
         choices=detectors.available(),
         metavar="NAME",
-        help=f"{', '.join(detectors.available())}; without it: cospy if one of CO-SPY's own flags is given, else that of the card of "
-        "--weights, else default, the one whose weights ship",
+        help=f"{', '.join(detectors.available())}; without it: cospy if one of CO-SPY's own flags "
+        "is given, else that of the card of --weights, else default, the one whose weights ship",
     )
     p.flag(group, "--config", type=Path, metavar="FILE", help="YAML on top of the detector's")
     p.flag(
