@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets._paths import visible
-from engine.cli.parser import Parser
+from engine.cli.argument_parser import Parser
 from engine.runtime import program
 
 SHOWN = 8  # names of a longer list

@@ -30,8 +30,8 @@ import numpy as np  # noqa: E402
 from datasets import LayoutError  # noqa: E402
 from datasets._csv import IMAGE, read_csv  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
-from engine.cli.parser import Parser  # noqa: E402
 from engine.evaluation.metrics import accuracy, auroc, average_precision, balanced_accuracy  # noqa: E402
 from engine.scoring.probability import threshold_logit  # noqa: E402
 from scripts._shared import answer, new_parser, say, write_table  # noqa: E402

@@ -33,8 +33,9 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record, csv_file  # noqa: E402
 from datasets._paths import split_named, visible  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
-from engine.cli.parser import Parser, add_decoding  # noqa: E402
+from engine.cli.parser import add_decoding  # noqa: E402
 from scripts import _views  # noqa: E402
 from scripts._shared import answer, new_parser, say, tell_left_out, write_table  # noqa: E402
 from scripts._views import ORIGINAL, PNG, VIEW, file_name  # noqa: E402

@@ -25,8 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from datasets import Label, LayoutError, Record, open_path  # noqa: E402
 from engine.cli import machine  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import listed, number  # noqa: E402
-from engine.cli.parser import Parser, add_decoding, benchmarks  # noqa: E402
+from engine.cli.parser import add_decoding, benchmarks  # noqa: E402
 from engine.runtime.text import distinct  # noqa: E402
 from scripts._shared import answer, new_parser, some, tell_left_out  # noqa: E402
 

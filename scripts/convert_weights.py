@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.cli.parser import Parser  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from scripts._shared import answer, new_parser  # noqa: E402
 
 if TYPE_CHECKING:

@@ -30,8 +30,9 @@ sys.path.insert(0, str(ROOT))
 
 import datasets  # noqa: E402
 from datasets import LayoutError, Record, csv_file  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
-from engine.cli.parser import Parser, add_decoding  # noqa: E402
+from engine.cli.parser import add_decoding  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.runtime.text import distinct  # noqa: E402
 from engine.scoring import degradations  # noqa: E402

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from datasets._images import UnreadablePicture, decode  # noqa: E402
-from engine.cli.parser import Parser  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.reporting.drawing import BLUE, GREY, VERMILION, figure, png  # noqa: E402
 from engine.runtime.files import write_file  # noqa: E402
 from scripts._shared import answer, new_parser  # noqa: E402

@@ -31,9 +31,10 @@ sys.path.insert(0, str(ROOT))
 from datasets import Label, LayoutError, Record  # noqa: E402
 from engine.cli import machine, rules  # noqa: E402
 from engine.cli import parser as command_line  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.inputs import collect  # noqa: E402
-from engine.cli.parser import Parser, shared  # noqa: E402
+from engine.cli.parser import shared  # noqa: E402
 from scripts._shared import answer, new_parser, tell_left_out, write_table  # noqa: E402
 
 if TYPE_CHECKING:

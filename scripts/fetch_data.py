@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import listed, number  # noqa: E402
-from engine.cli.parser import Parser  # noqa: E402
 from engine.runtime.program import USAGE  # noqa: E402
 from engine.runtime.text import columns, size_text  # noqa: E402
 from scripts._shared import answer, new_parser, say  # noqa: E402

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from detectors._errors import WeightsError  # noqa: E402
-from engine.cli.parser import Parser  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.weights.manifest import PRETRAINED  # noqa: E402
 from scripts._shared import answer  # noqa: E402
 

@@ -31,8 +31,8 @@ from datasets._csv import found_columns, read_csv  # noqa: E402
 from datasets._layout import unexpected  # noqa: E402
 from datasets._paths import relative, split_depths, split_named, visible  # noqa: E402
 from datasets._published_lists import published_rows  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number, share  # noqa: E402
-from engine.cli.parser import Parser  # noqa: E402
 from scripts._csv_rows import MISSING, Namer, Row  # noqa: E402
 from scripts._shared import answer, new_parser, say, some, tell_left_out, write_rows  # noqa: E402
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from engine.cli import rules  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
-from engine.cli.parser import Parser, shared  # noqa: E402
+from engine.cli.parser import shared  # noqa: E402
 from scripts._shared import answer, new_parser, parse_as_main, say  # noqa: E402
 
 if TYPE_CHECKING:

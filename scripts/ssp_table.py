@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import LayoutError  # noqa: E402
 from datasets._limits import UPRIGHT  # noqa: E402
-from engine.cli.parser import Parser  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.evaluation import benchmark as benchmarks  # noqa: E402
 from engine.evaluation.benchmark import PUBLISHED, THRESHOLD, Measurement, as_stated, comparable  # noqa: E402

@@ -33,9 +33,10 @@ sys.path.insert(0, str(ROOT))
 from datasets import LayoutError  # noqa: E402
 from detectors._errors import OptionError, WeightsError  # noqa: E402
 from engine.cli import app, series  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
-from engine.cli.parser import Parser, shared  # noqa: E402
 from engine.cli.parser import parser as main_parser  # noqa: E402
+from engine.cli.parser import shared  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.evaluation.bootstrap import areas_roc, drawn_samples, measured, rank  # noqa: E402
 from engine.evaluation.comparison import Run, read_run  # noqa: E402

@@ -36,7 +36,7 @@ from detectors._default_options import DefaultOptions  # noqa: E402
 from detectors._errors import WeightsError  # noqa: E402
 from detectors._options import describe_options  # noqa: E402
 from detectors.default import Default  # noqa: E402
-from engine.cli.parser import Parser  # noqa: E402
+from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.evaluation.calibration import doubt_band, fit_platt  # noqa: E402
 from engine.evaluation.metrics import auroc  # noqa: E402

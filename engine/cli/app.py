@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..runtime.program import SIGNALLED, USAGE, answer, complain, log_handler, refuse
-from .parser import Parser
+from .argument_parser import Parser
 
 PROGRAM, UNSCORED, GOES_ON = "main.py", 1, "--resume goes on"
 LOADING = (

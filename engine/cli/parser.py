@@ -6,21 +6,17 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import detectors
 from datasets._limits import Limits
-from datasets._paths import ALL, visible
+from datasets._paths import ALL
 
-from ..runtime.program import USAGE
 from ..scoring.probability import EVEN
+from .argument_parser import Parser
 from .arguments import folder_name, listed, number, share, threshold
-
-EVERY = "train eval test"
 
 
 def benchmarks() -> list[str]:
@@ -33,51 +29,6 @@ def epochs(text: str) -> tuple[int, ...]:
     """For argparse: `35` or `0,4,34` -> the numbers, each once; `all` -> none."""
     one = number(int, 0)
     return () if text == ALL else tuple(dict.fromkeys(one(part) for part in listed(text)))
-
-
-def _each_with_its_flag(words: Sequence[str]) -> list[str]:
-    """`--set a.b=1 c.d=2` -> `--set a.b=1 --set c.d=2`. With nargs="+" argparse would also take
-    what follows them, such as a script's file."""
-    spread: list[str] = []
-    for word in words:
-        after_value = len(spread) > 1 and spread[-2] == "--set"
-        if after_value and "=" in word and not word.startswith("-"):
-            spread.append("--set")
-        spread.append(word)
-    return spread
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line. `phases`: flag -> the phases that heed it."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.phases: dict[str, tuple[str, ...]] = {}
-
-    def flag(self, group: Any, name: str, phases: str = EVERY, **options: Any) -> None:
-        """Adds a flag to a group; the phases that do not heed it refuse it."""
-        # Stated here, beside what the flag means, and read by `rules`: no second list to forget.
-        action = group.add_argument(name, **options)
-        self.phases[action.dest] = tuple(phases.split())
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse has it; `--set` takes several values, pictures may stand between flags, where
-        argparse takes those in one place only, and no word is empty: an empty path would be the
-        current folder."""
-        words = list(sys.argv[1:] if args is None else args)
-        for index, word in enumerate(words):
-            if not word or (word.startswith("--") and word.find("=") == len(word) - 1):
-                before = (flag for flag in reversed(words[:index]) if flag.startswith("-"))
-                flag = word[:-1] or next(before, "the first word")
-                self.error(f"{flag}: expected a value; found an empty one")
-        parsed, unknown = super().parse_known_args(_each_with_its_flag(words), namespace)
-        if hasattr(parsed, "pictures") and not any(word.startswith("-") for word in unknown):
-            parsed.pictures, unknown = [*parsed.pictures, *unknown], []
-        return parsed, unknown
-
-    def error(self, message: str) -> NoReturn:
-        text = visible(" ".join(message.split()))
-        self.exit(USAGE, f"{self.prog}: {text}; --help lists the flags\n")
 
 
 def add_decoding(group: Any) -> None:

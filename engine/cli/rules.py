@@ -24,8 +24,9 @@ from datasets._paths import ALL
 from ..config import USUAL, ConfigError, check_sections, parse_override, read_yaml
 from ..scoring.own_threshold import OwnThreshold
 from ..weights import manifest
+from .argument_parser import Parser
 from .bare import is_bare
-from .parser import Parser, benchmarks, parser
+from .parser import benchmarks, parser
 
 OWN = detectors.flags()  # of single detectors, by their names
 COMBINED = tuple(name for name, own in OWN.items() if own.combines)
