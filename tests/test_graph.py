@@ -197,7 +197,8 @@ def test_every_branch_has_a_graph(
     command = ("--weights", weights, "--json", *odd_pictures(tmp_path))
     ours, theirs = (plain_cli(*flags, *command).rows for flags in ((), ("--torch",)))
     logits = [[row["logit"] for row in rows] for rows in (ours, theirs)]
-    assert logits[0] == pytest.approx(logits[1], abs=1e-4)
+    # Random weights give large logits, whose rounding grows with them.
+    assert logits[0] == pytest.approx(logits[1], abs=1e-4, rel=1e-4)
 
 
 @pytest.mark.slow
