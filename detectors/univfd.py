@@ -38,10 +38,12 @@ class UnivFd(Detector):
         return self
 
     def transform(self, train: bool) -> Transform:
-        """Cropped, never resized; training blurs and encodes as CNNDetection's does."""
+        """Scoring crops and never resizes; training brings the shorter side to 256 px first, blurs
+        and encodes as CNNDetection's does."""
         return Square(
-            None, 224, _clip.CLIP_MEAN, _clip.CLIP_STD, train=train, distortion=BLUR_AND_JPEG
-        )
+            256 if train else None, 224, _clip.CLIP_MEAN, _clip.CLIP_STD, train=train,
+            distortion=BLUR_AND_JPEG,
+        )  # fmt: skip
 
     @property
     def embeds(self) -> bool:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -142,25 +142,17 @@ def sources(args: argparse.Namespace) -> list[Source]:
     return found
 
 
-def file_of(source: Source, record: Record, chosen: Form, twice: bool) -> str:
-    """Path below DIR of the picture that is made of a record; with the whole earlier name in it
-    where two records differ in their endings alone (`twice`)."""
-    key = PurePosixPath(record.key.lstrip("/"))
-    if chosen.kind is None:
-        return f"{source.name}/{key}"
-    ending = ENDINGS[chosen.kind]
-    return f"{source.name}/{key}{ending}" if twice else f"{source.name}/{key.with_suffix(ending)}"
-
-
 def files(source: Source, chosen: Form) -> dict[str, str]:
-    """The path below DIR of what is made of each picture, by key."""
-    stems = Counter(str(PurePosixPath(record.key).with_suffix("")) for record in source.records)
-    return {
-        record.key: file_of(
-            source, record, chosen, stems[str(PurePosixPath(record.key).with_suffix(""))] > 1
-        )
-        for record in source.records
-    }
+    """The path below DIR of what is made of each picture, by key: with the ending of the format, or
+    behind the whole earlier name where any two would else be one file."""
+    keys = {record.key: PurePosixPath(record.key.lstrip("/")) for record in source.records}
+    if chosen.kind is None:
+        return {key: f"{source.name}/{path}" for key, path in keys.items()}
+    ending = ENDINGS[chosen.kind]
+    short = {key: f"{source.name}/{path.with_suffix(ending)}" for key, path in keys.items()}
+    if len(set(short.values())) == len(short):
+        return short
+    return {key: f"{source.name}/{path}{ending}" for key, path in keys.items()}
 
 
 def encoded(image: Image.Image, _: np.random.Generator, kind: str, saving: dict[str, Any]) -> bytes:

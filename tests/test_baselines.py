@@ -113,6 +113,15 @@ def test_univfd() -> None:
     check(model, expected)
 
 
+def test_univfd_trains_on_crops_of_resized_pictures() -> None:
+    """As published: a crop of a large picture is most of it, not a patch of one colour."""
+    tiles = np.kron(np.indices((4, 4)).sum(axis=0) % 2, np.ones((300, 300))) * 255
+    picture = Image.fromarray(tiles.astype(np.uint8)).convert("RGB")
+    transform = filled("univfd")[0].transform(train=True)
+    for seed in range(8):
+        assert transform(picture, np.random.default_rng(seed)).std() > 1
+
+
 @pytest.mark.parametrize("crops", [1, 10])
 def test_rine(crops: int) -> None:
     model, state = filled("rine", size="tiny", crops=crops)

@@ -14,9 +14,12 @@ from conftest import make_picture, read_csv
 from models import tiny
 from scipy.special import expit
 
+from datasets import Label, Record
 from detectors._ensemble_options import EnsembleOptions
 from detectors._fusion import CLIP, Fusion
 from detectors.ensemble import Ensemble
+from engine.config import ConfigError
+from engine.scoring import other_scores
 from engine.training import ensemble
 
 
@@ -260,6 +263,19 @@ def test_other_programs_scores_are_members(
     (tmp_path / "empty.csv").write_text("image,score\n")
     wrong = ("--set", f"ensemble.scores=['{tmp_path / 'empty.csv'}']")
     assert "found none" in bare(*evaluate[:-1], wrong[1], "--overwrite").complaint
+
+
+def test_a_run_of_this_program_may_be_a_member(tmp_path: Path) -> None:
+    """Its scores.csv has sums of files, and rows of degraded pictures: names count, and pictures as
+    they are. Two scores of one picture are refused, whichever comes last."""
+    records = [Record(key, tmp_path / key, Label.REAL) for key in ("a.png", "b.png")]
+    file = tmp_path / "scores.csv"
+    lines = ["digest,key,degradation,logit", "12,a.png,none,1", "12,a.png,flip,2", "34,b.png,,3"]
+    file.write_text("\n".join([*lines, ""]))
+    assert other_scores.logits(file, records) == {"a.png": 1, "b.png": 3}
+    file.write_text("\n".join([*lines, "12,a.png,none,4", ""]))
+    with pytest.raises(ConfigError, match=r"a\.png"):
+        other_scores.logits(file, records)
 
 
 def test_a_member_without_weights_may_be_left_out(

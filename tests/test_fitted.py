@@ -117,3 +117,5 @@ def test_phase_train_fits_and_the_weights_score(name: str, tmp_path: Path, cli: 
     assert cli(*train, "--resume").status == 0
     assert best.read_bytes() == before
     assert "--epochs" in cli(*train, "--overwrite", "--epochs", 2).complaint
+    degraded = cli(*train, "--overwrite", "--set", "train.degrade=flip").complaint
+    assert "train.degrade" in degraded and best.read_bytes() == before

@@ -110,7 +110,13 @@ def check(
 ) -> None:
     """Raises ConfigError for settings, or an output folder, that `start` would refuse later."""
     training_device(device, config.train.precision)
-    degradations.choice(config.train.degrade)
+    degraded = degradations.choice(config.train.degrade)
+    if degraded is not None and detectors.load(config.detector).FITTED:
+        raise ConfigError(
+            f"train.degrade: expected {NONE} of {config.detector}, which is fitted to pictures as "
+            f"scoring sees them; found {config.train.degrade!r}: scripts/derive.py writes pictures "
+            "to fit it to"
+        )
     degradations.parse(config.train.val_degrade)
     check_output(output, written(output), resume, overwrite)
 

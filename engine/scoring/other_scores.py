@@ -18,12 +18,14 @@ from datasets import Record
 from datasets._csv import found_columns, read_csv
 
 from ..config import ConfigError
+from .degradations import NONE
 from .probability import threshold_logit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAMED_BY = ("digest", "key", "path", "image")  # columns that say which picture a score is of
+# Columns that say which picture a score is of: that of its file's sum, and those of its name.
+DIGEST, NAMED_BY = "digest", ("key", "path", "image")
 MOST_CERTAIN = 1e-9  # a score of 0 or 1 counts as this far from it, for a logit is finite
 
 
@@ -49,19 +51,25 @@ def _number(file: Path, row: Mapping[str, str], column: str, low: float, high: f
     return value
 
 
-def read(file: Path) -> tuple[str, list[OtherScore]]:
+def read(
+    file: Path, named_by: Sequence[str] = (DIGEST, *NAMED_BY)
+) -> tuple[str, list[OtherScore]]:
     """The column that names pictures, and what a stranger's CSV says of them, rows without a score
     left out: a column `logit`, or `score`, the probability of synthetic.
+
+    Args:
+        file: the CSV.
+        named_by: columns that may name a picture, the one to take first.
 
     Raises:
         LayoutError: no CSV. ConfigError: other columns, or a number that is none.
     """
     columns, lines = read_csv(file)
-    named = next((column for column in NAMED_BY if column in columns), None)
+    named = next((column for column in named_by if column in columns), None)
     valued = next((column for column in ("logit", "score") if column in columns), None)
     if named is None or valued is None:
         raise ConfigError(
-            f"{file}: expected a column {' or '.join(NAMED_BY)} and one logit or score; found "
+            f"{file}: expected a column {' or '.join(named_by)} and one logit or score; found "
             f"{found_columns(columns)}"
         )
     rows = []
@@ -80,13 +88,20 @@ def read(file: Path) -> tuple[str, list[OtherScore]]:
 def logits(file: Path, records: Sequence[Record]) -> dict[str, float]:
     """Logits of records by their keys, NaN for those that a file says nothing of.
 
-    A row names a picture by its key, or by its path as seen from the file's folder.
+    A row names a picture by its key, or by its path as seen from the file's folder. Rows of
+    degraded pictures do not count.
 
     Raises:
-        LayoutError, ConfigError: see `read`; or the file says nothing of any record.
+        LayoutError, ConfigError: see `read`; or the file says nothing of any record, or two things
+            of one.
     """
-    _, rows = read(file)
-    by_name = {row.name: row.logit for row in rows}
+    # By names alone, for no picture is read here that would give a sum to compare.
+    rows = [row for row in read(file, NAMED_BY)[1] if row.degradation in ("", NONE)]
+    by_name: dict[str, float] = {}
+    for row in rows:
+        if row.name in by_name:
+            raise ConfigError(f"{file}: expected each picture once; found {row.name!r} again")
+        by_name[row.name] = row.logit
     by_place = {(file.parent / name).resolve(): logit for name, logit in by_name.items()}
     known = {
         record.key: by_name.get(record.key, by_place.get(record.path.resolve(), math.nan))
