@@ -19,6 +19,6 @@ class CnnDetectOptions:
 
     crop: Annotated[int, Field(ge=32, le=4096)] | None = None
     """Side in px of the centre that is seen, 224 in the paper's tests; null = the whole picture, as
-    its authors recommend."""
+    its authors recommend, of sides over 4,096 px the middle."""
     layers: tuple[Blocks, Blocks, Blocks, Blocks] = (3, 4, 6, 3)
     """Blocks per stage."""

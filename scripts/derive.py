@@ -126,7 +126,7 @@ class Source:
 
 def sources(args: argparse.Namespace) -> list[Source]:
     """What the command line names. Raises LayoutError where there are no pictures."""
-    found = []
+    inputs = []
     roots = datasets.csv_roots(args.input, args.csv_root)
     names = distinct([(p.name if p.is_dir() else p.stem).lstrip(".") or "set" for p in args.input])
     for path, root, name in zip(args.input, roots, names, strict=True):
@@ -138,8 +138,8 @@ def sources(args: argparse.Namespace) -> list[Source]:
             columns = [column for column in columns if column not in ADDED]
         else:
             columns, rows = list(FOLDER_COLUMNS), {}
-        found.append(Source(name, records, columns, rows))
-    return found
+        inputs.append(Source(name, records, columns, rows))
+    return inputs
 
 
 def files(source: Source, chosen: Form) -> dict[str, str]:
@@ -299,6 +299,10 @@ def run(args: argparse.Namespace) -> int:
     if taken := {(args.output / t) for t in tables} & {path.resolve() for path in args.input}:
         raise LayoutError(f"--output: expected another folder than that of {taken.pop()}")
     pictures = [name for source in chosen for name in files(source, args.format).values()]
+    # --resume would take an original for what was made of it, --overwrite would delete it.
+    originals = {record.path.resolve() for source in chosen for record in source.records}
+    if taken := originals.intersection(args.output / name for name in pictures):
+        raise LayoutError(f"--output: expected a folder without the originals; found {min(taken)}")
     identity = {
         "apply": args.apply, "format": args.format.spelling, "seed": args.seed,
         "listing": {source.name: listing_digest(list(source.records)) for source in chosen},

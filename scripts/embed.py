@@ -59,24 +59,29 @@ Floats = NDArray[np.float32]
 
 @dataclass
 class Penultimate:
-    """What the last linear layer that ran was given, in the order of the calls."""
+    """What the last linear layer that ran was given, in the order of its calls."""
 
     inputs: list[Tensor] = field(default_factory=list)
+    layer: nn.Module | None = None
 
     def note(self, layer: nn.Module, given: tuple[Tensor, ...], _: Any) -> None:
         """A forward hook of linear layers."""
         if layer.out_features <= 2:  # type: ignore[operator]
+            if layer is not self.layer:
+                self.layer, self.inputs = layer, []
             self.inputs.append(given[0])
 
     def features(self, pictures: int) -> Floats:
-        """(pictures, F) of the last call; of several views a picture, their mean. Raises
-        ConfigError where no classifier ran."""
+        """(pictures, F); of several views a picture, their mean. Pictures of several sizes are
+        classified in a call each. Raises ConfigError where no classifier ran."""
+        import torch
+
         from engine.config import ConfigError
 
         if not self.inputs:
             raise ConfigError("expected a detector that ends in a linear layer; found none")
-        last = self.inputs[-1].detach().float().cpu()
-        self.inputs.clear()
+        last = torch.cat([part.detach().float().cpu() for part in self.inputs])
+        self.layer, self.inputs = None, []
         return last.reshape(pictures, -1, last.shape[-1]).mean(dim=1).numpy()
 
 

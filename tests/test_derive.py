@@ -79,6 +79,22 @@ def test_a_killed_run_goes_on(run: Cli, table: Path, tmp_path: Path) -> None:
     assert (output / "set" / "a.png").stat().st_mtime_ns == kept
 
 
+@pytest.mark.parametrize("again", ["--resume", "--overwrite"])
+def test_originals_are_neither_taken_for_results_nor_deleted(
+    run: Cli, tmp_path: Path, again: str
+) -> None:
+    original = tmp_path / "set" / "a.png"
+    original.parent.mkdir()
+    make_picture(0, fake=False).save(original)
+    content = original.read_bytes()
+    (tmp_path / "lists").mkdir()
+    table = tmp_path / "lists" / "set.csv"
+    table.write_text("image,class\na.png,0\n")
+    words = (table, "--csv_root", original.parent, "--apply", "flip", "--output", tmp_path, again)
+    assert str(original) in run(*words, "--workers", 0).complaint
+    assert original.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("form", "formats"),
     [

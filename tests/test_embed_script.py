@@ -67,7 +67,15 @@ def test_views_of_a_picture_are_averaged() -> None:
     layer.register_forward_hook(heard.note)
     views = torch.arange(12.0).view(4, 3)
     layer(views)
-    assert heard.features(2).tolist() == views.view(2, 2, 3).mean(dim=1).tolist()
+    expected = views.view(2, 2, 3).mean(dim=1).tolist()
+    assert heard.features(2).tolist() == expected
+    # A detector may call its classifier for each picture, as one does whose sizes differ.
+    other = torch.nn.Linear(5, 1)
+    other.register_forward_hook(heard.note)
+    other(torch.zeros(4, 5))
+    for part in views.split(2):
+        layer(part)
+    assert heard.features(2).tolist() == expected
 
 
 @pytest.mark.parametrize(

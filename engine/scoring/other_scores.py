@@ -51,9 +51,7 @@ def _number(file: Path, row: Mapping[str, str], column: str, low: float, high: f
     return value
 
 
-def read(
-    file: Path, named_by: Sequence[str] = (DIGEST, *NAMED_BY)
-) -> tuple[str, list[OtherScore]]:
+def read(file: Path, named_by: Sequence[str] = (DIGEST, *NAMED_BY)) -> tuple[str, list[OtherScore]]:
     """The column that names pictures, and what a stranger's CSV says of them, rows without a score
     left out: a column `logit`, or `score`, the probability of synthetic.
 
