@@ -19,6 +19,7 @@ from engine.cli.argument_parser import Parser
 from engine.runtime import program
 
 SHOWN = 8  # names of a longer list
+SAME_COMMAND = "the same command goes on"  # for `answer`
 
 
 def new_parser(
@@ -74,7 +75,7 @@ def answer(
     name: str,
     run: Callable[[], int],
     errors: tuple[type[Exception], ...] = (),
-    goes_on: bool = False,
+    goes_on: str = "",
 ) -> int:
     """The exit status of a script's work, see `program.answer`; its log lines go to standard error.
 
@@ -82,14 +83,14 @@ def answer(
         name: the script's file name, with which its complaints begin.
         run: the work; gives the exit status.
         errors: of use, weights or data, beside OSError, of which one line tells.
-        goes_on: the same command goes on where it was interrupted.
+        goes_on: what goes on where it was interrupted, such as SAME_COMMAND.
     """
 
     def work() -> int:
         with _log_lines():
             return run()
 
-    return program.answer(name, work, errors, goes_on="the same command goes on" if goes_on else "")
+    return program.answer(name, work, errors, goes_on=goes_on)
 
 
 def some(names: Iterable[str]) -> str:

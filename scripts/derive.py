@@ -335,7 +335,9 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)
-    return answer(PROGRAM, lambda: run(args), (LayoutError, ConfigError), goes_on=True)
+    return answer(
+        PROGRAM, lambda: run(args), (LayoutError, ConfigError), goes_on="--resume goes on"
+    )
 
 
 if __name__ == "__main__":

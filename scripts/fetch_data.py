@@ -26,7 +26,7 @@ from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import listed, number  # noqa: E402
 from engine.runtime.program import USAGE  # noqa: E402
 from engine.runtime.text import columns, size_text  # noqa: E402
-from scripts._shared import answer, new_parser, say  # noqa: E402
+from scripts._shared import SAME_COMMAND, answer, new_parser, say  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.fetching.catalogue import Family
@@ -275,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
     from engine.config import ConfigError
     from engine.fetching.download import FetchError
 
-    return answer(PROGRAM, lambda: run(args), (ConfigError, FetchError), goes_on=True)
+    return answer(PROGRAM, lambda: run(args), (ConfigError, FetchError), goes_on=SAME_COMMAND)
 
 
 if __name__ == "__main__":

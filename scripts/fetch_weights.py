@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.runtime.program import USAGE  # noqa: E402
-from scripts._shared import answer, new_parser  # noqa: E402
+from scripts._shared import SAME_COMMAND, answer, new_parser  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.weights.manifest import WeightEntry
@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
         p.error("--from, --force: expected one of them; found both")
     from engine.config import ConfigError
 
-    return answer(PROGRAM, lambda: run(args), (ConfigError, OSError), goes_on=True)
+    return answer(PROGRAM, lambda: run(args), (ConfigError, OSError), goes_on=SAME_COMMAND)
 
 
 if __name__ == "__main__":

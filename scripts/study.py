@@ -44,7 +44,7 @@ from engine.runtime.files import write_file  # noqa: E402
 from engine.runtime.progress import Progress  # noqa: E402
 from engine.runtime.run_folder import RUN  # noqa: E402
 from engine.scoring.probability import threshold_logit  # noqa: E402
-from scripts._shared import answer, new_parser, say, write_table  # noqa: E402
+from scripts._shared import SAME_COMMAND, answer, new_parser, say, write_table  # noqa: E402
 
 PROGRAM = "study.py"
 FLAGS = (
@@ -337,7 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status of a command line."""
     args = parser().parse_args(arguments)
     errors = (ConfigError, LayoutError, OptionError, WeightsError)
-    return answer(PROGRAM, lambda: run_study(args), errors, goes_on=True)
+    return answer(PROGRAM, lambda: run_study(args), errors, goes_on=SAME_COMMAND)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ from engine.weights import manifest  # noqa: E402
 from engine.weights.cards import Card  # noqa: E402
 from engine.weights.files import save_weights  # noqa: E402
 from engine.weights.loading import load_backbone  # noqa: E402
-from scripts._shared import answer  # noqa: E402
+from scripts._shared import SAME_COMMAND, answer  # noqa: E402
 
 PROGRAM = "train_default.py"
 COLUMNS = ("image", "class", "split", "generator", "source")
@@ -242,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--device", help="cpu, cuda, cuda:N (a GPU where there is one)")
     args = p.parse_args(arguments)
     errors = (LayoutError, ConfigError, WeightsError)
-    return answer(PROGRAM, lambda: run(args), errors, goes_on=True)
+    return answer(PROGRAM, lambda: run(args), errors, goes_on=SAME_COMMAND)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,17 @@ def test_a_killed_run_goes_on(run: Cli, table: Path, tmp_path: Path) -> None:
     assert (output / "set" / "a.png").stat().st_mtime_ns == kept
 
 
+def test_who_interrupts_is_told_how_it_goes_on(
+    run: Cli, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(derive, "run", interrupted)
+    done = run(table, "--apply", "flip", "--output", tmp_path / "out")
+    assert done.status != 0 and "--resume" in done.err
+
+
 @pytest.mark.parametrize("again", ["--resume", "--overwrite"])
 def test_originals_are_neither_taken_for_results_nor_deleted(
     run: Cli, tmp_path: Path, again: str
