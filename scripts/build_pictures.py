@@ -35,7 +35,7 @@ from datasets._csv import found_columns, read_csv  # noqa: E402
 from datasets._images import UnreadablePicture, decode  # noqa: E402
 from engine.runtime.files import other_content, write_file  # noqa: E402
 from engine.runtime.progress import Progress  # noqa: E402
-from scripts._shared import answer, new_parser, say, tell_left_out, write_table  # noqa: E402
+from scripts._shared import SAME_COMMAND, answer, new_parser, say, tell_left_out, write_table  # noqa: E402
 
 PROGRAM, TABLE, MISSING = "build_pictures.py", "pictures.csv", "missing.csv"
 MANIFEST = ROOT / "data" / "default" / "manifest.csv"
@@ -281,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--manifest", type=Path, default=MANIFEST,
                    help="what to build (data/default/manifest.csv)")  # fmt: skip
     args = p.parse_args(arguments)
-    return answer(PROGRAM, lambda: run(args), (LayoutError,), goes_on=True)
+    return answer(PROGRAM, lambda: run(args), (LayoutError,), goes_on=SAME_COMMAND)
 
 
 if __name__ == "__main__":
