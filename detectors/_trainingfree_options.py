@@ -31,3 +31,11 @@ class TrainingFreeOptions:
     """Share of the real pictures that the fitted threshold calls synthetic."""
     size: Literal["published", "tiny"] = "published"
     """The published encoder, or a tiny one, for tests."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers of noise where the method draws none."""
+        if self.method in ("blur", "warpad") and (self.noise or self.draws):
+            raise ValueError(
+                f"expected neither trainingfree.noise nor trainingfree.draws with {self.method}, "
+                "which draws none; found one"
+            )

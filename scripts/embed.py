@@ -4,11 +4,12 @@
     python scripts/embed.py data/pictures --detector spai --weights spai --limit 200 --output runs/m
 
 INPUTs are CSV files, folders, archives or pictures. Features are what the last layer of the
-detector gets: of CO-SPY's fusion those are the logits of its branches; --branch names one of
-them. DIR gets features.npz (features (N, F) float32, keys, labels, generators, sources), points.csv
-(a row a picture: both maps' coordinates), and tsne.png and pca.png, each coloured by class, by
-generator and by source. Distances between far groups of a t-SNE map mean nothing; those of PCA do.
-Same pictures and seed, same maps. Standard output has the files.
+detector gets: of CO-SPY's fusion those are the logits of its branches, and --branch names one of
+them; of a frozen encoder under a fitted layer, the encoder's values. DIR gets features.npz (features
+(N, F) float32, keys, labels, generators, sources), points.csv (a row a picture: both maps'
+coordinates), and tsne.png and pca.png, each coloured by class, by generator and by source.
+Distances between far groups of a t-SNE map mean nothing; those of PCA do. Same pictures and seed,
+same maps. Standard output has the files.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from engine.runtime.device import Device
 
 PROGRAM = "embed.py"
+FEATURES, POINTS = "features.npz", "points.csv"
 FLAGS = (
     "detector", "config", "set", "train_dataset", "mode", "branch", "weights", "backbone_weights",
     "pretrain", "ckpt", "device", "gpu", "precision", "batch_size", "threads", "workers",
@@ -103,7 +105,8 @@ def listening(model: Detector) -> Iterator[Penultimate]:
 def embedded(
     model: Detector, records: Sequence[Record], device: Device, config: Config, workers: Any
 ) -> tuple[Floats, list[Record], dict[str, str]]:
-    """Features (N, F) of the readable pictures, these, and what is wrong with the others, by key.
+    """Features (N, F) of the readable pictures, these, and what is wrong with the others, by key:
+    what a frozen part that comes first gives, or else what the classifier gets.
 
     Args:
         model: with its weights, on its device.
@@ -132,8 +135,11 @@ def embedded(
             if readable := [item for item in items if item.value is not None]:
                 batch = move(model.collate([item.value for item in readable]), device.device)
                 with torch.inference_mode(), device.autocast():
-                    model(batch)
-                rows.append(heard.features(len(readable)))
+                    if model.embeds:
+                        rows.append(model.embed(batch).float().flatten(1).cpu().numpy())
+                    else:
+                        model(batch)
+                        rows.append(heard.features(len(readable)))
                 kept += [records[item.index] for item in readable]
             progress.advance(len(items))
     return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32), kept, bad
@@ -219,7 +225,6 @@ def write(
     """
     from engine.runtime.files import write_file
 
-    output.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     labels = [-1 if record.label is None else int(record.label) for record in records]
     np.savez_compressed(
@@ -228,14 +233,14 @@ def write(
         generators=np.array([record.generator for record in records]),
         sources=np.array([record.source for record in records]),
     )  # fmt: skip
-    files = [write_file(output / "features.npz", buffer.getvalue())]
+    files = [write_file(output / FEATURES, buffer.getvalue())]
     rows = [
         [record.key, "" if label < 0 else label, record.generator, record.source,
          *points["tsne"][i].tolist(), *points["pca"][i].tolist()]
         for i, (record, label) in enumerate(zip(records, labels, strict=True))
     ]  # fmt: skip
-    write_table(output / "points.csv", COLUMNS, rows)
-    files.append(output / "points.csv")
+    write_table(output / POINTS, COLUMNS, rows)
+    files.append(output / POINTS)
     for name, title in (("tsne", "t-SNE"), ("pca", "PCA")):
         files.append(write_file(output / f"{name}.png", drawn(points[name], records, title)))
     return files
@@ -246,12 +251,17 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         LayoutError: fewer pictures than can be mapped.
+        ConfigError: the output holds earlier maps.
     """
     from datasets._limits import UPRIGHT
     from engine.cli import detector, settings
+    from engine.config import ConfigError
     from engine.runtime import distributed, threads
 
     rules.check_named(args, rules.detector_named(args))
+    if (args.output / FEATURES).exists() and not args.replace:
+        raise ConfigError(f"{args.output} holds earlier maps: add --overwrite, or name another")
+    args.output.mkdir(parents=True, exist_ok=True)  # fails before hours of features, not after
     records = limited(collect(args.input, args.csv_root, args.split), args.most, args.drawn)
     device = machine.device(args, args.precision)
     threads.set_threads(args.threads, device.device, distributed.ALONE, None)
@@ -279,6 +289,7 @@ def parser() -> Parser:
                    help="of t-SNE, at most a third of the pictures (%(default)g)")  # fmt: skip
     p.add_argument("--seed", dest="drawn", type=number(int, 0, 2**32 - 1), default=0, metavar="N",
                    help="of the draw and of t-SNE (%(default)s)")  # fmt: skip
+    p.add_argument("--overwrite", dest="replace", action="store_true", help="replace earlier maps")
     return p
 
 

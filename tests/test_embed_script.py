@@ -55,9 +55,10 @@ def test_features_are_what_the_last_layer_gets(
         assert image.width > image.height
     # The same command, the same files.
     saved = {path: path.read_bytes() for path in output.iterdir()}
-    run(tree, "--output", output)
+    assert run(tree, "--output", output).status == 2
+    run(tree, "--output", output, "--overwrite")
     assert {path: path.read_bytes() for path in output.iterdir()} == saved
-    run(tree, "--output", output, "--limit", 2)
+    run(tree, "--output", output, "--overwrite", "--limit", 2)
     assert len(np.load(output / "features.npz")["keys"]) <= 6
 
 
