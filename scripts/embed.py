@@ -5,9 +5,9 @@
 
 INPUTs are CSV files, folders, archives or pictures. Features are what the last layer of the
 detector gets: of CO-SPY's fusion those are the logits of its branches, and --branch names one of
-them; of a frozen encoder under a fitted layer, the encoder's values. DIR gets features.npz (features
-(N, F) float32, keys, labels, generators, sources), points.csv (a row a picture: both maps'
-coordinates), and tsne.png and pca.png, each coloured by class, by generator and by source.
+them; of a frozen encoder under a fitted layer, the encoder's values. DIR gets features.npz
+(features (N, F) float32, keys, labels, generators, sources), points.csv (a row a picture: both
+maps' coordinates), and tsne.png and pca.png, each coloured by class, by generator and by source.
 Distances between far groups of a t-SNE map mean nothing; those of PCA do. Same pictures and seed,
 same maps. Standard output has the files.
 """

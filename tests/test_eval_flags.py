@@ -25,7 +25,7 @@ def evaluation(folder: Path, name: str, *words: object) -> EvalRequest:
     """What phase eval would do with a detector of that name, without its weights."""
     arguments = ["--phase", "eval", "--detector", name, "--output", folder / "out", *words]
     args = parser.parser().parse_args([str(word) for word in arguments])
-    model = SimpleNamespace(trained_on=(), title=name.upper())
+    model = SimpleNamespace(trained_on=(), title=name.upper(), given=None)
     loaded = cast(
         Loaded, SimpleNamespace(trained_on=(), model=model, name=name, threshold=0.5, path=folder)
     )

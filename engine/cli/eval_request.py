@@ -258,7 +258,7 @@ def _with_scores(
     Raises:
         ConfigError: a file is not there or says nothing of these pictures, or they are degraded.
     """
-    files = [Path(name) for name in type(loaded.model).score_files(config.options)]
+    files = [Path(name) for name in detectors.load(loaded.name).score_files(config.options)]
     if not files:
         return loaded
     if any(name != degradations.NONE for name in names):

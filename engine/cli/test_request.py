@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import detectors
 from datasets._limits import UPRIGHT
 
 from ..config import Config, ConfigError
@@ -34,7 +35,7 @@ def _by_torch(args: argparse.Namespace, resumed: Path | None) -> Opened:
     device = machine.device(args, args.precision)
     threads.set_threads(args.threads, device.device, distributed.ALONE, resumed)
     loaded, config = detector.load(args, device)
-    if type(loaded.model).score_files(config.options):
+    if detectors.load(loaded.name).score_files(config.options):
         raise ConfigError(
             f"{loaded.name}.scores: expected --phase eval or train, whose pictures such files "
             "list; found test"
