@@ -68,6 +68,13 @@ def train_and_val(path: Path, options: DataOptions) -> tuple[list[Record], list[
     return divide(datasets.contents(path), path, options)
 
 
+def pytest_collection_finish() -> None:
+    """A first backward pass before any test: had an export come first, which counts a GPU that is
+    not there, autograd would start a thread for it, and tests could no longer fork."""
+    if torch := sys.modules.get("torch"):
+        torch.ones(1, requires_grad=True).sum().backward()
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that one test keeps are not found by another, nor by the user. Outside of `tmp_path`,
