@@ -45,6 +45,13 @@ def new_parser(
     )
 
 
+def add_again(p: Parser) -> None:
+    """Adds what a script does with an output that holds an earlier run: --resume, --overwrite."""
+    again = p.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    again.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+
+
 def parse_as_main(p: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of a script that has flags of main.py, with the defaults of the others. Ends
     the program where they break a rule of main.py."""

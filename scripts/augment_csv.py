@@ -37,7 +37,7 @@ from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import add_decoding  # noqa: E402
 from scripts import _views  # noqa: E402
-from scripts._shared import answer, new_parser, say, tell_left_out, write_table  # noqa: E402
+from scripts._shared import add_again, answer, new_parser, say, tell_left_out, write_table  # noqa: E402
 from scripts._views import ORIGINAL, PNG, VIEW, file_name  # noqa: E402
 
 if TYPE_CHECKING:
@@ -250,9 +250,7 @@ def parser() -> Parser:
                    help="such a number, as spai.aug_blur=0.2, or data.decoding (one or more, "
                    "repeatable)")  # fmt: skip
     add_decoding(p)
-    again = p.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    again.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    add_again(p)
     return p
 
 

@@ -19,7 +19,7 @@ import argparse
 import io
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -36,7 +36,8 @@ from engine.cli.parser import add_decoding  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.runtime.text import distinct  # noqa: E402
 from engine.scoring import degradations  # noqa: E402
-from scripts._shared import answer, new_parser, say, tell_left_out, write_table  # noqa: E402
+from scripts._shared import add_again, answer, new_parser, say, tell_left_out, write_table  # noqa: E402
+from scripts._views import FORMATS, SAVING, unwritable  # noqa: E402
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,11 +50,6 @@ FOLDER_COLUMNS = ("image", "class", "generator", "source")
 BATCH = 8
 ORIGINAL = "original"
 ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
-FORMATS = {
-    **dict.fromkeys((".jpg", ".jpeg"), "JPEG"), ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP",
-    **dict.fromkeys((".tif", ".tiff"), "TIFF"), ".ppm": "PPM",
-}  # fmt: skip
-PNG_SAVING = {"compress_level": 1}  # four times as fast as the default, and a seventh larger
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ class Form:
     """A format of files: Pillow's name, and what its encoder takes. `kind` None: each picture's."""
 
     kind: str | None
-    saving: dict[str, Any]
+    saving: Mapping[str, Any]
 
     @property
     def spelling(self) -> str:
@@ -104,7 +100,7 @@ def form(text: str) -> Form:
     """For argparse: `png`, `jpeg:Q`, `webp:Q` or `original`."""
     kind, _, quality = text.partition(":")
     if text == "png":
-        return Form("PNG", PNG_SAVING)
+        return Form("PNG", SAVING["PNG"])
     if text == ORIGINAL:
         return Form(None, {})
     digits = quality.isascii() and quality.isdigit()
@@ -155,7 +151,9 @@ def files(source: Source, chosen: Form) -> dict[str, str]:
     return {key: f"{source.name}/{path}{ending}" for key, path in keys.items()}
 
 
-def encoded(image: Image.Image, _: np.random.Generator, kind: str, saving: dict[str, Any]) -> bytes:
+def encoded(
+    image: Image.Image, _: np.random.Generator, kind: str, saving: Mapping[str, Any]
+) -> bytes:
     """The content of a file of a picture."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **saving)
@@ -169,12 +167,11 @@ def by_format(
     not written are noted as bad."""
     groups: defaultdict[str, list[Record]] = defaultdict(list)
     for record in source.records:
-        ending = PurePosixPath(record.key).suffix.lower()
-        kind = chosen.kind or FORMATS.get(ending)
-        if kind is None:
-            bad[record.key] = f"expected one of {', '.join(FORMATS)} to write; found {ending!r}"
+        if chosen.kind is None and (reason := unwritable(record.key)):
+            bad[record.key] = reason
         else:
-            groups[kind].append(record)
+            ending = PurePosixPath(record.key).suffix.lower()
+            groups[chosen.kind or FORMATS[ending]].append(record)
     yield from groups.items()
 
 
@@ -200,7 +197,7 @@ def derive(source: Source, args: argparse.Namespace) -> dict[str, str]:
     for kind, records in by_format(source, args.format, bad):
         missing = [r for r in records if not (args.output / names[r.key]).is_file()]
         crew = workers(args, len(missing))
-        saving = args.format.saving or (PNG_SAVING if kind == "PNG" else {})
+        saving = args.format.saving or (SAVING[kind] if kind == "PNG" else {})
         transform = partial(encoded, kind=kind, saving=saving)
         # Asked for by number, as scoring asks: a degradation then draws what it draws there.
         pictures = PictureDataset(missing, transform, chain, args.seed, limits=crew.limits)
@@ -260,9 +257,7 @@ def parser() -> Parser:
                    help="folder, or LMDB, that the paths in a CSV start from; repeatable, as for "
                    "main.py")  # fmt: skip
     add_decoding(p)
-    again = p.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    again.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    add_again(p)
     return p
 
 

@@ -31,12 +31,11 @@ sys.path.insert(0, str(ROOT))
 
 from datasets import Label, LayoutError, Record  # noqa: E402
 from engine.cli import machine, rules  # noqa: E402
-from engine.cli import parser as command_line  # noqa: E402
 from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.inputs import collect  # noqa: E402
 from engine.cli.parser import shared  # noqa: E402
-from scripts._shared import answer, new_parser, tell_left_out, write_table  # noqa: E402
+from scripts._shared import answer, new_parser, parse_as_main, tell_left_out, write_table  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -295,11 +294,8 @@ def parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit status of a command line."""
-    p = parser()
-    args = p.parse_args(arguments, command_line.parser().parse_args([]))
+    args = parse_as_main(parser(), arguments)
     args.input, args.pictures = [*args.input, *args.pictures], []
-    if said := rules.broken(args, rules.detector_named(args)):
-        p.error(said)
     from detectors._errors import OptionError, WeightsError
     from engine.config import ConfigError
 
