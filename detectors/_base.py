@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -84,6 +84,16 @@ class Detector(nn.Module, ABC):
     def __init__(self, options: Any) -> None:
         super().__init__()
         self.options = options
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, in which what is frozen stays in evaluation mode: a frozen encoder gives a
+        picture one feature, whatever its dropout and batch norms would do."""
+        super().train(mode)
+        for module in self.modules() if mode else ():
+            own = list(module.parameters())
+            if module is not self and own and not any(p.requires_grad for p in own):
+                module.eval()
+        return self
 
     @abstractmethod
     def transform(self, train: bool) -> Transform:

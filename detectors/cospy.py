@@ -233,16 +233,6 @@ class CoSpy(Detector):
         """Those there are, the semantic one first."""
         return [branch for branch in (self.semantic, self.artifact) if branch is not None]
 
-    def train(self, mode: bool = True) -> CoSpy:
-        """Training mode; what is frozen stays in evaluation mode."""
-        super().train(mode)
-        for branch in self._branches():
-            for module in branch.modules():
-                own = list(module.parameters())
-                if own and not any(p.requires_grad for p in own):
-                    module.eval()
-        return self
-
     def transform(self, train: bool) -> Transform:
         return self._transform("train" if train else "test")
 

@@ -93,13 +93,6 @@ class Default(Detector):
             nn.init.zeros_(self.fusion.bias)
         self.to(memory_format=torch.channels_last)
 
-    def train(self, mode: bool = True) -> Default:
-        """Training mode; the frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        if self.semantic is not None:
-            self.semantic.encoder.eval()
-        return self
-
     def transform(self, train: bool) -> Transform:
         return Views(self.options, train)
 

@@ -65,12 +65,6 @@ class FewShot(Detector):
         self.prototypes = nn.Parameter(torch.randn(options.real + options.fake, width))
         self.fc = nn.Linear(1, 1)
 
-    def train(self, mode: bool = True) -> FewShot:
-        """Training mode; the frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
     def transform(self, train: bool) -> Transform:
         return Square(
             self.crop, self.crop, _clip.CLIP_MEAN, _clip.CLIP_STD, filter="bicubic", train=train

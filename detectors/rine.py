@@ -77,12 +77,6 @@ class Rine(Detector):
             head += [nn.Linear(width, width), nn.ReLU(), nn.Dropout()]
         self.head = nn.Sequential(*head, nn.Linear(width, 1))
 
-    def train(self, mode: bool = True) -> Rine:
-        """Training mode; the frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
     def transform(self, train: bool) -> Transform:
         return Crops(self.options.crops, train)
 

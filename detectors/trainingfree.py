@@ -176,12 +176,6 @@ class TrainingFree(Detector):
         self.encoder = _dinov2.dinov2(name).requires_grad_(False)
         self.fc = nn.Linear(1, 1)
 
-    def train(self, mode: bool = True) -> TrainingFree:
-        """Training mode; the frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
     def transform(self, train: bool) -> Transform:
         return Views(self.options, TINY_SIDE if self.options.size == "tiny" else SIDE, train)
 

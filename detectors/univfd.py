@@ -31,12 +31,6 @@ class UnivFd(Detector):
         self.encoder = _clip.clip_vit_l14(tiny).requires_grad_(False)
         self.fc = nn.Linear(64 if tiny else 768, 1)
 
-    def train(self, mode: bool = True) -> UnivFd:
-        """Training mode; the frozen encoder stays in evaluation mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
     def transform(self, train: bool) -> Transform:
         """Scoring crops and never resizes; training brings the shorter side to 256 px first, blurs
         and encodes as CNNDetection's does."""

@@ -117,5 +117,7 @@ def test_phase_train_fits_and_the_weights_score(name: str, tmp_path: Path, cli: 
     assert cli(*train, "--resume").status == 0
     assert best.read_bytes() == before
     assert "--epochs" in cli(*train, "--overwrite", "--epochs", 2).complaint
-    degraded = cli(*train, "--overwrite", "--set", "train.degrade=flip").complaint
-    assert "train.degrade" in degraded and best.read_bytes() == before
+    for slip in ("train.degrade=flip", "train.lr=0.1", "train.balance=0"):
+        complaint = cli(*train, "--overwrite", "--set", slip).complaint
+        assert slip.split("=")[0] in complaint and "train.seed" in complaint
+    assert best.read_bytes() == before

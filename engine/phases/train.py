@@ -22,7 +22,7 @@ from datasets._splits import outlook
 from detectors._base import Detector
 from detectors._options import describe_options
 
-from ..config import DETECTION, Config, ConfigError
+from ..config import DETECTION, Config, ConfigError, TrainOptions
 from ..plain_data import read_json
 from ..reporting.training_curves import VAL_LOSS
 from ..runtime.device import Device, training_device
@@ -70,6 +70,8 @@ from ..weights.loaded import Loaded, describe_member
 from ..weights.manifest import BEST
 from . import eval
 
+# Of a recipe, what a fit at once heeds.
+HEEDED = ("batch_size", "max_bad", "precision", "report", "seed", "val_degrade")
 log = logging.getLogger(__name__)
 
 
@@ -110,15 +112,23 @@ def check(
 ) -> None:
     """Raises ConfigError for settings, or an output folder, that `start` would refuse later."""
     training_device(device, config.train.precision)
-    degraded = degradations.choice(config.train.degrade)
-    if degraded is not None and detectors.load(config.detector).FITTED:
-        raise ConfigError(
-            f"train.degrade: expected {NONE} of {config.detector}, which is fitted to pictures as "
-            f"scoring sees them; found {config.train.degrade!r}: scripts/derive.py writes pictures "
-            "to fit it to"
-        )
+    if detectors.load(config.detector).FITTED:
+        _check_fitted(config)
+    degradations.choice(config.train.degrade)
     degradations.parse(config.train.val_degrade)
     check_output(output, written(output), resume, overwrite)
+
+
+def _check_fitted(config: Config) -> None:
+    """Raises ConfigError for a recipe that a fit at once would not heed."""
+    usual = vars(TrainOptions())
+    for key, value in vars(config.train).items():
+        if key not in HEEDED and value != usual[key]:
+            raise ConfigError(
+                f"train.{key}: expected {usual[key]} of {config.detector}, which is fitted at once "
+                f"to pictures as scoring sees them; found {value!r}: it heeds "
+                f"{', '.join(f'train.{name}' for name in HEEDED)} alone"
+            )
 
 
 def train(

@@ -52,7 +52,7 @@ def fitted(request: TrainRequest, model: Detector, device: Device, world: World)
         records, model.transform(train=False), seed=config.train.seed, limits=workers.limits,
         decoding=workers.decoding,
     )  # fmt: skip
-    features = embed(model.eval(), pictures, device, config.score.batch_size, workers, False, world)
+    features = embed(model.eval(), pictures, device, config.train.batch_size, workers, False, world)
     assert features is not None
     bad = {records[index].key: error for index, error in features.errors.items()}
     if len(bad) > config.train.most_bad(len(records)):
