@@ -43,7 +43,8 @@ class Record:
     ('' = all of the set). `generator`: what made it ('' for reals). `member`: where in the archive
     `path` it lies, in the words of datasets/_archives.py ('' = `path` is the picture's own file).
     `content`: the bytes of a picture that is in no file, as an upload is, and whose `path` is only
-    a name; None otherwise.
+    a name; None otherwise. `released`: when what made it came out, YYYY or YYYY-MM, where the data
+    say so ('' = they do not).
     """
 
     key: str
@@ -53,6 +54,7 @@ class Record:
     generator: str = ""
     member: str = ""
     content: bytes | None = field(default=None, repr=False)
+    released: str = ""
 
 
 def is_special(path: Path) -> bool:

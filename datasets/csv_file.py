@@ -1,8 +1,8 @@
 """Any CSV with a column `image`, in SPAI's form: `image,class,split`, and more where known.
 
 `image` is an absolute path, or one from the CSV's folder or from `csv_root`, or a key of the LMDB
-`csv_root`; `class` 1 = synthetic, 0 = real; `split` train, val or test; `generator` and `source`
-are optional.
+`csv_root`; `class` 1 = synthetic, 0 = real; `split` train, val or test; `generator`, `source` and
+`released`, when the generator came out, YYYY or YYYY-MM, are optional.
 Licence: the pictures' own.
 """
 
@@ -14,10 +14,11 @@ from pathlib import Path
 
 from . import _archives
 from ._csv import IMAGE, LABELS, found_columns, read_csv
+from ._dates import date
 from ._paths import relative, split_named
 from ._record import Label, LayoutError, Record
 
-COLUMNS = "the column image (and, as far as known, class, split, generator, source)"
+COLUMNS = "the column image (and, as far as known, class, split, generator, source, released)"
 
 
 def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -104,10 +105,20 @@ class Contents:
     def _record(self, name: str, label: Label | None, row: dict[str, str]) -> Record:
         """The record of a row. A real picture has no generator, whatever its row says."""
         generator = "" if label == Label.REAL else row.get("generator", "").strip()
+        released = ""
         if label == Label.FAKE:
             generator = generator or "fake"
+            released = self._released(name, row.get("released", "").strip())
         path, member = (self._lmdb, name) if self._lmdb else (self._folder / name, "")
-        return Record(name, path, label, row.get("source", "").strip(), generator, member)
+        source = row.get("source", "").strip()
+        return Record(name, path, label, source, generator, member, released=released)
+
+    def _released(self, name: str, text: str) -> str:
+        """When the generator of a picture came out, '' where the row does not say so."""
+        try:
+            return date(text) if text else ""
+        except ValueError as error:
+            raise LayoutError(f"{self._file}, {name}: released: {error}") from error
 
     def records(self, split: str | None = None, labelled: bool = True) -> list[Record]:
         """As `records` of this module."""
@@ -168,7 +179,7 @@ def records(
 
     Raises:
         LayoutError: no such file, a column is missing or there twice, a class is neither 0 nor 1, a
-            picture is named twice or by a path that leads upwards, no row is left, or the LMDB has
-            none of them.
+            `released` no date, a picture is named twice or by a path that leads upwards, no row is
+            left, or the LMDB has none of them.
     """
     return contents(root, csv_root).records(split, labelled)

@@ -69,6 +69,9 @@ EARLY = [
     ("--data x", "--data: expected --phase train or eval"),
     ("--limit 3 a.png", "--limit: expected --phase train or eval"),
     ("--epochs 2", "--epochs: expected --phase train or eval"),
+    (f"{EVAL} --until 2023", "--until: expected --phase train; found eval"),
+    *((f"{TRAIN} --until {end}", f"--until: expected YYYY or YYYY-MM; found '{end}'")
+      for end in ("23", "2023-13", "2023-01-01")),
     ("--test_csv x", "--test_csv: expected --phase train or eval"),
     ("--degrade jpeg:90 a.png", "--degrade: expected --phase eval"),
     (f"{TRAIN} --prevalence 0.1", "--prevalence: expected --phase test or eval"),

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from datasets._dates import date
+
 MOST = 2**31 - 1
 TAG = re.compile(r"[^\W_][\w.+=@-]{0,99}(?<!\.)")
 
@@ -55,6 +57,14 @@ def share(text: str) -> float:
     if value in (0, 1):
         raise argparse.ArgumentTypeError(f"expected more than 0, less than 1; found {text!r}")
     return value
+
+
+def month(text: str) -> str:
+    """For argparse: text -> a year or a month, as it is spelt."""
+    try:
+        return date(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def folder_name(text: str) -> str:

@@ -16,6 +16,7 @@ from datasets._limits import UPRIGHT
 
 from ..config import Config, ConfigError
 from ..evaluation import benchmark as benchmarks
+from ..evaluation import generators
 from ..evaluation.analysis import View
 from ..evaluation.benchmark import Measurement
 from ..evaluation.benchmark_file import Benchmark, Protocol
@@ -168,7 +169,9 @@ def _of_data(args: argparse.Namespace, config: Config, title: str) -> _Subject:
     few = bare.caution(len(records)) if data == bare.EXAMPLES else ""
     return _Subject(
         records=records,
-        view=View(notes=tuple(filter(None, (few, left_out)))),
+        view=View(
+            notes=tuple(filter(None, (few, left_out))), releases=generators.releases(records, {})
+        ),
         title=f"{title} on {data.name}",
         name=name,
         folder=name,
@@ -194,6 +197,7 @@ def _of_benchmark(
         notes=_notes(benchmark, loaded.name, config.options, records, args.limit),
         facts=benchmark.facts,
         reported=benchmark.reported,
+        releases=generators.releases(records, benchmark.released),
     )
     return _Subject(
         records=records,
@@ -288,7 +292,8 @@ def evaluation(
         subject = _of_benchmark(args, loaded, config, benchmark)
     names = [degradations.then(subject.base, n) for n in degradations.parse_sweep(args.degrade)]
     more = settings.decoded_otherwise(subject.decoding) + _restated_otherwise(args.prevalence)
-    view = replace(subject.view, base=names[0], notes=(*subject.view.notes, *more))
+    notes = (*subject.view.notes, *more)
+    view = replace(subject.view, base=names[0], until=loaded.until, notes=notes)
     if args.min_pictures is not None:
         view = replace(view, min_pictures=args.min_pictures)
     subject = replace(subject, view=view)

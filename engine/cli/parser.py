@@ -16,7 +16,7 @@ from datasets._paths import ALL
 
 from ..scoring.probability import EVEN
 from .argument_parser import Parser
-from .arguments import folder_name, listed, number, share, threshold
+from .arguments import folder_name, listed, month, number, share, threshold
 
 
 def benchmarks() -> list[str]:
@@ -124,7 +124,7 @@ def _data(p: Parser) -> None:
         type=Path,
         metavar="PATH",
         help="phase train, eval: a folder with real/ and fake/, an archive of such (.tar, .zip, "
-        ".lmdb, .parquet), or a CSV with image,class[,split,generator,source]",
+        ".lmdb, .parquet), or a CSV with image,class[,split,generator,source,released]",
     )
     p.flag(
         group,
@@ -203,6 +203,15 @@ def _data(p: Parser) -> None:
             metavar="A,B",
             help=f"only these {name}",
         )
+    p.flag(
+        group,
+        "--until",
+        "train",
+        type=month,
+        metavar="YYYY[-MM]",
+        help="phase train: only generators that were out by the end of this year or month, by the "
+        "data's own dates or configs/generators.yaml; of unknown date, none. All real pictures",
+    )
     p.flag(
         group,
         "--limit",

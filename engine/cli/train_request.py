@@ -19,6 +19,7 @@ from datasets._splits import HELD_OUT, TRAIN, VAL
 
 from ..config import DETECTION, Config, ConfigError, DataOptions
 from ..evaluation import benchmark as benchmarks
+from ..evaluation import generators
 from ..evaluation.benchmark_file import Benchmark
 from ..evaluation.cells import Pairing
 from ..phases.train import CombineRequest, check
@@ -36,7 +37,7 @@ OWN_SPLITS = {
     "fake2m": (TRAIN, HELD_OUT),
 }
 NOT_OF_BACKBONES = (
-    *("benchmark", "data_root", "generators", "sources", "val_data", "test_csv"),
+    *("benchmark", "data_root", "generators", "sources", "until", "val_data", "test_csv"),
     *("weights", "backbone_weights"),
 )
 SELECTS_ON_TRAINING = (
@@ -207,9 +208,10 @@ def pictures(args: argparse.Namespace, config: Config) -> Pictures:
         found, others, how = splits.train_beside(data, place, *there)
         train = choice.part(found, (), args.limit)
         val = splits.select(others, limit=args.limit)
-    elsewhere = _elsewhere(data)
-    splits.check_both(place, "training", train, elsewhere)
-    splits.check_both(args.val_data or place, "validation", val, elsewhere)
+    train, val, late = _until(args.until or "", data, train, val)
+    hint = "".join(f"; {line}" for line in late) + _elsewhere(data)
+    splits.check_both(place, "training", train, hint)
+    splits.check_both(args.val_data or place, "validation", val, hint)
     if choice.generators:
         all_validate = args.val_data or options.val_generators == "all"
         of = "training generators" if all_validate else "generators"
@@ -220,10 +222,28 @@ def pictures(args: argparse.Namespace, config: Config) -> Pictures:
         if count := splits.in_both(train, records):
             told.append(f"{count} of {len(records)} {name} pictures are trained on too")
     own = replace(options, val_split=None) if args.val_data else options
-    for note in [*told, *([SELECTS_ON_TRAINING] if train is val else []), *_notes(data, own)]:
+    chosen_by = [SELECTS_ON_TRAINING] if train is val else []
+    for note in [*late, *told, *chosen_by, *_notes(data, own)]:
         log.warning("%s", note)
     places = [place, *([args.val_data] if args.val_data else []), *args.test_csv]
-    return Pictures(train, val, "; ".join([how, *told]), places, tests)
+    return Pictures(train, val, "; ".join([how, *late, *told]), places, tests, args.until or "")
+
+
+def _until(
+    end: str, data: Any, train: list[Record], val: list[Record]
+) -> tuple[list[Record], list[Record], list[str]]:
+    """Training and validation pictures without generators that came out after `end`, '' = none, or
+    of unknown date; lines on those left out. The epoch is chosen by validation, and must not be
+    chosen by what was not there yet."""
+    if not end:
+        return train, val, []
+    stated = data.benchmark.released if isinstance(data, _Family) else {}
+    kept, told = generators.until(train, end, stated)
+    if train is val:
+        return kept, kept, [told] if told else []
+    kept_val, told_val = generators.until(val, end, stated)
+    lines = [told, told_val and f"of the validation pictures, {told_val}"]
+    return kept, kept_val, [line for line in lines if line]
 
 
 def _elsewhere(data: Any) -> str:

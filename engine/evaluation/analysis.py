@@ -19,11 +19,12 @@ from ..runtime.progress import Progress
 from ..scoring import degradations as degrade
 from ..scoring import probability
 from ..scoring.table import ScoreRow
-from . import clusters, metrics
+from . import clusters, metrics, periods
 from .benchmark_file import Facts, Published, Reported
 from .cells import Cell, Pairing, by_cell, reason_unusable
 from .estimates import FEWEST, Estimate, Metrics
 from .estimates import estimate as with_interval
+from .generators import Release
 
 POOLED = "pooled over pictures"
 CLUSTERED = "interval over generators and sources"
@@ -45,6 +46,8 @@ class View:
     holds, in the order of its tables; empty where it is open-ended. `notes`: what a reader of the
     numbers must know. `min_pictures`: how many of either class a cell must have to enter a mean.
     `facts`: what is known of the benchmark's pictures. `reported`: figures to name, not to compare.
+    `releases`: date and family of synthetic pictures' generators, by key. `until`: the end of the
+    year or month up to which the weights know generators, '' where nothing says so.
     """
 
     pairing: Pairing = field(default_factory=Pairing)
@@ -58,6 +61,8 @@ class View:
     min_pictures: int = MIN_PICTURES
     facts: Facts = field(default_factory=Facts)
     reported: tuple[Reported, ...] = ()
+    releases: Mapping[str, Release] = field(default_factory=dict)
+    until: str = ""
 
     def counts(self, measured: Metrics) -> bool:
         """Whether the metrics of a cell enter the means. One of a single class has its rate, and is
@@ -125,7 +130,8 @@ class Analysis:
     (source, generator, key) to what is wrong with the picture, under whichever degradation.
     `clustered`: the pooled metrics with intervals that resample generators and sources, so many as
     `clusters` says; empty where these are too few. `sources_real`: each source of real pictures
-    against all synthetic ones. `hints`: what is odd about the table.
+    against all synthetic ones. `years`, `families`: the generators by when they came out and what
+    they are, where that is known. `hints`: what is odd about the table.
     """
 
     threshold: float
@@ -141,6 +147,8 @@ class Analysis:
     clustered: Mapping[str, Estimate] = field(default_factory=dict)
     clusters: tuple[int, int] = (0, 0)
     sources_real: Mapping[str, Metrics] = field(default_factory=dict)
+    years: Mapping[str, periods.Group] = field(default_factory=dict)
+    families: Mapping[str, periods.Group] = field(default_factory=dict)
     hints: tuple[str, ...] = ()
 
     @property
@@ -361,6 +369,8 @@ def analyse(
         clustered=clusters.intervals(groups[base], pooled, *drawing),
         clusters=clusters.numbers(groups[base]),
         sources_real=clusters.by_source(groups[base], *drawing),
+        years=periods.by_year(groups[base], view.releases, view.until, drawing),
+        families=periods.by_family(groups[base], view.releases, drawing),
     )
 
 

@@ -20,6 +20,7 @@ from ..config import FILE, read_yaml, validated
 from ..scoring import degradations
 from .cells import Pairing
 from .estimates import METRICS
+from .generators import Date
 
 # What a benchmark's facts speak of, or say that nobody states.
 Aspect = Literal["pictures", "counts", "splits", "resolution", "protocol"]
@@ -221,6 +222,8 @@ class Benchmark:
     generators: tuple[str, ...] = ()
     """What the whole benchmark holds; empty where it is open-ended."""
     sources: tuple[str, ...] = ()
+    released: dict[str, Date] = field(default_factory=dict)
+    """When a generator came out, where it is not as configs/generators.yaml has it."""
     published: dict[str, Published] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     reported: tuple[Reported, ...] = ()

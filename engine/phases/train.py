@@ -212,7 +212,8 @@ def _keep_fit(request: TrainRequest, result: Fitted, row: dict[str, float]) -> N
     """Writes the weights with their card, and what they were fitted to."""
     records = request.pictures.train
     learnt = sorted({record.generator for record in records if record.generator})
-    keep_weights(request.output / BEST, result.model, result.config, row, learnt)
+    until = request.pictures.until
+    keep_weights(request.output / BEST, result.model, result.config, row, learnt, until)
     write_bad(request.output, result.bad)
     trained_on.write(request.output, records)
 
@@ -244,6 +245,7 @@ def _described(request: TrainRequest, world: World) -> dict[str, Any]:
         "started_from": request.start.origins(),
         "listing": listing_digest([*pictures.train, *pictures.val]),
         "split": pictures.how,
+        "until": pictures.until,
         "tests": {name: listing_digest(part) for name, part in pictures.tests.items()},
         "processes": world.size,
         "decoding": request.workers.decoding,
@@ -388,6 +390,7 @@ def combine(request: CombineRequest) -> str:
             "members": [describe_member(member) for member, _ in request.members],
             "listing": listing_digest(records),
             "split": chosen.how,
+            "until": chosen.until,
             "tag": request.tag,
         }
         same = ("config", "precision", "threads", "members", "listing")

@@ -18,6 +18,7 @@ from ..evaluation.analysis import WHOLE, Analysis, Values, View, ordered
 from ..evaluation.bootstrap import BINS, Floats, Ints
 from ..evaluation.cells import Cell
 from ..evaluation.estimates import AP, AUROC, DETECTION_RATE, Estimate, Metrics
+from ..evaluation.periods import AFTER
 from ..scoring import degradations as degrade
 from ..scoring import probability
 from . import drawing
@@ -45,6 +46,8 @@ CAPTIONS = {
     "generators.png": "Generators, each with its 95 % interval; hollow, those of too few pictures "
     "to enter the mean",
     "heatmap.png": "Generators by sources",
+    "years.png": "Generators by the year in which they came out, with 95 % intervals; red, those "
+    "later than what the weights were trained on",
     "robustness.png": "Robustness: the headline average over the value of each degradation; "
     "dotted, the pictures without it",
 }
@@ -302,6 +305,38 @@ def heatmap(analysis: Analysis) -> bytes | None:
     return drawing.png(figure)
 
 
+def years(analysis: Analysis) -> bytes | None:
+    """AUROC, or the detection rate where there are no real pictures, over the year of release; None
+    for fewer than two years."""
+    metric = AUROC if analysis.pooled.n_real else DETECTION_RATE
+    points = {
+        name: group
+        for name, group in analysis.years.items()
+        if name.removesuffix(AFTER).isdigit() and metric in group.measured.estimates
+    }
+    ticks = sorted({int(name[:4]) for name in points})
+    if len(ticks) < 2:
+        return None
+    figure, axes = drawing.single(6.5, 3.6, "year of release", f"{metric_name(metric)} (%)")
+    for late, colour, marker in ((False, BLUE, "o"), (True, VERMILION, "s")):
+        own = {n: g for n, g in points.items() if g.late == late}
+        if own:
+            values = 100 * np.array([g.measured.estimates[metric] for g in own.values()])
+            axes.errorbar(
+                # A year of both kinds has two points, side by side.
+                [int(name[:4]) + 0.12 * late for name in own], values[:, 0],
+                yerr=np.abs(values[:, 1:] - values[:, :1]).T, fmt=marker, color=colour,
+                label="after training" if late else None,
+            )  # fmt: skip
+    if analysis.view.until:
+        figure.legend(loc="outside upper center", frameon=False)
+    if metric == AUROC:
+        axes.axhline(50, **REFERENCE)
+    axes.set_xticks(ticks)
+    axes.set_ylim(drawing.within_percent(*axes.get_ylim()))
+    return drawing.png(figure)
+
+
 def robustness(analysis: Analysis) -> bytes | None:
     """The headline average over the value of each step of the sweep, a small plot per step.
 
@@ -378,5 +413,6 @@ def draw(analysis: Analysis) -> dict[str, bytes]:
         images["calibration.png"] = _calibration(labels, logits, pooled)
     images["generators.png"] = generators(analysis)
     images["heatmap.png"] = heatmap(analysis)
+    images["years.png"] = years(analysis)
     images["robustness.png"] = robustness(analysis)
     return {name: image for name, image in images.items() if image is not None}

@@ -27,6 +27,7 @@ from ..evaluation.analysis import (
 )
 from ..evaluation.benchmark import as_stated
 from ..evaluation.estimates import FEWEST, Estimate
+from ..evaluation.periods import Group
 from ..evaluation.reported import NOTHING, OTHER_PICTURES, Comparable
 from ..runtime.files import write_file
 from ..scoring.table import ScoreRow
@@ -38,6 +39,7 @@ from .tables import (
     cells_beside,
     counts,
     interval,
+    interval_over,
     line,
     metric_name,
     numbers,
@@ -55,6 +57,7 @@ SHEET_COLUMNS, SHEET_SIZE = 5, 170
 ALL_REALS = "(all)"  # instead of a source: a generator that is measured against all real pictures
 SHORT = (estimates.AP, estimates.AUROC, estimates.ACCURACY, estimates.TPR_AT_1)
 WIDE = (*SHORT, estimates.TPR_AT_5)
+OF_GROUPS = (estimates.AUROC, estimates.TPR_AT_5)
 SWEPT = (
     estimates.AP,
     estimates.AUROC,
@@ -144,6 +147,15 @@ def _generator_lines(analysis: Analysis) -> list[Line]:
     return [Line([name], values[name], beside[name]) for name in names]
 
 
+def _group_table(head: str, groups: Mapping[str, Group]) -> Table:
+    """The generators of each year or family together."""
+    lines = [
+        line([name, str(each.generators), interval_over(each)], each.measured)
+        for name, each in groups.items()
+    ]
+    return numbers([head, "generators", "interval over"], lines, OF_GROUPS)
+
+
 def _swept_lines(analysis: Analysis) -> list[Line]:
     """The headline average under each degradation."""
     number = analysis.headline.number
@@ -225,6 +237,8 @@ def _tables(analysis: Analysis, run: Mapping[str, Any]) -> dict[str, Table]:
         "generators": averaged("generator", _generator_lines(analysis)),
         "cells": numbers(cells, _cell_lines(analysis, True), WIDE, decimals=decimals),
         "few": numbers(cells, _cell_lines(analysis, False), WIDE, decimals=decimals),
+        "years": _group_table("year", analysis.years),
+        "families": _group_table("family", analysis.families),
         "real_sources": numbers(
             ["source"], real_sources, (estimates.AUROC, estimates.ACCURACY_REAL)
         ),

@@ -15,9 +15,10 @@ from ..evaluation import metrics
 from ..evaluation.analysis import WHOLE, Analysis, View, by_degradation
 from ..evaluation.cells import Cell, by_cell, labels_logits, reason_unusable
 from ..evaluation.estimates import Estimate, Metrics
+from ..evaluation.periods import Group
 from ..evaluation.reported import OTHER_PICTURES, Beside
 from ..scoring.table import ScoreRow
-from .tables import COUNTS, average_beside, cells_beside, counts
+from .tables import COUNTS, average_beside, cells_beside, counts, interval_over
 
 COSPY_METRICS = ("AP", "Accuracy")  # of result.json
 
@@ -120,6 +121,19 @@ def _measured_json(measured: Metrics) -> dict[str, Any]:
     }
 
 
+def _groups_json(groups: Mapping[str, Group]) -> dict[str, Any]:
+    """The groups of generators by name, in their order."""
+    return {
+        name: {
+            "generators": each.generators,
+            "after_training": each.late,
+            "interval_over": interval_over(each),
+        }
+        | _measured_json(each.measured)
+        for name, each in groups.items()
+    }
+
+
 def metrics_json(analysis: Analysis) -> dict[str, Any]:
     """Every number of the report for programs: metric -> [value, low, high], fractions."""
     beside = cells_beside(analysis)
@@ -156,6 +170,9 @@ def metrics_json(analysis: Analysis) -> dict[str, Any]:
             for (source, generator), measured in analysis.cells.items()
         ],
         "sources": {name: _measured_json(each) for name, each in analysis.sources_real.items()},
+        "trained_until": analysis.view.until,
+        "years": _groups_json(analysis.years),
+        "families": _groups_json(analysis.families),
         "degradations": {
             name: _measured_json(each.pooled) for name, each in analysis.degradations.items()
         },

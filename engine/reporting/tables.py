@@ -14,6 +14,7 @@ from ..evaluation import estimates
 from ..evaluation.analysis import Analysis
 from ..evaluation.cells import Cell
 from ..evaluation.estimates import Estimate, Metrics
+from ..evaluation.periods import Group
 from ..evaluation.reported import NOTHING, OTHER_PICTURES, Beside, Comparable
 from .document import Table
 
@@ -72,6 +73,11 @@ def line(names: Sequence[str], measured: Metrics, beside: Beside = NOTHING) -> L
 def counts(measured: Metrics) -> tuple[int, int, int]:
     """Numbers of pictures, as `COUNTS` names them."""
     return measured.n_real, measured.n_synthetic, measured.n_errors
+
+
+def interval_over(group: Group) -> str:
+    """What the intervals of a group of generators resample."""
+    return "generators and sources" if group.clustered else "pictures"
 
 
 def percent(estimate: Estimate | float | None, decimals: int = 1) -> str:

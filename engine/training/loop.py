@@ -327,7 +327,8 @@ class Trainer:
         if self.world.main:
             learnt = sorted({r.generator for r in self.feed.records if r.generator})
             for name in names:
-                keep_weights(self.output / name, model, self.config, row, learnt)
+                until = self.request.pictures.until
+                keep_weights(self.output / name, model, self.config, row, learnt, until)
 
     def _write_tables(self) -> None:
         """Writes the history and its curves, and the list of bad files where it has grown."""

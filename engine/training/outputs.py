@@ -112,7 +112,12 @@ def results(config: Config) -> tuple[str, ...]:
 
 
 def keep_weights(
-    path: Path, model: Detector, config: Config, row: Row, trained_on: Sequence[str]
+    path: Path,
+    model: Detector,
+    config: Config,
+    row: Row,
+    trained_on: Sequence[str],
+    until: str = "",
 ) -> None:
     """Writes a model's weights with a card that says how they came about, and in the published
     layout where the recipe says so.
@@ -123,10 +128,11 @@ def keep_weights(
         config: of the run.
         row: of the history.
         trained_on: sorted names of the generators that it learnt from.
+        until: the year or month by whose end these were out, '' where none was asked for.
     """
     values = {k: v for k, v in row.items() if k in (VAL_LOSS, *VALIDATED)}
     extra = {"config": config.as_dict(), "epoch": int(row["epoch"]), "validation": values}
-    extra["trained_on"] = list(trained_on)
+    extra |= {"trained_on": list(trained_on)} | ({"until": until} if until else {})
     if config.train.objective == DETECTION:
         card = Card(config.detector, describe_options(model.options), extra=extra)
         save_weights(path, own_state(model), card)

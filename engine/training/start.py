@@ -29,13 +29,15 @@ log = logging.getLogger(__name__)
 class Pictures:
     """The pictures of a training. `how`: a text on how training and validation pictures were told
     apart; `places`: folders and files that all came from; `tests`: sets that are measured after
-    each epoch, by name."""
+    each epoch, by name; `until`: the year or month by whose end all generators were out, '' where
+    none is asked for."""
 
     train: list[Record]
     val: list[Record]
     how: str
     places: list[Path]
     tests: dict[str, list[Record]] = field(default_factory=dict)
+    until: str = ""
 
 
 @dataclass(frozen=True)

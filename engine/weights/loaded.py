@@ -49,6 +49,7 @@ class Loaded:
     members: list[Loaded] = field(default_factory=list)  # of an ensemble
     compiled: bool = False
     trained_on: tuple[str, ...] = ()  # generators that it learnt from, where the files say so
+    until: str = ""  # the --until of its training, where it had one
 
 
 def describe_member(member: Loaded) -> dict[str, Any]:
