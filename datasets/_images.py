@@ -85,8 +85,10 @@ def read_bytes(record: Record) -> bytes:
     """The content of a picture's file, of its member of an archive, or of one in memory.
 
     Raises:
-        UnreadablePicture: missing, a folder, empty, or damaged in its archive.
+        UnreadablePicture: missing, a folder, empty, damaged in its archive, or never brought.
     """
+    if record.error:
+        raise UnreadablePicture(record.error)
     try:
         if record.content is not None:
             content = record.content
@@ -122,10 +124,33 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def _rgb(image: Image.Image, decoding: str) -> Image.Image:
+    return image.convert("RGB") if decoding == PUBLISHED else _to_rgb(_upright(image))
+
+
 def _decoded(content: bytes, decoding: str) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
-        return image.convert("RGB") if decoding == PUBLISHED else _to_rgb(_upright(image))
+        return _rgb(image, decoding)
+
+
+def _broken(error: Exception) -> UnreadablePicture:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return UnreadablePicture(f"cannot be decoded: {text}"[:200])
+
+
+def as_file(image: Image.Image, decoding: str = UPRIGHT) -> bytes:
+    """A file with the pixels that `decode` would give of the file of an opened picture; what was
+    turned or changed in memory stays so. Raises UnreadablePicture when it cannot be loaded."""
+    buffer = io.BytesIO()
+    try:
+        _rgb(image, decoding).save(buffer, "PPM")
+    except UnreadablePicture:
+        raise
+    # The picture may be of any plugin, and its file not read yet.
+    except Exception as error:
+        raise _broken(error) from error
+    return buffer.getvalue()
 
 
 def decode(
@@ -166,8 +191,7 @@ def decode(
         raise UnreadablePicture(out_of_memory(limits)) from error
     # Pillow's decoders raise almost any type on broken files; each becomes the picture's own error.
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadablePicture(f"cannot be decoded: {text}"[:200]) from error
+        raise _broken(error) from error
     finally:
         Image.MAX_IMAGE_PIXELS = usual  # for degradations, which have a limit of their own
 
@@ -228,13 +252,25 @@ class Draw:
     count: int = 0
 
 
+@dataclass(frozen=True)
+class Streamed:
+    """A picture of a stream: a record that comes with the question, for no list has it; `index`:
+    its place in its batch."""
+
+    index: int
+    record: Record
+
+
+Query = int | Draw | Streamed
+
+
 class PictureDataset:
     """Decodes, degrades and transforms records; a broken picture becomes a Sample with its error.
 
-    Randomness: scoring asks for an index, and all pictures are seeded alike, so that a score
-    depends on nothing but the pixels; training asks for a Draw, whose seed is (seed, epoch,
-    crc32(key), count). `lookup`, where given, is asked for each file's digest; what it knows is not
-    decoded again.
+    Randomness: scoring asks for an index, or a Streamed picture, and all pictures are seeded alike,
+    so that a score depends on nothing but the pixels; training asks for a Draw, whose seed is
+    (seed, epoch, crc32(key), count). `lookup`, where given, is asked for each file's digest; what
+    it knows is not decoded again.
     """
 
     def __init__(
@@ -260,21 +296,22 @@ class PictureDataset:
     def __len__(self) -> int:
         return len(self.records)
 
-    def _generator(self, place: int | Draw) -> np.random.Generator:
+    def _generator(self, place: Query) -> np.random.Generator:
         if not isinstance(place, Draw):
             return np.random.default_rng(self.seed)
         key = self.records[place.index].key.encode("utf-8", "surrogateescape")
         return np.random.default_rng((self.seed, place.epoch, zlib.crc32(key), place.count))
 
-    def __getitem__(self, place: int | Draw) -> Sample:
+    def __getitem__(self, place: Query) -> Sample:
         return self.sample(place, nullcontext())
 
-    def sample(self, place: int | Draw, guard: AbstractContextManager[None]) -> Sample:
+    def sample(self, place: Query, guard: AbstractContextManager[None]) -> Sample:
         """The item of a record, all of it but the reading of its file done inside of `guard`."""
-        index = place.index if isinstance(place, Draw) else place
+        index = place if isinstance(place, int) else place.index
+        record = place.record if isinstance(place, Streamed) else self.records[index]
         name = ""
         try:
-            content = read_bytes(self.records[index])
+            content = read_bytes(record)
             if self.lookup is not None:
                 name = digest(content)
                 if known := self.lookup(name):
@@ -284,7 +321,7 @@ class PictureDataset:
         except UnreadablePicture as error:
             return Sample(index, error=str(error), digest=name)
 
-    def _processed(self, place: int | Draw, index: int, content: bytes, name: str) -> Sample:
+    def _processed(self, place: Query, index: int, content: bytes, name: str) -> Sample:
         """The item of a file's content. Raises UnreadablePicture when it cannot be decoded."""
         image = decode(content, self.limits, self.decoding)
         item = self._sample(index, image, name, self.degradation, self._generator(place))

@@ -44,7 +44,8 @@ class Record:
     `path` it lies, in the words of datasets/_archives.py ('' = `path` is the picture's own file).
     `content`: the bytes of a picture that is in no file, as an upload is, and whose `path` is only
     a name; None otherwise. `released`: when what made it came out, YYYY or YYYY-MM, where the data
-    say so ('' = they do not).
+    say so ('' = they do not). `error`: what is wrong with a picture that whoever lists it could not
+    bring, which nobody then tries to read.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Record:
     member: str = ""
     content: bytes | None = field(default=None, repr=False)
     released: str = ""
+    error: str = ""
 
 
 def is_special(path: Path) -> bool:

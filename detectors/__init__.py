@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ._arrays import ArrayScoring
     from ._base import Detector
 
-__all__ = ["arrays", "available", "flags", "load", "options"]
+__all__ = ["arrays", "available", "combined", "flags", "load", "options"]
 
 
 def available() -> list[str]:
@@ -29,6 +29,12 @@ def flags() -> dict[str, OwnFlags]:
     modules = {name: f"{__name__}._{name}_flags" for name in available()}
     own = {name: module for name, module in modules.items() if find_spec(module)}
     return {name: importlib.import_module(module).FLAGS for name, module in own.items()}
+
+
+@cache
+def combined() -> tuple[str, ...]:
+    """Names of the detectors that are made of others. Imports no torch."""
+    return tuple(name for name, own in flags().items() if own.combines)
 
 
 def options(name: str) -> type | None:

@@ -253,9 +253,10 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the output holds earlier maps.
     """
     from datasets._limits import UPRIGHT
-    from engine.cli import detector, settings
+    from engine.cli import settings
     from engine.config import ConfigError
     from engine.runtime import distributed, threads
+    from engine.weights import opening
 
     rules.check_named(args, rules.detector_named(args))
     if (args.output / FEATURES).exists() and not args.replace:
@@ -264,7 +265,7 @@ def run(args: argparse.Namespace) -> int:
     records = limited(collect(args.input, args.csv_root, args.split), args.most, args.drawn)
     device = machine.device(args, args.precision)
     threads.set_threads(args.threads, device.device, distributed.ALONE, None)
-    loaded, config = detector.load(args, device)
+    loaded, config = opening.load(settings.chosen(args), device)
     workers = machine.workers(args, len(records), settings.decoding(config, UPRIGHT))
     features, kept, bad = embedded(loaded.model, records, device, config, workers)
     if len(kept) < FEWEST:

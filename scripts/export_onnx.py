@@ -83,13 +83,14 @@ def cpu() -> Device:
 def load(args: argparse.Namespace) -> Loaded:
     """PyTorch's detector as main.py loads it, frozen parts in fp32 whatever their file has."""
     from detectors._errors import WeightsError
-    from engine.cli import detector
+    from engine.cli import settings
+    from engine.weights import opening
     from engine.weights.onnx_graph import is_onnx
 
     if is_onnx(args.weights):
         what = f"found an ONNX file: {args.weights}"
         raise WeightsError(f"--weights: expected PyTorch's weights; {what}")
-    loaded, _ = detector.load(args, cpu())
+    loaded, _ = opening.load(settings.chosen(args), cpu())
     loaded.model.float()
     return loaded
 
@@ -116,18 +117,19 @@ def graph(args: argparse.Namespace) -> int:
     """The exit status of the command `graph`. Writes the file and prints what it is."""
     import detectors
     from detectors._errors import OptionError
-    from engine.cli import detector, settings
+    from engine.cli import settings
     from engine.weights import graph as graphs
-    from engine.weights import onnx_export
+    from engine.weights import onnx_export, opening
     from engine.weights.cards import sha256
     from engine.weights.loading import build
 
     if detectors.arrays(name := settings.detector_name(args)) is None:
         raise OptionError(f"graph: {name} is scored by PyTorch alone")
-    file = detector.weight_file(args, name)
-    options = settings.resolve_config(args, name, file).options
+    choice = settings.chosen(args, name)
+    file = opening.weight_file(choice)
+    options = choice.resolve(file).options
     # As it is built, not made faster by `optimise`: with the state dict that weight files have.
-    loaded = build(name, options, file, detector.backbones(args))
+    loaded = build(name, options, file, opening.backbones(choice))
     loaded.model.float()
     path = graphs.path_of(name)
     onnx_export.export_graph(loaded, path)

@@ -128,17 +128,18 @@ def run(args: argparse.Namespace) -> int:
     """The exit status. Scores the pictures and writes the file."""
     from datasets._limits import UPRIGHT
     from datasets._paths import visible
-    from engine.cli import detector, settings
+    from engine.cli import settings
     from engine.runtime import distributed, threads
     from engine.runtime.files import write_file
     from engine.scoring import own_threshold
+    from engine.weights import opening
 
     check(args)
     records = pictures(args)
     rules.check(args, settings.detector_name(args))
     device = machine.device(args, args.precision)
     threads.set_threads(args.threads, device.device, distributed.ALONE, None)
-    loaded, config = detector.load(args, device)
+    loaded, config = opening.load(settings.chosen(args), device)
     workers = machine.workers(args, len(records), settings.decoding(config, UPRIGHT))
     rows = scored(records, loaded, device, config, workers)
     failed = [row for row in rows if row.logit is None]

@@ -27,7 +27,6 @@ from scripts._shared import answer, new_parser, parse_as_main, say  # noqa: E402
 if TYPE_CHECKING:
     from engine.pages.scoring_queue import ScoringQueue
     from engine.pages.server import Parts
-    from engine.phases.test import TestRequest
 
 PROGRAM = "serve.py"
 CHOICE = ("detector", "config", "set", "train_dataset", "mode", "branch")
@@ -100,11 +99,8 @@ def queue_of(args: argparse.Namespace) -> ScoringQueue:
     rules.check_named(args, rules.detector_named(args))
     rules.check(args, settings.detector_name(args))
 
-    def by_torch() -> TestRequest:
-        args.torch = True
-        return testing(args)
-
-    return ScoringQueue(DetectorJudge(testing(args), by_torch), args.queue)
+    request = testing(args)
+    return ScoringQueue(DetectorJudge(request.scorer, request.trust), args.queue)
 
 
 def parts_of(args: argparse.Namespace) -> Parts:

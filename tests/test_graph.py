@@ -18,8 +18,9 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from detectors._default_options import DefaultOptions
-from engine.cli import graph as chooser
 from engine.cli.parser import parser
+from engine.cli.test_request import without_torch
+from engine.scoring import backends
 from engine.weights import graph as graph_files
 from engine.weights.cards import Card, arrays_digest, card_metadata
 from engine.weights.graph import path_of
@@ -105,7 +106,7 @@ def test_explanations_are_pytorchs(plain_cli: Cli, tmp_path: Path) -> None:
 
 def opened(*words: str) -> Any:
     """What the command line of phase test computes with; None for PyTorch."""
-    return chooser.opened(parser().parse_args(list(words)), None)
+    return without_torch(parser().parse_args(list(words)), None)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_what_only_pytorch_can(words: list[str]) -> None:
 
 
 def test_a_gpu_is_pytorchs_unless_the_cpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chooser, "_cuda_devices", lambda: 1)
+    monkeypatch.setattr(backends, "_cuda_devices", lambda: 1)
     assert opened() is None
     assert opened("--device", "cpu") is not None
 

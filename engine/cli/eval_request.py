@@ -28,7 +28,7 @@ from ..runtime.run_folder import RUN
 from ..runtime.text import distinct
 from ..scoring import degradations, metadata, other_scores, own_threshold
 from ..scoring.probability import EVEN, calibrated
-from ..weights import manifest
+from ..weights import manifest, opening
 from ..weights.loaded import Loaded
 from . import bare, detector, machine, settings
 
@@ -341,7 +341,7 @@ def evaluating(args: argparse.Namespace) -> tuple[EvalRequest, World]:
     """What phase eval is asked to do by one command line, and the processes that do it."""
     device, world = opened(args)
     [args] = each_set(args).values()
-    loaded, config = detector.load(args, device)
+    loaded, config = opening.load(settings.chosen(args), device)
     request = evaluation(args, loaded, config, device)
     machine.check_apart(request.output, [args.data] if args.data else [])
     return request, world

@@ -12,7 +12,7 @@ from datasets._limits import UPRIGHT, Limits
 
 from ..config import ConfigError
 from ..runtime import distributed
-from ..runtime.threads import usable
+from ..runtime.threads import decoders
 from ..runtime.workers import Workers
 from ..weights.onnx_graph import is_onnx
 
@@ -59,8 +59,7 @@ def workers(args: argparse.Namespace, pictures: int, decoding: str = UPRIGHT) ->
     limits = Limits(args.max_megapixels, args.picture_memory, args.picture_seconds)
     if args.workers is not None:
         return Workers(args.workers, limits, decoding)
-    share = usable() // distributed.beside()
-    return Workers(max(1, share - 1) if pictures >= MANY else 1, limits, decoding)
+    return Workers(decoders() if pictures >= MANY else 1, limits, decoding)
 
 
 def check_apart(output: Path, folders: Sequence[Path]) -> None:

@@ -29,7 +29,7 @@ from .bare import is_bare
 from .parser import benchmarks, parser
 
 OWN = detectors.flags()  # of single detectors, by their names
-COMBINED = tuple(name for name, own in OWN.items() if own.combines)
+COMBINED = detectors.combined()
 # Their weights are no entry of the manifest: those of members, or what training left.
 ELSEWHERE = tuple(name for name, own in OWN.items() if own.combines or own.published)
 SHOWN = 3  # missing files that an error names

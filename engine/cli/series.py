@@ -29,7 +29,8 @@ from ..reporting.tables import COUNTS, Line, numbers
 from ..runtime.device import Device
 from ..runtime.files import write_file
 from ..runtime.run_folder import begin, open_output
-from . import detector, eval_request, machine
+from ..weights import opening
+from . import detector, eval_request, machine, settings
 
 TABLE, PAGE = eval.SERIES
 SHOWN = (
@@ -69,7 +70,7 @@ def _parts(args: argparse.Namespace) -> list[list[Part]]:
 
 def _requests(parts: Sequence[Part], output: Path, device: Device) -> list[eval.EvalRequest]:
     """The evaluations of one epoch's weights, which are loaded once; all sets are listed."""
-    loaded, config = detector.load(parts[0].args, device)
+    loaded, config = opening.load(settings.chosen(parts[0].args), device)
     requests = []
     for part in parts:
         request = eval_request.evaluation(part.args, loaded, config, device)

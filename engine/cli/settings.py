@@ -15,8 +15,9 @@ from typing import Any
 import detectors
 from datasets._limits import PUBLISHED, UPRIGHT
 
-from ..config import CONFIGS, DETECTION, USUAL, Config, parse_override, read_yaml, resolve
-from ..weights.loaded import WeightFile, card_of
+from ..config import USUAL, Config
+from ..weights.choice import Choice
+from ..weights.loaded import WeightFile, detector_of
 from ..weights.manifest import epoch_files
 from . import rules
 
@@ -30,20 +31,13 @@ def detector_name(args: argparse.Namespace) -> str:
     path = Path(args.weights)
     if args.phase == "eval" and args.epochs is not None:
         path = next(iter(epoch_files(path, args.epochs).values()))
-    card = card_of(path)
-    return card.detector if card else USUAL
+    return detector_of(str(path)) or USUAL
 
 
 def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     """The flags of these names that were given."""
     values = {name: getattr(args, name) for name in names}
     return {k: v for k, v in values.items() if v is not None and v is not False and v != []}
-
-
-def _own_layer(args: argparse.Namespace, name: str) -> dict[str, Any]:
-    """The detector's options that flags of its own set."""
-    own = detectors.flags().get(name)
-    return {name: given(args, own.set)} if own and own.set else {}
 
 
 def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
@@ -59,54 +53,26 @@ def _flag_layer(args: argparse.Namespace) -> dict[str, Any]:
     return {"train": train, "data": given(args, ("leak_free",))}
 
 
-def _objective(layers: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """What is learnt, as the last layer that says so has it."""
-    sections = [layer["train"] for _, layer in layers if isinstance(layer.get("train"), dict)]
-    named = [section["objective"] for section in sections if "objective" in section]
-    return str(named[-1]) if named else DETECTION
-
-
-def _recipe_file(recipe: str, objective: str) -> Path:
-    """The YAML of a recipe that learns an objective."""
-    return CONFIGS / (f"{recipe}.yaml" if objective == DETECTION else f"{recipe}_{objective}.yaml")
-
-
-def _own_config(name: str, layers: Sequence[tuple[str, dict[str, Any]]]) -> Path:
-    """The YAML of the network that the layers choose, or of what its backbone learns from."""
-    if detectors.arrays(name):
-        return _recipe_file(name, _objective(layers))
-    kind = detectors.load(name)
-    chosen: dict[str, Any] = {}
-    for _, layer in layers:
-        if isinstance(layer.get(name), dict):
-            chosen |= {k: v for k, v in layer[name].items() if k in kind.CHOICE}
-    # Of the choice alone: another option's slip is told by the whole configuration, with its layer.
-    recipe = kind.recipe(resolve(name, [("", {name: chosen})]).options)
-    return _recipe_file(recipe, _objective(layers))
-
-
-def _is_members(override: str, name: str) -> bool:
-    """Whether a --set is about a member of a detector made of others, not about itself."""
-    section = override.split(".")[0]
-    return section != name and section in detectors.available()
+def chosen(args: argparse.Namespace, name: str | None = None) -> Choice:
+    """The detector that flags ask for, which is `name` where that is known already."""
+    own = detectors.flags().items()
+    return Choice(
+        detector=name or detector_name(args),
+        weights=args.weights,
+        backbones=tuple(map(str, args.backbone_weights)),
+        pretrain=bool(args.pretrain),
+        ckpt=args.ckpt,
+        config=args.config,
+        own={named: given(args, flags.set) for named, flags in own if flags.set},
+        common=_flag_layer(args),
+        overrides=tuple(args.set),
+        compile=args.compile,
+    )
 
 
 def resolve_config(args: argparse.Namespace, name: str, file: WeightFile | None) -> Config:
-    """Layers: the detector's YAML, what the weights were trained with, --config, flags, --set."""
-    layers = []
-    # The card comes first, so that weights run as they were trained unless somebody says otherwise.
-    if file is not None and file.card is not None:
-        layers.append((str(file.path), {name: file.card.options}))
-    if args.config:
-        layers.append((str(args.config), read_yaml(args.config)))
-    layers.append(("flags", _own_layer(args, name)))
-    layers.append(("flags", _flag_layer(args)))
-    sets = [text for text in args.set if name not in rules.COMBINED or not _is_members(text, name)]
-    layers += [("--set", parse_override(text)) for text in sets]
-    own = _own_config(name, layers)
-    if own.exists():
-        layers.insert(0, (str(own), read_yaml(own)))
-    return resolve(name, layers)
+    """The configuration of a detector as flags ask for it, with the card of its weights."""
+    return chosen(args, name).resolve(file)
 
 
 def decoding(config: Config, usual: str) -> str:

@@ -27,6 +27,7 @@ from ..runtime import distributed, threads
 from ..runtime.device import Device
 from ..runtime.distributed import World
 from ..training.start import Pictures, TrainRequest, adapted
+from ..weights.opening import load_members
 from . import detector, machine, rules, settings
 
 # Splits to train on and to choose by, where these are not train and val: DRCT measures on its
@@ -298,7 +299,7 @@ def _combination(
     """What the training of a detector made of others is asked to do."""
     chosen = pictures(args, config)
     machine.check_apart(output, chosen.places)
-    members = detector.load_members(args, config.detector, config.options, device)
+    members = load_members(settings.chosen(args, config.detector), config.options, device)
     decoding = settings.decoding(config, config.data.train_decoding)
     return CombineRequest(
         members=members,

@@ -14,7 +14,8 @@ from typing import Any
 from PIL import Image
 from pydantic import TypeAdapter
 
-from datasets._images import register_formats
+from datasets import Record
+from datasets._images import UnreadablePicture, read_bytes, register_formats
 
 from ..runtime.confined import ConfinedError, Limits, confined
 from ..runtime.text import one_line
@@ -78,6 +79,14 @@ def credentials(content: bytes, trust: TrustList | None = None) -> Credentials:
             "problems": [one_line(p, LONGEST) for p in (*found.get("problems", ()), *problems)],
         }
     )
+
+
+def of_record(record: Record, trust: TrustList | None = None) -> Credentials | None:
+    """`credentials` of a record's file; None where that cannot be read."""
+    try:
+        return credentials(read_bytes(record), trust)
+    except UnreadablePicture:
+        return None
 
 
 def as_json(told: Credentials | None) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ from ..scoring.metadata import TABLE, Values
 from ..scoring.metadata import write as write_metadata
 from ..scoring.probability import EVEN, restated
 from ..scoring.provenance import Provenance, run_info
-from ..scoring.scorer import Scorer, check_keys, listing_digest, score_table
+from ..scoring.scorer import TableScorer, check_keys, listing_digest, score_table
 from ..scoring.table import ScoreRow, count_pictures
 from ..scoring.torch_backend import TorchBackend, computing
 from ..weights.loaded import Loaded
@@ -134,7 +134,7 @@ def run(request: EvalRequest, world: World = ALONE) -> tuple[str, int]:
         for name in request.degradations
     }
     backend = TorchBackend(request.loaded.model, request.device)
-    scorer = Scorer(backend, request.config, request.workers, memos)
+    scorer = TableScorer(backend, request.config, request.workers, memos)
     infos = world.gather(info)
     with ExitStack() as stack:
 
@@ -176,7 +176,7 @@ def _info(request: EvalRequest, world: World) -> dict[str, Any]:
 
 
 def _run_main(
-    request: EvalRequest, scorer: Scorer, info: dict[str, Any], world: World
+    request: EvalRequest, scorer: TableScorer, info: dict[str, Any], world: World
 ) -> tuple[str, int]:
     """`run` in the main process, with its folder open."""
     for note in request.view.notes:

@@ -14,15 +14,15 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from PIL import Image
 
 from datasets import Record
-from datasets._images import UnreadablePicture, decode, read_bytes
 from datasets._paths import visible
 
-from ..config import Config
+from ..api import Drawn, Scorer
 from ..credentials import reading
 from ..credentials.manifests import TrustList
 from ..credentials.reading import Credentials
@@ -31,23 +31,9 @@ from ..runtime.files import replacing
 from ..runtime.progress import Progress
 from ..runtime.run_folder import RUN, begin, open_output, write_json
 from ..runtime.table_writer import TableWriter
-from ..runtime.workers import Workers
-from ..scoring.answer import (
-    COLUMNS,
-    STABILITY,
-    Answer,
-    as_json,
-    as_text,
-    prediction,
-    remarks,
-    spoken,
-)
-from ..scoring.backend import Backend
-from ..scoring.loop import ScoringOptions, Show, answers
+from ..scoring.answer import COLUMNS, STABILITY, Answer, as_text, prediction, remarks, spoken
 from ..scoring.provenance import Provenance, run_info
 from ..scoring.scorer import whole_batches
-from ..scoring.verdict_rule import VerdictRule
-from ..weights.loaded import Loaded
 
 EXPLAIN = "explain"
 LEAVE = ("", "q", "quit", "exit")
@@ -57,18 +43,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TestRequest:
-    """What phase test is asked to do. `backend` computes what was `loaded`; `records`: the
-    pictures, none for a prompt; `inputs`, `csv_roots`, `split`: what they were listed from; `tag`:
-    the run's name and that of the column of scores. `explain` needs an `output`; `credentials`:
-    whether files are asked what they say of their origin, whose signatures are trusted by
-    `trust`."""
+    """What phase test is asked to do. `records`: the pictures, none for a prompt; `inputs`,
+    `csv_roots`, `split`: what they were listed from; `tag`: the run's name and that of the column
+    of scores. `explain` needs an `output`; `credentials`: whether files are asked what they say of
+    their origin, whose signatures are trusted by `trust`."""
 
     records: Sequence[Record]
-    loaded: Loaded
-    rule: VerdictRule
-    backend: Backend
-    config: Config
-    workers: Workers
+    scorer: Scorer
     inputs: Sequence[str] = ()
     csv_roots: Sequence[Path] = ()
     split: str | None = None
@@ -98,7 +79,7 @@ def run(request: TestRequest) -> int:
         scored = _answers(request, request.records)
         for record, answer in zip(request.records, scored, strict=True):
             failed += bool(answer.row.error)
-            _print(_line(request, answer, credentials_of(request, record)))
+            _print(_line(request, answer, _credentials(request, record)))
     else:
         failed = _run_into(request, request.output)
     if failed:
@@ -109,20 +90,18 @@ def run(request: TestRequest) -> int:
 def _run_into(request: TestRequest, output: Path) -> int:
     """`run` with files. Returns how many of the records could not be read."""
     if request.explain:
-        request.loaded.model.check_explain()
-    rule, records = request.rule, request.records
+        request.scorer.check_explain()
+    scorer, rule, records = request.scorer, request.scorer.rule, request.records
     listed = listed_scores(request.inputs, request.csv_roots, request.split, output, request.tag)
     owned = (PREDICTIONS, RUN, EXPLAIN, *listed.files)
     with open_output(output, owned, request.resume, request.overwrite):
-        info = (
-            run_info(request.config, request.backend.computing(), request.loaded) | rule.entries()
-        )
-        info |= {"decoding": request.workers.decoding, "tag": request.tag}
+        info = run_info(scorer.config, scorer.backend.computing(), scorer.loaded) | rule.entries()
+        info |= {"decoding": scorer.workers.decoding, "tag": request.tag}
         info |= {"stability": [view.name for view in rule.views] or None}
         trust = request.trust.sha256 if request.trust else None
         info |= {"credentials": {"trust_list": trust} if request.credentials else None}
         deciding = (*rule.entries(), "stability", "credentials")
-        provenance = Provenance(request.config, info, deciding)
+        provenance = Provenance(scorer.config, info, deciding)
         begin(output, info, request.resume, provenance.deciding, PREDICTIONS)
         _append_missing(request, output)
         listed.write(output, records)
@@ -137,7 +116,7 @@ def _run_into(request: TestRequest, output: Path) -> int:
 
 def _append_missing(request: TestRequest, output: Path) -> None:
     """Scores the records that the predictions lack, a row and a line for each."""
-    rule, records = request.rule, request.records
+    rule, records = request.scorer.rule, request.records
     columns = (*COLUMNS, *(STABILITY if rule.views else ()))
     columns += reading.COLUMNS if request.credentials else ()
     with TableWriter(output / PREDICTIONS, columns, ["path"], request.resume) as table:
@@ -145,13 +124,13 @@ def _append_missing(request: TestRequest, output: Path) -> None:
         missing = _missing(records, output)
         if not all(missing):
             log.info("%d of %d pictures were scored before", missing.count(False), len(records))
-        at_a_time = _scoring(request).pictures_at_a_time
+        at_a_time = request.scorer.options.pictures_at_a_time
         # Whole batches, so that each picture is summed up beside the same others as in a whole run.
         chosen = whole_batches(missing, at_a_time)
         scored = _answers(request, [records[i] for i in chosen])
         for i, answer in zip(chosen, scored, strict=True):
             if missing[i]:
-                told = credentials_of(request, records[i])
+                told = _credentials(request, records[i])
                 row = prediction(answer, rule)
                 table.append([(*row, *reading.as_row(told)) if request.credentials else row])
                 _print(_line(request, answer, told))
@@ -167,37 +146,15 @@ def _missing(records: Sequence[Record], output: Path) -> list[bool]:
     return missing
 
 
-def _scoring(request: TestRequest) -> ScoringOptions:
-    """How the request's pictures are scored, without their explanations."""
-    score = request.config.score
-    return ScoringOptions(score.batch_size, request.workers, score.seed, views=request.rule.views)
-
-
-def judged(
-    request: TestRequest, records: Sequence[Record], show: Show | None = None
-) -> Iterator[list[Answer]]:
-    """Answers on records, in order, under the rule's prevalence, a batch at a time; nothing is
-    printed or written.
-
-    Args:
-        request: how they are scored; its own records are not looked at.
-        records: of the pictures.
-        show: as ScoringOptions has it.
-    """
-    options = replace(_scoring(request), show=show)
-    for batch in answers(request.backend, records, options):
-        yield [answer.restated(request.rule.prevalence) for answer in batch]
-
-
 def _answers(request: TestRequest, records: Sequence[Record]) -> Iterator[Answer]:
     """Answers on records, with progress on standard error; explanations are drawn."""
     show = None
     if request.explain and request.output is not None:
-        show = _overlays(request, request.output)
+        show = _overlays(request.output)
     # Lines on a terminal are the progress; a bar among them would tear both.
     quiet = sys.stdout.isatty()
     with nullcontext() if quiet else Progress(len(records), "scoring") as progress:
-        for batch in judged(request, records, show):
+        for batch in request.scorer.answers(records, show):
             yield from batch
             if progress is not None:
                 progress.advance(len(batch))
@@ -210,15 +167,13 @@ def overlay_path(output: Path, record: Record) -> Path:
     return output / EXPLAIN / f"{stem}_{digest:08x}.png"
 
 
-def _overlays(request: TestRequest, output: Path) -> Show:
-    """A function that draws a picture's explanation into a file of its own."""
-    model, workers = request.loaded.model, request.workers
+def _overlays(output: Path) -> Drawn:
+    """A function that saves a picture's explanation as a file of its own."""
     (output / EXPLAIN).mkdir(exist_ok=True)
 
-    def show(record: Record, relevance: Any) -> None:
-        image = decode(read_bytes(record), workers.limits, workers.decoding)
+    def show(record: Record, drawing: Image.Image) -> None:
         with replacing(overlay_path(output, record)) as temporary:
-            model.overlay(image, relevance).save(temporary, "PNG")
+            drawing.save(temporary, "PNG")
 
     return show
 
@@ -228,22 +183,17 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-def credentials_of(request: TestRequest, record: Record) -> Credentials | None:
+def _credentials(request: TestRequest, record: Record) -> Credentials | None:
     """What a picture's file says of its origin; None where nobody asked, or it cannot be read."""
-    if not request.credentials:
-        return None
-    try:
-        return reading.credentials(read_bytes(record), request.trust)
-    except UnreadablePicture:
-        return None
+    return reading.of_record(record, request.trust) if request.credentials else None
 
 
 def _line(request: TestRequest, answer: Answer, told: Credentials | None) -> str:
     """A picture's line, or its object, with what its file says."""
     if request.json:
         more = {"credentials": reading.as_json(told)} if request.credentials else {}
-        return json.dumps(as_json(answer, request.rule, request.loaded) | more)
-    return "\n".join([as_text(answer, request.rule), *reading.as_lines(told)])
+        return json.dumps(request.scorer.row(answer, **more).as_dict())
+    return "\n".join([as_text(answer, request.scorer.rule), *reading.as_lines(told)])
 
 
 def _is_file(name: str) -> bool:
@@ -269,7 +219,7 @@ def ask(request: TestRequest) -> int:
     Returns:
         How many pictures could not be read.
     """
-    failed, rule = 0, request.rule
+    failed, scorer = 0, request.scorer
     while True:
         sys.stderr.write(PROMPT)
         sys.stderr.flush()
@@ -279,16 +229,16 @@ def ask(request: TestRequest) -> int:
             sys.stderr.write("" if line else "\n")  # after Ctrl-D the cursor is behind the prompt
             return failed
         record = Record(name, Path(name))
-        [[answer]] = judged(request, [record])
+        [[answer]] = scorer.answers([record])
         failed += bool(answer.row.error)
-        told = credentials_of(request, record)
+        told = _credentials(request, record)
         if request.json:
             _print(_line(request, answer, told))
             continue
         # The line is the published one where nothing more was asked for.
-        more = remarks(answer, rule)
-        _print(spoken(answer, rule, request.loaded) + (more if rule.views else ""))
+        more, views = remarks(answer, scorer.rule), scorer.rule.views
+        _print(spoken(answer, scorer.rule, scorer.loaded) + (more if views else ""))
         for line in reading.as_lines(told):
             _print(line)
-        if more and not rule.views:
+        if more and not views:
             log.warning("%s%s", visible(name), more)

@@ -41,7 +41,7 @@ from ..runtime.workers import Workers
 from ..scoring import degradations, trained_on
 from ..scoring.degradations import NONE
 from ..scoring.provenance import run_info
-from ..scoring.scorer import Scorer, listing_digest, score_table
+from ..scoring.scorer import TableScorer, listing_digest, score_table
 from ..scoring.table import ScoreRow
 from ..scoring.torch_backend import TorchBackend, computing
 from ..training import ensemble, fitting
@@ -421,5 +421,5 @@ def _member_scores(
 ) -> list[ScoreRow]:
     """A member's rows of all records, saved as a table."""
     log.info("%s: %d pictures", member.model.title, len(records))
-    scorer = Scorer(TorchBackend(member.model, request.device), config, request.workers)
+    scorer = TableScorer(TorchBackend(member.model, request.device), config, request.workers)
     return score_table(path, records, scorer, (NONE,), request.resume)

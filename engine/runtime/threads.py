@@ -29,6 +29,11 @@ def usable() -> int:
     return joblib.cpu_count()
 
 
+def decoders() -> int:
+    """Number of processes that decode beside those that compute: one less than the processors."""
+    return max(1, usable() // distributed.beside() - 1)
+
+
 def cores() -> int:
     """Number of processor cores among the `usable`: arithmetic gains nothing from a second thread
     of one."""

@@ -21,25 +21,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing import util
 from multiprocessing.context import BaseContext
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Any, BinaryIO
 
-from datasets._images import Draw, PictureDataset, Sample, register_formats
+from datasets import Record
+from datasets._images import (
+    Draw,
+    PictureDataset,
+    Query,
+    Sample,
+    Streamed,
+    register_formats,
+)
 from datasets._limits import TIME_IS_UP, UPRIGHT, Limits
 
 from ..config import ConfigError
 
-# What a data set is asked for: an index, or an index as an epoch of training draws it.
-Query = int | Draw
 Batch = Sequence[Query]
 Task = tuple[Batch, Future[list[Sample]]]
 AHEAD = 2  # batches in work or waiting for the network, per process
-# Pictures of a batch that is sent while its process is busy with another: more might not fit into
-# the connection, and both sides would wait for each other.
-MOST_AHEAD = 256
+# Bytes of a batch that is sent while its process is busy with another: more might not fit into the
+# connection, and both sides would wait for each other.
+MOST_AHEAD = 1 << 13
 READY = "ready"
 LAST_SECONDS = 0.5  # for a process that nobody asks any more
 MOST_PATIENCE = 5.0  # seconds, with the thread of a process that has been killed
@@ -179,10 +186,15 @@ class _Process:
             for _ in range(count):
                 yield pickle.load(self._answers)  # noqa: S301 - from a process of our own
 
-    def ask(self, batch: Batch) -> None:
-        """Sends a batch, to a process that has died in vain: `answers` then gives too few."""
+    def ask(self, batch: Batch, most: int | None = None) -> bool:
+        """Sends a batch, to a process that has died in vain: `answers` then gives too few. Whether
+        it was sent, for one of over `most` bytes is not."""
+        request = pickle.dumps(batch)
+        if most is not None and len(request) > most:
+            return False
         with suppress(OSError):
-            self._socket.sendall(pickle.dumps(batch))
+            self._socket.sendall(request)
+        return True
 
     def answers(self, count: int) -> Iterator[Sample | Exception]:
         """The next answers, as long as the process lives."""
@@ -267,9 +279,8 @@ class _Worker:
         """Sends the next batch ahead into the connection: the process need not wait for it."""
         if self._following is None:
             self._following = self._taken(wait=False)
-        if self._following is not None and len(self._following[0]) <= MOST_AHEAD:
-            process.ask(self._following[0])
-            self._asked_ahead = True
+            if self._following is not None:
+                self._asked_ahead = process.ask(self._following[0], MOST_AHEAD)
 
     def close(self) -> None:
         """Ends the process, even in the middle of a picture; for the main thread."""
@@ -318,7 +329,7 @@ class _Worker:
             if len(items) < len(batch):
                 # The first picture without an answer is the one that it died of.
                 query = batch[len(items)]
-                index = query.index if isinstance(query, Draw) else query
+                index = query if isinstance(query, int) else query.index
                 items.append(Sample(index, error=_reason(self._end(), self._limits)))
         return items
 
@@ -398,5 +409,35 @@ def in_turn(
     pool = Pool(dataset, workers)
     try:
         yield from pool.batches(batches)
+    finally:
+        pool.close()
+
+
+def streamed(
+    dataset: PictureDataset, records: Iterable[Record], batch_size: int, workers: Workers
+) -> Iterator[tuple[list[Record], list[Sample]]]:
+    """Records that are taken as there is room for them, and their items, a batch at a time and in
+    order. An item's `index` is its place in the batch.
+
+    Args:
+        dataset: how pictures are made items; its own records are not looked at.
+        records: any number of them; at most AHEAD batches for each process are held.
+        batch_size: of all batches but the last.
+        workers: who decodes.
+
+    Raises:
+        ConfigError: a process cannot be started.
+    """
+    source, held = iter(records), deque[list[Record]]()
+
+    def batches() -> Iterator[Batch]:
+        while batch := list(islice(source, batch_size)):
+            held.append(batch)
+            yield [Streamed(index, record) for index, record in enumerate(batch)]
+
+    pool = Pool(dataset, workers)
+    try:
+        for items in pool.batches(batches()):
+            yield held.popleft(), items
     finally:
         pool.close()

@@ -7,7 +7,8 @@ changes, as any platform makes them, says less about the picture than about its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from datasets._notes import DOCUMENT, DRAWING, SMALL
@@ -74,30 +75,56 @@ def _stability(answer: Answer, rule: VerdictRule) -> dict[str, Any] | None:
     return {"held": held, "of": total, "scores": {v.degradation: v.score for v in answer.views}}
 
 
-def as_json(answer: Answer, rule: VerdictRule, loaded: Loaded) -> dict[str, Any]:
-    """The object of one picture in --json; its keys are the command line's contract.
+@dataclass(frozen=True)
+class Row:
+    """The result of one picture, as --json has it; the names and meanings of these attributes are
+    stable.
+
+    `score`: probability of "synthetic", `logit` before it in natural-log odds, `label`:
+    "synthetic", "real" or "uncertain"; these three are None exactly where `error` says what is
+    wrong with the picture. `threshold`, `band` (called uncertain, ends included) and `prevalence`
+    are those of the verdict; `weights`: name of their file; `width`, `height` in px of the decoded
+    picture; `notes` as datasets/_notes.py has them; `more`: what was asked for besides, by its key.
+    """
+
+    path: str
+    score: float | None
+    logit: float | None
+    label: str | None
+    threshold: float
+    band: tuple[float, float] | None
+    prevalence: float
+    detector: str
+    weights: str
+    width: int | None
+    height: int | None
+    error: str | None
+    notes: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object of --json; its keys are the command line's contract."""
+        values = {column.name: getattr(self, column.name) for column in fields(self)}
+        values |= {"band": list(self.band) if self.band else None, "notes": list(self.notes)}
+        return values | values.pop("more")
+
+
+def row_of(answer: Answer, rule: VerdictRule, loaded: Loaded, **more: Any) -> Row:
+    """The result of a picture.
 
     Args:
         answer: about the picture.
         rule: of the verdict.
-        loaded: the detector and its weights, which each line names.
+        loaded: the detector and its weights, which each row names.
+        more: what was asked for beside the score and, where the rule has views, the stability.
     """
     row = answer.row
     stability = {"stability": _stability(answer, rule)} if rule.views else {}
-    return {
-        "path": row.key,
-        "score": row.score,
-        "logit": row.logit,
-        "label": answer.label(rule),
-        **rule.entries(),
-        "detector": loaded.name,
-        "weights": loaded.path.name,
-        "width": row.width,
-        "height": row.height,
-        "error": row.error or None,
-        "notes": list(answer.notes),
-        **stability,
-    }
+    return Row(
+        row.key, row.score, row.logit, answer.label(rule), rule.threshold, rule.band,
+        rule.prevalence, loaded.name, loaded.path.name, row.width, row.height, row.error or None,
+        answer.notes, stability | more,
+    )  # fmt: skip
 
 
 def prediction(answer: Answer, rule: VerdictRule) -> tuple[object, ...]:
@@ -133,7 +160,7 @@ def spoken(answer: Answer, rule: VerdictRule, loaded: Loaded) -> str:
     unreadable one the error in the same form.
 
     Args:
-        answer, rule, loaded: as `as_json` takes them.
+        answer, rule, loaded: as `row_of` takes them.
     """
     row = answer.row
     if row.error:

@@ -1,6 +1,6 @@
 """Scoring on the CPU without PyTorch: a graph that onnxruntime computes, for phase test.
 
-`cli/graph.py` chooses it. Nothing here may import torch, which takes longer than a verdict.
+`backends.py` chooses it. Nothing here may import torch, which takes longer than a verdict.
 """
 
 from __future__ import annotations

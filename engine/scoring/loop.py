@@ -8,14 +8,14 @@ a picture's score depend on how many others, processes or views there are, and i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datasets import Record
 from datasets._images import SCORING_SEED, Extras, Lookup, PictureDataset, Sample
 
-from ..runtime.workers import IN_PROCESS, Workers, in_turn
+from ..runtime.workers import IN_PROCESS, Workers, in_turn, streamed
 from .answer import Answer
 from .backend import Backend
 from .degradations import NONE, Degradation
@@ -124,18 +124,21 @@ def score(
         workers.decoding,
     )  # fmt: skip
     names = [options.degradation.name if options.degradation else NONE]
-    for batch in _scored(backend, dataset, options, options.batch_size, names):
+    turns = in_turn(dataset, options.batch_size, workers, options.validation)
+    batches = ((records, items) for items in turns)
+    for batch in _scored(backend, batches, options, names):
         yield [answer.row for answer in batch]
 
 
 def answers(
-    backend: Backend, records: Sequence[Record], options: ScoringOptions
+    backend: Backend, records: Iterable[Record], options: ScoringOptions
 ) -> Iterator[list[Answer]]:
     """Answers of phase test on `records` in their order: what `score` gives, with notes on each
     picture and the rows of its views, `pictures_at_a_time` together.
 
     Args:
-        backend, records: as `score` has them.
+        backend: as `score` has it.
+        records: any number of them, which are taken as they are scored; no list is made.
         options: all else; phase test degrades nothing and looks nothing up.
 
     Raises:
@@ -143,31 +146,31 @@ def answers(
     """
     workers = options.workers
     dataset = PictureDataset(
-        records, backend.transform(validation=False), seed=options.seed, limits=workers.limits,
+        (), backend.transform(validation=False), seed=options.seed, limits=workers.limits,
         decoding=workers.decoding, extras=Extras(options.views, notes=True),
     )  # fmt: skip
     names = [NONE, *(view.name for view in options.views)]
-    yield from _scored(backend, dataset, options, options.pictures_at_a_time, names)
+    batches = streamed(dataset, records, options.pictures_at_a_time, workers)
+    yield from _scored(backend, batches, options, names)
 
 
 def _scored(
     backend: Backend,
-    dataset: PictureDataset,
+    batches: Iterable[tuple[Sequence[Record], list[Sample]]],
     options: ScoringOptions,
-    batch_size: int,
     names: Sequence[str],
 ) -> Iterator[list[Answer]]:
-    """Answers of a data set's pictures, a batch at a time.
+    """Answers of pictures, a batch at a time.
 
     Args:
-        batch_size: pictures that are decoded together.
+        batches: the items of each, and the records that their indices are of.
         names: of the degradations of an item and of its views, in their order.
     """
     backend.prepare()
-    for items in in_turn(dataset, batch_size, options.workers, options.validation):
-        batch = _answers(backend, dataset.records, items, names, options.show)
+    for records, items in batches:
+        answered = _answers(backend, records, items, names, options.show)
         options.tally.count(items)
-        yield batch
+        yield answered
 
 
 def _with_given(

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Scorer:
+class TableScorer:
     """A detector with all that it takes to turn pictures into rows. `backend` computes it; `memos`:
     the score cache's files by degradation; `validation`: as ScoringOptions has it."""
 
@@ -117,7 +117,7 @@ def _plan(
 
 def score_share(
     world: World,
-    scorer: Scorer,
+    scorer: TableScorer,
     records: Sequence[Record],
     chosen: Sequence[int],
     degradation: str,
@@ -147,7 +147,7 @@ def score_share(
 def score_table(
     path: Path,
     records: Sequence[Record],
-    scorer: Scorer,
+    scorer: TableScorer,
     degradations: Sequence[str],
     resume: bool = False,
     world: World = ALONE,

@@ -23,7 +23,7 @@ from ..runtime.progress import Progress
 from ..runtime.workers import Workers
 from ..scoring import degradations
 from ..scoring.loop import NOT_FINITE
-from ..scoring.scorer import Scorer, score_share
+from ..scoring.scorer import TableScorer, score_share
 from ..scoring.table import ScoreRow
 from ..scoring.torch_backend import TorchBackend
 from .encoder_cache import Embedded, embed
@@ -119,7 +119,7 @@ class Validation:
     def _rows(self, model: Detector, records: Sequence[Record], validation: bool) -> list[ScoreRow]:
         """Rows of records by a model, in the main process; an empty list in the others."""
         backend = TorchBackend(model, self.device)
-        scorer = Scorer(backend, self.config, self.workers, validation=validation)
+        scorer = TableScorer(backend, self.config, self.workers, validation=validation)
         degradation = self.config.train.val_degrade if validation else degradations.NONE
         everything = range(len(records))
         turns = score_share(self.world, scorer, records, everything, degradation, self.heed)

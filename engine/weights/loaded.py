@@ -100,6 +100,13 @@ def is_run(path: Path) -> bool:
     return (path / BEST).is_file()
 
 
+def detector_of(weights: str) -> str | None:
+    """The detector that the card of weights, as --weights names them, is of; None where they have
+    no card, or are not there."""
+    card = card_of(Path(weights))
+    return card.detector if card else None
+
+
 def card_of(path: Path) -> Card | None:
     """The card of a weight file or ONNX file; None for one that has none, or cannot be read.
 

@@ -1,6 +1,6 @@
 """A detector's weights: their files located, checked to fit, and loaded.
 
-Phases and scripts come here through `cli/detector.py`. Every key of a file must be one of the
+Phases and scripts come here through `opening.py`. Every key of a file must be one of the
 network's and the other way round; nothing is loaded in part.
 """
 

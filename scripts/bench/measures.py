@@ -31,19 +31,19 @@ import detectors
 from datasets import Record
 from datasets._images import open_picture
 from detectors._base import Detector
-from engine.cli import graph
-from engine.cli.parser import parser
-from engine.config import CONFIGS, Config, read_yaml, resolve
+from engine.config import CONFIGS, USUAL, Config, read_yaml, resolve
 from engine.evaluation import metrics
 from engine.runtime.device import open_device
 from engine.runtime.distributed import ALONE
 from engine.runtime.workers import IN_PROCESS, Workers
 from engine.scoring import degradations
 from engine.scoring.backend import AT_ONCE
+from engine.scoring.backends import by_graph
 from engine.scoring.graph_backend import GraphBackend
 from engine.scoring.loop import ScoringOptions, score
 from engine.scoring.torch_backend import TorchBackend
 from engine.training.step import Batch, Stepper, make_optimizer
+from engine.weights.choice import Choice
 from engine.weights.loaded import locate
 from engine.weights.loading import build, open_weights
 
@@ -177,7 +177,7 @@ def detector(name: str) -> Detector:
 
 def shipped_graph() -> GraphBackend:
     """The shipped detector as main.py scores with it without PyTorch."""
-    opened = graph.opened(parser().parse_args(["--device", "cpu"]), None)
+    opened = by_graph(Choice(USUAL), "cpu")
     assert opened is not None
     return opened[0]
 
