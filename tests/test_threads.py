@@ -132,5 +132,5 @@ def test_the_default_is_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPat
 
 def test_workers_are_those_that_the_processors_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     args = parser().parse_args([])
-    monkeypatch.setattr(machine, "usable", lambda: 6)
+    monkeypatch.setattr(threads, "usable", lambda: 6)
     assert [machine.workers(args, pictures).count for pictures in (1000, 1)] == [5, 1]
