@@ -104,6 +104,11 @@ def read(path: Path, member: str) -> bytes:
     return content
 
 
+def close_all() -> None:
+    """Closes the archives that this process keeps open, before their files are deleted."""
+    _pool.forget()
+
+
 def members(path: Path, layout: str) -> list[Any]:
     """What an archive lists of its members, in the words of its format.
 

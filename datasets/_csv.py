@@ -78,9 +78,10 @@ def _rows(file: Path, stream: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def read_csv(file: Path, what: str = "a CSV file") -> tuple[list[str], list[dict[str, str]]]:
-    """Column names and rows of a CSV with commas, in UTF-8, values as text; what a row lacks is
-    empty. `what` the file should be, for the message.
+def iterate_csv(file: Path, what: str = "a CSV file") -> Iterator[list[str]]:
+    """The names of the columns of a CSV with commas, in UTF-8, then the values of each row as text,
+    one row in memory at a time; what a row lacks is empty. `what` the file should be, for the
+    message.
 
     Raises:
         LayoutError: no such file, another encoding, a column twice, a row of more values, or a
@@ -92,7 +93,7 @@ def read_csv(file: Path, what: str = "a CSV file") -> tuple[list[str], list[dict
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = _rows(file, stream)
             columns = _columns(file, next(rows, (1, []))[1])
-            table = []
+            yield columns
             for line, values in rows:
                 if len(values) > len(columns):
                     wanted = f"at most {len(columns)} values, as many as columns"
@@ -105,12 +106,19 @@ def read_csv(file: Path, what: str = "a CSV file") -> tuple[list[str], list[dict
                         "one that takes the rows below into its field"
                     )
                 values += [""] * (len(columns) - len(values))
-                table.append(dict(zip(columns, map(plain, values), strict=True)))
+                yield list(map(plain, values))
     except UnicodeDecodeError as error:
         raise LayoutError(
             f"{file}: expected a CSV file in UTF-8; found {error}: save it as UTF-8"
         ) from error
-    return columns, table
+
+
+def read_csv(file: Path, what: str = "a CSV file") -> tuple[list[str], list[dict[str, str]]]:
+    """Column names and rows of a CSV, values as text by column. Raises LayoutError as `iterate_csv`
+    does, which says what `file` and `what` are."""
+    rows = iterate_csv(file, what)
+    columns = next(rows)
+    return columns, [dict(zip(columns, values, strict=True)) for values in rows]
 
 
 def found_columns(columns: list[str]) -> str:

@@ -82,7 +82,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_bytes(record: Record) -> bytes:
-    """The content of a picture's file, of its member of an archive, or of one in memory.
+    """The content of a picture's file, of its member of an archive, of one in memory or elsewhere.
 
     Raises:
         UnreadablePicture: missing, a folder, empty, damaged in its archive, or never brought.
@@ -92,6 +92,8 @@ def read_bytes(record: Record) -> bytes:
     try:
         if record.content is not None:
             content = record.content
+        elif record.fetch is not None:
+            content = record.fetch()
         elif record.member:
             content = _archives.read(record.path, record.member)
         elif not record.path.is_file():

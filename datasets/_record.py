@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -43,9 +43,10 @@ class Record:
     ('' = all of the set). `generator`: what made it ('' for reals). `member`: where in the archive
     `path` it lies, in the words of datasets/_archives.py ('' = `path` is the picture's own file).
     `content`: the bytes of a picture that is in no file, as an upload is, and whose `path` is only
-    a name; None otherwise. `released`: when what made it came out, YYYY or YYYY-MM, where the data
-    say so ('' = they do not). `error`: what is wrong with a picture that whoever lists it could not
-    bring, which nobody then tries to read.
+    a name; None otherwise. `fetch`: a function that brings them from elsewhere when they are asked
+    for, in the process that decodes, or raises OSError; it can be pickled. `released`: when what
+    made it came out, YYYY or YYYY-MM, where the data say so ('' = they do not). `error`: what is
+    wrong with a picture that whoever lists it could not bring, which nobody then tries to read.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Record:
     content: bytes | None = field(default=None, repr=False)
     released: str = ""
     error: str = ""
+    fetch: Callable[[], bytes] | None = field(default=None, repr=False)
 
 
 def is_special(path: Path) -> bool:
@@ -103,3 +105,49 @@ def walk_pictures(root: Path) -> Iterator[Path]:
     """
     for folder, names in walk_folders(root):
         yield from (folder / name for name in names)
+
+
+def walk_in_order(root: Path) -> Iterator[Path]:
+    """Every picture file below `root`, as `walk_folders` finds them, in the order of their keys,
+    with the names of one folder and of those above it in memory.
+
+    Raises:
+        LayoutError: `root` cannot be read.
+    """
+    try:
+        names = _sorted_names(root)
+    except OSError as error:
+        raise LayoutError(f"{root}: expected a readable folder; {error.strerror}") from error
+    for name in names:
+        path = root / name
+        if not name.endswith("/"):
+            yield path
+        elif path.is_symlink():
+            log.warning("%s: a link to a folder, left out: name its target", path)
+        else:
+            try:
+                yield from walk_in_order(path)
+            except LayoutError as error:
+                log.warning("%s: left out", error)
+
+
+def _sorted_names(folder: Path) -> list[str]:
+    """Names of the pictures and, with a slash behind them, folders in a folder that are not hidden,
+    in the order of keys, in which that slash counts. Raises OSError."""
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:  # of which none is kept: there may be a million
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                names.append(f"{entry.name}/")
+            elif is_picture(entry.name):
+                names.append(entry.name)
+    return sorted(names)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False

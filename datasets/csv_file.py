@@ -9,11 +9,11 @@ Licence: the pictures' own.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from . import _archives
-from ._csv import IMAGE, LABELS, found_columns, read_csv
+from ._csv import IMAGE, LABELS, found_columns, iterate_csv, read_csv
 from ._dates import date
 from ._paths import relative, split_named
 from ._record import Label, LayoutError, Record
@@ -28,6 +28,17 @@ def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     if IMAGE not in columns:
         raise LayoutError(f"{file}: expected {COLUMNS}; found {found_columns(columns)}")
     return columns, rows
+
+
+def picture_names(file: Path) -> Iterator[str]:
+    """The texts of the column image, row by row, one in memory at a time. Raises LayoutError when
+    the file is no CSV of pictures."""
+    rows = iterate_csv(file, f"a CSV file with {COLUMNS}")
+    columns = next(rows)
+    if IMAGE not in columns:
+        raise LayoutError(f"{file}: expected {COLUMNS}; found {found_columns(columns)}")
+    place = columns.index(IMAGE)
+    yield from (values[place] for values in rows)
 
 
 def path_in(name: str, file: Path, root: Path | None = None) -> str:

@@ -80,6 +80,11 @@ def _print(text: str) -> None:
 
 
 def _test(args: argparse.Namespace) -> int:
+    if args.stream:
+        from ..phases import stream
+        from .stream_request import streaming
+
+        return UNSCORED if stream.run(streaming(args)) else 0
     from ..phases import test
     from .test_request import testing
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import datasets
 from datasets import Record
@@ -19,14 +20,28 @@ from datasets._paths import ALL
 from ..phases.test import typed_path
 
 STDIN = "-"
+FIRST_BYTES = 1 << 16  # of standard input: longer than any path, so that a NUL behind one is there
 
 
-def _listed(stdin: TextIO) -> list[str]:
+def listed(stdin: TextIO) -> Iterator[str]:
     """The paths on standard input: as they are between NULs (`find -print0`), which no path holds;
-    otherwise one a line, each as `typed_path` has it."""
-    text = os.fsdecode(stdin.buffer.read()) if hasattr(stdin, "buffer") else stdin.read()
-    names = text.split("\0") if "\0" in text else map(typed_path, text.split("\n"))
-    return [name for name in names if name]
+    otherwise one a line, each as `typed_path` has it. No more than a few are in memory."""
+    stream: BinaryIO = getattr(stdin, "buffer", None) or BytesIO(os.fsencode(stdin.read()))
+    pending = more = stream.read(FIRST_BYTES)
+    separator = b"\0" if b"\0" in pending else b"\n"
+    while more:
+        *names, pending = pending.split(separator)
+        yield from _names(names, separator)
+        more = stream.read(FIRST_BYTES)
+        pending += more
+    yield from _names([pending], separator)
+
+
+def _names(names: Iterable[bytes], separator: bytes) -> Iterator[str]:
+    """The paths that stood between separators, without empty ones."""
+    for name in map(os.fsdecode, names):
+        if path := name if separator == b"\0" else typed_path(name):
+            yield path
 
 
 def collect(
@@ -54,7 +69,7 @@ def collect(
         inputs, paths, datasets.csv_roots(paths, csv_roots), strict=True
     ):
         if name == STDIN:
-            found += [Record(line, Path(line)) for line in _listed(stdin or sys.stdin)]
+            found += [Record(line, Path(line)) for line in listed(stdin or sys.stdin)]
         elif kind := datasets.kind_of(path):
             # The pictures that a CSV names may be in an archive themselves.
             archive = csv_root if csv_root and kind == "csv_file" else path

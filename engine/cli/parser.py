@@ -17,6 +17,7 @@ from datasets._paths import ALL
 from ..scoring.probability import EVEN
 from .argument_parser import Parser
 from .arguments import folder_name, listed, month, number, share, threshold
+from .stream_flags import add_stream
 
 
 def benchmarks() -> list[str]:
@@ -466,7 +467,7 @@ def parser() -> Parser:
         default="test",
         help="train a detector, evaluate it on labelled pictures, or test pictures",
     )
-    for add in (_detector, _own_flags, _data, _results, _training, _machine):
+    for add in (_detector, _own_flags, _data, _results, add_stream, _training, _machine):
         add(p)
     return p
 

@@ -185,6 +185,21 @@ RULES = (
         lambda a, _: a.phase == "test" and not a.output,
         "expected --output too; found none",
     ),
+    Rule(
+        ("stream",),
+        lambda a, _: a.phase == "test" and not a.output,
+        "expected --output too; found none",
+    ),
+    Rule(
+        ("shard_size", "share", "protocols"),
+        lambda a, _: not a.stream,
+        "expected --stream too; found none",
+    ),
+    Rule(
+        ("json", "explain", "credentials", "split", "tag"),
+        lambda a, _: a.stream,
+        "expected without --stream; found both",
+    ),
     Rule(("val_data",), lambda a, _: a.leak_free, "expected without --leak_free; found both"),
 )
 
@@ -307,6 +322,11 @@ def _check_inputs(args: argparse.Namespace) -> None:
         if datasets.kind_of(Path(name)) is None:
             raise ConfigError(
                 f"--split: expected CSV files, folders or archives as --input; found {name}"
+            )
+    for name in args.input or () if not args.stream else ():
+        if "://" in name and not os.path.lexists(name):
+            raise ConfigError(
+                f"--input {name}: expected --stream too, to read addresses; found none"
             )
     names = [name for name in args.input or () if name != "-"]
     missing = [name for name in names if not os.path.lexists(name)]

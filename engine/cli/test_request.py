@@ -53,7 +53,8 @@ def _scorer(args: argparse.Namespace, pictures: int) -> Scorer:
 
 
 def testing(args: argparse.Namespace) -> TestRequest:
-    """What phase test is asked to do; without --input it has no records, and asks for them.
+    """What phase test is asked to do; without --input it has no records, and asks for them;
+    nor with --stream, which lists them later.
 
     Raises:
         ConfigError, LayoutError, WeightsError: what the flags name does not exist or fit.
@@ -63,8 +64,9 @@ def testing(args: argparse.Namespace) -> TestRequest:
         log.warning("--credentials: content credentials (C2PA) are not checked: %s", INSTALL)
     if args.explain:
         machine.check_apart(args.output, [Path(name) for name in args.input])
-    records = collect(args.input, args.csv_root, args.split) if args.input else []
-    scorer = _scorer(args, len(records) or 1)
+    listed = args.input and not args.stream  # which lists when a part's turn comes
+    records = collect(args.input, args.csv_root, args.split) if listed else []
+    scorer = _scorer(args, machine.MANY if args.stream else len(records) or 1)
     return TestRequest(
         records=records,
         scorer=scorer.stable() if args.stability else scorer,

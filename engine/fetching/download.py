@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 import ssl
 import time
@@ -87,11 +88,13 @@ class Remote:
 
 @dataclass
 class Meter:
-    """Bytes of one stream: no more than `limit` in all, no slower than MIN_RATE."""
+    """Bytes of one stream: no more than `limit` in all, no slower than MIN_RATE, and none after
+    `until`, a time of time.monotonic."""
 
     name: str
     limit: int
     size: int = 0
+    until: float = math.inf
 
     def __post_init__(self) -> None:
         self._since, self._before = time.monotonic(), self.size
@@ -103,7 +106,9 @@ class Meter:
         if self.size > self.limit:
             wanted = f"at most {self.limit} bytes"
             raise FetchError(f"{self.name}: expected {wanted}; more came: try again later")
-        passed = time.monotonic() - self._since
+        passed = (now := time.monotonic()) - self._since
+        if now > self.until:
+            raise FetchError(f"{self.name}: expected an answer in time; it came too slowly")
         if passed < WINDOW:
             return
         if self.size - self._before < MIN_RATE * passed:
@@ -116,6 +121,7 @@ def _persist(
     ask: Callable[[httpx.Client], T],
     size: Callable[[], int] = lambda: 0,
     public: bool = False,
+    until: float = math.inf,
 ) -> T:
     """The value of `ask`, after some tries where the network fails it.
 
@@ -124,6 +130,7 @@ def _persist(
         ask: one try, which may raise _BrokenError, _StatusError and httpx.HTTPError.
         size: bytes that are there already, by which progress shows.
         public: connect to hosts of the public internet alone.
+        until: time.monotonic after which no other try begins.
 
     Raises:
         FetchError: refused, or given up; UnreachableError where no host answered.
@@ -145,7 +152,7 @@ def _persist(
                 raise FetchError(f"{url}: {why}") from failure
             in_a_row = 1 if size() > furthest else in_a_row + 1
             furthest = max(furthest, size())
-            if in_a_row >= _tries(failure, bool(answers)):
+            if in_a_row >= _tries(failure, bool(answers)) or time.monotonic() > until:
                 break
             pause = max(PAUSES[min(in_a_row, len(PAUSES)) - 1], getattr(failure, "wait", 0))
             log.info("%s: %s; trying again in %.0f s", url, why, pause)
@@ -220,26 +227,33 @@ def _chunks(answer: httpx.Response, meter: Meter) -> Iterator[bytes]:
 
 
 def get_bytes(
-    url: str, limit: int, headers: Mapping[str, str] | None = None, public: bool = False
+    url: str,
+    limit: int,
+    headers: Mapping[str, str] | None = None,
+    public: bool = False,
+    seconds: float = math.inf,
 ) -> tuple[bytes, str | None]:
     """The content of a small file, and the address of the page that follows it, if one is named.
 
     Args:
         limit: the most bytes that it may have.
         public: refuse hosts that are none of the public internet, also where redirects lead there.
+        seconds: after which no more bytes are taken, nor another try begun.
 
     Raises:
         FetchError: no answer, or too large.
     """
 
+    until = time.monotonic() + seconds
+
     def ask(client: httpx.Client) -> tuple[bytes, str | None]:
         with _answer(client, url, headers or {}) as answer:
             if (stated := _length(answer) or 0) > limit:
                 raise FetchError(f"{url}: expected {limit} bytes at most; found {stated}")
-            content = b"".join(_chunks(answer, Meter(url, limit)))
+            content = b"".join(_chunks(answer, Meter(url, limit, until=until)))
             return content, answer.links.get("next", {}).get("url")
 
-    return _persist(url, ask, public=public)
+    return _persist(url, ask, public=public, until=until)
 
 
 def get_json(url: str, headers: Mapping[str, str] | None = None) -> tuple[Any, str | None]:

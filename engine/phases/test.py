@@ -91,17 +91,12 @@ def _run_into(request: TestRequest, output: Path) -> int:
     """`run` with files. Returns how many of the records could not be read."""
     if request.explain:
         request.scorer.check_explain()
-    scorer, rule, records = request.scorer, request.scorer.rule, request.records
+    records = request.records
     listed = listed_scores(request.inputs, request.csv_roots, request.split, output, request.tag)
     owned = (PREDICTIONS, RUN, EXPLAIN, *listed.files)
     with open_output(output, owned, request.resume, request.overwrite):
-        info = run_info(scorer.config, scorer.backend.computing(), scorer.loaded) | rule.entries()
-        info |= {"decoding": scorer.workers.decoding, "tag": request.tag}
-        info |= {"stability": [view.name for view in rule.views] or None}
-        trust = request.trust.sha256 if request.trust else None
-        info |= {"credentials": {"trust_list": trust} if request.credentials else None}
-        deciding = (*rule.entries(), "stability", "credentials")
-        provenance = Provenance(scorer.config, info, deciding)
+        provenance = provenance_of(request)
+        info = provenance.info
         begin(output, info, request.resume, provenance.deciding, PREDICTIONS)
         _append_missing(request, output)
         listed.write(output, records)
@@ -112,6 +107,17 @@ def _run_into(request: TestRequest, output: Path) -> int:
         write_json(output / RUN, info)
     log.info("results are in %s", output)
     return failed
+
+
+def provenance_of(request: TestRequest) -> Provenance:
+    """What decides the rows of a request, and the content of its run.json."""
+    scorer, rule = request.scorer, request.scorer.rule
+    info = run_info(scorer.config, scorer.backend.computing(), scorer.loaded) | rule.entries()
+    info |= {"decoding": scorer.workers.decoding, "tag": request.tag}
+    info |= {"stability": [view.name for view in rule.views] or None}
+    trust = request.trust.sha256 if request.trust else None
+    info |= {"credentials": {"trust_list": trust} if request.credentials else None}
+    return Provenance(scorer.config, info, (*rule.entries(), "stability", "credentials"))
 
 
 def _append_missing(request: TestRequest, output: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datasets import Record
-from datasets._images import SCORING_SEED, Extras, Lookup, PictureDataset, Sample
+from datasets._images import SCORING_SEED, Extras, Lookup, PictureDataset, Sample, Transform
 
 from ..runtime.workers import IN_PROCESS, Workers, in_turn, streamed
 from .answer import Answer
@@ -144,14 +144,42 @@ def answers(
     Raises:
         ConfigError: a process that decodes cannot be started.
     """
+    names = [NONE, *(view.name for view in options.views)]
+    batches = decoded(backend.transform(validation=False), records, options)
+    yield from _scored(backend, batches, options, names)
+
+
+def decoded(
+    transform: Transform, records: Iterable[Record], options: ScoringOptions
+) -> Iterator[tuple[list[Record], list[Sample]]]:
+    """The first half of `answers`, which needs no network: the records of each batch, and items.
+
+    Args:
+        transform: the backend's.
+        records, options: as `answers` has them.
+
+    Raises:
+        ConfigError: a process that decodes cannot be started.
+    """
     workers = options.workers
     dataset = PictureDataset(
-        (), backend.transform(validation=False), seed=options.seed, limits=workers.limits,
-        decoding=workers.decoding, extras=Extras(options.views, notes=True),
+        (), transform, seed=options.seed, limits=workers.limits, decoding=workers.decoding,
+        extras=Extras(options.views, notes=True),
     )  # fmt: skip
+    yield from streamed(dataset, records, options.pictures_at_a_time, workers)
+
+
+def answered(
+    backend: Backend, records: Sequence[Record], items: Sequence[Sample], options: ScoringOptions
+) -> list[Answer]:
+    """The second half of `answers`, on a batch of `decoded`, maybe another machine's.
+
+    Args:
+        backend, options: as `answers` has them.
+        records, items: of the batch.
+    """
     names = [NONE, *(view.name for view in options.views)]
-    batches = streamed(dataset, records, options.pictures_at_a_time, workers)
-    yield from _scored(backend, batches, options, names)
+    return _answers(backend, records, items, names, options.show)
 
 
 def _scored(
@@ -168,9 +196,9 @@ def _scored(
     """
     backend.prepare()
     for records, items in batches:
-        answered = _answers(backend, records, items, names, options.show)
+        batch = _answers(backend, records, items, names, options.show)
         options.tally.count(items)
-        yield answered
+        yield batch
 
 
 def _with_given(

@@ -56,6 +56,7 @@ BARE_IMPORT = (sys.executable, "-c", "import torch, torchvision")
 # Rounds after the one that warms up; one where a round takes half a minute.
 REPEATS, SLOW_REPEATS = 3, 1
 BATCH = 16
+STREAMED = (1000, 100_000)  # pictures
 DECODED, SMALL, RESAMPLES = 60, 2000, 1000
 FEW, MANY = 1000, 11_000  # names of pictures that have a score already
 # Pictures of a pass: it takes seconds on two idle cores, and a measure about a minute.
@@ -395,6 +396,20 @@ def measure_derivations(_: Path) -> Iterator[Figure]:
         yield Figure(f"{name} at 1024 px against jpeg:75", f"{ratio:.1f} x ({details})")
 
 
+def measure_stream(_: Path) -> Iterator[Figure]:
+    """Memory of streaming many pictures against few, each in a process of its own."""
+
+    def streamed(count: int) -> dict[str, Any]:
+        words = (sys.executable, "scripts/bench/stream.py", str(count))
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+        return dict(json.loads(done.stdout))
+
+    few, many = map(streamed, STREAMED)
+    details = f"{many['MB']} MB against {few['MB']} MB; {many['rate']} pictures of 1 px a second"
+    what = "memory of streaming {1:,} pictures against {0:,}".format(*STREAMED)
+    yield at_most(what, many["MB"] / few["MB"], 1.25, details)
+
+
 Measure = Callable[[Path], Iterator[Figure]]
 MEASURES: dict[str, Measure] = {
     "help": measure_help,
@@ -405,6 +420,7 @@ MEASURES: dict[str, Measure] = {
     "detectors": measure_detectors,
     "bootstrap": measure_bootstrap,
     "cache": measure_cache,
+    "stream": measure_stream,
     "training": measure_training,
     "derivations": measure_derivations,
 }
