@@ -46,6 +46,7 @@ ELSEWHERE = {
     "make_csv.py": "test_make_csv.py",
     "own_threshold.py": "test_own_threshold.py",
     "quiz.py": "test_quiz.py",
+    "score_ray.py": "test_score_ray.py",
     "serve.py": "test_serve.py",
     "ssp_table.py": "test_ssp_table.py",
     "study.py": "test_study.py",

@@ -1,0 +1,97 @@
+"""scripts/score_ray.py: the files of main.py --stream, by processes of which some die."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from archive_makers import make_tar, tree_of
+from cli_runner import Cli, cli, script, weights
+from conftest import ROOT
+from containers import pngs
+
+from engine.runtime.part_files import NOTES, PARTS
+from scripts import score_ray
+
+__all__ = ["cli", "weights"]  # fixtures
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+DECODES, SCORES = "ray::MapBatches", "ray::MapWorker"  # as Ray calls its processes
+PICTURES = 40  # of a shard, in batches of two: time enough for a process to be killed
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """Ray on two cores of this machine, on loopback, without what it would tell its makers."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    ray.init(
+        num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.2",
+        object_store_memory=200 << 20, log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}},
+    )  # fmt: skip
+    yield ray
+    ray.shutdown()
+
+
+def files(output: Path) -> dict[str, bytes]:
+    return {n: c for n, c in tree_of(output).items() if n.startswith((PARTS, NOTES))}
+
+
+def kill_one_of_each(output: Path, killed: set[str]) -> None:
+    """Kills a process that decodes, and one that scores once a part is there."""
+    while len(killed) < 2:
+        names = {DECODES, SCORES} if any((output / NOTES).glob("*.json")) else {DECODES}
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it may have ended
+                own = " ".join(process.cmdline())
+                for name in names - killed:
+                    if own.startswith(name):
+                        process.kill()
+                        killed.add(name)
+        time.sleep(0.02)
+
+
+def test_the_files_are_those_of_one_process_though_some_die(
+    ray: Any, cli: Cli, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shard in range(4):
+        names = [f"{shard}/{n:02}.png" for n in range(PICTURES)]
+        make_tar(tmp_path / "shards" / f"{shard}.tar", pngs(names))
+    (tmp_path / "shards" / "bad.tar").write_bytes(b"none" * 200)
+    words = (tmp_path / "shards", "--shard_size", 6, "--batch_size", 2)
+    assert cli(*words, "--output", tmp_path / "one", "--stream", "csv").status == 1
+    wanted = files(tmp_path / "one")
+    run = script(capsys, "score_ray.py: ", score_ray.main)
+    words = (*words, "--weights", weights, "--stream", "csv", "--output", tmp_path / "ray")
+    killed: set[str] = set()
+    killer = threading.Thread(target=kill_one_of_each, args=(tmp_path / "ray", killed))
+    killer.daemon = True
+    killer.start()
+    assert run(*words).status == 1
+    assert killed == {DECODES, SCORES}
+    assert files(tmp_path / "ray") == wanted
+    # What is gone is written again, and nothing else.
+    (tmp_path / "ray" / NOTES / "part-00001-00002.json").unlink()
+    (tmp_path / "ray" / PARTS / "part-00002-00000.csv").unlink()
+    assert run(*words, "--resume").status == 1
+    assert files(tmp_path / "ray") == wanted
+
+
+def test_an_error_of_use_is_one_line(
+    ray: Any, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = script(capsys, "score_ray.py: ", score_ray.main)
+    words = (tmp_path, "--weights", weights, "--output", tmp_path / "out")
+    assert "ftp://" in run("ftp://a.b/c", *words[1:]).complaint
+    assert "found -" in run("-", *words[1:]).complaint
+    assert "CPUs" in run(*words, "--detectors", 9).complaint
+    assert "GPUs" in run(*words, "--gpus", 1).complaint
+    assert run(*words).complaint.startswith(f"score_ray.py: {tmp_path}: expected pictures")
