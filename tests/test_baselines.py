@@ -238,7 +238,54 @@ def shaped(state: dict[str, tuple[int, ...]]) -> State:
     return {key: torch.empty(shape, device="meta") for key, shape in state.items()}
 
 
-def published_layouts() -> dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]]]]:
+Layout = tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]
+
+
+def rine_layout(variant: str, layers: int, width: int) -> Layout:
+    """RINE's keys: `layers` linear layers in each projection, three in the head."""
+    layout: dict[str, tuple[int, ...]] = {"alpha": (1, 24, width)}
+    numbers = tuple(range(1, 3 * layers, 3))
+    for group, inputs, indices in (
+        ("proj1", 1024, numbers), ("proj2", width, numbers), ("head", width, (0, 3, 6)),
+    ):  # fmt: skip
+        for index in indices:
+            outputs = 1 if (group, index) == ("head", 6) else width
+            layout[f"{group}.{index}.weight"] = (outputs, inputs if index == indices[0] else width)
+            layout[f"{group}.{index}.bias"] = (outputs,)
+    return "rine", {"variant": variant}, layout
+
+
+def ladeda_layout(cnn: State) -> Layout:
+    """A ResNet-50 whose stem is two convolutions, and whose kernels are 3 x 3 in the first blocks
+    of two stages alone."""
+    layout = shapes(cnn) | {"conv1.weight": (64, 3, 1, 1), "conv2.weight": (64, 64, 3, 3)}
+    for key, shape in shapes(cnn).items():
+        if key.endswith(".conv2.weight") and key not in (
+            "layer1.0.conv2.weight",
+            "layer2.0.conv2.weight",
+        ):
+            layout[key] = (*shape[:2], 1, 1)
+    return "ladeda", {"network": "ladeda"}, layout
+
+
+def dda_layout() -> Layout:
+    """DINOv2 ViT-L/14 in its authors' names, with updates of rank 8 beside four matrices of each
+    block."""
+    with torch.device("meta"):
+        vit = timm.create_model("vit_large_patch14_dinov2", num_classes=0).state_dict()
+    layout: dict[str, tuple[int, ...]] = {"base_model.model.mask_token": (1, 1024)}
+    for key, shape in shapes(vit).items():
+        layer, _, last = key.rpartition(".")
+        if layer.endswith((".qkv", "attn.proj", ".fc1", ".fc2")):
+            if last == "weight":
+                layout[f"base_model.model.{layer}.lora.lora_A"] = (8, shape[1])
+                layout[f"base_model.model.{layer}.lora.lora_B"] = (shape[0], 8)
+            key = f"{layer}.original_layer.{last}"
+        layout[f"base_model.model.{key}"] = shape
+    return "dda", {}, layout | {"base_model.fc.weight": (1, 1024), "base_model.fc.bias": (1,)}
+
+
+def published_layouts() -> list[Layout]:
     with torch.device("meta"):
         cnn = resnet.ResNet(resnet.Bottleneck, [3, 4, 6, 3], num_classes=1).state_dict()
         vits = timm.create_model("vit_small_patch16_384", num_classes=1).state_dict()
@@ -247,21 +294,18 @@ def published_layouts() -> dict[str, tuple[dict[str, Any], dict[str, tuple[int, 
         "fc1.bias": torch.empty(1),
     }
     trunk["conv1.weight"] = torch.empty(64, 3, 3, 3)
-    rine: dict[str, tuple[int, ...]] = {"alpha": (1, 24, 128)}
-    for group, inputs, indices in (
-        ("proj1", 1024, (1, 4, 7, 10)), ("proj2", 128, (1, 4, 7, 10)), ("head", 128, (0, 3, 6)),
-    ):  # fmt: skip
-        for index in indices:
-            outputs = 1 if (group, index) == ("head", 6) else 128
-            rine[f"{group}.{index}.weight"] = (outputs, inputs if index == indices[0] else 128)
-            rine[f"{group}.{index}.bias"] = (outputs,)
-    return {
-        "cnndetect": ({}, shapes(cnn)),
-        "npr": ({}, shapes(trunk)),
-        "univfd": ({}, {"weight": (1, 768), "bias": (1,)}),
-        "rine": ({"variant": "2class"}, rine),
-        "commfor": ({}, {f"vit.{k}": v for k, v in shapes(vits).items()}),
-    }
+    return [
+        ("cnndetect", {}, shapes(cnn)),
+        ("npr", {}, shapes(trunk)),
+        ("univfd", {}, {"weight": (1, 768), "bias": (1,)}),
+        rine_layout("1class", 4, 1024),
+        rine_layout("2class", 4, 128),
+        rine_layout("4class", 2, 1024),
+        rine_layout("ldm", 4, 1024),
+        ("commfor", {}, {f"vit.{k}": v for k, v in shapes(vits).items()}),
+        ladeda_layout(cnn),
+        dda_layout(),
+    ]
 
 
 def shapes(state: State) -> dict[str, tuple[int, ...]]:
@@ -269,10 +313,10 @@ def shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def test_published_files_have_all_keys_and_no_other() -> None:
-    for name, (changes, published) in published_layouts().items():
+    for name, changes, published in published_layouts():
         kind = detectors.load(name)
         converted = shapes(kind.convert(shaped(published)))
-        assert converted == names(kind, kind.Options(**changes)), name
+        assert converted == names(kind, kind.Options(**changes)), (name, changes)
 
 
 def test_dinov2_has_timms_keys() -> None:
