@@ -67,7 +67,8 @@ def judged(name: str, rows: Iterable[ScoreRow], verdict: Callable[[float], str])
 
 
 def read_rival(name: str, path: Path, own: Results) -> Results:
-    """Another detector on the pictures of ours, from a CSV of its scores.
+    """Another detector on the pictures of ours, from a CSV of its scores, under those of our
+    degradations that it names.
 
     The columns are key and degradation as phase eval writes them, score (a probability), and, where
     the detector has a rule of its own, verdict; without one a score above 0.5 is synthetic.
@@ -97,7 +98,11 @@ def read_rival(name: str, path: Path, own: Results) -> Results:
             raise ConfigError(f"{path}: expected one of {', '.join(VERDICTS)}; found {verdict!r}")
         return Judged(replace(row, score=score, logit=logit), verdict)
 
-    return Results(name, {tier: [*map(theirs, pictures)] for tier, pictures in own.runs.items()})
+    measured = {degradation for _, degradation in given}
+    runs = {t: [*map(theirs, pictures)] for t, pictures in own.runs.items() if t in measured}
+    if not runs:
+        raise ConfigError(f"{path}: expected scores under {', '.join(own.runs)}; found none")
+    return Results(name, runs)
 
 
 # --- figures
@@ -216,15 +221,24 @@ def alarm_table(detectors: Sequence[Results], kinds: Callable[[ScoreRow], str]) 
     return lines
 
 
+def flipped(detector: Results, clean: str) -> list[tuple[str, str, str]]:
+    """Of each degradation but that of pictures as they are, `clean`: its name, the share of
+    pictures whose verdict is another than there, and that of verdicts turned into their contrary.
+    None where the detector has no scores of pictures as they are."""
+    before = {picture.row.key: picture.verdict for picture in detector.runs.get(clean, ())}
+    rows = []
+    for tier, pictures in detector.runs.items():
+        if before and tier != clean:
+            pairs = [(before[picture.row.key], picture.verdict) for picture in pictures]
+            changed = share(pictures, (a != b for a, b in pairs))
+            turned = share(pictures, ({SYNTHETIC, REAL} == {a, b} for a, b in pairs))
+            rows.append((tier, percent(changed), percent(turned)))
+    return rows
+
+
 def flip_table(detectors: Sequence[Results]) -> list[str]:
-    """Share of pictures whose verdict is another than on the picture as it is."""
-    lines = []
-    for detector in detectors:
-        before = {picture.row.key: picture.verdict for picture in detector.runs[detector.clean]}
-        for tier, pictures in detector.runs.items():
-            if tier != detector.clean:
-                pairs = [(before[picture.row.key], picture.verdict) for picture in pictures]
-                changed = share(pictures, (a != b for a, b in pairs))
-                turned = share(pictures, ({SYNTHETIC, REAL} == {a, b} for a, b in pairs))
-                lines.append(line([detector.name, tier, percent(changed), percent(turned)]))
-    return lines
+    """`flipped` of each detector; pictures as they are are those of the first one."""
+    clean = detectors[0].clean
+    return [
+        line([detector.name, *row]) for detector in detectors for row in flipped(detector, clean)
+    ]

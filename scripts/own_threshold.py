@@ -17,12 +17,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from engine.cli import machine, rules  # noqa: E402
+from engine.cli import rules  # noqa: E402
 from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import shared  # noqa: E402
@@ -30,11 +31,8 @@ from scripts._shared import answer, new_parser, parse_as_main  # noqa: E402
 
 if TYPE_CHECKING:
     from datasets import Record
-    from engine.config import Config
-    from engine.runtime.device import Device
-    from engine.runtime.workers import Workers
+    from engine.api import Scorer
     from engine.scoring.table import ScoreRow
-    from engine.weights.loaded import Loaded
 
 PROGRAM = "own_threshold.py"
 UNSCORED = 1
@@ -77,20 +75,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def scored(
-    records: Sequence[Record], loaded: Loaded, device: Device, config: Config, workers: Workers
-) -> list[ScoreRow]:
+def scored(records: Sequence[Record], scorer: Scorer) -> list[ScoreRow]:
     """The rows of all pictures, with the digests of their files."""
     from engine.runtime.progress import Progress
     from engine.scoring.cache import Memo
-    from engine.scoring.loop import ScoringOptions, score
-    from engine.scoring.torch_backend import TorchBackend
+    from engine.scoring.loop import score
 
     rows: list[ScoreRow] = []
     # A lookup that knows nothing has each file's digest taken.
-    options = ScoringOptions(config.score.batch_size, workers, config.score.seed, lookup=Memo(None))
+    options = replace(scorer.options, lookup=Memo(None))
     with Progress(len(records), "scoring") as progress:
-        for batch in score(TorchBackend(loaded.model, device), records, options):
+        for batch in score(scorer.backend, records, options):
             rows += batch
             progress.advance(len(batch))
     return rows
@@ -126,22 +121,19 @@ def pictures(args: argparse.Namespace) -> list[Record]:
 
 def run(args: argparse.Namespace) -> int:
     """The exit status. Scores the pictures and writes the file."""
-    from datasets._limits import UPRIGHT
     from datasets._paths import visible
     from engine.cli import settings
-    from engine.runtime import distributed, threads
+    from engine.cli.test_request import asked_scorer
     from engine.runtime.files import write_file
     from engine.scoring import own_threshold
-    from engine.weights import opening
 
     check(args)
     records = pictures(args)
     rules.check(args, settings.detector_name(args))
-    device = machine.device(args, args.precision)
-    threads.set_threads(args.threads, device.device, distributed.ALONE, None)
-    loaded, config = opening.load(settings.chosen(args), device)
-    workers = machine.workers(args, len(records), settings.decoding(config, UPRIGHT))
-    rows = scored(records, loaded, device, config, workers)
+    # As phase test scores, so that the rate holds for its scores to the last digit.
+    scorer = asked_scorer(args, len(records))
+    loaded, config = scorer.loaded, scorer.config
+    rows = scored(records, scorer)
     failed = [row for row in rows if row.logit is None]
     for row in failed:
         log.warning("%s: %s: left out", visible(row.key), visible(row.error))

@@ -2,13 +2,15 @@
 
     python scripts/ship_default.py runs/default/default.safetensors --val runs/val \\
         --manifest data/default/manifest.csv --rival "the detector before=before.csv" \\
+        --derived runs/derived \\
         --permissive runs/permissive/default.safetensors runs/val_permissive \\
         --note scripts/default_card.md
 
 WEIGHTS is what `scripts/train_default.py` wrote, calibrated and with its band of doubt; --val is an
 output of phase eval with these weights, on pictures whose generators and sources no step of the
 training saw, as they are and under degradations. Nothing is fitted here: the card says what was
-measured. --rival are scores of other detectors on the same pictures. --permissive is a training on
+measured. --derived is another such output, of a part of the pictures under what pictures go
+through. --rival are scores of other detectors on the same pictures. --permissive is a training on
 permissively licensed pictures alone; it ships too, if its AUROC is less than 0.02 lower.
 """
 
@@ -27,6 +29,7 @@ from datasets._csv import read_csv  # noqa: E402
 from detectors._errors import WeightsError  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.evaluation import estimates  # noqa: E402
+from engine.reporting.tables import percent  # noqa: E402
 from engine.runtime.files import write_file  # noqa: E402
 from engine.scoring.degradations import NONE  # noqa: E402
 from engine.scoring.table import ScoreRow, read_table  # noqa: E402
@@ -103,6 +106,21 @@ def tables(
     return {name: "\n".join(table) for name, table in lines.items()}
 
 
+def derived_table(derived: _card.Results) -> list[str]:
+    """Ranking, verdicts and their flips under each degradation, the worst AUROC first."""
+    rows = []
+    flips = {cells[0]: cells[1:] for cells in _card.flipped(derived, derived.clean)}
+    for tier, pictures in derived.runs.items():
+        ranks = _card.ranking(pictures)
+        shares = [
+            _card.called(_card.of_class(pictures, label), _card.SYNTHETIC) for label in (0, 1)
+        ]
+        shown = [ranks[estimates.AUROC], ranks[estimates.TPR_AT_5], *shares]
+        cells = [tier, *map(percent, shown), *flips.get(tier, ("", ""))]
+        rows.append((ranks[estimates.AUROC].value, _card.line(cells)))
+    return [text for _, text in sorted(rows)]
+
+
 def auroc(detector: _card.Results, tier: str) -> float:
     """The AUROC of all pictures."""
     return _card.ranking(detector.runs[tier])[estimates.AUROC].value
@@ -139,7 +157,10 @@ def ship(args: argparse.Namespace) -> int:
             permissive += ", too many to ship these weights."
     for name, _, path in (text.partition("=") for text in args.rival):
         others.append(_card.read_rival(name, Path(path), detector))
+    derived = evaluated("this detector", args.weights, args.derived)[0]
     fields = tables(detector, others, kinds(args.manifest), tier) | {
+        "derived": "\n".join(derived_table(derived)),
+        "derived_pictures": str(len(derived.runs[derived.clean])),
         "degradation": tier,
         "permissive": permissive,
         "band": f"{rule.band[0]:.2f} to {rule.band[1]:.2f}",
@@ -162,10 +183,14 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--val", type=Path, required=True,
                    help="an output of phase eval with them, with --degrade none and others; the "
                    "second is the one that verdicts are shown of")  # fmt: skip
+    p.add_argument("--derived", type=Path, required=True,
+                   help="one of a part of the pictures, with --degrade none and what pictures go "
+                   "through")  # fmt: skip
     p.add_argument("--manifest", type=Path, required=True, help="a CSV with image, kind")
     p.add_argument("--rival", action="append", default=[], metavar="NAME=SCORES.csv",
-                   help="another detector's scores of the same pictures and degradations: a CSV "
-                   "with key, degradation, score, perhaps verdict; may be repeated")  # fmt: skip
+                   help="another detector's scores of the same pictures, under the same "
+                   "degradations or some of them: a CSV with key, degradation, score, perhaps "
+                   "verdict; may be repeated")  # fmt: skip
     p.add_argument("--permissive", nargs=2, metavar=("WEIGHTS", "RUN"),
                    help="weights of train_default.py --licences permissive, and their "
                    "evaluation")  # fmt: skip

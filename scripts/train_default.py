@@ -43,7 +43,8 @@ from engine.evaluation.metrics import auroc  # noqa: E402
 from engine.runtime.device import open_device  # noqa: E402
 from engine.runtime.distributed import World  # noqa: E402
 from engine.runtime.files import replacing  # noqa: E402
-from engine.runtime.workers import IN_PROCESS  # noqa: E402
+from engine.runtime.threads import decoders  # noqa: E402
+from engine.runtime.workers import Workers  # noqa: E402
 from engine.training.encoder_cache import embed  # noqa: E402
 from engine.weights import manifest  # noqa: E402
 from engine.weights.cards import Card  # noqa: E402
@@ -143,7 +144,7 @@ def features(table: Table, folder: Path, number: int, device: str | None) -> Flo
         # that are off by less than distortions change them.
         model.semantic.encoder.to(torch.bfloat16)
         pictures = PictureDataset(table.records, model.transform(train=True), seed=number)
-        found = embed(model, pictures, opened, BATCH, IN_PROCESS, True, World())
+        found = embed(model, pictures, opened, BATCH, Workers(decoders()), True, World())
         assert found is not None
         for index, error in found.errors.items():
             raise LayoutError(f"{table.records[index].path}: {error}")

@@ -158,7 +158,7 @@ def test_the_shipped_detector_is_made_anew(
     ship = script(capsys, "ship_default.py: ", ship_default.main)
     rest = (
         "--manifest", listed / "manifest.csv", "--rival", f"the other={rival}",
-        "--note", ROOT / "scripts" / "default_card.md",
+        "--note", ROOT / "scripts" / "default_card.md", "--derived", tmp_path / "val",
     )  # fmt: skip
     monkeypatch.setattr(ship_default, "MOST_LOST", 2)
     both = (trained, "--val", tmp_path / "val", *rest)
@@ -180,6 +180,8 @@ def test_the_shipped_detector_is_made_anew(
         "| photos/val0 | 2 |", "| photo | 12 |",
     ):  # fmt: skip
         assert row in card, row
+    [derived] = re.findall(r"(?m)^\| jpeg:90 \|.*$", card)
+    assert derived.count(" | ") == 6 and derived.count("[") == 6  # each figure with its interval
     assert (pretrained / "default_generators.png").read_bytes()[1:4] == b"PNG"
 
     before_all = {path: path.read_bytes() for path in pretrained.iterdir()}

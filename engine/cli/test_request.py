@@ -31,8 +31,8 @@ def without_torch(args: argparse.Namespace, resumed: Path | None) -> backends.Op
     return backends.by_graph(choice, args.device, args.precision, args.threads, resumed)
 
 
-def _scorer(args: argparse.Namespace, pictures: int) -> Scorer:
-    """The scorer that flags ask for.
+def asked_scorer(args: argparse.Namespace, pictures: int) -> Scorer:
+    """The scorer that flags of phase test ask for.
 
     Args:
         pictures: how many there are to score.
@@ -66,7 +66,7 @@ def testing(args: argparse.Namespace) -> TestRequest:
         machine.check_apart(args.output, [Path(name) for name in args.input])
     listed = args.input and not args.stream  # which lists when a part's turn comes
     records = collect(args.input, args.csv_root, args.split) if listed else []
-    scorer = _scorer(args, machine.MANY if args.stream else len(records) or 1)
+    scorer = asked_scorer(args, machine.MANY if args.stream else len(records) or 1)
     return TestRequest(
         records=records,
         scorer=scorer.stable() if args.stability else scorer,
