@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("manifest", type=Path, help=f"a CSV with {', '.join(COLUMNS)}")
     p.add_argument("--output", type=Path, required=True, help="a folder; the same one goes on")
     p.add_argument(
-        "--passes", type=int, default=3, help="of the encoder over all pictures (%(default)s)"
+        "--passes", type=int, default=4, help="of the encoder over all pictures (%(default)s)"
     )
     p.add_argument(
         "--licences", choices=(ALL, PERMISSIVE), default=ALL,
