@@ -26,6 +26,7 @@ from detectors._base import Detector
 from detectors._cospy_options import CoSpyOptions
 from detectors._errors import WeightsError
 from detectors._options import describe_options
+from detectors._packed import pack
 from detectors.cospy import CoSpy
 from detectors.default import Default
 from detectors.ssp import Ssp
@@ -39,7 +40,13 @@ from engine.weights.files import (
     write_pickle,
 )
 from engine.weights.loaded import locate
-from engine.weights.loading import build, load_backbone, load_exact, open_weights
+from engine.weights.loading import (
+    build,
+    external_state,
+    load_backbone,
+    load_exact,
+    open_weights,
+)
 from engine.weights.original import FORMAT
 
 __all__ = ["cli"]  # a fixture
@@ -547,3 +554,19 @@ def test_channels_last_weights_are_saved_in_the_usual_order(tmp_path: Path) -> N
     assert state.keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in state.items())
     assert all(value.is_contiguous() for value in state.values())
+
+
+def test_a_packed_backbone_is_rounded_once_it_is_unpacked(tmp_path: Path) -> None:
+    """Its whole numbers and their magnitudes are no weights that could be bf16."""
+    path, options = tmp_path / "packed.safetensors", Default.tiny()
+    semantic = Default(options).semantic
+    assert semantic is not None
+    state = {f"visual.{k}": v.numpy() for k, v in semantic.encoder.state_dict().items()}
+    save_file({k: torch.from_numpy(v).contiguous() for k, v in pack(state).items()}, path)
+    exact, rough = (
+        external_state(Default, options, {}, [path], dtype)[0] for dtype in (None, torch.bfloat16)
+    )
+    assert exact.keys() == rough.keys() != set()
+    for key, value in exact.items():
+        assert value.dtype == torch.float32
+        assert torch.equal(rough[key], value.to(torch.bfloat16))

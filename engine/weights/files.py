@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from detectors._errors import WeightsError
+from detectors._packed import is_packed
 
 from ..runtime.files import is_other_file, naming, replacing, write_file
 from .cards import Card, arrays_digest, card_metadata, check_sum, read_card
@@ -98,7 +99,10 @@ def _read_safetensors(
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            wrapper = bare_prefix(list(file.keys()))
+            keys = list(file.keys())
+        wrapper = bare_prefix(keys)
+        if is_packed(keys):  # no weights yet: rounding waits for what is made of them
+            dtype = None
         wanted = tuple(wrapper + prefix for prefix in prefixes)
         state = _tensors(path, wanted, dtype)
     except (SafetensorError, OSError) as error:

@@ -180,7 +180,7 @@ def _read_backbone(
 ) -> dict[str, Tensor]:
     """Tensors of a file of frozen parts, under the detector's keys."""
     state, _ = read_weights(path, kind.BACKBONE_KEYS, dtype)
-    return kind.convert_backbone(state)
+    return {key: cast(value, dtype) for key, value in kind.convert_backbone(state).items()}
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
