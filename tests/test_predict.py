@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from conftest import ROOT, make_picture, make_tree
 from models import Toy, randomise, tiny
 from PIL import Image
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 import detectors
 from datasets import Record, folder
@@ -23,6 +27,7 @@ from detectors._base import Detector
 from engine.runtime.device import Device, open_device
 from engine.runtime.workers import Workers
 from engine.scoring import degradations
+from engine.scoring.backend import Results
 from engine.scoring.loop import ScoringOptions, score
 from engine.scoring.probability import DECIMALS, sigmoid
 from engine.scoring.table import ScoreRow
@@ -216,6 +221,33 @@ def test_bf16_scores_are_near_those_of_fp32(toy: Toy, records: list[Record]) -> 
 
 
 # --- devices
+
+
+def test_a_batch_is_submitted_while_the_one_before_is_computed(
+    toy: Toy, records: list[Record]
+) -> None:
+    """As on CUDA; rows and their order are those of a backend that computes at once."""
+    events: list[str] = []
+
+    class Ahead(TorchBackend):
+        ahead = 1
+
+        def submit(self, items: Sequence[Any], explain: bool) -> Callable[[], Results]:
+            results = super().submit(items, explain)
+            events.append("submitted")
+            return lambda: (events.append("awaited"), results())[1]
+
+    rows = list(score(Ahead(toy, CPU), records, ScoringOptions(3)))
+    assert rows == list(score(TorchBackend(toy, CPU), records, ScoringOptions(3)))
+    assert events[:4] == ["submitted", "submitted", "awaited", "submitted"]
+    assert events.count("awaited") == events.count("submitted") == len(rows)
+
+
+def test_a_smaller_batch_is_not_compiled_anew(toy: Toy, records: list[Record]) -> None:
+    counter, model = CompileCounter(), copy.deepcopy(toy)
+    model.compile(backend=counter)
+    assert rows_of(model, records[:7]) == rows_of(toy, records[:7])  # passes of 4 and of 3
+    assert counter.frame_count == 1
 
 
 # --- degradations

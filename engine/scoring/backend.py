@@ -6,7 +6,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,9 @@ from detectors._arrays import Transform
 
 from .probability import DECIMALS
 
+# Logit, as tables have it, of each item of a batch, and the relevance that it rests on where it is
+# to be explained, else None.
+Results = list[tuple[float, Any]]
 AT_ONCE = 4  # pictures of a forward pass on the CPU: tensors of more leave its cache
 
 
@@ -44,9 +47,12 @@ class Backend(Protocol):
     def prepare(self) -> None:
         """Makes this process ready for many pictures, before the first."""
 
-    def results(self, items: Sequence[Any], explain: bool) -> list[tuple[float, Any]]:
-        """Logit, as tables have it, of each item of the transform, and the relevance that it rests
-        on where it is to be explained, else None."""
+    @property
+    def ahead(self) -> int:
+        """Number of batches that are computed while the results of an earlier one are awaited."""
+
+    def submit(self, items: Sequence[Any], explain: bool) -> Callable[[], Results]:
+        """Begins to compute items of the transform; the call of what it gives waits for them."""
 
 
 def rounded(logits: Sequence[float]) -> list[float]:

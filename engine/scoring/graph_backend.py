@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from detectors._arrays import Transform
 
 from ..weights.graph import GraphDetector
-from .backend import AT_ONCE, Computing, in_steps, rounded
+from .backend import AT_ONCE, Computing, Results, in_steps, rounded
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class GraphBackend:
 
     model: GraphDetector
     given = None
+    ahead = 0
 
     def computing(self) -> Computing:
         """As `Backend` has it, like all that follows."""
@@ -32,7 +33,8 @@ class GraphBackend:
     def prepare(self) -> None:
         return
 
-    def results(self, items: Sequence[Any], explain: bool) -> list[tuple[float, Any]]:
+    def submit(self, items: Sequence[Any], explain: bool) -> Callable[[], Results]:
         assert not explain, "PyTorch alone explains"
         logits = [x for few in in_steps(items, AT_ONCE) for x in self.model.logits(few).tolist()]
-        return [(logit, None) for logit in rounded(logits)]
+        results: Results = [(logit, None) for logit in rounded(logits)]
+        return lambda: results

@@ -8,6 +8,7 @@ a picture's score depend on how many others, processes or views there are, and i
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -179,7 +180,7 @@ def answered(
         records, items: of the batch.
     """
     names = [NONE, *(view.name for view in options.views)]
-    return _answers(backend, records, items, names, options.show)
+    return _submitted(backend, records, items, names, options.show)()
 
 
 def _scored(
@@ -188,17 +189,23 @@ def _scored(
     options: ScoringOptions,
     names: Sequence[str],
 ) -> Iterator[list[Answer]]:
-    """Answers of pictures, a batch at a time.
+    """Answers of pictures, a batch at a time and in order.
 
     Args:
+        backend: which may compute some batches `ahead`, so that a device need not wait for this
+            process.
         batches: the items of each, and the records that their indices are of.
         names: of the degradations of an item and of its views, in their order.
     """
     backend.prepare()
+    pending: deque[Callable[[], list[Answer]]] = deque()
     for records, items in batches:
-        batch = _answers(backend, records, items, names, options.show)
+        pending.append(_submitted(backend, records, items, names, options.show))
         options.tally.count(items)
-        yield batch
+        if len(pending) > backend.ahead:
+            yield pending.popleft()()
+    while pending:
+        yield pending.popleft()()
 
 
 def _with_given(
@@ -215,38 +222,49 @@ def _with_given(
     ]
 
 
-def _answers(
+def _submitted(
     backend: Backend,
     records: Sequence[Record],
     items: Sequence[Sample],
     names: Sequence[str],
     show: Show | None,
-) -> list[Answer]:
-    """Answers of a batch; `names` as `_scored` has them."""
+) -> Callable[[], list[Answer]]:
+    """Begins to compute a batch; `names` as `_scored` has them. The call of what it gives waits for
+    the answers."""
     items = _with_given(backend, records, items)
     results = _results(backend, items, show is not None)
     # Apart from the pictures, for nobody sees what a view rests on.
-    of_views = _results(backend, [view for item in items for view in item.views], False)
-    answers = []
-    for item, (logit, relevance) in zip(items, results, strict=True):
-        record = records[item.index]
-        row = row_of(record, item, logit, names[0])
-        views = [
-            row_of(record, view, next(of_views)[0], name)
-            for view, name in zip(item.views, names[1:], strict=bool(item.views))
-        ]
-        answers.append(Answer(row, tuple(views), item.notes))
-        if show is not None and relevance is not None:
-            show(record, relevance)
-    return answers
+    results_of_views = _results(backend, [view for item in items for view in item.views], False)
+
+    def answers_of_batch() -> list[Answer]:
+        of_views = results_of_views()
+        answers = []
+        for item, (logit, relevance) in zip(items, results(), strict=True):
+            record = records[item.index]
+            row = row_of(record, item, logit, names[0])
+            views = [
+                row_of(record, view, next(of_views)[0], name)
+                for view, name in zip(item.views, names[1:], strict=bool(item.views))
+            ]
+            answers.append(Answer(row, tuple(views), item.notes))
+            if show is not None and relevance is not None:
+                show(record, relevance)
+        return answers
+
+    return answers_of_batch
 
 
 def _results(
     backend: Backend, items: Sequence[Sample], explain: bool
-) -> Iterator[tuple[float | None, Any]]:
-    """Logit and relevance of each item: computed, or known from an earlier run; None where it has
-    none."""
+) -> Callable[[], Iterator[tuple[float | None, Any]]]:
+    """Begins to compute items. The call of what it gives waits for the logit and relevance of each:
+    computed, or known from an earlier run; None where it has none."""
     values = [item.value for item in items if item.value is not None]
-    computed = iter(backend.results(values, explain) if values else [])
-    for item in items:
-        yield next(computed) if item.value is not None else (item.known, None)
+    pending = backend.submit(values, explain) if values else list
+
+    def results() -> Iterator[tuple[float | None, Any]]:
+        computed = iter(pending())
+        for item in items:
+            yield next(computed) if item.value is not None else (item.known, None)
+
+    return results

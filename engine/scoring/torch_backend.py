@@ -5,8 +5,9 @@ Phase eval, training and the scripts score by it, phase test where it cannot do 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,16 +15,34 @@ import torch
 from detectors._base import Detector, Transform
 
 from ..runtime.device import Device, reuse_memory
-from .backend import AT_ONCE, Computing, in_steps, rounded
+from .backend import AT_ONCE, Computing, Results, in_steps, rounded
 
 BACKEND = "torch"
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """A collated batch on a device: a tensor, or a list of what makes a batch."""
+    """A collated batch on a device: a tensor, or a list of what makes a batch. Memory that is
+    pinned for CUDA is copied while the host and the device do other things."""
     if isinstance(batch, list):
         return [move(part, device) for part in batch]
+    if device.type == "cuda" and batch.device.type == "cpu":
+        batch = batch.pin_memory()
     return batch.to(device, non_blocking=True)
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """The stream of copies to a CUDA device, beside that which computes."""
+    return torch.cuda.Stream(device)
+
+
+def _kept_for(stream: torch.cuda.Stream, batch: Any) -> None:
+    """Keeps the memory of a batch from being used anew before a stream is through with it."""
+    if isinstance(batch, list):
+        for part in batch:
+            _kept_for(stream, part)
+    else:
+        batch.record_stream(stream)
 
 
 def computing(on: Device) -> Computing:
@@ -56,18 +75,53 @@ class TorchBackend:
         if self.device.device.type == "cpu":
             reuse_memory()
 
-    def results(self, items: Sequence[Any], explain: bool) -> list[tuple[float, Any]]:
-        step = AT_ONCE if self.device.device.type == "cpu" else max(1, len(items))
-        return [pair for few in in_steps(items, step) for pair in self._forward(few, explain)]
+    @property
+    def ahead(self) -> int:
+        return 1 if self._on_cuda else 0
 
-    def _forward(self, items: Sequence[Any], explain: bool) -> list[tuple[float, Any]]:
-        """Results of one forward pass."""
+    @property
+    def _on_cuda(self) -> bool:
+        return self.device.device.type == "cuda"
+
+    def submit(self, items: Sequence[Any], explain: bool) -> Callable[[], Results]:
+        step = AT_ONCE if self.device.device.type == "cpu" else max(1, len(items))
+        pending = [self._forward(few, explain) for few in in_steps(items, step)]
+        return lambda: [pair for results in pending for pair in results()]
+
+    def _sent(self, batch: Any) -> Any:
+        """A collated batch on the device, copied while that computes the one before."""
+        device = self.device.device
+        if not self._on_cuda:
+            return move(batch, device)
+        copies, computes = _copies(device), torch.cuda.current_stream(device)
+        with torch.cuda.stream(copies):
+            batch = move(batch, device)
+        computes.wait_stream(copies)
+        _kept_for(computes, batch)
+        return batch
+
+    def _forward(self, items: Sequence[Any], explain: bool) -> Callable[[], Results]:
+        """The results of one forward pass, which on CUDA is then still in work."""
         batch = self.model.collate(list(items))
         with torch.inference_mode(), self.device.autocast():
-            batch = move(batch, self.device.device)
+            batch = self._sent(batch)
+            if self.model._compiled_call_impl is not None and isinstance(batch, torch.Tensor):
+                # Or the last batch, which is smaller, would be compiled anew.
+                torch._dynamo.maybe_mark_dynamic(batch, 0)
             relevance: list[Any] = [None] * len(items)
             if explain:
                 values, relevance = self.model.explain(batch)
             else:
                 values = self.model(batch)
-        return list(zip(rounded(values.float().tolist()), relevance, strict=True))
+            logits = values.float().to("cpu", non_blocking=self._on_cuda)
+        done = torch.cuda.Event() if self._on_cuda else None
+        if done is not None:
+            # Waits for this pass alone, not for those that are submitted before it is asked for.
+            done.record(torch.cuda.current_stream(self.device.device))
+
+        def results() -> Results:
+            if done is not None:
+                done.synchronize()
+            return list(zip(rounded(logits.tolist()), relevance, strict=True))
+
+        return results

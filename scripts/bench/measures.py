@@ -37,10 +37,11 @@ from engine.runtime.device import open_device
 from engine.runtime.distributed import ALONE
 from engine.runtime.workers import IN_PROCESS, Workers
 from engine.scoring import degradations
-from engine.scoring.backend import AT_ONCE
+from engine.scoring.backend import AT_ONCE, Backend
 from engine.scoring.backends import by_graph
 from engine.scoring.graph_backend import GraphBackend
 from engine.scoring.loop import ScoringOptions, score
+from engine.scoring.probability import score_of
 from engine.scoring.torch_backend import TorchBackend
 from engine.training.step import Batch, Stepper, make_optimizer
 from engine.weights.choice import Choice
@@ -62,6 +63,7 @@ FEW, MANY = 1000, 11_000  # names of pictures that have a score already
 # Pictures of a pass: it takes seconds on two idle cores, and a measure about a minute.
 SCORED = {"default": 8, "ssp": 8, "ssp_baseline": 8, "spai": 1}
 TRAINED = {"ssp": 4, "spai": 1}
+COMPUTED = 14  # beside the examples, by each way to compute
 APART_PICTURES = 3  # that a detector scores in a process of its own
 POLL_SECONDS = 0.02
 DERIVATIONS = ("instagram:random", "post", "meme", "screenshot", "repost:3", "print-scan")
@@ -204,8 +206,14 @@ def scored(
     model: Detector, paths: Sequence[Path], workers: Workers = IN_PROCESS
 ) -> list[float | None]:
     """Logits of pictures by the product's loop."""
+    return scored_by(TorchBackend(model, open_device("cpu", "fp32")), paths, workers)
+
+
+def scored_by(
+    backend: Backend, paths: Sequence[Path], workers: Workers = IN_PROCESS
+) -> list[float | None]:
+    """Logits of pictures by the product's loop and a backend."""
     records = [Record(path.name, path) for path in paths]
-    backend = TorchBackend(model, open_device("cpu", "fp32"))
     rows = score(backend, records, ScoringOptions(BATCH, workers))
     return [row.logit for batch in rows for row in batch]
 
@@ -228,7 +236,7 @@ def measure_verdict(_: Path) -> Iterator[Figure]:
     backend = shipped_graph()
     picture = [backend.transform(False)(Image.new("RGB", (512, 512)), np.random.default_rng(0))]
     ways = {"verdict": command(words), "import": command(BARE_IMPORT)}
-    took = seconds({**ways, "pass": partial(backend.results, picture, False)})
+    took = seconds({**ways, "pass": partial(backend.submit, picture, False)})
     details = (
         f"{took['verdict']:.2f} s, {took['pass']:.2f} s of them one pass, against "
         f"{took['import']:.2f} s"
@@ -278,6 +286,29 @@ def measure_scoring(folder: Path) -> Iterator[Figure]:
         ours, loop = (count / took[way] for way in ways)
         details = f"{ours:.2g} against {loop:.2g} pictures/s"
         yield at_least(f"{name}: scoring against a plain loop", ours / loop, 0.9, details)
+
+
+def measure_backends(folder: Path) -> Iterator[Figure]:
+    """The shipped detector on the CPU, computed in several ways, against PyTorch in float32: time,
+    and how far the score of a picture moves."""
+    paths = [*sorted(EXAMPLES.rglob("*.*")), *jpegs(folder / "pictures", COMPUTED)]
+    plain_model, compiled, rough = (detector("default") for _ in range(3))
+    compiled.compile()
+    rough.get_submodule("semantic.encoder").to(torch.bfloat16)  # as --precision bf16 holds it
+    backends: dict[str, Backend] = {
+        "PyTorch": TorchBackend(plain_model, open_device("cpu", "fp32")),
+        "onnxruntime": shipped_graph(),
+        "torch.compile": TorchBackend(compiled, open_device("cpu", "fp32")),
+        "PyTorch in bf16": TorchBackend(rough, open_device("cpu", "bf16")),
+    }
+    took = seconds({k: partial(scored_by, b, paths) for k, b in backends.items()}, SLOW_REPEATS)
+    logits = {k: [x or 0.0 for x in scored_by(b, paths)] for k, b in backends.items()}
+    exact = logits.pop("PyTorch")
+    for name, values in logits.items():
+        moved = max(abs(score_of(a) - score_of(b)) for a, b in zip(exact, values, strict=True))
+        details = f"{took['PyTorch']:.1f} s against {took[name]:.1f} s; scores move by {moved:.5f}"
+        what = f"default by PyTorch against {name}, {len(paths)} pictures"
+        yield Figure(what, f"{took['PyTorch'] / took[name]:.2f} x ({details})")
 
 
 # What a process of its own runs for `measure_detectors`: its arguments are a name and pictures.
@@ -418,6 +449,7 @@ MEASURES: dict[str, Measure] = {
     "loop": measure_loop,
     "scoring": measure_scoring,
     "detectors": measure_detectors,
+    "backends": measure_backends,
     "bootstrap": measure_bootstrap,
     "cache": measure_cache,
     "stream": measure_stream,

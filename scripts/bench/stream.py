@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from engine.phases.stream import StreamRequest, run  # noqa: E402
 from engine.phases.test import TestRequest  # noqa: E402
 from engine.runtime.run_folder import peak_memory  # noqa: E402
 from engine.runtime.workers import Workers  # noqa: E402
-from engine.scoring.backend import Computing  # noqa: E402
+from engine.scoring.backend import Computing, Results  # noqa: E402
 from engine.scoring.verdict_rule import VerdictRule  # noqa: E402
 from engine.weights.loaded import Loaded  # noqa: E402
 
@@ -45,6 +45,7 @@ class Constant:
     """A detector that looks at no picture."""
 
     given = None
+    ahead = 0
 
     def computing(self) -> Computing:
         """As `Backend` has it, like all that follows."""
@@ -56,8 +57,8 @@ class Constant:
     def prepare(self) -> None:
         return
 
-    def results(self, items: Sequence[Any], explain: bool) -> list[tuple[float, Any]]:  # noqa: ARG002
-        return [(0.0, None)] * len(items)
+    def submit(self, items: Sequence[Any], explain: bool) -> Callable[[], Results]:  # noqa: ARG002
+        return lambda: [(0.0, None)] * len(items)
 
 
 def _nothing(*_: Any) -> int:
