@@ -404,6 +404,18 @@ def test_processes_live_from_epoch_to_epoch_and_end_with_their_pool(tmp_path: Pa
     assert gone(epochs[1])
 
 
+@pytest.mark.parametrize(("decoded", "count"), [(True, 1), (False, 3)])
+def test_a_process_more_is_started_where_pictures_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: bool, count: int
+) -> None:
+    monkeypatch.setattr(workers.Future, "done", lambda _: decoded)
+    before = children()
+    pool = Pool(PictureDataset(records_in(tmp_path, 9), mean), Workers(3))
+    assert [item.index for [item] in pool.batches([i] for i in range(9))] == [*range(9)]
+    assert len(children() - before) == count
+    pool.close()
+
+
 def test_processes_are_forked_by_the_thread_that_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -355,13 +355,24 @@ class Pool:
             register_formats()  # before the fork, once for all of them
         crew = [_Worker(dataset, workers.limits, self._tasks) for _ in range(workers.count)]
         self._ahead = AHEAD * len(crew)
-        self._idle = list(crew)  # they start one by one, as there is work for them
+        self._idle = list(crew)  # they start one by one, as the network waits for pictures
         self._threads: list[Thread] = []
         # Also when the pool is forgotten, and at the program's end, before multiprocessing waits
         # for processes that do not heed its SIGTERM.
         self.close = util.Finalize(
             self, _finish, (crew, self._threads, self._tasks), exitpriority=10
         )
+
+    def _start_another(self) -> None:
+        if self._idle:
+            self._threads.append(self._idle.pop().start())
+
+    def _awaited(self, future: Future[list[Sample]]) -> list[Sample]:
+        """The items of a batch. Where they are not there yet, who asks is faster than the processes
+        that decode, and another one pays off; a network on the CPU rarely is."""
+        if not future.done():
+            self._start_another()
+        return future.result()
 
     def batches(self, batches: Iterable[Batch]) -> Iterator[list[Sample]]:
         """The items of each batch, in order, of which the next few are in work meanwhile.
@@ -376,14 +387,14 @@ class Pool:
         futures: deque[Future[list[Sample]]] = deque()
         try:
             for batch in batches:
-                if self._idle:
-                    self._threads.append(self._idle.pop().start())
+                if not self._threads:
+                    self._start_another()
                 futures.append(Future())
                 self._tasks.put((batch, futures[-1]))
                 if len(futures) == self._ahead:
-                    yield futures.popleft().result()
+                    yield self._awaited(futures.popleft())
             while futures:
-                yield futures.popleft().result()
+                yield self._awaited(futures.popleft())
         finally:
             for future in futures:
                 future.cancel()
