@@ -41,6 +41,7 @@ ELSEWHERE = {
     "export_onnx.py": "test_onnx.py",
     "fetch_data.py": "test_fetch_data.py",
     "fetch_weights.py": "test_fetch.py",
+    "gpu_check.sh": "test_gpu_check.py",
     "import_backbone.py": "test_import_backbone.py",
     "leaderboard.py": "test_leaderboard.py",
     "make_csv.py": "test_make_csv.py",
