@@ -227,7 +227,7 @@ def keys(output: Path, url: str) -> list[str]:
 
 
 def check_store(store: Any, url: str, streamed: Cli, tmp_path: Path, *more: object) -> None:
-    """Streams a folder, a table, and shards of a store."""
+    """Streams a folder, a table, and shards of a store, twice."""
     for name, content in pngs(NAMES).items():
         store.pipe_file(f"{url}/pictures/{name}", content)
     store.pipe_file(f"{url}/list.csv", ("image\n" + "\n".join(NAMES)).encode())
@@ -235,17 +235,14 @@ def check_store(store: Any, url: str, streamed: Cli, tmp_path: Path, *more: obje
         store.pipe_file(f"{url}/{name}", content)
     for path in sorted(shards(tmp_path).rglob("*.tar")):
         store.pipe_file(f"{url}/shards/{path.name}", path.read_bytes())
-    out = tmp_path / "out"
-    assert streamed(f"{url}/pictures", *more).status == 0
-    assert keys(out, f"{url}/pictures/") == sorted(NAMES)
-    assert streamed(f"{url}/list.csv", "--overwrite", *more).status == 0
-    assert keys(out, f"{url}/") == NAMES
-    assert streamed(f"{url}/shards", "--overwrite", *more).status == 0
-    wanted = [f"{shard}/{name}" for shard in ("a-1.tar", "a.tar") for name in sorted(NAMES[:4])]
-    assert keys(out, f"{url}/shards/") == wanted
-    first = files(out)
-    assert streamed(f"{url}/shards", "--resume", *more).status == 0
-    assert files(out) == first
+    inputs = [f"{url}/{name}" for name in ("pictures", "list.csv", "shards")]
+    assert streamed(*inputs, *more).status == 0
+    wanted = [f"pictures/{name}" for name in sorted(NAMES)] + NAMES
+    wanted += [f"shards/{shard}.tar/{name}" for shard in ("a-1", "a") for name in NAMES[:4]]
+    assert keys(tmp_path / "out", f"{url}/") == wanted
+    first = files(tmp_path / "out")
+    assert streamed(*inputs, "--resume", *more).status == 0
+    assert files(tmp_path / "out") == first
 
 
 def test_folders_tables_and_shards_of_a_store(memory: Any, streamed: Cli, tmp_path: Path) -> None:

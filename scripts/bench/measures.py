@@ -57,7 +57,7 @@ BARE_IMPORT = (sys.executable, "-c", "import torch, torchvision")
 # Rounds after the one that warms up; one where a round takes half a minute.
 REPEATS, SLOW_REPEATS = 3, 1
 BATCH = 16
-STREAMED = (1000, 100_000)  # pictures
+STREAMED = (20_000, 100_000)  # pictures: two parts, ten parts
 DECODED, SMALL, RESAMPLES = 60, 2000, 1000
 FEW, MANY = 1000, 11_000  # names of pictures that have a score already
 # Pictures of a pass: it takes seconds on two idle cores, and a measure about a minute.
@@ -430,15 +430,11 @@ def measure_derivations(_: Path) -> Iterator[Figure]:
 def measure_stream(_: Path) -> Iterator[Figure]:
     """Memory of streaming many pictures against few, each in a process of its own."""
 
-    def streamed(count: int) -> dict[str, Any]:
-        words = (sys.executable, "scripts/bench/stream.py", str(count))
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-        return dict(json.loads(done.stdout))
-
-    few, many = map(streamed, STREAMED)
-    details = f"{many['MB']} MB against {few['MB']} MB; {many['rate']} pictures of 1 px a second"
+    program = (sys.executable, "scripts/bench/stream.py")
+    few, many = (peak_memory([*program, count]) for count in STREAMED)
+    details = f"{many:.0f} MB against {few:.0f} MB"
     what = "memory of streaming {1:,} pictures against {0:,}".format(*STREAMED)
-    yield at_most(what, many["MB"] / few["MB"], 1.25, details)
+    yield at_most(what, many / few, 1.25, details)
 
 
 Measure = Callable[[Path], Iterator[Figure]]
