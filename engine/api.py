@@ -251,27 +251,28 @@ def scorer_of(
 
 
 def _choice(
-    detector: str | None,
+    detector: str | os.PathLike[str] | None,
     weights: str | os.PathLike[str] | None,
     options: Mapping[str, Any] | None,
     backbones: Sequence[str | os.PathLike[str]],
 ) -> Choice:
     """The detector that arguments of `load` mean. Raises ConfigError."""
     path = None if weights is None else os.fspath(weights)
-    if detector is not None and detector not in detectors.available():
-        if path is not None or detector_of(detector) is None:
+    name = None if detector is None else os.fspath(detector)
+    if name is not None and name not in detectors.available():
+        if path is not None or detector_of(name) is None:
             known = ", ".join(detectors.available())
             raise ConfigError(
-                f"expected one of {known}, or weights whose card names theirs; found {detector!r}"
+                f"expected one of {known}, or weights whose card names theirs; found {name!r}"
             )
-        detector, path = None, detector
-    name = detector or (path and detector_of(path)) or USUAL
+        name, path = None, name
+    name = name or (path and detector_of(path)) or USUAL
     own = {name: options} if options else {}
     return Choice(name, path, tuple(os.fspath(path) for path in backbones), own=own)
 
 
 def load(
-    detector: str | None = None,
+    detector: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
     *,
     device: str | None = None,

@@ -168,7 +168,7 @@ def test_every_detector_scores_alike_by_all_ways(
     rows = scorer.score(files)
     assert [row.as_dict() for row in rows] == expected
     assert [row.error is None for row in rows] == [True] * 4 + [False]
-    assert list(scorer.stream(iter(files), workers=1)) == rows
+    assert list(scorer.stream(iter(files))) == rows
     in_memory = [(name, Path(name).read_bytes()) for name in files]
     assert scorer.score(in_memory) == rows
     alone = [scorer.score(name) for name in files[:4]]

@@ -1,188 +1,148 @@
-"""Weight files in the published layouts: what `publish` makes, `convert` reads back."""
+"""Folders in the hub's layout: written, read from a disk and from the hub, and by its mixin."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from golden_rule import golden
-from models import randomise, tiny
-from torch import Tensor
+from cli_runner import Cli, plain_cli, script, weights, write_weights  # noqa: F401
+from conftest import make_picture
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import load_file, save_file
+from web_site import Site, services, site  # noqa: F401
 
 import detectors
-from detectors import cospy
-from detectors._base import Detector
-from detectors._spai_files import UNUSED
-from detectors._spai_options import SpaiOptions
-from detectors._spectral import frequency_mask
-from detectors._ssp_options import SspOptions
-from detectors.spai import MASK, Spai
-from detectors.ssp import Ssp
-from engine.weights.loading import open_weights, read_folder
+from detectors._errors import WeightsError
+from engine.api import Machine, load
+from engine.config import ConfigError
+from engine.weights.loaded import card_of
+from scripts import publish
 
-BRANCHES = [("branch", "semantic"), ("branch", "artifact")]
-VARIANTS = list(cospy.VARIANTS)
-Shapes = dict[str, list[int]]
+HERE = Machine(workers=0)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PICTURES = [make_picture(number, fake=bool(number % 2)) for number in range(3)]
 
 
-def co_spy(variant: str, mode: str, branch: str = "artifact") -> cospy.CoSpy:
-    options = cospy.CoSpyOptions(train_dataset=variant, mode=mode, branch=branch, size="tiny")
-    model = cospy.CoSpy(options)
-    randomise(model)
-    return model.eval()
+@pytest.fixture(scope="module")
+def folder(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    output = tmp_path_factory.mktemp("published") / "mine"
+    assert publish.main([str(weights), str(output)]) == 0
+    return output
 
 
-def read_back(model: Detector, path: Path) -> dict[str, Tensor]:
-    """What a user's command reads of the file that the model's weights make."""
-    torch.save(type(model).publish(model.state_dict()), path)
-    file = open_weights(path, type(model).__module__.rsplit(".", 1)[1])
-    assert file.card is None
-    return file.state
+def logits(*where: Any, **how: Any) -> list[float | None]:
+    return [row.logit for row in load(*where, device="cpu", machine=HERE, **how).score(PICTURES)]
 
 
-def without_encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """CO-SPY's files hold no frozen encoder, but the autoencoder, which is frozen too."""
-    return {k: v for k, v in state.items() if not k.startswith("semantic.encoder.")}
+def copied(folder: Path, output: Path) -> Path:
+    output.mkdir()
+    for path in folder.iterdir():
+        (output / path.name).write_bytes(path.read_bytes())
+    return output
 
 
-def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    different = [key for key, value in expected.items() if not torch.equal(found[key], value)]
-    assert different == []
+def test_a_folder_is_read_as_the_file_that_it_was_made_of(
+    folder: Path,
+    weights: Path,  # noqa: F811
+    plain_cli: Cli,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    card = card_of(weights)
+    assert card and config["detector"] == "default" and config["options"] == card.options
+    assert config["threshold"] == card.threshold and config["frozen"] == {}
+    assert "from engine.api import load" in (folder / "README.md").read_text()
+    expected = logits(weights)
+    assert logits(folder) == logits("default", folder) == expected
+    PICTURES[0].save(tmp_path / "0.png")
+    [row] = plain_cli("--device", "cpu", "--json", "--weights", folder, tmp_path / "0.png").rows
+    assert row["logit"] == pytest.approx(expected[0], rel=1e-5)
 
 
-def shapes(state: Mapping[str, Tensor]) -> Shapes:
-    return {key: list(value.shape) for key, value in state.items()}
+def test_config_json_serves_weights_without_a_card_and_never_contradicts_one(
+    folder: Path,
+    weights: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    other = copied(folder, tmp_path / "other")
+    config = other / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"threshold": 0.9}))
+    with pytest.raises(WeightsError, match=r"threshold.*0\.5.*0\.9"):
+        load(other)
+    save_file(load_file(other / "model.safetensors"), other / "model.safetensors")
+    assert load(other, device="cpu", machine=HERE).score(PICTURES[0]).threshold == 0.9
+    assert logits(other) == logits(weights)
+    config.write_text("{")
+    with pytest.raises(WeightsError, match="JSON"):
+        load("default", other)
 
 
-def empty(kind: Any, options: Any) -> Any:
-    """A network of the published size, without numbers."""
-    with torch.device("meta"):
-        return kind(options)
+def test_the_mixin_of_the_hub_reads_and_writes_such_folders(
+    folder: Path,
+    weights: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    kind: Any = detectors.load("default")
+
+    class Hosted(kind, PyTorchModelHubMixin):
+        def __init__(self, detector: str, options: dict[str, Any]) -> None:
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+            super().__init__(kind.Options(**values))
+
+    model = Hosted.from_pretrained(folder, strict=True).eval()
+    items = [model.transform(train=False)(picture, None) for picture in PICTURES]
+    assert model(model.collate(items)).tolist() == pytest.approx(logits(weights), abs=1e-4)
+    model.save_pretrained(tmp_path / "saved")
+    assert logits(tmp_path / "saved") == logits(weights)
 
 
-@pytest.mark.parametrize("name", [n for n in detectors.available() if n not in ("cospy", "spai")])
-def test_what_is_published_is_read_back(name: str, tmp_path: Path) -> None:
-    model = tiny(name)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    # The published files of these are a part on top of an encoder, without it.
-    frozen = "encoder." if name in ("rine", "univfd") else " "
-    expected = {k: v for k, v in before.items() if not k.startswith(frozen)}
-    assert_same(read_back(model, tmp_path / "w.pth"), expected)
-    assert_same(model.state_dict(), before)
+def test_a_repository_of_the_hub_is_brought_once(
+    folder: Path,
+    weights: Path,  # noqa: F811
+    services: Site,  # noqa: F811
+) -> None:
+    services.commit = COMMIT
+    for revision in ("main", "v1", COMMIT):
+        for path in folder.iterdir():
+            name = f"/org/mine/resolve/{revision}/{path.name}"
+            services.files[name] = path.read_bytes()
+    expected = logits(weights)
+    assert logits("hf:org/mine") == expected
+    asked = len(services.asked)
+    assert services.requests().count("/org/mine/resolve/main/model.safetensors") == 1
+    assert logits("hf:org/mine") == logits("default", "hf:org/mine") == expected
+    assert len(services.asked) == asked
+    assert logits("hf:org/mine@v1") == expected
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("mode", "branch"), [*BRANCHES, ("end2end", "artifact")])
-def test_cospys_files_are_read_back(variant: str, mode: str, branch: str, tmp_path: Path) -> None:
-    model = co_spy(variant, mode, branch)
-    expected = without_encoder(model.state_dict())
-    assert any(k.startswith("artifact.vae.") for k in expected) == (
-        variant == "sd-v1_4" and branch == "artifact"
-    )
-    assert_same(read_back(model, tmp_path / "w.pth"), expected)
+def test_what_the_hub_lacks_is_said(
+    services: Site,  # noqa: F811
+    plain_cli: Cli,  # noqa: F811
+    folder: Path,
+) -> None:
+    services.commit = COMMIT
+    with pytest.raises(WeightsError, match=r"hf:org/none: .*--weights"):
+        load("hf:org/none")
+    content = (folder / "model.safetensors").read_bytes()
+    services.files["/org/bare/resolve/main/model.safetensors"] = content
+    with pytest.raises(WeightsError, match=r"config\.json of org/bare"):
+        load("hf:org/bare")
+    with pytest.raises(ConfigError, match="ORG/NAME"):
+        load(weights="hf:../x")
+    assert "ORG/NAME" in plain_cli("--weights", "hf:a", "--input", "x.png").complaint
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_fusion_is_three_files(variant: str, tmp_path: Path) -> None:
-    """Its own holds the last layer; those of the branches, read with it, make the whole."""
-    model = co_spy(variant, "fusion")
-    state = model.state_dict()
-    fusion = cospy.CoSpy.publish(state)
-    assert shapes(fusion) == {"fc.weight": [1, 2], "fc.bias": [1]}
-    for name in ("semantic", "artifact"):
-        part = {k: v for k, v in state.items() if k.startswith(f"{name}.")}
-        torch.save(cospy.CoSpy.publish(part), tmp_path / f"{name}_weights.pth")
-    torch.save(fusion, tmp_path / "fusion_weights.pth")
-    whole = read_folder("cospy", tmp_path, ("semantic", "artifact", "fusion"))
-    assert_same(whole.state, without_encoder(state))
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_four_parts_of_end2end(variant: str) -> None:
-    model = co_spy(variant, "end2end")
-    parts = cospy.CoSpy.publish(model.state_dict())
-    assert set(parts) == {"sem_fc", "art_fc", "art_encoder", "classifier"}
-    for name, fc in (("sem_fc", model.semantic), ("art_fc", model.artifact), ("classifier", model)):
-        assert_same(parts[name], fc.fc.state_dict())  # type: ignore[union-attr]
-    assert model.artifact is not None
-    expected = model.artifact.trunk.state_dict()
-    if model.artifact.vae is None:
-        expected |= {"fc1.weight": torch.zeros(1, 64), "fc1.bias": torch.zeros(1)}
-    else:
-        expected |= {f"vae.{k}": v for k, v in model.artifact.vae.state_dict().items()}
-    assert_same(parts["art_encoder"], expected)
-
-
-def test_cospys_published_keys_and_shapes() -> None:
-    """Those of the published files, so that the published code, which refuses an end2end file that
-    lacks a key or has another, reads it."""
-    prefix = "artifact_encoder."
-    for variant in VARIANTS:
-        options = cospy.CoSpyOptions(train_dataset=variant, mode="branch", branch="artifact")
-        state = empty(cospy.CoSpy, options).state_dict()
-        theirs = golden("state_dict_keys.json")[f"cospy {variant} artifact_weights.pth"]
-        assert shapes(cospy.CoSpy.publish(state)) == theirs
-        top = {"fc.weight": torch.zeros(1, 9), "fc.bias": torch.zeros(1)}
-        part = cospy.CoSpy.publish(state | top)["art_encoder"]
-        encoder = {k.removeprefix(prefix): v for k, v in theirs.items() if k.startswith(prefix)}
-        assert shapes(part) == encoder
-    for variant, width in (("sd-v1_4", 1152), ("progan", 768)):
-        state = {"semantic.fc.weight": torch.zeros(1, width), "semantic.fc.bias": torch.zeros(1)}
-        assert shapes(cospy.CoSpy.publish(state)) == {"fc.weight": [1, width], "fc.bias": [1]}
-        assert cospy.VARIANTS[variant].features == width
-
-
-def test_ssps_published_keys_and_sign() -> None:
-    model = empty(Ssp, SspOptions())
-    assert (
-        shapes(Ssp.publish(model.state_dict()))
-        == golden("state_dict_keys.json")["ssp Net_epoch_best.pth"]
-    )
-    own = tiny("ssp").state_dict()
-    published = Ssp.publish(own)
-    for key, value in own.items():
-        theirs = key.replace("network.", "disc.")
-        real = -value if theirs.startswith("disc.fc.") else value
-        assert torch.equal(published[theirs], real), key
-
-
-def without_key_bias(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """SPAI's attentions have none."""
-    cleared = {key: value.clone() for key, value in state.items()}
-    for key, value in cleared.items():
-        if key.endswith("qkv.bias"):
-            value.chunk(3)[1].zero_()
-    return cleared
-
-
-def test_spais_file_is_read_back(tmp_path: Path) -> None:
-    model = tiny("spai")
-    expected = without_key_bias(model.state_dict())
-    assert_same(read_back(model, tmp_path / "spai.pth"), expected)
-    [(name, weights)] = Spai.publish(model.state_dict()).items()
-    assert name == "model"
-    assert torch.equal(weights[MASK], frequency_mask())
-
-
-def test_the_bias_of_keys_changes_no_logit() -> None:
-    """So that a file without it holds the whole detector."""
-    model = Spai(Spai.tiny()).eval()
-    model.load_state_dict(tiny("spai").state_dict())
-    assert any(v.chunk(3)[1].any() for k, v in model.state_dict().items() if "qkv.bias" in k)
-    drawn = torch.Generator().manual_seed(0)
-    batch = [torch.randint(0, 256, (3, 230, 260), dtype=torch.uint8, generator=drawn)]
-    with torch.inference_mode():
-        expected = model(batch)
-        model.load_state_dict(without_key_bias(model.state_dict()))
-        torch.testing.assert_close(model(batch), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_spais_published_keys_and_shapes() -> None:
-    theirs = golden("state_dict_keys.json")['spai spai.pth["model"]']
-    unused = tuple(f"mfvit.vit.{name}" for name in UNUSED)
-    used = {k: v for k, v in theirs.items() if not k.startswith(unused)}
-    assert shapes(Spai.publish(empty(Spai, SpaiOptions()).state_dict())["model"]) == used
+def test_frozen_parts_are_left_out_where_asked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = script(capsys, "publish.py: ", publish.main)
+    done = run("default", tmp_path / "small", "--without_frozen")
+    assert done.status == 0, done.err
+    assert json.loads((tmp_path / "small/config.json").read_text())["frozen"]
+    assert (tmp_path / "small/model.safetensors").stat().st_size < 1_000_000
+    assert logits(tmp_path / "small") == logits("default")
+    assert "DIR" in run("default", tmp_path / "small").err
+    assert "nothere" in run("nothere", tmp_path / "new").complaint

@@ -46,6 +46,7 @@ ELSEWHERE = {
     "leaderboard.py": "test_leaderboard.py",
     "make_csv.py": "test_make_csv.py",
     "own_threshold.py": "test_own_threshold.py",
+    "publish.py": "test_publish.py",
     "quiz.py": "test_quiz.py",
     "score_ray.py": "test_score_ray.py",
     "serve.py": "test_serve.py",

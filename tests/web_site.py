@@ -46,6 +46,7 @@ class Site:
     pace: float = 0.0  # seconds between chunks of PIECE bytes
     retry_after: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    commit: str = ""  # as the hub states it, with a sum of each file
     following: dict[str, str] = field(default_factory=dict)  # the next page
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
@@ -113,6 +114,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         if site.lengths:
             self.send_header("Content-Length", str(total - start))
+        if site.commit:
+            self.send_header("X-Repo-Commit", site.commit)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         for name, value in site.headers.items():
             self.send_header(name, value)
         if path in site.following:

@@ -13,7 +13,7 @@ from detectors._errors import WeightsError
 
 from ..config import DETECTION, Config
 from ..training.start import Start
-from ..weights.loaded import WeightFile, is_run, locate
+from ..weights.loaded import WeightFile, file_of, locate
 from ..weights.loading import open_weights, read_folder
 from ..weights.manifest import several
 from ..weights.opening import backbones, check_variant
@@ -37,8 +37,8 @@ def start_file(args: argparse.Namespace, name: str) -> WeightFile | None:
     """The file of --weights that training goes on from; None without it, or when it names folders
     of branches to be fused."""
     one = len(several(args.weights)) == 1 and name not in rules.COMBINED
-    path = locate(args.weights, name) if one else None
-    return open_weights(path, name) if path and (is_run(path) or not path.is_dir()) else None
+    path = file_of(locate(args.weights, name)) if one else None
+    return open_weights(path, name) if path and not path.is_dir() else None
 
 
 def start_of(args: argparse.Namespace, name: str, config: Config, file: WeightFile | None) -> Start:

@@ -90,7 +90,8 @@ def _detector(p: Parser) -> None:
         group,
         "--weights",
         metavar="PATH|NAME",
-        help="a weight file, a folder with the three files of CO-SPY, or a name of "
+        help="a weight file, a folder with the three files of CO-SPY, a folder that "
+        "scripts/publish.py wrote or hf:ORG/NAME[@REVISION], or a name of "
         "pretrained/manifest.yaml; to train CO-SPY's fusion, also A,B: what its branches' "
         "trainings left in --output",
     )

@@ -247,7 +247,8 @@ def check_named(args: argparse.Namespace, name: str | None) -> None:
         # Training alone takes several: the branches that a fusion starts from.
         several = manifest.several(args.weights) if args.phase == "train" else []
         for weights in several or [args.weights]:
-            manifest.locate(weights, name or USUAL)
+            if not manifest.hub_of(weights):
+                manifest.locate(weights, name or USUAL)
     if args.phase == "eval" and args.epochs is not None:
         manifest.epoch_files(Path(args.weights), args.epochs)
     for path in args.backbone_weights:

@@ -19,7 +19,7 @@ from ..runtime import distributed, threads
 from ..weights import graph
 from ..weights.cards import sha256
 from ..weights.choice import Choice
-from ..weights.loaded import Loaded, WeightFile, card_of, locate
+from ..weights.loaded import Loaded, WeightFile, card_of, file_of, locate
 from ..weights.onnx_graph import is_onnx
 from .backend import Backend
 from .graph_backend import GraphBackend
@@ -74,7 +74,7 @@ def by_graph(
     name = choice.detector
     if detectors.arrays(name) is None:
         return None
-    path = locate(choice.weights, name)
+    path = file_of(locate(choice.weights, name))
     card = None if is_onnx(path) else card_of(path)
     if card is None or card.detector != name or not graph.path_of(name).is_file():
         return None

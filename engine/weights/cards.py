@@ -87,6 +87,18 @@ def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
     """The card in a weight file's metadata. Raises WeightsError when it is broken."""
     try:
         values = parse_json(metadata["card"])
+    except ValueError as error:
+        raise _broken(path, error) from error
+    return card_of_values(path, values)
+
+
+def _broken(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(f"{path}: its card is broken ({reason(error)}); fetch it again")
+
+
+def card_of_values(path: Path, values: Any) -> Card:
+    """The card that JSON spells, which stands in `path`. Raises WeightsError when it is broken."""
+    try:
         if values["format"] != FORMAT:
             raise WeightsError(f"{path}: is of format {values['format']}; expected {FORMAT}")
         threshold, given = float(values["threshold"]), values["band"]
@@ -97,14 +109,13 @@ def read_card(path: Path, metadata: Mapping[str, str]) -> Card:
         name, options = str(values["detector"]), dict(values["options"])
         return Card(name, options, threshold, band, dict(values["extra"]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        text = f"{path}: its card is broken ({reason(error)}); fetch it again"
-        raise WeightsError(text) from error
+        raise _broken(path, error) from error
 
 
 def check_sum(path: Path, metadata: Mapping[str, str], content: str) -> None:
     """Raises WeightsError when a file's card, one that `read_card` takes, or the `content` that it
-    was written for has changed. Files of earlier versions have no sum."""
-    values = json.loads(metadata["card"])
+    was written for has changed. Files of earlier versions have no sum, others no card."""
+    values = json.loads(metadata.get("card", "{}"))
     if SUM in values and values[SUM] != _sealed(values, content):
         raise WeightsError(
             f"{path}: expected the sum that its card names; found another: the file is damaged: "

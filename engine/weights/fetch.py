@@ -19,7 +19,6 @@ from pathlib import Path
 
 from detectors._errors import WeightsError
 
-from ..fetching.services import hub_file, trouble
 from ..runtime.files import is_other_file, replace_file
 from ..runtime.text import reason
 
@@ -27,7 +26,8 @@ from ..runtime.text import reason
 from . import manifest
 from .cards import sha256
 from .files import read_weights
-from .manifest import Hub, WeightEntry
+from .hub import download
+from .manifest import WeightEntry
 
 MAX_UNPACKED = 8 << 30  # bytes; the published files are a few hundred megabytes
 MAX_RATIO = 100  # weights hardly shrink in a zip
@@ -55,7 +55,7 @@ def fetch(name: str, force: bool = False, recheck: bool = False) -> Path:
         return path
     if entry.hub is None:
         raise WeightsError(f"{name}: cannot be downloaded by itself: {manifest.how_to_get(entry)}")
-    path = _download(entry, entry.hub, force)
+    path = download(name, entry.hub, entry.size, BY_HAND.format(name=name), force)
     verify(entry, path)
     if not entry.unpack:
         return path
@@ -165,21 +165,6 @@ def _refuse_other_files(path: Path) -> None:
 def _check_readable(path: Path) -> None:
     """Raises WeightsError when a file is no weights, or damaged as far as its format can tell."""
     read_weights(path)
-
-
-# --- the hub
-
-
-def _download(entry: WeightEntry, hub: Hub, force: bool) -> Path:
-    if not force and (cached := manifest.cached(hub)):
-        return cached
-    try:
-        return Path(hub_file(hub.repo, hub.filename, hub.revision, entry.size, force))
-    # Its transports raise almost any type: of httpx, of requests, of hf_xet, of the disk.
-    except Exception as error:
-        by_hand = BY_HAND.format(name=entry.name)
-        why = trouble(error, f"{hub.filename} of {hub.repo}", hub.repo, hub.repo, by_hand)
-        raise WeightsError(f"{entry.name}: {why}") from error
 
 
 # --- zips

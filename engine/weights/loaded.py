@@ -17,9 +17,9 @@ from detectors._errors import WeightsError
 from detectors._options import describe_options
 
 from ..config import ConfigError
-from . import manifest
+from . import hub, manifest
 from .cards import Card, read_card, sha256
-from .manifest import BEST
+from .manifest import BEST, WEIGHTS
 from .onnx_graph import is_onnx, read_metadata
 
 
@@ -64,8 +64,8 @@ def describe_member(member: Loaded) -> dict[str, Any]:
 
 
 def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
-    """The file or folder that `--weights`, or another flag, means: a path, or a name of the
-    manifest.
+    """The file or folder that `--weights`, or another flag, means: a path, a name of the manifest,
+    or a repository of the hub, which is brought.
 
     Without `weights`, the manifest's entry named like the detector.
 
@@ -73,6 +73,8 @@ def locate(weights: str | None, detector: str, flag: str = "--weights") -> Path:
         WeightsError: neither a path nor a known name, or a known file that is not there yet.
     """
     try:
+        if brought := manifest.hub_of(weights):
+            return hub.bring(brought, str(weights))
         path = manifest.locate(weights, detector, flag)
     except ConfigError as error:
         raise WeightsError(str(error)) from error
@@ -95,24 +97,28 @@ def not_there(entry: str) -> WeightsError:
     )
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path is a folder where a training kept its best weights."""
-    return (path / BEST).is_file()
-
-
 def detector_of(weights: str) -> str | None:
     """The detector that the card of weights, as --weights names them, is of; None where they have
-    no card, or are not there."""
-    card = card_of(Path(weights))
+    no card, or are not there. Raises WeightsError as `locate` and `card_of` do."""
+    card = card_of(locate(weights, "") if manifest.hub_of(weights) else Path(weights))
     return card.detector if card else None
 
 
+def file_of(path: Path) -> Path:
+    """The one weight file of a folder where a training kept its best or scripts/publish.py wrote;
+    any other path as it is."""
+    files = (path / name for name in (BEST, WEIGHTS))
+    return next((file for file in files if file.is_file()), path)
+
+
 def card_of(path: Path) -> Card | None:
-    """The card of a weight file or ONNX file; None for one that has none, or cannot be read.
+    """The card of a weight file, of a folder with one, or of an ONNX file; None for one that has
+    none, or cannot be read.
 
     Raises:
         WeightsError: the card is broken.
     """
+    path = file_of(path)
     try:
         if is_onnx(path):
             metadata = read_metadata(path)
@@ -124,4 +130,4 @@ def card_of(path: Path) -> Card | None:
     # Whoever reads the whole file says what is wrong with it.
     except (WeightsError, SafetensorError, OSError):
         return None
-    return read_card(path, metadata) if "card" in metadata else None
+    return hub.with_config(path, read_card(path, metadata) if "card" in metadata else None)

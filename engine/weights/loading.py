@@ -23,8 +23,9 @@ from ..config import resolve
 from . import manifest
 from .cards import Card, sha256
 from .files import cast, read_weights
-from .loaded import Loaded, WeightFile, is_run, not_there
-from .manifest import BEST, PUBLISHED_BEST
+from .hub import with_config
+from .loaded import Loaded, WeightFile, file_of, not_there
+from .manifest import BEST, PUBLISHED_BEST, WEIGHTS
 
 HEAD = re.compile(r"(fc|classifier|head)\.[^.]+$")  # keys of a last layer
 
@@ -158,16 +159,16 @@ def open_weights(path: Path, detector: str, parts: Sequence[str] = ()) -> Weight
     Raises:
         WeightsError: see `read_weights`; or the file's card names another detector.
     """
-    if is_run(path):
-        path = path / BEST
-    elif path.is_dir():
+    path = file_of(path)
+    if path.is_dir():
         if not parts:
             raise WeightsError(
                 f"{path}: expected a weight file of {detector}, or a folder with {BEST}, which "
-                "training leaves; found a folder without"
+                f"training leaves, or {WEIGHTS}; found a folder without"
             )
         return read_folder(detector, path, parts)
     state, card = read_weights(path)
+    card = with_config(path, card)
     if card and card.detector != detector:
         raise WeightsError(
             f"{path}: expected weights of {detector}; found those of {card.detector}"

@@ -22,11 +22,14 @@ from ..config import FILE, ROOT, ConfigError, Line, read_yaml, validated
 PRETRAINED = ROOT / "pretrained"
 MANIFEST = PRETRAINED / "manifest.yaml"
 BEST = "best.safetensors"  # what training keeps
+WEIGHTS = "model.safetensors"  # of a folder in the hub's layout
 PUBLISHED_BEST = "best_model.pth"  # and what CO-SPY's published training does
 FETCH = "python scripts/fetch_weights.py"
 # Of a training's epochs, as this project and as SPAI's published program call them.
 EPOCH_FILE = re.compile(r"(ckpt_)?epoch_(?P<number>\d{1,9})\.(safetensors|pth)")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+PREFIX = "hf:"
+REFERENCE = re.compile(rf"{PREFIX}(?P<repo>{NAME}/{NAME})(?:@(?P<revision>{NAME}(/{NAME})*))?")
 
 
 def _below(text: str) -> str:
@@ -206,6 +209,18 @@ def trained_on(path: Path) -> tuple[str, ...]:
     """Generators that the weights at a path learnt from, as its entry says; none for any other."""
     entry = entry_at(path)
     return entry.trained_on if entry else ()
+
+
+def hub_of(weights: str | None) -> Hub | None:
+    """The weights of a hub repository that `hf:ORG/NAME[@REVISION]` names; None for anything else.
+    Raises ConfigError for a wrong name after `hf:`."""
+    if weights is None or not weights.startswith(PREFIX):
+        return None
+    match = REFERENCE.fullmatch(weights)
+    if match is None:
+        wanted = f"{PREFIX}ORG/NAME or {PREFIX}ORG/NAME@REVISION"
+        raise ConfigError(f"--weights: expected {wanted}; found {weights!r}")
+    return Hub(match["repo"], WEIGHTS, revision=match["revision"])
 
 
 def several(weights: str | None) -> list[str]:
