@@ -1,4 +1,4 @@
-"""The notebooks: they run as they stand, and are kept without what they show."""
+"""scripts/notebooks: they run as they stand, and are kept without what they show."""
 
 from __future__ import annotations
 

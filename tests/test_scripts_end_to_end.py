@@ -45,6 +45,7 @@ ELSEWHERE = {
     "import_backbone.py": "test_import_backbone.py",
     "leaderboard.py": "test_leaderboard.py",
     "make_csv.py": "test_make_csv.py",
+    "notebooks": "test_notebooks.py",
     "own_threshold.py": "test_own_threshold.py",
     "publish.py": "test_publish.py",
     "quiz.py": "test_quiz.py",
