@@ -1,9 +1,9 @@
 """The wheel: the whole project under one import name of its own.
 
 In a checkout `datasets`, `detectors`, `engine` and `scripts` are top-level packages; installed,
-they would shadow others' packages, such as Hugging Face's `datasets`. hatchling calls this hook
-(pyproject.toml), which ships copies whose imports name the wheel's package. It changes no file of
-the checkout, and lays the copies out as the checkout is, for paths are found from its top.
+they would shadow others' packages, such as Hugging Face's `datasets`. hatchling calls these hooks
+(pyproject.toml), which ship copies whose imports name the wheel's package. They change no file of
+the checkout, and lay the copies out as the checkout is, for paths are found from its top.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 NAME = "synthetic_picture_detectors"
 TOP = ("datasets", "detectors", "engine", "scripts")
@@ -105,3 +106,11 @@ class CustomBuildHook(BuildHookInterface[Any]):
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         """Removes the copies."""
         self._copies.cleanup()
+
+
+class CustomMetadataHook(MetadataHookInterface):
+    """The wheel's command. A checkout has none, and uv would warn of that."""
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Names it."""
+        metadata["scripts"] = {NAME.replace("_", "-"): f"{NAME}.main:main"}
