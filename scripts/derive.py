@@ -193,7 +193,7 @@ def derive(source: Source, args: argparse.Namespace) -> dict[str, str]:
     from engine.runtime.workers import Pool
 
     names, bad = files(source, args.format), dict[str, str]()
-    chain = degradations.parse(args.apply)
+    chain = degradations.parse(args.apply, "--apply")
     for kind, records in by_format(source, args.format, bad):
         missing = [r for r in records if not (args.output / names[r.key]).is_file()]
         crew = workers(args, len(missing))
@@ -285,7 +285,7 @@ def run(args: argparse.Namespace) -> int:
     from engine.runtime.run_folder import RUN, begin, open_output
     from engine.scoring.scorer import listing_digest
 
-    chain = degradations.parse(args.apply)
+    chain = degradations.parse(args.apply, "--apply")
     args.apply = chain.name if chain else degradations.NONE
     chosen = sources(args)
     args.output = args.output.resolve()

@@ -171,12 +171,12 @@ def test_a_meme_has_white_letters_with_a_black_outline() -> None:
 
 def test_training_pictures_go_through_one_of_several() -> None:
     image = make_picture(0, fake=False)
-    choice = degradations.choice("none flip jpeg:10,20")
+    choice = degradations.choice("none flip jpeg:10,20", "train.degrade")
     assert choice is not None
     possible = {derived(name, image).tobytes() for name in ("flip", "jpeg:10", "jpeg:20")}
     possible.add(image.tobytes())
     rng = np.random.default_rng(0)
     assert {choice(image, rng).tobytes() for _ in range(60)} == possible
-    assert degradations.choice("none") is None
-    with pytest.raises(ConfigError, match="jpg:5"):
-        degradations.choice("none jpg:5")
+    assert degradations.choice("none", "train.degrade") is None
+    with pytest.raises(ConfigError, match=r"^train\.degrade: expected .*jpg:5"):
+        degradations.choice("none jpg:5", "train.degrade")

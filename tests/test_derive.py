@@ -142,7 +142,7 @@ def test_folders_and_several_inputs(run: Cli, tree: Path, table: Path, tmp_path:
     ("words", "named"),
     [
         ("--output {out}", "--apply"),
-        ("--output {out} --apply jpg:5", "jpg:5"),
+        ("--output {out} --apply jpg:5", "--apply: expected"),
         ("--output {out} --apply flip --like-study meme", "--like_study"),
         ("--output {out} --like-study meme --format png", "--format"),
         ("--output {out} --apply flip --format jpeg:101", "--format"),

@@ -41,7 +41,7 @@ def _among(*choices: str) -> AfterValidator:
 
 def _chain(name: str) -> str:
     """A degradation as the engine spells it. Raises ValueError listing the steps for any other."""
-    chain = degradations.parse(name)
+    chain = degradations.parse(name, "degradation")
     return chain.name if chain else degradations.NONE
 
 

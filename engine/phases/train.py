@@ -114,8 +114,8 @@ def check(
     training_device(device, config.train.precision)
     if detectors.load(config.detector).FITTED:
         _check_fitted(config)
-    degradations.choice(config.train.degrade)
-    degradations.parse(config.train.val_degrade)
+    degradations.choice(config.train.degrade, "train.degrade")
+    degradations.parse(config.train.val_degrade, "train.val_degrade")
     check_output(output, written(output), resume, overwrite)
 
 

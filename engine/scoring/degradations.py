@@ -12,7 +12,8 @@ import importlib.util
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # the help text and the plots need the names alone
     import numpy as np
     from PIL import Image
 
-NONE = "none"
+NONE, FLAG = "none", "--degrade"
 MOST = 1000  # degradations in a sweep: a chain of long lists would multiply without end
 DECIMAL = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 SHOWN = 60  # characters of a wrong part that an error repeats
@@ -225,10 +226,23 @@ class Degradation:
         return image
 
 
-def _expected(expected: str, text: str) -> ConfigError:
+class _Unusable(ValueError):
+    """A text that spells no degradation, or one that this machine lacks something for."""
+
+
+@contextmanager
+def _of_flag(flag: str) -> Iterator[None]:
+    """What is wrong with words becomes a ConfigError that names where they stood."""
+    try:
+        yield
+    except _Unusable as error:
+        raise ConfigError(f"{flag}: {error}") from error
+
+
+def _expected(expected: str, text: str) -> _Unusable:
     """The error about a text that spells no degradation."""
     shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
-    return ConfigError(f"--degrade: expected {expected}; found {shown!r}")
+    return _Unusable(f"expected {expected}; found {shown!r}")
 
 
 def _split(part: str) -> tuple[str, str]:
@@ -259,7 +273,7 @@ def _read(text: str) -> Degradation:
 
 
 def _check_runs(chain: Degradation) -> None:
-    """Raises ConfigError where an encoder of Pillow, or a package, that the chain needs is missing
+    """Raises _Unusable where an encoder of Pillow, or a package, that the chain needs is missing
     here."""
     from PIL import Image
 
@@ -267,26 +281,27 @@ def _check_runs(chain: Degradation) -> None:
     for name, _ in chain.steps:
         coder, package = STEPS[name].coder, STEPS[name].package
         if package is not None and importlib.util.find_spec(package) is None:
-            raise ConfigError(
-                f"--degrade: {name} expects the package {package}; found none (pip install "
-                f"'.[derive]')"
+            raise _Unusable(
+                f"{name} expects the package {package}; found none (pip install '.[derive]')"
             )
         if coder is not None and coder not in Image.SAVE:
-            raise ConfigError(
-                f"--degrade: {name} expects a Pillow with {coder}; found one without (install "
+            raise _Unusable(
+                f"{name} expects a Pillow with {coder}; found one without (install "
                 "Pillow 11.3 or later)"
             )
 
 
-def parse(text: str) -> Degradation | None:
+def parse(text: str, flag: str = FLAG) -> Degradation | None:
     """The chain that `text` spells; None for `none`.
 
-    Raises ConfigError listing the steps, or where an encoder or package is missing.
+    Raises ConfigError, which names the `flag` or option that the text is of, listing the steps, or
+    where an encoder or package is missing.
     """
     if text == NONE:
         return None
-    chain = _read(text)
-    _check_runs(chain)
+    with _of_flag(flag):
+        chain = _read(text)
+        _check_runs(chain)
     return chain
 
 
@@ -302,16 +317,17 @@ class Choice:
         return chain(image, rng) if chain else image
 
 
-def choice(words: str) -> Choice | None:
+def choice(words: str, flag: str) -> Choice | None:
     """A choice among the degradations that words spell, as --degrade takes them: `none meme
-    jpeg:60,80`. None for `none` alone. Raises ConfigError as `parse` does."""
-    names = [n for w in words.split() for n in ([NONE] if w == NONE else _expand(w))] or [NONE]
-    return None if names == [NONE] else Choice(tuple(map(parse, names)))
+    jpeg:60,80`. None for `none` alone. Raises ConfigError as `parse` does, of `flag`."""
+    with _of_flag(flag):
+        names = [n for w in words.split() for n in ([NONE] if w == NONE else _expand(w))] or [NONE]
+    return None if names == [NONE] else Choice(tuple(parse(name, flag) for name in names))
 
 
 def _expand(word: str) -> list[str]:
     """Chains that a word with lists of values stands for, the first step's changing last. Raises
-    ConfigError beyond MOST."""
+    _Unusable beyond MOST."""
     parts = []
     for part in word.split("+"):
         name, values = _split(part)
@@ -329,11 +345,14 @@ def parse_sweep(words: Sequence[str]) -> list[str]:
     """
     names: dict[str, None] = {}
     for word in words:
-        for text in [NONE] if word == NONE else _expand(word):
+        with _of_flag(FLAG):
+            texts = [NONE] if word == NONE else _expand(word)
+        for text in texts:
             chain = parse(text)
             names[chain.name if chain else NONE] = None
         if len(names) > MOST:
-            raise _expected(f"at most {MOST} degradations", " ".join(words))
+            with _of_flag(FLAG):
+                raise _expected(f"at most {MOST} degradations", " ".join(words))
     if len(names) == 1:
         return list(names)
     return [NONE, *(name for name in names if name != NONE)]
@@ -358,7 +377,7 @@ def axis(name: str, base: str = NONE) -> tuple[str, float] | None:
         name = name[len(base) + 1 :]
     try:
         [(step, value)] = _read(name).steps
-    except ValueError:  # of no or several steps, or a ConfigError
+    except ValueError:  # of no or several steps, or _Unusable
         return None
     if value is None or isinstance(value, str):
         return None

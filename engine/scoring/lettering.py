@@ -6,6 +6,7 @@ installed. Pillow's basic layout draws them: the other one is not in every build
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,8 +22,7 @@ EMOJI = (
     "clown", "fire", "heart_eyes", "joy", "pensive", "rolling", "skull", "sunglasses", "tada",
     "thinking",
 )  # fmt: skip
-
-
+ENDS = re.compile(r"(?<=[.!?]) ")  # of sentences, as the study has them
 SHORTEST = 20
 
 
@@ -43,5 +43,5 @@ def emoji(name: str) -> Image.Image:
 def verses() -> tuple[str, ...]:
     """Sentences of Genesis 1 and 2 (King James), of `SHORTEST` characters and more."""
     text = (ASSETS / "genesis.txt").read_text(encoding="utf-8")
-    sentences = text.replace("\n", " ").replace(". ", ".\n").splitlines()
-    return tuple(line.strip() for line in sentences if len(line.strip()) >= SHORTEST)
+    sentences = map(str.strip, ENDS.split(text.replace("\n", " ")))
+    return tuple(sentence for sentence in sentences if len(sentence) >= SHORTEST)

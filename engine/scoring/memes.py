@@ -67,12 +67,17 @@ def _write(
         y = TOP + index * step if index < half else lower + (index - half) * step
         room = max(0, image.width - int(font.getlength(line)))
         x = int(rng.integers(0, room + 1))
+        left, top, right, bottom = map(int, font.getbbox(line))
+        # Rendered once: the font's own work would take most of the time of 26 copies.
+        letters = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+        ImageDraw.Draw(letters).text((-left, -top), line, font=font, fill=255)
+        x, y = x + left, y + shift + top
         # A square brush: black copies at every whole shift, as the study draws them; Pillow's own
         # stroke is round.
         for dy in range(-OUTLINE, OUTLINE + 1):
             for dx in range(-OUTLINE, OUTLINE + 1):
-                draw.text((x + dx, y + shift + dy), line, font=font, fill="black")
-        draw.text((x, y + shift), line, font=font, fill="white")
+                draw.bitmap((x + dx, y + dy), letters, fill="black")
+        draw.bitmap((x, y), letters, fill="white")
 
 
 def _paste_emoji(image: Image.Image, rng: np.random.Generator) -> None:

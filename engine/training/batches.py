@@ -57,7 +57,7 @@ class Feed:
         """The pictures as training looks at them, or the values of a frozen encoder for them."""
         transform = self.model.transform(train=self.options.augment)
         limits, decoding = self.workers.limits, self.workers.decoding
-        degraded = degradations.choice(self.options.degrade)
+        degraded = degradations.choice(self.options.degrade, "train.degrade")
         pictures = PictureDataset(
             self.records, transform, degraded, self.options.seed, limits=limits, decoding=decoding
         )

@@ -59,7 +59,7 @@ class Validation:
         self.workers = workers
         self.world = world
         self.heed = heed
-        self.degradation = degradations.parse(config.train.val_degrade)
+        self.degradation = degradations.parse(config.train.val_degrade, "train.val_degrade")
         self._encoded = False
         self._embedded: Embedded | None = None  # what the main process has once they are encoded
         # Sets whose unreadable pictures the log has; a test may be called validation, too.
