@@ -52,6 +52,16 @@ def add_again(p: Parser) -> None:
     again.add_argument("--overwrite", action="store_true", help="replace an earlier run")
 
 
+def take_network(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The weight file that `degrade.superres=FILE` among the words of --set names, the last one of
+    several; and the other words."""
+    from engine.scoring.superres import OPTION
+
+    own = [word for word in words if word.startswith(f"{OPTION}=")]
+    file = Path(own[-1].partition("=")[2]) if own else None
+    return file, [word for word in words if word not in own]
+
+
 def parse_as_main(p: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of a script that has flags of main.py, with the defaults of the others. Ends
     the program where they break a rule of main.py."""

@@ -10,7 +10,9 @@ image, class, generator, source; and `original` (the picture it was), `degradati
 here gives the very score that its original has under --degrade with the same steps and seed. One
 format for all by --format, for where real and synthetic pictures come in different ones, a detector
 can tell the classes by these; `original` keeps each picture's own. --like_study writes as the study
-on SPAI did, and says what its formats tell. Goes on with --resume. Standard output has the CSVs.
+on SPAI did, and says what its formats tell. --apply superres:2 takes the network whose weights
+--set degrade.superres=FILE names, of any architecture that spandrel knows. Goes on with --resume.
+Standard output has the CSVs.
 """
 
 from __future__ import annotations
@@ -30,13 +32,22 @@ sys.path.insert(0, str(ROOT))
 
 import datasets  # noqa: E402
 from datasets import LayoutError, Record, csv_file  # noqa: E402
+from detectors._errors import WeightsError  # noqa: E402
 from engine.cli.argument_parser import Parser  # noqa: E402
 from engine.cli.arguments import number  # noqa: E402
 from engine.cli.parser import add_decoding  # noqa: E402
 from engine.config import ConfigError  # noqa: E402
 from engine.runtime.text import distinct  # noqa: E402
-from engine.scoring import degradations  # noqa: E402
-from scripts._shared import add_again, answer, new_parser, say, tell_left_out, write_table  # noqa: E402
+from engine.scoring import degradations, superres  # noqa: E402
+from scripts._shared import (  # noqa: E402
+    add_again,
+    answer,
+    new_parser,
+    say,
+    take_network,
+    tell_left_out,
+    write_table,
+)
 from scripts._views import FORMATS, SAVING, unwritable  # noqa: E402
 
 if TYPE_CHECKING:
@@ -75,7 +86,7 @@ STUDY = {
     "superres": Preset(
         "enlarge:2", ORIGINAL,
         "each keeps its format: in the study synthetic ones were PNG and real ones JPEG, which "
-        "gives the answer away; bicubic enlargement stands for its network",
+        "gives the answer away; without weights of a network, bicubic enlargement stands for it",
     ),
 }  # fmt: skip
 
@@ -256,6 +267,8 @@ def parser() -> Parser:
     p.add_argument("--csv_root", type=Path, action="append", default=[], metavar="DIR",
                    help="folder, or LMDB, that the paths in a CSV start from; repeatable, as for "
                    "main.py")  # fmt: skip
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                   help=f"{superres.OPTION}=FILE: weights of superres:2 or superres:4")  # fmt: skip
     add_decoding(p)
     add_again(p)
     return p
@@ -263,6 +276,9 @@ def parser() -> Parser:
 
 def check(p: Parser, args: argparse.Namespace) -> None:
     """Ends the program for flags that do not go together; fills in what a preset says."""
+    args.network, others = take_network(args.set)
+    if others:
+        p.error(f"--set: expected {superres.OPTION}=FILE; found {others[0]!r}")
     if bool(args.apply) == bool(args.like_study):
         p.error("expected --apply STEPS or --like_study NAME, one of the two")
     if args.like_study:
@@ -270,6 +286,8 @@ def check(p: Parser, args: argparse.Namespace) -> None:
         if args.format is not None:
             p.error(f"--format: expected none with --like_study, which writes {preset.form}")
         args.apply, args.format = preset.steps, form(preset.form)
+        if args.like_study == "superres" and args.network:
+            args.apply = "superres:2"
         say(PROGRAM, f"as the study writes {args.like_study}: {preset.tells}")
     args.format = args.format or form("png")
 
@@ -330,9 +348,13 @@ def main(arguments: list[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(arguments)
     check(p, args)
-    return answer(
-        PROGRAM, lambda: run(args), (LayoutError, ConfigError), goes_on="--resume goes on"
-    )
+
+    def work() -> int:
+        with superres.standing(args.network):
+            return run(args)
+
+    errors = (LayoutError, ConfigError, WeightsError)
+    return answer(PROGRAM, work, errors, goes_on="--resume goes on")
 
 
 if __name__ == "__main__":

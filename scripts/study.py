@@ -10,7 +10,8 @@ generator against every source, its mean with the drop from the original and the
 study.csv and means.csv have the numbers, study.png shows them. Each set is measured in the
 study's own formats and with all pictures as JPEG 75: in its own, real and synthetic pictures partly
 come in different formats, which tells the classes apart. The CSVs hold a set each, fake_NAME.csv or
-real_NAME.csv, or pictures of several generators and sources. Printed is the table of means.
+real_NAME.csv, or pictures of several generators and sources. Super-resolution is by the network
+whose weights --set degrade.superres=FILE names, else bicubic. Printed is the table of means.
 """
 
 from __future__ import annotations
@@ -43,8 +44,16 @@ from engine.evaluation.comparison import Run, read_run  # noqa: E402
 from engine.runtime.files import write_file  # noqa: E402
 from engine.runtime.progress import Progress  # noqa: E402
 from engine.runtime.run_folder import RUN  # noqa: E402
+from engine.scoring import superres  # noqa: E402
 from engine.scoring.probability import threshold_logit  # noqa: E402
-from scripts._shared import SAME_COMMAND, answer, new_parser, say, write_table  # noqa: E402
+from scripts._shared import (  # noqa: E402
+    SAME_COMMAND,
+    answer,
+    new_parser,
+    say,
+    take_network,
+    write_table,
+)
 
 PROGRAM = "study.py"
 FLAGS = (
@@ -52,38 +61,51 @@ FLAGS = (
     "limit", "split", "cache", "threshold", "batch_size", "device", "gpu", "precision", "workers",
     "max_megapixels", "picture_memory", "picture_seconds", "threads", "compile", "debug",
 )  # fmt: skip
+# What messages of main.py name, and what it is here.
+OWN_WORDS = (
+    ("--data, --val_data or --test_csv", "CSV"),
+    ("--test_csv", "CSV"),
+    ("--degrade: ", ""),
+    ("--overwrite or another", "another"),
+)
 ORIGINAL = "original"
 OWN, SAME = "study", "jpeg:75"  # the formats: of the study, and one for all
 CONFIDENCE = 0.95
-# Format -> derivation -> degradations of synthetic and of real pictures. Its super-resolution keeps
-# each picture's format, PNG of synthetic and JPEG 75 of real ones.
-DERIVED: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    OWN: {
-        ORIGINAL: ("none", "none"),
-        "filter": ("instagram:random+jpeg:75", "instagram:random+jpeg:75"),
-        "meme": ("meme", "meme"),
-        "screenshot": ("post", "post"),
-        "superres": ("enlarge:2", "enlarge:2+jpeg:75"),
-    },
-    SAME: {
-        ORIGINAL: ("jpeg:75", "jpeg:75"),
-        "filter": ("instagram:random+jpeg:75", "instagram:random+jpeg:75"),
-        "meme": ("meme+jpeg:75", "meme+jpeg:75"),
-        "screenshot": ("post+jpeg:75", "post+jpeg:75"),
-        "superres": ("enlarge:2+jpeg:75", "enlarge:2+jpeg:75"),
-    },
-}
-STEPS = list(
-    dict.fromkeys(step for way in DERIVED.values() for pair in way.values() for step in pair)
-)
+FORMATS = (OWN, SAME)
+ENLARGED = "enlarge:2"  # without weights of a network
+# Format -> derivation -> degradations of synthetic and of real pictures.
+Derived = Mapping[str, Mapping[str, tuple[str, str]]]
 COLUMNS = ("format", "derivation", "generator", "source", "auc")
 MEANS = ("format", "derivation", "auc", "low", "high", "drop", "drop_low", "drop_high", "flipped")
 Floats = NDArray[np.float64]
 
 
+def derived(enlarged: str) -> Derived:
+    """The study's derivations, its super-resolution by the step `enlarged`."""
+    plain = {
+        "filter": "instagram:random", "meme": "meme", "screenshot": "post", "superres": enlarged,
+    }  # fmt: skip
+    same = {ORIGINAL: SAME} | {name: f"{step}+{SAME}" for name, step in plain.items()}
+    own = {
+        ORIGINAL: ("none", "none"),
+        "filter": (same["filter"], same["filter"]),
+        "meme": ("meme", "meme"),
+        "screenshot": ("post", "post"),
+        # Each keeps its picture's format: PNG of synthetic ones, JPEG 75 of real ones.
+        "superres": (enlarged, same["superres"]),
+    }
+    return {OWN: own, SAME: {name: (step, step) for name, step in same.items()}}
+
+
+def all_steps(derivations: Derived) -> list[str]:
+    """Every degradation, once."""
+    pairs = (pair for of_format in derivations.values() for pair in of_format.values())
+    return list(dict.fromkeys(step for pair in pairs for step in pair))
+
+
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a generator or source that have a score under all STEPS: by step the logits
+    """The pictures of a generator or source that have a score under all steps: by step the logits
     (n,), in one order."""
 
     name: str
@@ -92,7 +114,7 @@ class Pictures:
     @property
     def size(self) -> int:
         """How many there are."""
-        return len(self.logits[STEPS[0]])
+        return len(next(iter(self.logits.values())))
 
     def draws(self, resamples: int, seed: int) -> NDArray[np.int64]:
         """Which pictures each resample takes, (resamples, n); the same for every derivation."""
@@ -118,8 +140,8 @@ def named(row_name: str, default: str, folder: str, kind: str) -> str:
     return row_name if row_name not in ("", default) else folder.removeprefix(f"{kind}_")
 
 
-def sets(runs: Sequence[Run]) -> tuple[list[Pictures], list[Pictures]]:
-    """Generators and sources of the scored sets, sorted by name.
+def sets(runs: Sequence[Run], steps: Sequence[str]) -> tuple[list[Pictures], list[Pictures]]:
+    """Generators and sources of the sets that are scored under all steps, sorted by name.
 
     Raises:
         LayoutError: there are no pictures of a class that have all scores.
@@ -127,7 +149,7 @@ def sets(runs: Sequence[Run]) -> tuple[list[Pictures], list[Pictures]]:
     logits: dict[tuple[int, str], dict[str, list[float]]] = {}
     for run in runs:
         for key in sorted({key for key, _ in run.rows}):
-            rows = [run.rows.get((key, step)) for step in STEPS]
+            rows = [run.rows.get((key, step)) for step in steps]
             if any(row is None for row in rows):
                 continue
             first = rows[0]
@@ -138,7 +160,7 @@ def sets(runs: Sequence[Run]) -> tuple[list[Pictures], list[Pictures]]:
             else:
                 name = named(first.source, "", run.name, "real")
             columns = logits.setdefault((label, name), defaultdict(list))
-            for step, row in zip(STEPS, rows, strict=True):
+            for step, row in zip(steps, rows, strict=True):
                 assert row is not None
                 assert row.logit is not None
                 columns[step].append(row.logit)
@@ -189,19 +211,25 @@ def flips(pictures: Sequence[Pictures], before: str, after: str, limit: float) -
 
 
 def measure(
-    fakes: Sequence[Pictures], reals: Sequence[Pictures], limit: float, resamples: int, seed: int
+    fakes: Sequence[Pictures],
+    reals: Sequence[Pictures],
+    plan: Derived,
+    limit: float,
+    resamples: int,
+    seed: int,
 ) -> list[Mean]:
     """The means of every derivation in every format, the original of a format first.
 
     Args:
         fakes, reals: generators and sources.
+        plan: the derivations.
         limit: the logit above which a picture is called synthetic.
         resamples, seed: of the bootstrap.
     """
     means = []
     pairs = list(product(fakes, reals))
-    with Progress(len(pairs) * sum(map(len, DERIVED.values())), "measuring") as progress:
-        for form, derivations in DERIVED.items():
+    with Progress(len(pairs) * sum(map(len, plan.values())), "measuring") as progress:
+        for form, derivations in plan.items():
             first: tuple[float, Floats] | None = None
             for name, steps in derivations.items():
                 cells, drawn = {}, np.zeros(resamples)
@@ -246,9 +274,9 @@ def summary(means: Sequence[Mean]) -> str:
 def document(means: Sequence[Mean], title: str) -> str:
     """study.md: the means, which derivation is worst, and a table of every pair for each."""
     parts = [f"# {title}", summary(means)]
-    for form in DERIVED:
-        derived = (m for m in means if m.form == form and m.derivation != ORIGINAL)
-        worst = max(derived, key=lambda mean: mean.drop[0])
+    for form in FORMATS:
+        changed = (m for m in means if m.form == form and m.derivation != ORIGINAL)
+        worst = max(changed, key=lambda mean: mean.drop[0])
         parts.append(f"Worst in format {form}: {worst.derivation}, {percent(worst.auc)}.")
     parts.append("AUC in percent; each interval is of 95 %.")
     for mean in means:
@@ -269,8 +297,8 @@ def plot(means: Sequence[Mean]) -> bytes:
     from engine.reporting import drawing
 
     drawn, axes = drawing.single(7, 3.6, "", "mean AUC, %")
-    names = list(DERIVED[OWN])
-    for index, form in enumerate(DERIVED):
+    names = [mean.derivation for mean in means if mean.form == OWN]
+    for index, form in enumerate(FORMATS):
         values = 100 * np.array([mean.auc for mean in means if mean.form == form])
         colour, marker = drawing.series(index)
         places = np.arange(len(names)) + 0.15 * (index - 0.5)
@@ -284,13 +312,14 @@ def plot(means: Sequence[Mean]) -> bytes:
     return drawing.png(drawn)
 
 
-def score(args: argparse.Namespace, output: Path) -> list[Run]:
-    """The scored sets, by main.py's own evaluation of each."""
-    words = ["--phase", "eval", "--output", str(output), "--degrade", *STEPS]
+def score(args: argparse.Namespace, output: Path, steps: Sequence[str]) -> list[Run]:
+    """The sets, scored under the steps by main.py's own evaluation of each."""
+    words = ["--phase", "eval", "--output", str(output), "--degrade", *steps]
     words += ["--test_csv", *map(str, args.input)]
     if (output / RUN).exists():
         words.append("--resume")
     parser = main_parser()
+    parser.prog = PROGRAM
     own = {name: getattr(args, name) for name in FLAGS}
     request = argparse.Namespace(**{**vars(parser.parse_args(words)), **own})
     app.check(parser, request)
@@ -301,12 +330,17 @@ def score(args: argparse.Namespace, output: Path) -> list[Run]:
 def run_study(args: argparse.Namespace) -> int:
     """The exit status of a study: scores, measures and writes it."""
     output = args.output
-    runs = score(args, output / "scores")
-    fakes, reals = sets(runs)
+    file, args.set = take_network(args.set)
+    with superres.standing(file):
+        network = superres.current()
+        plan = derived(f"superres:2@{network.digest}" if network else ENLARGED)
+        runs = score(args, output / "scores", all_steps(plan))
+    fakes, reals = sets(runs, all_steps(plan))
     left_out = sum(run.n_unusable for run in runs)
     if left_out:
         say(PROGRAM, f"{left_out:,} scores could not be had; their pictures are left out")
-    means = measure(fakes, reals, threshold_logit(runs[0].threshold), args.resamples, seed=0)
+    limit = threshold_logit(runs[0].threshold)
+    means = measure(fakes, reals, plan, limit, args.resamples, seed=0)
     title = f"{runs[0].info['config']['detector']}: what pictures go through"
     write_file(output / "study.md", document(means, title))
     write_table(
@@ -320,6 +354,17 @@ def run_study(args: argparse.Namespace) -> int:
     write_file(output / "study.png", plot(means))
     print(summary(means))
     return 1 if left_out else 0
+
+
+def in_own_words(args: argparse.Namespace) -> int:
+    """`run_study`, whose errors name what this command line has."""
+    try:
+        return run_study(args)
+    except (ConfigError, LayoutError) as error:
+        text = str(error)
+        for theirs, ours in OWN_WORDS:
+            text = text.replace(theirs, ours)
+        raise type(error)(text) from error
 
 
 def parser() -> Parser:
@@ -337,7 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status of a command line."""
     args = parser().parse_args(arguments)
     errors = (ConfigError, LayoutError, OptionError, WeightsError)
-    return answer(PROGRAM, lambda: run_study(args), errors, goes_on=SAME_COMMAND)
+    return answer(PROGRAM, lambda: in_own_words(args), errors, goes_on=SAME_COMMAND)
 
 
 if __name__ == "__main__":

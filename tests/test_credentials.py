@@ -7,6 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +60,33 @@ def saved(kind: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def heic(exif: bytes = b"", xmp: bytes = b"") -> bytes:
+    """A HEIC with an item of EXIF or of XMP beside its picture (ISO 14496-12, 8.11; 23008-12)."""
+    plain = (Path(__file__).parent / "pictures" / "two_colours.heic").read_bytes()
+    (size,) = struct.unpack_from(">I", plain, 28)
+    meta, pixels = plain[36 : 28 + size], plain[28 + size :]
+    # Its parts lie one behind the other: index and names of items, the picture's number, the rest.
+    head, index, names, rest = meta[:37], meta[37:71], meta[71:106], meta[106:]
+    about = b"Exif\0" if exif else b"mime\0application/rdf+xml\0"
+    item = box(b"infe", bytes((2, 0, 0, 0, 0, 2, 0, 0)) + about[:4] + b"\0" + about[5:])
+    names = box(b"iinf", names[8:12] + b"\0\2" + names[14:] + item)
+    # The item describes the picture, number 1.
+    described = box(b"iref", bytes(4) + box(b"cdsc", struct.pack(">HHH", 2, 1, 1)))
+    grown = 18 + len(names) - 35 + len(described)
+    # EXIF begins with the distance to its TIFF header, behind "Exif" and two zeros.
+    content = struct.pack(">I", 6) + exif if exif else xmp
+    place = len(plain) + grown + 8
+    entries = struct.pack(">HHIHII", 1, 0, 417 + grown, 1, 0, 38)
+    entries += struct.pack(">HHIHII", 2, 0, place, 1, 0, len(content))
+    index = box(b"iloc", index[8:14] + b"\0\2" + entries)
+    meta = box(b"meta", head + index + names + rest[:14] + described + rest[14:])
+    return plain[:28] + meta + pixels + box(b"mdat", content)
+
+
 def exif(**tags: str | bytes) -> bytes:
     block = Image.Exif()
     numbers = {"Make": 0x10F, "Model": 0x110, "Software": 0x131, "ImageDescription": 0x10E}
@@ -104,6 +132,13 @@ DESCRIBED: dict[str, tuple[Callable[[], bytes], set[tuple[str, str]]]] = {
     "web UI, JPEG": (lambda: saved("JPEG", exif=exif(UserComment=COMMENT["be"])), WEB_UI_SAYS),
     "web UI, WebP": (lambda: saved("WEBP", exif=exif(UserComment=COMMENT["le"])), WEB_UI_SAYS),
     "web UI, AVIF": (lambda: saved("AVIF", exif=exif(UserComment=COMMENT["ascii"])), WEB_UI_SAYS),
+    "web UI, HEIC": (lambda: heic(exif=exif(UserComment=COMMENT["ascii"])), WEB_UI_SAYS),
+    "source type, HEIC": (
+        lambda: heic(xmp=packet(f'i:DigitalSourceType="{TRAINED}"')), TRAINED_SAYS,
+    ),
+    "source type, AVIF": (
+        lambda: saved("AVIF", xmp=packet(f'i:DigitalSourceType="{TRAINED}"')), TRAINED_SAYS,
+    ),
     "web UI, GIF": (lambda: saved("GIF", comment=WEB_UI.encode()), WEB_UI_SAYS),
     "ComfyUI, PNG": (lambda: png(prompt=GRAPH, workflow=WORKFLOW), COMFY_SAYS),
     "ComfyUI, WebP": (

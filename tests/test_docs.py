@@ -19,6 +19,7 @@ import detectors
 from engine import config, plain_data
 from engine.cli import parser as command_line
 from engine.phases import eval
+from engine.scoring import superres
 from engine.training import outputs
 from scripts import draw_methods
 
@@ -112,6 +113,8 @@ def is_option(name: str) -> bool:
 
 def check_option(text: str) -> None:
     """Raises ConfigError where there is no such option, or it cannot have that value."""
+    if text.startswith(f"{superres.OPTION}="):
+        return  # which derive.py and study.py take by themselves
     section, key = text.partition("=")[0].split(".", 1)
     detector = section if section in detectors.available() else "default"
     values = config.resolve(detector, []).as_dict()

@@ -22,7 +22,7 @@ FILES.append(ROOT / "main.py")
 HEAVY = {
     "open_clip", "timm", "diffusers", "transformers", "gradio", "onnx", "onnxruntime", "matplotlib",
     "tensorboard", "huggingface_hub", "lmdb", "pyarrow", "pi_heif", "sklearn",
-    "scipy", "py7zr", "c2pa", "cryptography", "fsspec", "pandas", "ray",
+    "scipy", "py7zr", "c2pa", "cryptography", "fsspec", "pandas", "ray", "spandrel",
 }  # fmt: skip
 # What a file of datasets may need besides Pillow and numpy.
 FORMAT_READERS = {

@@ -84,3 +84,10 @@ def test_the_study_on_twelve_pictures(
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli = script(capsys, "study.py: ", study.main)
     assert "nosuch.csv" in cli("nosuch.csv", "--output", tmp_path / "out").complaint
+    table = write_set(tmp_path, "fake_a", fake=True, seed=0)
+    twice = cli(table, table, "--output", tmp_path / "out").complaint
+    assert twice.startswith("study.py: CSV: expected each set once")
+    assert cli(table, "--device", "cpu", "--gpu", 0, "--output", tmp_path / "out").complaint
+    words = ("--set", "degrade.superres=nosuch.pth", "--output", tmp_path / "out")
+    assert "nosuch.pth: expected a weight file" in cli(table, *words).complaint
+    assert not (tmp_path / "out").exists()

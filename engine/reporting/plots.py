@@ -328,7 +328,7 @@ def years(analysis: Analysis) -> bytes | None:
                 yerr=np.abs(values[:, 1:] - values[:, :1]).T, fmt=marker, color=colour,
                 label="after training" if late else None,
             )  # fmt: skip
-    if analysis.view.until:
+    if any(group.late for group in points.values()):
         figure.legend(loc="outside upper center", frameon=False)
     if metric == AUROC:
         axes.axhline(50, **REFERENCE)

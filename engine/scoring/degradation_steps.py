@@ -23,6 +23,7 @@ from . import posts
 from .degradations import FILTERS, PLATFORMS, RANDOM
 from .memes import meme
 from .picture_size import check_side, check_size
+from .superres import superres
 
 # (picture, the step's value, generator) -> picture
 Step = Callable[[Image.Image, Any, np.random.Generator], Image.Image]
@@ -278,6 +279,7 @@ STEPS: dict[str, Step] = {
     "gamma": _fixed(gamma),
     "social": _fixed(social),
     "enlarge": _fixed(enlarge),
+    "superres": _fixed(superres),
     "instagram": _varied(instagram),
     "repost": _varied(repost),
     "screenshot": _varied(lambda image, _, rng: screenshot(image, rng)),

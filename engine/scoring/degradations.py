@@ -19,6 +19,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ..config import ConfigError
+from . import superres
 
 if TYPE_CHECKING:  # the help text and the plots need the names alone
     import numpy as np
@@ -50,7 +51,8 @@ FILTERS = (
     "valencia", "walden", "willow", "xpro2",
 )  # fmt: skip
 
-Value = int | float | str | None  # of a step; None where it takes no value
+# Of a step; None where it takes none. A network is what the weights of `superres` are of.
+Value = int | float | str | superres.Network | None
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,14 @@ def _factor(text: str) -> int:
     return int(text)
 
 
+def _network(text: str) -> str:
+    """2 or 4, with the digest of the network where a result names it: 2@0123abcd. Raises ValueError
+    for others."""
+    if not re.fullmatch(r"[24](@[0-9a-f]{8})?", text):
+        raise ValueError(text)
+    return text
+
+
 def _nothing(text: str) -> None:
     """The value of a step without one. Raises ValueError where one is written."""
     if text:
@@ -187,6 +197,12 @@ STEPS: dict[str, Step] = {
         package="pilgram2",
     ),
     "enlarge": Step("2|4", "reduced by this, enlarged again and sharpened", _factor),
+    "superres": Step(
+        "2|4",
+        "reduced by this, enlarged again by a network: in scripts/derive.py and scripts/study.py",
+        _network,
+        package="spandrel",
+    ),
     "repost": Step(
         "1-20",
         "saved so many times as JPEG or WebP of random quality, at times reduced",
@@ -291,6 +307,26 @@ def _check_runs(chain: Degradation) -> None:
             )
 
 
+def _with_network(chain: Degradation) -> Degradation:
+    """The chain with the network that stands for `superres`, and its digest in the name: figures of
+    two networks do not compare. Raises _Unusable where there is none, or another."""
+    if all(step != "superres" for step, _ in chain.steps):
+        return chain
+    network = superres.current()
+    if network is None:
+        raise _Unusable(
+            f"superres expects weights by --set {superres.OPTION}=FILE, in scripts/derive.py or "
+            "scripts/study.py; found none: enlarge:2 stands in for it"
+        )
+    own = f"{network.scale}@{network.digest}"
+    for step, value in chain.steps:
+        if step == "superres" and value not in (own, str(network.scale)):
+            raise _Unusable(f"expected superres:{own} of {network.path}; found superres:{value}")
+    steps = tuple((s, network if s == "superres" else value) for s, value in chain.steps)
+    names = [f"superres:{own}" if n.startswith("superres:") else n for n in chain.name.split("+")]
+    return Degradation("+".join(names), steps)
+
+
 def parse(text: str, flag: str = FLAG) -> Degradation | None:
     """The chain that `text` spells; None for `none`.
 
@@ -302,7 +338,7 @@ def parse(text: str, flag: str = FLAG) -> Degradation | None:
     with _of_flag(flag):
         chain = _read(text)
         _check_runs(chain)
-    return chain
+        return _with_network(chain)
 
 
 @dataclass(frozen=True)
@@ -379,7 +415,7 @@ def axis(name: str, base: str = NONE) -> tuple[str, float] | None:
         [(step, value)] = _read(name).steps
     except ValueError:  # of no or several steps, or _Unusable
         return None
-    if value is None or isinstance(value, str):
+    if not isinstance(value, (int, float)):
         return None
     return (f"{step} px" if step == "crop" and isinstance(value, int) else step), float(value)
 

@@ -35,8 +35,8 @@ CODE = (
     "engine/weights/*.py",
 )
 LIBRARIES = (
-    "torch", "torchvision", "numpy", "scipy", "pillow", "pilgram2", "pi-heif", "timm",
-    "open-clip-torch", "diffusers", "safetensors", "onnxruntime", "onnxruntime-gpu",
+    "torch", "torchvision", "numpy", "scipy", "pillow", "pilgram2", "spandrel", "pi-heif",
+    "timm", "open-clip-torch", "diffusers", "safetensors", "onnxruntime", "onnxruntime-gpu",
 )  # fmt: skip
 
 
