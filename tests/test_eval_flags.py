@@ -27,7 +27,10 @@ def evaluation(folder: Path, name: str, *words: object) -> EvalRequest:
     args = parser.parser().parse_args([str(word) for word in arguments])
     model = SimpleNamespace(trained_on=(), title=name.upper(), given=None)
     loaded = cast(
-        Loaded, SimpleNamespace(trained_on=(), model=model, name=name, threshold=0.5, path=folder)
+        Loaded,
+        SimpleNamespace(
+            trained_on=(), until="", model=model, name=name, threshold=0.5, path=folder
+        ),
     )
     return eval_request.evaluation(
         args, loaded, settings.resolve_config(args, name, None), open_device("cpu", "fp32")
