@@ -196,6 +196,21 @@ def test_another_listing_is_no_run_to_go_on_with(streamed: Cli, tmp_path: Path) 
     assert "had more pictures" in streamed(source, "--resume", *share).complaint
 
 
+@pytest.mark.parametrize("missing", [None, "part-00000-00001.csv"])
+def test_another_version_of_an_archive_is_no_run_to_go_on_with(
+    streamed: Cli, tmp_path: Path, missing: str | None
+) -> None:
+    source = a_tar(tmp_path)
+    assert streamed(source).status == 0
+    if missing:
+        (tmp_path / "out" / PARTS / missing).unlink()
+    make_tar(source, dict.fromkeys(NAMES, png()))  # other pixels by the same names
+    left = files(tmp_path / "out")
+    complaint = streamed(source, "--resume").complaint
+    assert "--resume: " in complaint and str(source) in complaint
+    assert files(tmp_path / "out") == left
+
+
 def test_shares_are_apart_and_all_there_is(cli: Cli, tmp_path: Path) -> None:
     words = ("--stream", "csv", "--shard_size", 2, "--batch_size", 2)
     for source in (a_folder(tmp_path), shards(tmp_path)):
@@ -319,23 +334,46 @@ def test_a_table_reaches_no_private_host(streamed: Cli, site: Site, tmp_path: Pa
     assert site.requests() == ["/list.csv"]
 
 
+@pytest.mark.parametrize("error", [TimeoutError("no answer"), PermissionError("expired token")])
 def test_a_network_that_is_away_ends_the_run_and_not_the_pictures(
-    streamed: Cli, memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    streamed: Cli, memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
-    monkeypatch.setattr(remote, "PAUSES", ())
+    monkeypatch.setattr(remote, "PAUSES", (0,))
+    asked = 0
     for name, content in pngs([f"{n:02}.png" for n in range(20)]).items():
         memory.pipe_file(f"/bucket/{name}", content)
 
     def away(*_: Any, **__: Any) -> bytes:
-        raise TimeoutError("no answer")
+        nonlocal asked
+        asked += 1
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(type(memory), "cat_file", away)
         done = streamed("memory://bucket", "--shard_size", 40)
     assert done.status == 2 and "--resume goes on" in done.err
+    assert asked == (20 if isinstance(error, PermissionError) else 40)  # that stays as it is
     assert files(tmp_path / "out") == {}
     assert streamed("memory://bucket", "--shard_size", 40, "--resume").status == 0
     assert len(rows(tmp_path / "out")) == 20
+
+
+def test_dead_hosts_at_the_head_of_a_part_are_rows(
+    streamed: Cli, memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PAUSES", ())
+    for name, content in pngs([f"{n:02}.png" for n in range(24)]).items():
+        memory.pipe_file(f"/bucket/{name}", content)
+    usual = type(memory).cat_file
+
+    def dead(store: Any, path: str, **limits: Any) -> bytes:
+        if path < "/bucket/20":
+            raise TimeoutError("no answer")
+        return bytes(usual(store, path, **limits))
+
+    monkeypatch.setattr(type(memory), "cat_file", dead)
+    assert streamed("memory://bucket", "--shard_size", 24).status == 1
+    assert [bool(row["error"]) for row in rows(tmp_path / "out")] == [True] * 20 + [False] * 4
 
 
 def test_a_passing_error_is_tried_again(

@@ -37,7 +37,7 @@ PAUSES = (0.5, 2.0)  # seconds between tries of a store, whose library tries aga
 UNREACHED = "not reached: "  # begins the error of a picture that another day may be there
 # Entries of a listing that change with a file, by store.
 MARKS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "LastModified", "last_modified")
-DEFINITE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+DEFINITE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 T = TypeVar("T")
 
 
@@ -78,6 +78,9 @@ def _tried(url: str, ask: Callable[[], T]) -> T:
             return ask()
         except DEFINITE as error:
             raise OSError(f"{type(error).__name__}: {reason(error)}") from error
+        # Expired credentials and wrong clocks too: another try does not help, another day does.
+        except PermissionError as error:
+            raise OSError(f"{UNREACHED}PermissionError: {reason(error)}") from error
         # Libraries of stores raise classes of their own, which tell by no base what may pass.
         except Exception as error:
             if pause is None:

@@ -171,14 +171,17 @@ def missing_parts(
         share: as StreamRequest has it: archives by their numbers, or pieces of all else.
 
     Raises:
-        ConfigError: what is there was listed otherwise.
+        ConfigError: what is there was listed otherwise, or from another version of an archive.
         LayoutError: it cannot be listed, or has no pictures.
     """
     own, machines = share
     if source.archive and number % machines != own:
         return
     version = source.version()
-    if source.archive and _are_all(notes, source.name, version):
+    # Before anything is scored: other pixels may bear the names that the notes tell.
+    if any((note.source, note.version) != (source.name, version) for note in notes.values()):
+        raise ConfigError(_changed(f"its parts are of another version of {source.name}"))
+    if version and is_whole(notes):
         return
     piece = 0
     with source.opened() as records:
@@ -197,11 +200,9 @@ def missing_parts(
         raise ConfigError(_changed(f"{source.name} had more pictures"))
 
 
-def _are_all(notes: Mapping[int, Note], name: str, version: str) -> bool:
-    """Whether the notes are on all parts of an archive, which is the same still."""
-    same = all((note.source, note.version) == (name, version) for note in notes.values())
-    whole = bool(notes) and max(notes) == len(notes) - 1 and notes[len(notes) - 1].last
-    return bool(version) and same and whole
+def is_whole(notes: Mapping[int, Note]) -> bool:
+    """Whether the notes are on all parts of a source, by the numbers of its pieces."""
+    return bool(notes) and max(notes) == len(notes) - 1 and notes[len(notes) - 1].last
 
 
 def _pieces(records: Iterator[Record], size: int) -> Iterator[tuple[list[Record], bool]]:
@@ -221,14 +222,15 @@ def _answers(scorer: Scorer, part: Part) -> list[Answer]:
     with Progress(len(part.records), str(part)) as progress:
         for batch in scorer.answers(part.records):
             answers += batch
-            check_reached(part, answers)
             progress.advance(len(batch))
+    check_reached(part, answers)
     return answers
 
 
 def check_reached(part: Part, answers: Sequence[Answer]) -> None:
-    """Raises LayoutError when nearly no picture could be reached so far: written down as unreadable
-    they would be lost by a network that is away for an hour."""
+    """Raises LayoutError when nearly no picture of a part could be reached: written down as unreadable
+    they would be lost by a network that is away for an hour. The whole part is judged, for dead
+    hosts in a list often follow one another."""
     unreached = sum(UNREACHED in answer.row.error for answer in answers)
     if unreached >= max(LEAST_UNREACHED, MOST_UNREACHED * len(answers)):
         error = next(a.row.error for a in answers if UNREACHED in a.row.error)
