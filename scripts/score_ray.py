@@ -187,9 +187,8 @@ def items(listed: Iterable[Source], files: PartFiles, decoders: int) -> list[Ite
     from engine.phases.stream import counted
 
     todo = []
-    for count, source in counted(listed, files):
+    for count, source, notes in counted(listed, files):
         shares = 1 if source.archive else decoders
-        notes = files.notes(count)
         todo += [Item(count, source, notes, (own, shares)) for own in range(shares)]
     return todo
 
@@ -210,13 +209,32 @@ def scored(
     pool = ray.data.ActorPoolStrategy(size=args.gpus or args.detectors)
     answers = batches.map(Detector, fn_constructor_args=(args,), compute=pool, **resources(args))
     waiting: defaultdict[tuple[int, int], dict[int, list[Answer]]] = defaultdict(dict)
+    finished: set[tuple[int, int]] = set()
     for row in answers.iter_rows():
         part, place, total, batch = _unpack(row["answers"])
-        here = waiting[part.source, part.piece]
-        here[place] = batch  # once more, if a process died after it had told
+        numbers = (part.source, part.piece)
+        if numbers in finished:  # a process died after it had told, and another began again
+            continue
+        here = waiting[numbers]
+        here[place] = batch  # once more, if one died before the part was whole
         if len(here) == total:
-            del waiting[part.source, part.piece]
+            del waiting[numbers]
+            finished.add(numbers)
             yield part, [one for key in sorted(here) for one in here[key]]
+
+
+def check_delivered(files: PartFiles, todo: Sequence[Item]) -> None:
+    """Raises LayoutError when a part of a source has not come back from the cluster."""
+    from datasets import LayoutError
+    from engine.phases.stream import is_whole
+
+    pieces = files.pieces()
+    for source, name in {item.number: item.source.name for item in todo}.items():
+        if not is_whole(files.notes(source, pieces.get(source, ()))):
+            raise LayoutError(
+                f"{name}: expected all its parts from the cluster; found some missing: --resume "
+                "goes on"
+            )
 
 
 def resources(args: argparse.Namespace) -> dict[str, int]:
@@ -293,6 +311,7 @@ def run(args: argparse.Namespace) -> int:
             for part, answers in scored(ray, remote, job, todo):
                 stream.check_reached(part, answers)
                 stream.write(files, rule, part, answers)
+            check_delivered(files, todo)
             return stream.finish(files)
 
 

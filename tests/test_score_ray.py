@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import pickle
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -17,11 +19,13 @@ from cli_runner import Cli, cli, script, weights
 from conftest import ROOT
 from containers import pngs
 
-from engine.runtime.part_files import NOTES, PARTS
+from datasets import LayoutError
+from engine.fetching.sources import Source
+from engine.phases.stream import Part
+from engine.runtime.part_files import NOTES, PARTS, Note, PartFiles
 from scripts import score_ray
 
 __all__ = ["cli", "weights"]  # fixtures
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 DECODES, SCORES = "ray::MapBatches", "ray::MapWorker"  # as Ray calls its processes
 PICTURES = 40  # of a shard, in batches of two: time enough for a process to be killed
 
@@ -59,6 +63,8 @@ def kill_one_of_each(output: Path, killed: set[str]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_files_are_those_of_one_process_though_some_die(
     ray: Any, cli: Cli, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +91,8 @@ def test_the_files_are_those_of_one_process_though_some_die(
     assert files(tmp_path / "ray") == wanted
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_an_error_of_use_is_one_line(
     ray: Any, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,3 +103,52 @@ def test_an_error_of_use_is_one_line(
     assert "CPUs" in run(*words, "--detectors", 9).complaint
     assert "GPUs" in run(*words, "--gpus", 1).complaint
     assert run(*words).complaint.startswith(f"score_ray.py: {tmp_path}: expected pictures")
+
+
+class Deliveries:
+    """Ray, and its data set, which delivers these rows whatever is asked."""
+
+    ActorPoolStrategy = staticmethod(lambda **_: None)
+
+    def __init__(self, rows: list[tuple[Part, int, int, list[Any]]]) -> None:
+        self._rows = rows
+        self.data = self
+
+    def from_items(self, *_: Any, **__: Any) -> Deliveries:
+        return self
+
+    map_batches = map = from_items
+
+    def iter_rows(self) -> Iterator[dict[str, bytes]]:
+        return ({"answers": pickle.dumps(row)} for row in self._rows)
+
+
+def a_part(piece: int, last: bool) -> Part:
+    return Part(0, piece, Note("a.tar", "1", 2, 0, "", last), [])
+
+
+def parts_of(rows: list[tuple[Part, int, int, list[Any]]]) -> list[tuple[int, list[Any]]]:
+    args = argparse.Namespace(cpus_per_decode=1, gpus=0, detectors=1, threads=1)
+    job = cast(score_ray.Job, None)  # which nothing but the cluster looks at
+    return [(part.piece, answers) for part, answers in
+            score_ray.scored(Deliveries(rows), args, job, [])]  # fmt: skip
+
+
+def test_a_part_that_comes_twice_is_written_once() -> None:
+    part = a_part(0, last=True)
+    batches = [(part, 1, 2, ["b"]), (part, 0, 2, ["a"])]
+    assert parts_of([*batches, *batches]) == [(0, ["a", "b"])]
+
+
+@pytest.mark.parametrize("delivered", [[], [0], [1]])
+def test_a_part_that_does_not_come_is_an_error(tmp_path: Path, delivered: list[int]) -> None:
+    files = PartFiles(tmp_path, "csv", {"path": "text"})
+    files.prepare()
+    item = score_ray.Item(0, Source("archive", "a.tar"), {}, (0, 1))
+    for piece in delivered:
+        files.write(0, piece, [["a"]], a_part(piece, last=piece == 1).note)
+    with pytest.raises(LayoutError, match=r"a\.tar"):
+        score_ray.check_delivered(files, [item])
+    for piece in {0, 1}.difference(delivered):
+        files.write(0, piece, [["a"]], a_part(piece, last=piece == 1).note)
+    score_ray.check_delivered(files, [item])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from datasets import folder
 from datasets._record import walk_in_order
 from engine.api import Scorer
 from engine.fetching import public, remote
-from engine.runtime.part_files import NOTES, PARTS
+from engine.plain_data import read_json
+from engine.runtime.part_files import NOTES, PARTS, PartFiles
+from engine.runtime.run_folder import RUN
 
 __all__ = ["cli", "site", "weights"]  # fixtures
 
@@ -196,6 +200,49 @@ def test_another_listing_is_no_run_to_go_on_with(streamed: Cli, tmp_path: Path) 
     assert "had more pictures" in streamed(source, "--resume", *share).complaint
 
 
+def test_a_part_without_a_note_is_no_part(streamed: Cli, tmp_path: Path) -> None:
+    """Nor is a note without its part, also where the listing has neither any more."""
+    source = a_folder(tmp_path)
+    assert streamed(source).status == 0
+    whole = files(tmp_path / "out")
+    (tmp_path / "out" / NOTES / "part-00000-00002.json").rename(
+        tmp_path / "out" / NOTES / "part-00000-00003.json"
+    )
+    (tmp_path / "out" / PARTS / "part-00000-00004.csv").write_text("path")
+    assert streamed(source, "--resume").status == 0
+    assert files(tmp_path / "out") == whole
+    assert read_json(tmp_path / "out" / RUN)["counts"]["parts"] == 3
+
+
+def test_a_run_of_another_mode_is_not_written_over(cli: Cli, streamed: Cli, tmp_path: Path) -> None:
+    source, out = a_folder(tmp_path), tmp_path / "out"
+    for first, second in ((streamed, cli), (cli, streamed)):
+        words = (source, "--output", out, "--batch_size", 2)
+        assert first(*words).status == 0
+        left = tree_of(out)
+        for word in ("--resume", "--overwrite"):
+            assert "--stream" in second(*words, word).complaint
+        assert tree_of(out) == left
+        out = tmp_path / "other"
+
+
+def test_notes_are_looked_for_once(
+    streamed: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, looks = shards(tmp_path), 0
+    assert streamed(source).status == 0
+    usual = PartFiles.pieces
+
+    def pieces(files: PartFiles) -> dict[int, list[int]]:
+        nonlocal looks
+        looks += 1
+        return usual(files)
+
+    monkeypatch.setattr(PartFiles, "pieces", pieces)
+    assert streamed(source, "--resume").status == 0
+    assert looks == 1
+
+
 @pytest.mark.parametrize("missing", [None, "part-00000-00001.csv"])
 def test_another_version_of_an_archive_is_no_run_to_go_on_with(
     streamed: Cli, tmp_path: Path, missing: str | None
@@ -286,6 +333,9 @@ def test_pictures_come_from_s3_in_the_processes_that_decode(
         assert streamed(local, "--overwrite", "--protocols", "s3").status == 1
         there, gone = rows(tmp_path / "out")
         assert there["score"] and "FileNotFound" in gone["error"]
+        store.pipe_file("s3://bucket/empty.png", b"")
+        assert streamed("s3://bucket/empty.png", "--overwrite").status == 1
+        assert [row["error"] for row in rows(tmp_path / "out")] == ["the file is empty"]
     finally:
         server.stop()
 
@@ -310,10 +360,13 @@ def test_a_table_names_nothing_that_the_user_did_not_allow(
 ) -> None:
     local = table(tmp_path / "list.csv", [name])
     assert str(local) in streamed(local, "--protocols", "memory").complaint
-    assert "standard input" in (
-        streamed("-", "--overwrite", stdin=name.encode()).complaint if "://" in name
-        else "standard input"
-    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "memory://a::file:///etc/passwd"])
+def test_a_list_names_no_address_that_the_user_did_not_allow(
+    streamed: Cli, memory: Any, name: str
+) -> None:
+    assert "standard input" in streamed("-", stdin=name.encode()).complaint
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../a.png", "file:///etc/passwd", "C:\\a.png"])
@@ -390,6 +443,68 @@ def test_a_passing_error_is_tried_again(
 
     monkeypatch.setattr(type(memory), "cat_file", sometimes)
     assert streamed("memory://bucket/a.png").status == 0
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EINVAL, "InvalidRange"), type("Http", (Exception,), {"code": 416})()]
+)
+def test_an_empty_object_is_an_empty_file(
+    streamed: Cli, memory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    monkeypatch.setattr(remote, "PAUSES", ())
+    for name, content in (("a", b""), ("b", png())):
+        memory.pipe_file(f"/bucket/{name}.png", content)
+
+    def no_range(*_: Any, **__: Any) -> bytes:
+        raise error
+
+    monkeypatch.setattr(type(memory), "cat_file", no_range)
+    assert streamed("memory://bucket").status == 1
+    empty, other = (row["error"] for row in rows(tmp_path / "out"))
+    assert empty == "the file is empty" and remote.UNREACHED in other
+
+
+def test_an_error_names_the_address_of_an_archive_and_no_copy(
+    streamed: Cli, memory: Any, tmp_path: Path
+) -> None:
+    memory.pipe_file("/bucket/a.tar", b"none" * 200)
+    done = streamed("memory://bucket/a.tar")
+    (row,) = rows(tmp_path / "out")
+    assert done.status == 1 and row["error"].startswith("memory://bucket/a.tar: expected ")
+    first = files(tmp_path / "out")
+    assert streamed("memory://bucket/a.tar", "--overwrite").status == 1
+    assert files(tmp_path / "out") == first
+    memory.pipe_file("/bucket/a.csv", b"name\na.png\n")
+    complaint = streamed("memory://bucket/a.csv", "--overwrite").complaint
+    assert "memory://bucket/a.csv: expected " in complaint
+
+
+def test_keys_of_a_bucket_have_any_letters(streamed: Cli, memory: Any, tmp_path: Path) -> None:
+    shard, listed = "memory://bucket/a#1?b/c#.tar", "memory://bucket/a?.csv"
+    memory.pipe_file(shard, make_tar(tmp_path / "a.tar", pngs(NAMES[:1])).read_bytes())
+    memory.pipe_file(listed, b"image\nx#y?.png\n")
+    memory.pipe_file("/bucket/x#y?.png", png())
+    assert streamed("memory://bucket/a#1?b", shard, listed).status == 0
+    wanted = [f"{shard}/{NAMES[0]}"] * 2 + ["memory://bucket/x#y?.png"]
+    assert keys(tmp_path / "out", "") == wanted
+
+
+def test_what_a_store_tells_of_a_folder_is_let_go(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Entry(dict[str, Any]):
+        """Of which one can see whether it is in memory still."""
+
+    entries: list[weakref.ref[Entry]] = []
+
+    def listed(_: Any, path: str, **__: Any) -> list[Entry]:
+        told = [Entry(name=f"{path}/{n}.png", type="file") for n in range(3)]
+        entries.extend(map(weakref.ref, told))
+        return told
+
+    monkeypatch.setattr(type(memory), "ls", listed)
+    assert next(remote.walk("memory://bucket")) == "memory://bucket/0.png"
+    assert len(entries) == 3 and not any(entry() for entry in entries)
 
 
 # --- words

@@ -7,6 +7,7 @@ environment, and no address can name others, chain file systems, or reach a loca
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import re
 import shutil
@@ -38,6 +39,7 @@ UNREACHED = "not reached: "  # begins the error of a picture that another day ma
 # Entries of a listing that change with a file, by store.
 MARKS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "LastModified", "last_modified")
 DEFINITE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+RANGE_NOT_SATISFIABLE = 416  # HTTP status
 T = TypeVar("T")
 
 
@@ -45,6 +47,12 @@ def protocol_of(text: str) -> str:
     """The protocol that a text begins with, in lower case; '' for a path."""
     match = PROTOCOL.match(text)
     return match[1].lower() if match else ""
+
+
+def path_of(url: str) -> str:
+    """The part of an address that ends with the name of a file, of which in buckets `?` and `#` may
+    be letters."""
+    return urlsplit(url).path if protocol_of(url) in WEB else url
 
 
 def check_protocol(protocol: str, what: str) -> None:
@@ -89,6 +97,20 @@ def _tried(url: str, ask: Callable[[], T]) -> T:
     raise AssertionError(url)
 
 
+def _content(store: Any, path: str) -> bytes:
+    """The bytes of a file, MAX_BYTES + 1 at most. Raises what the store's library does."""
+    try:
+        return bytes(store.cat_file(path, start=0, end=MAX_BYTES + 1))
+    except Exception as error:
+        # No range of an empty object can be had (HTTP 416), which s3fs calls by the same number as
+        # much else.
+        codes = [getattr(error, name, None) for name in ("errno", "code", "status", "status_code")]
+        of_range = errno.EINVAL in codes or RANGE_NOT_SATISFIABLE in codes
+        if of_range and store.info(path)["size"] == 0:
+            return b""
+        raise
+
+
 @dataclass(frozen=True)
 class RemotePicture:
     """A function that brings a picture's bytes. `public`: from hosts of the public internet alone,
@@ -103,10 +125,10 @@ class RemotePicture:
             return self._from_web()
         store, path = _store(self.url)
         # One request, which states no size but takes no more than one byte over the limit.
-        content = _tried(self.url, lambda: store.cat_file(path, start=0, end=MAX_BYTES + 1))
+        content = _tried(self.url, lambda: _content(store, path))
         if len(content) > MAX_BYTES:
             raise OSError("too large: over 1 GiB")
-        return bytes(content)
+        return content
 
     def _from_web(self) -> bytes:
         try:
@@ -137,6 +159,16 @@ def _listing(url: str, ask: Callable[[], T]) -> T:
 def walk(url: str, wanted: Callable[[str], bool] = is_picture) -> Iterator[str]:
     """Addresses of the files below a folder whose names are `wanted`, in the order of keys, as
     datasets walks local folders: hidden ones are left out. Raises LayoutError."""
+    for name in _names(url, wanted):
+        if name.endswith("/"):
+            yield from walk(below(url, name[:-1]), wanted)
+        else:
+            yield below(url, name)
+
+
+def _names(url: str, wanted: Callable[[str], bool]) -> list[str]:
+    """Sorted names of what `walk` heeds in a folder, those of folders with a slash. The entries
+    that tell them, many times as large, are let go with this function."""
     store, path = _store(url)
     entries = _listing(url, lambda: store.ls(path, detail=True))
     names = []
@@ -149,11 +181,7 @@ def walk(url: str, wanted: Callable[[str], bool] = is_picture) -> Iterator[str]:
             names.append(f"{name}/")
         elif wanted(name):
             names.append(name)
-    for name in sorted(names):
-        if name.endswith("/"):
-            yield from walk(below(url, name[:-1]), wanted)
-        else:
-            yield below(url, name)
+    return sorted(names)
 
 
 def below(url: str, name: str) -> str:
@@ -190,7 +218,7 @@ def bring(url: str, folder: Path) -> Path:
         OSError: larger than the disk has room for, or cannot be written.
     """
     # The name alone says what it is; a stranger's may be too long for a file.
-    file = folder / f"copy{Path(urlsplit(url).path).suffix.lower()}"
+    file = folder / f"copy{Path(path_of(url)).suffix.lower()}"
     if protocol_of(url) in WEB:
         try:
             download(Remote(url, url), file)

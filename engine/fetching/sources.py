@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
 
 import datasets
 from datasets import LayoutError, Record, is_picture
@@ -25,7 +24,7 @@ from datasets._record import walk_in_order
 from datasets.csv_file import path_in, picture_names
 
 from . import remote
-from .remote import RemotePicture, beside, check_protocol, protocol_of
+from .remote import RemotePicture, beside, check_protocol, path_of, protocol_of
 
 STDIN, PICTURE, TABLE, ARCHIVE, FOLDER = "-", "picture", "table", "archive", "folder"
 log = logging.getLogger(__name__)
@@ -74,6 +73,8 @@ class Source:
                 file = remote.bring(self.name, Path(folder))
                 try:
                     yield _members(file, self.name) if self.archive else _remote_rows(file, self)
+                except LayoutError as error:
+                    raise LayoutError(_shown(error, file, self.name)) from error
                 finally:
                     close_all()
 
@@ -128,7 +129,7 @@ def _kind(name: str) -> str:
         return STDIN
     if protocol := protocol_of(name):
         check_protocol(protocol, "--input")
-        path = urlsplit(name).path
+        path = path_of(name)
         suffix = Path(path).suffix.lower()
         if suffix == ".csv":
             return TABLE
@@ -204,14 +205,21 @@ def _age(path: Path) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
+def _shown(error: Exception, file: Path, name: str) -> str:
+    """The text of an error about a file, which is called `name` in it: a copy's own name is another
+    one in each run."""
+    return str(error).replace(str(file), name)
+
+
 def _members(path: Path, shown: str) -> Iterator[Record]:
     """The records of an archive, which results call `shown`. One that cannot be listed costs a row,
     as a picture that cannot be read does: it may be one of thousands."""
     try:
         records = datasets.load(known_kind(path)).contents(path).records(None, labelled=False)
     except LayoutError as error:
-        log.warning("%s", error)
-        records = [Record("", path, error=str(error)[:200])]
+        text = _shown(error, path, shown)
+        log.warning("%s", text)
+        records = [Record("", path, error=text[:200])]
     for record in records:
         key = f"{shown.rstrip('/')}/{record.key}" if record.key else shown
         yield replace(record, key=key)

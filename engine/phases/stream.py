@@ -24,7 +24,7 @@ from ..fetching.sources import Source
 from ..plain_data import read_json
 from ..runtime.part_files import NOTES, PARTS, Note, PartFiles, digest
 from ..runtime.progress import Progress
-from ..runtime.run_folder import RUN, begin, open_output, write_json
+from ..runtime.run_folder import RUN, begin, check_mode, open_output, write_json
 from ..scoring.answer import COLUMNS, RECODINGS, STABILITY, Answer, prediction
 from ..scoring.loop import ScoringOptions
 from ..scoring.provenance import Provenance
@@ -82,8 +82,8 @@ def run(request: StreamRequest) -> int:
     size = in_whole_batches(request.size, scorer.options)
     stated = stream_info(test.inputs, test.csv_roots, request.form, size, request.share)
     with writing(files, provenance_of(test), stated, test.resume, test.overwrite):
-        for number, source in counted(request.sources, files):
-            for part in missing_parts(number, source, files.notes(number), size, request.share):
+        for number, source, notes in counted(request.sources, files):
+            for part in missing_parts(number, source, notes, size, request.share):
                 write(files, scorer.rule, part, _answers(scorer, part))
         return finish(files)
 
@@ -134,6 +134,7 @@ def writing(
     Raises:
         ConfigError: it holds another run.
     """
+    check_mode(files.folder, streamed=True)
     with open_output(files.folder, (PARTS, NOTES, RUN), resume, overwrite):
         info = provenance.info | {"stream": stated}
         begin(files.folder, info, resume, (*provenance.deciding, "stream"), PARTS)
@@ -141,15 +142,17 @@ def writing(
         yield
 
 
-def counted(sources: Iterable[Source], files: PartFiles) -> Iterator[tuple[int, Source]]:
-    """Sources with their numbers. Raises ConfigError, after the last one, where there are parts of
-    more: those of another listing."""
-    number = -1
+def counted(
+    sources: Iterable[Source], files: PartFiles
+) -> Iterator[tuple[int, Source, dict[int, Note]]]:
+    """Sources with their numbers, and the notes on their parts that are there. Raises ConfigError,
+    after the last one, where there are parts of more: those of another listing."""
+    number, pieces = -1, files.pieces()
     for number, source in enumerate(sources):
-        yield number, source
+        yield number, source, files.notes(number, pieces.pop(number, ()))
     if number < 0:
         raise LayoutError("--input: expected pictures; found none")
-    if files.any_from(number + 1):
+    if pieces:
         raise ConfigError(_changed(f"{files.folder} has parts of more"))
 
 
@@ -228,9 +231,9 @@ def _answers(scorer: Scorer, part: Part) -> list[Answer]:
 
 
 def check_reached(part: Part, answers: Sequence[Answer]) -> None:
-    """Raises LayoutError when nearly no picture of a part could be reached: written down as unreadable
-    they would be lost by a network that is away for an hour. The whole part is judged, for dead
-    hosts in a list often follow one another."""
+    """Raises LayoutError when nearly no picture of a part could be reached: written down as
+    unreadable they would be lost by a network that is away for an hour. The whole part is judged,
+    for dead hosts in a list often follow one another."""
     unreached = sum(UNREACHED in answer.row.error for answer in answers)
     if unreached >= max(LEAST_UNREACHED, MOST_UNREACHED * len(answers)):
         error = next(a.row.error for a in answers if UNREACHED in a.row.error)

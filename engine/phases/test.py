@@ -29,7 +29,7 @@ from ..credentials.reading import Credentials
 from ..reporting.listed_scores import PREDICTIONS, listed_scores, read_predictions
 from ..runtime.files import replacing
 from ..runtime.progress import Progress
-from ..runtime.run_folder import RUN, begin, open_output, write_json
+from ..runtime.run_folder import RUN, begin, check_mode, open_output, write_json
 from ..runtime.table_writer import TableWriter
 from ..scoring.answer import COLUMNS, STABILITY, Answer, as_text, prediction, remarks, spoken
 from ..scoring.provenance import Provenance, run_info
@@ -94,6 +94,7 @@ def _run_into(request: TestRequest, output: Path) -> int:
     records = request.records
     listed = listed_scores(request.inputs, request.csv_roots, request.split, output, request.tag)
     owned = (PREDICTIONS, RUN, EXPLAIN, *listed.files)
+    check_mode(output, streamed=False)
     with open_output(output, owned, request.resume, request.overwrite):
         provenance = provenance_of(request)
         info = provenance.info

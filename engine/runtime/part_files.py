@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,8 @@ class Note:
     last: bool
 
     def same_listing(self, other: Note) -> bool:
-        """Whether both are of the same pictures."""
-        mine = (self.source, self.keys, self.pictures, self.last)
-        return mine == (other.source, other.keys, other.pictures, other.last)
+        """Whether both are of the same pictures, of the same version."""
+        return replace(self, unreadable=0) == replace(other, unreadable=0)
 
 
 def digest(keys: Iterable[str]) -> str:
@@ -61,11 +61,21 @@ class PartFiles:
     columns: Mapping[str, str]
 
     def prepare(self) -> None:
-        """Makes the folders, without what a killed process left of a part. Raises OSError."""
+        """Makes the folders, without what is left of a part by a killed process, or by who deleted
+        it: half a file, a part or a note without the other. Raises OSError."""
         for name in (PARTS, NOTES):
             (self.folder / name).mkdir(exist_ok=True)
             for path in (self.folder / name).glob(".part-*.part"):
                 path.unlink(missing_ok=True)
+        # A later listing may lack such a part, which would stay among the others then.
+        parts, notes = self._stems(PARTS, self.form), self._stems(NOTES, "json")
+        for stem in parts - notes:
+            (self.folder / PARTS / f"{stem}.{self.form}").unlink()
+        for stem in notes - parts:
+            (self.folder / NOTES / f"{stem}.json").unlink()
+
+    def _stems(self, folder: str, suffix: str) -> set[str]:
+        return {path.stem for path in (self.folder / folder).glob(f"part-*-*.{suffix}")}
 
     def path(self, source: int, piece: int) -> Path:
         """The file of a part, by the numbers of its source and of the piece of that."""
@@ -74,24 +84,22 @@ class PartFiles:
     def _note_path(self, source: int, piece: int) -> Path:
         return self.folder / NOTES / f"part-{source:05}-{piece:05}.json"
 
-    def notes(self, source: int) -> dict[int, Note]:
-        """Notes on the parts of a source that are there, by the numbers of their pieces."""
-        notes = {}
-        for path in (self.folder / NOTES).glob(f"part-{source:05}-*.json"):
-            piece = int(path.stem.split("-")[2])
-            # Who deletes a part wants it again.
-            if self.path(source, piece).is_file():
-                notes[piece] = _read(path)
-        return notes
+    def pieces(self) -> dict[int, list[int]]:
+        """Numbers of the pieces that are there, by those of their sources: the folder is read once
+        for all sources."""
+        pieces: defaultdict[int, list[int]] = defaultdict(list)
+        for stem in self._stems(NOTES, "json"):
+            _, source, piece = stem.split("-")
+            pieces[int(source)].append(int(piece))
+        return dict(pieces)
+
+    def notes(self, source: int, pieces: Iterable[int]) -> dict[int, Note]:
+        """Notes on pieces of a source, by their numbers."""
+        return {piece: _read(self._note_path(source, piece)) for piece in pieces}
 
     def all_notes(self) -> Iterator[Note]:
         """Notes on all parts, one in memory at a time."""
         yield from map(_read, (self.folder / NOTES).glob("part-*.json"))
-
-    def any_from(self, source: int) -> bool:
-        """Whether there is a part of a source, or of one with a higher number."""
-        numbers = (int(path.stem.split("-")[1]) for path in (self.folder / NOTES).glob("part-*"))
-        return any(number >= source for number in numbers)
 
     def write(self, source: int, piece: int, rows: Rows, note: Note) -> None:
         """Writes a part, then its note. Raises OSError, which names the file."""

@@ -99,6 +99,22 @@ def check_output(folder: Path, owned: Sequence[str], resume: bool, overwrite: bo
     return leftovers
 
 
+def check_mode(folder: Path, streamed: bool) -> None:
+    """Raises ConfigError for an output folder with a run of phase test in the other mode, with
+    --stream or without it: the tables of either would stay beside those of the other."""
+    path = folder / RUN
+    try:
+        info = dict(read_json(path)) if path.is_file() else {}
+    except (ValueError, TypeError):  # damaged, which `begin` tells of, or overwritten
+        return
+    if info and ("stream" in info) != streamed:
+        other = "with" if streamed else "without"
+        raise ConfigError(
+            f"--output {folder}: expected no run but one {other} --stream; found another: name "
+            "another --output"
+        )
+
+
 def open_output(
     folder: Path, owned: Sequence[str], resume: bool, overwrite: bool
 ) -> AbstractContextManager[Any]:
