@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import _overlay
 from ._base import Detector, Part, Running, Transform
@@ -61,6 +61,12 @@ class Spai(Detector):
     @classmethod
     def objectives(cls) -> dict[str, type[Detector]]:
         return {"mfm": MaskedFrequencies}
+
+    def train(self, mode: bool = True) -> Spai:
+        """Training mode of all, the frozen ViT too: the published `model.train()` reaches it, so
+        that its stochastic depth stays active."""
+        nn.Module.train(self, mode)
+        return self
 
     def start_from_nothing(self) -> None:
         # A frozen ViT of random weights would have nothing to tell.

@@ -234,6 +234,11 @@ def test_training_until_a_year_and_its_report(cli: Cli, dated: Path, tmp_path: P
         "2023, after training", "all after 2022",
     ]  # fmt: skip
     assert years["2021"]["synthetic"] == 4
+    # To go on from them up to an earlier year would keep what they learnt of the later one.
+    again = (*TRAIN, "--data", dated, "--weights", out / "best.safetensors")
+    done = cli(*again, "--until", 2021, "--output", tmp_path / "earlier")
+    assert "--until 2021" in done.complaint and "best.safetensors" in done.complaint
+    assert cli(*again, "--until", 2023, "--output", tmp_path / "later").status == 0
 
 
 def test_without_a_generator_of_that_time_nothing_is_trained(

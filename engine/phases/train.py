@@ -18,6 +18,7 @@ import torch
 
 import detectors
 from datasets import Record
+from datasets._dates import is_by
 from datasets._splits import outlook
 from detectors._base import Detector
 from detectors._options import describe_options
@@ -361,6 +362,18 @@ class CombineRequest:
     overwrite: bool = False
 
 
+def _check_members(request: CombineRequest, files: Sequence[Path]) -> None:
+    """Raises ConfigError for members, or `files` of scores, that may know generators after the end
+    up to which the combination is trained."""
+    end = request.pictures.until
+    late = [m.path for m, _ in request.members if not is_by(m.until, end)] + [*files]
+    if end and late:
+        raise ConfigError(
+            f"--until {end}: expected members of trainings with --until {end} or earlier; found "
+            f"{late[0]}, which may have learnt from later generators"
+        )
+
+
 def combine(request: CombineRequest) -> str:
     """Scores the pictures with every member, fits their combination on those to train on, and
     writes best.safetensors and run.json.
@@ -380,6 +393,8 @@ def combine(request: CombineRequest) -> str:
             f"expected names of their own for training and validation pictures; found {min(twice)} "
             "among both: list them in one CSV with a column split"
         )
+    files = [Path(name) for name in detectors.load(config.detector).score_files(config.options)]
+    _check_members(request, files)
     names = [ensemble.table_name(i, member) for i, (member, _) in enumerate(request.members)]
     owned = (BEST, RUN, LOG, *names)
     with (
@@ -400,7 +415,6 @@ def combine(request: CombineRequest) -> str:
             _member_scores(request, output / name, records, member, own)
             for name, (member, own) in zip(names, request.members, strict=True)
         ]
-        files = [Path(name) for name in detectors.load(config.detector).score_files(config.options)]
         tables += [ensemble.given_rows(path, records) for path in files]
         fit = ensemble.fit_tables(tables, chosen.train, chosen.val, config.options.fusion)
         info |= {"validation": fit.validation, "cross_fitted": fit.cross_fitted}
