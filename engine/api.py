@@ -125,8 +125,12 @@ class Scorer:
 
         Raises:
             TypeError: one of the pictures is none.
-            ConfigError: a process that decodes cannot be started.
+            ConfigError: such numbers are not possible, or a process that decodes cannot be started.
         """
+        if (batch_size is not None and batch_size < 1) or (workers is not None and workers < 0):
+            raise ConfigError(
+                f"expected batch_size from 1 and workers from 0; found {batch_size} and {workers}"
+            )
         scorer = self
         if batch_size is not None:
             config = replace(self.config, score=replace(self.config.score, batch_size=batch_size))

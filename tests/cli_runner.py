@@ -145,10 +145,12 @@ def write_weights(
     band: tuple[float, float] | None = None,
     seed: int = 0,
     options: Any = None,
+    extra: dict[str, Any] | None = None,
 ) -> Path:
     """A weight file of a detector of seeded random weights, its tiny variant unless `options`."""
     model = _random(name, seed, options)
-    save_weights(path, model.state_dict(), Card(name, describe_options(model.options), 0.5, band))
+    card = Card(name, describe_options(model.options), 0.5, band, extra)
+    save_weights(path, model.state_dict(), card)
     return path
 
 
