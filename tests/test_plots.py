@@ -18,6 +18,7 @@ from engine.evaluation import metrics
 from engine.evaluation.analysis import View, analyse, worst_errors
 from engine.evaluation.cells import Cell
 from engine.evaluation.estimates import Estimate, Metrics
+from engine.evaluation.generators import Release
 from engine.reporting import drawing, plots, report
 from engine.reporting.plots import heat_metric, heatmap
 from engine.reporting.training_curves import draw_curves
@@ -34,7 +35,10 @@ def test_every_plot_is_a_picture_and_goes_when_its_data_do(tmp_path: Path) -> No
     rows += [dataclasses.replace(rows[0], key="m", logit=-math.inf, score=0.0)]
     thumbnails = {each.key: jpeg("blue") for each in worst_errors(rows, 0.5)}
     swept = [*rows, *degraded(rows, "jpeg:50", 1.0)]
-    report.write_report(tmp_path, swept, 0.5, RUN, "T", thumbnails=thumbnails)
+    fakes = [each.key for each in rows if each.label]
+    dates = {key: Release("GAN", f"{2020 + n % 2}") for n, key in enumerate(fakes)}
+    analysis = analyse(swept, 0.5, 20, view=View(releases=dates))
+    report.write_report(tmp_path, swept, 0.5, RUN, "T", analysis, thumbnails)
     assert {path.name for path in tmp_path.iterdir()} == set(report.FILES)
     for path in tmp_path.glob("*.png"):
         with Image.open(path) as picture:

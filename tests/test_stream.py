@@ -255,6 +255,8 @@ def test_another_version_of_an_archive_is_no_run_to_go_on_with(
     left = files(tmp_path / "out")
     complaint = streamed(source, "--resume").complaint
     assert "--resume: " in complaint and str(source) in complaint
+    if missing:  # whose note says nothing any more
+        del left[f"{NOTES}/{Path(missing).stem}.json"]
     assert files(tmp_path / "out") == left
 
 

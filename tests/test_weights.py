@@ -18,6 +18,7 @@ import pytest
 import torch
 from cli_runner import Cli
 from cli_runner import plain_cli as cli
+from conftest import EXAMPLE
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -349,7 +350,7 @@ def test_a_checkpoint_that_asks_for_all_memory_is_one_line(tmp_path: Path) -> No
 def test_hostile_files_at_the_command_line(tmp_path: Path, cli: Cli) -> None:
     path = tmp_path / "bomb.pth"
     torch.save({"model": seeded("ssp").state_dict(), "x": Bytes(1 << 36)}, path)
-    done = cli("--detector", "ssp", "--weights", path, "--input", tmp_path)
+    done = cli("--detector", "ssp", "--weights", path, "--input", EXAMPLE)
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
     assert str(path) in done.err
 
