@@ -108,7 +108,7 @@ def _detector(p: Parser) -> None:
 
 
 def _data(p: Parser) -> None:
-    """Which pictures."""
+    """Where the pictures lie."""
     group = p.add_argument_group("data")
     p.flag(
         group,
@@ -188,6 +188,11 @@ def _data(p: Parser) -> None:
         "repeatable: one for all CSV files, or one for each, in the order of --data, --val_data, "
         "--test_csv or of --input",
     )
+
+
+def _selection(p: Parser) -> None:
+    """Which of the pictures, and what is done to them first."""
+    group = p.add_argument_group("selection")
     p.flag(
         group,
         "--split",
@@ -236,18 +241,9 @@ def _data(p: Parser) -> None:
 
 
 def _results(p: Parser) -> None:
-    """Where results go, and how scores become verdicts."""
+    """Where results go, and what is told beside scores."""
     group = p.add_argument_group("results")
     p.flag(group, "--output", type=Path, metavar="DIR", help="where results go")
-    p.flag(
-        group,
-        "--compare",
-        "eval",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="phase eval: set the results in these folders side by side, and score nothing",
-    )
     p.flag(
         group,
         "--cache",
@@ -256,14 +252,6 @@ def _results(p: Parser) -> None:
         help="phase eval: where scores are kept for later runs, or none (the user's cache folder)",
     )
     p.flag(group, "--json", "test", action="store_true", help="phase test: a JSON object a line")
-    p.flag(
-        group,
-        "--stability",
-        "test",
-        action="store_true",
-        help="phase test: score each picture as JPEG 85 and 70, WebP 80, and shrunk to 0.7 as JPEG "
-        "90, too; a verdict that does not hold in all becomes Uncertain (5 times the work)",
-    )
     p.flag(
         group,
         "--explain",
@@ -295,6 +283,14 @@ def _results(p: Parser) -> None:
         help="of a run, for run.json and reports. Phase train, eval: a folder of this name in "
         "--output takes the results; phase test: the column of scores in a CSV (the detector)",
     )
+    again = group.add_mutually_exclusive_group()
+    p.flag(again, "--resume", action="store_true", help="go on with an interrupted run")
+    p.flag(again, "--overwrite", action="store_true", help="replace an earlier run")
+
+
+def _verdicts(p: Parser) -> None:
+    """How scores become verdicts, and how they are measured."""
+    group = p.add_argument_group("verdicts and measures")
     p.flag(
         group,
         "--threshold",
@@ -318,6 +314,14 @@ def _results(p: Parser) -> None:
     )
     p.flag(
         group,
+        "--stability",
+        "test",
+        action="store_true",
+        help="phase test: score each picture as JPEG 85 and 70, WebP 80, and shrunk to 0.7 as JPEG "
+        "90, too; a verdict that does not hold in all becomes Uncertain (5 times the work)",
+    )
+    p.flag(
+        group,
         "--group_by",
         "eval",
         type=listed,
@@ -334,9 +338,15 @@ def _results(p: Parser) -> None:
         help="phase eval: a generator enters the means with N pictures or more, of the real ones "
         "that it is measured against too (10)",
     )
-    again = group.add_mutually_exclusive_group()
-    p.flag(again, "--resume", action="store_true", help="go on with an interrupted run")
-    p.flag(again, "--overwrite", action="store_true", help="replace an earlier run")
+    p.flag(
+        group,
+        "--compare",
+        "eval",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="phase eval: set the results in these folders side by side, and score nothing",
+    )
 
 
 def _training(p: Parser) -> None:
@@ -469,7 +479,8 @@ def parser() -> Parser:
         default="test",
         help="train a detector, evaluate it on labelled pictures, or test pictures",
     )
-    for add in (_detector, _own_flags, _data, _results, add_stream, _training, _machine):
+    groups = (_detector, _own_flags, _data, _selection, _results, _verdicts)
+    for add in (*groups, add_stream, _training, _machine):
         add(p)
     return p
 

@@ -14,7 +14,6 @@ import datasets
 import detectors
 from datasets import LayoutError, Record
 from datasets import _splits as splits
-from datasets._dates import is_by
 from datasets._paths import split_named
 from datasets._splits import HELD_OUT, TRAIN, VAL
 
@@ -27,7 +26,7 @@ from ..phases.train import CombineRequest, check
 from ..runtime import distributed, threads
 from ..runtime.device import Device
 from ..runtime.distributed import World
-from ..training.start import Pictures, Start, TrainRequest, adapted
+from ..training.start import Pictures, TrainRequest, adapted
 from ..weights.opening import load_members
 from . import detector, machine, rules, settings
 
@@ -248,18 +247,6 @@ def _until(
     return kept, kept_val, [line for line in lines if line]
 
 
-def _check_until(end: str, start: Start) -> None:
-    """Raises ConfigError for weights to go on from that may know generators after `end`, '' =
-    none."""
-    if end and start.file:
-        extra = (start.file.card and start.file.card.extra) or {}
-        if not is_by(str(extra.get("until") or ""), end):
-            raise ConfigError(
-                f"--until {end}: expected --weights of a training with --until {end} or earlier; "
-                f"found {start.file.path}, which may have learnt from later generators"
-            )
-
-
 def _elsewhere(data: Any) -> str:
     """For the end of a message that misses pictures: how parts of a benchmark are named."""
     if not isinstance(data, _Family) or not data.module.LOCATIONS:
@@ -346,7 +333,9 @@ def training(args: argparse.Namespace) -> tuple[TrainRequest | CombineRequest, W
     if combined:
         return _combination(args, config, device, output), world
     start = detector.start_of(args, name, config, file)
-    _check_until(args.until or "", start)
+    if start.file:
+        known = ((start.file.card and start.file.card.extra) or {}).get("until")
+        generators.check_until(args.until or "", start.file.path, str(known or ""))
     config = adapted(config, start)
     # Before the pictures are listed, which may take minutes.
     world.run_on_main(check, config, device.device, output, args.resume, args.overwrite)

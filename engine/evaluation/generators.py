@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from datasets import Record
 from datasets._dates import date, is_by
 
-from ..config import CONFIGS, FILE, read_yaml, validated
+from ..config import CONFIGS, FILE, ConfigError, read_yaml, validated
 
 FILE_OF_ALL = CONFIGS / "generators.yaml"
 ARXIV = re.compile(r"arXiv ([0-9]{2})([0-9]{2})\.[0-9]{4,5}")  # a number begins with year and month
@@ -151,6 +151,20 @@ def until(
         if generators
     ]
     return kept, f"--until {end} leaves out {' and '.join(told)}" if told else ""
+
+
+def check_until(end: str, path: Path, until: str) -> None:
+    """Raises ConfigError for a file that training with `--until end` is to use, '' = without, if
+    it may have learnt from later generators.
+
+    Args:
+        until: the --until of the training that wrote the file, '' = without, or not known.
+    """
+    if end and not is_by(until, end):
+        raise ConfigError(
+            f"--until {end}: expected weights and scores of trainings with --until {end} or "
+            f"earlier; found {path}, which may have learnt from later generators"
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -18,12 +18,12 @@ import torch
 
 import detectors
 from datasets import Record
-from datasets._dates import is_by
 from datasets._splits import outlook
 from detectors._base import Detector
 from detectors._options import describe_options
 
 from ..config import DETECTION, Config, ConfigError, TrainOptions
+from ..evaluation import generators
 from ..plain_data import read_json
 from ..reporting.training_curves import VAL_LOSS
 from ..runtime.device import Device, training_device
@@ -362,18 +362,6 @@ class CombineRequest:
     overwrite: bool = False
 
 
-def _check_members(request: CombineRequest, files: Sequence[Path]) -> None:
-    """Raises ConfigError for members, or `files` of scores, that may know generators after the end
-    up to which the combination is trained."""
-    end = request.pictures.until
-    late = [m.path for m, _ in request.members if not is_by(m.until, end)] + [*files]
-    if end and late:
-        raise ConfigError(
-            f"--until {end}: expected members of trainings with --until {end} or earlier; found "
-            f"{late[0]}, which may have learnt from later generators"
-        )
-
-
 def combine(request: CombineRequest) -> str:
     """Scores the pictures with every member, fits their combination on those to train on, and
     writes best.safetensors and run.json.
@@ -394,7 +382,10 @@ def combine(request: CombineRequest) -> str:
             "among both: list them in one CSV with a column split"
         )
     files = [Path(name) for name in detectors.load(config.detector).score_files(config.options)]
-    _check_members(request, files)
+    known = {member.path: member.until for member, _ in request.members}
+    # Of files of scores nothing is known.
+    for path, until in [*known.items(), *((path, "") for path in files)]:
+        generators.check_until(chosen.until, path, until)
     names = [ensemble.table_name(i, member) for i, (member, _) in enumerate(request.members)]
     owned = (BEST, RUN, LOG, *names)
     with (
