@@ -32,7 +32,7 @@ FORMATS = {
 }
 LMDB_DATA = "data.mdb"  # the file of an LMDB that is a folder
 MAX_BYTES = 1 << 30
-AT_ONCE = 8
+AT_ONCE = 8  # open archives: each holds a file, and its list of members in memory
 WORDS = {
     **LABELS,
     **dict.fromkeys(REAL_NAMES, Label.REAL),
@@ -59,9 +59,11 @@ class _Pool:
     def get(self, path: Path) -> Any:
         """The archive of a file, opened anew if the file has changed."""
         status = path.stat()
+        # By what the file is and not by its path: links to one archive share it.
         file, version = (status.st_dev, status.st_ino), (status.st_mtime_ns, status.st_size)
         if file not in self._open or self._open[file].version != version:
             resolved = path.resolve()
+            # At the same path another file may have taken its place, which has another inode.
             for known, other in list(self._open.items()):
                 if known == file or other.path == resolved:
                     self._open.pop(known).archive.close()
@@ -73,6 +75,7 @@ class _Pool:
 
     def forget(self) -> None:
         """In a process that was forked: lets go of the parent's archives and of its lock."""
+        # A thread of the parent may have held it, which does not exist here.
         self.lock = threading.Lock()
         while self._open:
             self._open.popitem()[1].archive.close()
@@ -87,6 +90,7 @@ def _make(path: Path) -> Any:
     name = FORMATS.get(path.suffix.lower())
     if name is None:
         raise LayoutError(f"{path}: expected a file of {', '.join(FORMATS)}; found another")
+    # When it is needed: a folder of pictures is listed without lmdb and pyarrow.
     return importlib.import_module(f".{name}", __package__).Archive(path)
 
 
@@ -190,6 +194,7 @@ def files_below(root: Path) -> Iterator[Path]:
                     yield Path(entry.path)
     except OSError as error:
         raise LayoutError(f"{root}: expected a readable folder; {error.strerror}") from error
+    # With the folder closed again: a deep tree would keep one open at each level.
     for folder in folders:
         yield from files_below(folder)
 
@@ -252,6 +257,7 @@ def _record(
         if labelled:
             raise LayoutError(f"{root}: {error} at {picture.key!r}") from error
         stated, label, source, generator = None, None, "", ""
+    # What the folders say of source and generator goes with the label that they say.
     if stated not in (None, label):
         label, source, generator = stated, "", "fake" if stated == Label.FAKE else ""
     if label != Label.REAL:

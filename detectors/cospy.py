@@ -66,6 +66,7 @@ VARIANTS = {
         mean=HALF,
         std=HALF,
         vae="sd-v1_4-vae",
+        # The autoencoder gets pixels in [0, 1] as published, though it was made for [-1, 1].
         artifact_mean=NONE,
         artifact_std=UNIT,
         semantic=View(384, 384, BLUR_AND_JPEG, val=FIXED_BLUR_AND_JPEG),
@@ -160,6 +161,7 @@ class ArtifactBranch(nn.Module):
         x = self.normalised(x)
         if self.vae is None:
             return neighbour_residual(x)
+        # The published scale; the trunk's weights have learnt it.
         return (x - self.reconstruction(x)) / 7 * 100
 
     def feature(self, x: Tensor) -> Tensor:
@@ -218,9 +220,11 @@ class CoSpy(Detector):
         self.artifact = ArtifactBranch(variant, options.tiny) if alone != "semantic" else None
         if options.mode == "fusion":
             self.fc = _linear(2)
+            # Published start of sd-v1_4: both branches' logits count alike.
             with torch.no_grad():
                 self.fc.weight += variant.fc_weight
                 self.fc.bias.fill_(variant.fc_bias)
+            # Fusion learns its last layer alone; end2end, below, all but what its branches froze.
             self.requires_grad_(False)
             self.fc.requires_grad_(True)
         elif options.mode == "end2end":
@@ -259,11 +263,13 @@ class CoSpy(Detector):
         x = batch.float() / 255
         variant = variant_of(self.options)
         sides = [variant.semantic.crop, variant.artifact.crop]
+        # The width tells two views from one: no batch says which stage it is of.
         if self.options.mode == "fusion" and x.shape[3] == sum(sides):
             semantic, artifact = split_views(x, sides)
             return semantic, artifact
         if x.shape[3] == variant.artifact.crop or self.artifact is None:
             return x, x
+        # Unlike the transforms' resizing, as published: without antialias, and of a tensor.
         small = (variant.artifact.crop, variant.artifact.crop)
         return x, F.interpolate(x, small, mode="bilinear", align_corners=False)
 
@@ -289,6 +295,7 @@ class CoSpy(Detector):
 
     def _coefficients(self) -> tuple[float, float]:
         """1, 1; in end2end training with probability 0.3 one of them 0 for the whole batch."""
+        # Drawn for the whole batch, as published, by the generator whose state checkpoints keep.
         if not self.training or float(torch.rand(())) >= DROP_COEFFICIENT:
             return 1.0, 1.0
         return (0.0, 1.0) if float(torch.rand(())) < 0.5 else (1.0, 0.0)
@@ -325,6 +332,7 @@ class CoSpy(Detector):
             return fusion_loss(
                 self.classify(embedded), labels, self.fc.bias, variant_of(options).fc_bias
             )
+        # Validation asks for the loss of features as they are.
         if self.training and options.feat_interp:
             alpha, ratio = options.feat_interp_alpha, options.feat_interp_ratio
             embedded, labels = interpolate(embedded, labels, alpha, ratio)

@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 from archive_makers import cut, make_7z, make_disks, make_tar, make_zip, pictures, tree_of
 
-from engine.fetching import archive_names, archives
+from engine.fetching import archive_names, unpacked
 from engine.fetching.archive_names import beside, group
-from engine.fetching.archives import Layout, Summary, extract
+from engine.fetching.archives import Summary, extract
 from engine.fetching.download import FetchError
+from engine.fetching.unpacked import Layout
 
 FILES = pictures()
 KINDS = ("tar.gz", "zip", "7z", "disks")
@@ -401,7 +402,7 @@ def test_zips_that_lie(tmp_path: Path) -> None:
 def test_limits(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = archive_with(tmp_path, kind, FILES), tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(archives, "MAX_MEMBERS", 5)
+        patch.setattr(unpacked, "MAX_MEMBERS", 5)
         refused([path], out, "it has over 5 members")
     shutil.rmtree(out)
     usage = shutil.disk_usage(tmp_path)

@@ -24,7 +24,7 @@ from datasets import drct2m
 from detectors.cospy import VARIANTS
 from engine.config import ConfigError
 from engine.evaluation import benchmark
-from engine.fetching import archives, catalogue
+from engine.fetching import catalogue, unpacked
 from engine.fetching import fetch as fetch_data_engine
 from engine.fetching.archive_names import ARCHIVES
 from engine.fetching.catalogue import Family, family_named, fill, read_sources
@@ -297,9 +297,9 @@ def test_kept_archives(world: World, run: Cli) -> None:
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, call: Callable[[], Done]) -> None:
     """Interrupts a call when it has unpacked so many files."""
-    write, written = archives.Target.write, 0
+    write, written = unpacked.Target.write, 0
 
-    def stop(target: archives.Target, *member: Any) -> Any:
+    def stop(target: unpacked.Target, *member: Any) -> Any:
         nonlocal written
         written += 1
         if written > count:
@@ -307,7 +307,7 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, call: Callable[[], D
         return write(target, *member)
 
     with monkeypatch.context() as patch:
-        patch.setattr(archives.Target, "write", stop)
+        patch.setattr(unpacked.Target, "write", stop)
         assert call().status == 130
 
 
@@ -487,7 +487,7 @@ def test_interrupted(world: World, run: Cli, when: str, monkeypatch: pytest.Monk
         if when == "while it downloads":
             patch.setattr("engine.fetching.download.digest", stop)
         else:
-            patch.setattr("engine.fetching.archives.Target.place", stop)
+            patch.setattr("engine.fetching.unpacked.Target.place", stop)
         done = run("bench", "--generators", "gan", "--sources", "sbu")
     assert done.status == 130
     assert done.err.endswith("fetch_data.py: interrupted; the same command goes on\n")

@@ -66,6 +66,7 @@ def _benchmark_records(
 ) -> list[Record]:
     """The pictures of a benchmark that its protocol takes, or the part that flags choose."""
     data, sources = config.data, args.sources
+    # Sources go to the family, which need not have the folders of others at all.
     found = benchmarks.records(benchmark, args.data_root, data.split, data.locations, sources)
     chosen = splits.select(found, args.generators, limit=args.limit)
     return benchmarks.needed(chosen, protocol.pairing)
@@ -98,9 +99,11 @@ def each_set(args: argparse.Namespace) -> dict[str, argparse.Namespace]:
     if not args.test_csv:
         return {"": args}
     roots = datasets.csv_roots(args.test_csv, args.csv_root)
+    # One table with two roots is two sets, of other pictures.
     places = [path.resolve() for path in args.test_csv]
     if len(set(zip(places, roots, strict=True))) < len(places):
         raise ConfigError("--test_csv: expected each set once; found one of them twice")
+    # A folder's name may have a dot that begins no suffix; one that leads would hide the results.
     stems = [(p.name if p.is_dir() else p.stem).lstrip(".") or "set" for p in places]
     return {
         name: _changed(args, data=path, csv_root=[root] if root else [], test_csv=[])
@@ -166,6 +169,7 @@ def _of_data(args: argparse.Namespace, config: Config, title: str) -> _Subject:
     records, left_out = _data_records(args, config)
     data = args.data.resolve()  # which has a name even for "."
     name = data.name if data.is_dir() else data.stem
+    # Figures of six examples look like any others in a report.
     few = bare.caution(len(records)) if data == bare.EXAMPLES else ""
     return _Subject(
         records=records,
@@ -224,6 +228,7 @@ def _with_figures(
         options=config.options,
         base=subject.view.base,
         protocol=subject.protocol,
+        # Of scores as the table has them, whose 0.5 published accuracies are at.
         threshold=calibrated(threshold, args.prevalence),
         split=config.data.split,
         limit=args.limit,
@@ -290,6 +295,7 @@ def evaluation(
         subject = _of_data(args, config, loaded.model.title)
     else:
         subject = _of_benchmark(args, loaded, config, benchmark)
+    # The first is what the main numbers are of; the others are the sweep.
     names = [degradations.then(subject.base, n) for n in degradations.parse_sweep(args.degrade)]
     more = settings.decoded_otherwise(subject.decoding) + _restated_otherwise(args.prevalence)
     notes = (*subject.view.notes, *more)
@@ -300,6 +306,7 @@ def evaluation(
     view, records = _with_figures(args, loaded, config, subject, threshold), subject.records
     loaded = _with_scores(loaded, config, records, names)
     known = metadata.beside(records)
+    # After all that goes by the generators' own names: their groups are none that others know.
     if args.group_by:
         records = metadata.grouped(records, known, args.group_by)
         note = f"generators are divided by {', '.join(args.group_by)}: published figures, which are"

@@ -53,6 +53,7 @@ def _phase(flags: Iterable[str], phases: tuple[str, ...]) -> Rule:
 
 
 def _other(*names: str) -> Callable[[argparse.Namespace, str | None], bool]:
+    # A name that only the weights know is asked for again, by `check`.
     return lambda _, name: name is not None and name not in names
 
 
@@ -86,6 +87,7 @@ def _of_one(name: str) -> list[Rule]:
     return [*rules, refused]
 
 
+# The first broken one is told: flags of another phase come before those that lack a companion.
 RULES = (
     Rule(
         ("pictures",),
@@ -217,6 +219,7 @@ def detector_named(args: argparse.Namespace) -> str | None:
 
 def broken(args: argparse.Namespace, name: str | None) -> str | None:
     """What the first broken rule says of a command line and a detector's name, in one line."""
+    # A flag with its default's value counts as not given: argparse does not tell, and nobody minds.
     given = [flag for flag, value in vars(_defaults()).items() if getattr(args, flag) != value]
     for rule in RULES:
         for flag in rule.flags:
@@ -247,6 +250,7 @@ def check_named(args: argparse.Namespace, name: str | None) -> None:
         # Training alone takes several: the branches that a fusion starts from.
         several = manifest.several(args.weights) if args.phase == "train" else []
         for weights in several or [args.weights]:
+            # Of a hub nothing is brought before all flags are known to be right.
             if not manifest.hub_of(weights):
                 manifest.locate(weights, name or USUAL)
     if args.phase == "eval" and args.epochs is not None:
@@ -275,6 +279,7 @@ def labelled(args: argparse.Namespace) -> list[Path]:
 
 
 def _check_runs(folders: Iterable[Path]) -> None:
+    # Here, as in the functions below: numpy at the top would delay every answer of main.py.
     from ..evaluation.comparison import INFO, SCORES
 
     for folder in folders:
@@ -291,6 +296,7 @@ def _check_values(args: argparse.Namespace, name: str | None) -> None:
     layers = [(str(args.config), read_yaml(args.config))] if args.config else []
     layers += [("--set", parse_override(text)) for text in args.set]
     alone = name is not None and name not in COMBINED
+    # One made of others hands options on to them, and which these are only its options say.
     check_sections(layers, [name] if alone and name else detectors.available())
     if args.phase == "eval":
         from ..scoring import degradations
@@ -324,6 +330,7 @@ def _check_inputs(args: argparse.Namespace) -> None:
             raise ConfigError(
                 f"--split: expected CSV files, folders or archives as --input; found {name}"
             )
+    # A file on this machine may be named so.
     for name in args.input or () if not args.stream else ():
         if "://" in name and not os.path.lexists(name):
             raise ConfigError(

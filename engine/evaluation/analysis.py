@@ -28,7 +28,9 @@ from .generators import Release
 
 POOLED = "pooled over pictures"
 CLUSTERED = "interval over generators and sources"
-TOO_MANY_UNREADABLE = 0.01
+TOO_MANY_UNREADABLE = (
+    0.01  # of the pictures: without more of them a mean moves as far as papers differ
+)
 # Of a class, below which a cell enters no mean: there one picture would weigh as much as hundreds.
 MIN_PICTURES = 10
 Values = Mapping[str, float]
@@ -185,6 +187,7 @@ def by_degradation(rows: Sequence[ScoreRow], base: str) -> dict[str, list[ScoreR
     groups: defaultdict[str, list[ScoreRow]] = defaultdict(list)
     for row in rows:
         groups[row.degradation].append(row)
+    # A dict keeps its order, and the main numbers are those of its first entry.
     first = {base: groups[base]} if base in groups or not groups else {}
     return {**first, **groups}
 
@@ -246,12 +249,14 @@ def averages(pooled: Metrics, cells: Mapping[Cell, Metrics], view: View) -> list
         Two or three; with one cell per generator the last two are one and the same, and without
         cells there is none.
     """
+    # What a handful of pictures gives stands in the tables, but moves no mean.
     counted = {cell: measured for cell, measured in cells.items() if view.counts(measured)}
     generators = means(counted, 1)
     named = [Average("pictures", _values(pooled), headline=False)]
     if counted:
         left_out = len({generator for _, generator in cells}) - len(generators)
         named.append(replace(_mean("generators", generators.values()), left_out=left_out))
+    # Else each generator has one cell, and the mean over cells would be printed twice.
     if len(counted) > len(generators):
         left_out = len(cells) - len(counted)
         named.append(replace(_mean("cells", map(_values, counted.values())), left_out=left_out))
@@ -268,6 +273,7 @@ def _with_intervals(
 ) -> list[Average]:
     """The averages; those over generators or cells with their intervals of the cluster bootstrap,
     if there are generators enough. `cells`: those that enter."""
+    # Fewer say nothing of the generators that were not measured.
     if len({generator for _, generator in cells}) < FEWEST:
         return list(plain)
     drawn = clusters.mean_samples(cells, crossed, *drawing)
@@ -348,6 +354,7 @@ def analyse(
     measured = _measure(tables, drawing)
     named = {name: averages(pooled, cells, view) for name, (pooled, cells) in measured.items()}
     pooled, cells = measured[base]
+    # An interval is of the same cells as the mean that it stands beside.
     entering = {c: rows for c, rows in tables[base][1].items() if view.counts(cells[c])}
     crossed = len({generator for _, generator in entering}) < len(entering)
     named[base] = _with_intervals(named[base], entering, crossed, drawing)
@@ -364,6 +371,7 @@ def analyse(
         cells=cells,
         averages=named[base],
         degradations=degraded if len(groups) > 1 else {},
+        # Of all degradations: one that a format cannot hold fails on pictures that were readable.
         unreadable=_unreadable([row for members in groups.values() for row in members]),
         n_unlabelled=sum(row.label is None for row in groups[base]),
         clustered=clusters.intervals(groups[base], pooled, *drawing),

@@ -55,13 +55,16 @@ def _nested(given: Any) -> Any:
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:
     """Options of a detector, as its `Options` hold them."""
+    # Lists, which is what YAML has, would never equal those of a run.
     return {k: tuple(value) if isinstance(value, list) else value for k, value in options.items()}
 
 
 Metric = Annotated[str, _among(*METRICS)]
 Average = Annotated[str, _among("generators", "cells", "pictures")]
+# Strict, so that "95" between quotation marks is a mistake in the file and not a figure.
 Percent = Annotated[float, Field(strict=True, ge=0, le=100)]
 Number = Annotated[StrictInt | None, Field(ge=1)]
+# YAML takes a resolution of 256 for a number.
 Words = Annotated[str, Field(coerce_numbers_to_str=True)]
 Options = Annotated[dict[str, Any], AfterValidator(_tuples)]
 Values = dict[str, Percent]
@@ -110,6 +113,7 @@ class Published:
         """How many decimals the figures of a metric have: 2, or 1 where none has a second."""
         tables = (self.cells, self.generators, self.sources, self.averages)
         figures = [value for table in tables for value in _leaves(table.get(metric, {}))]
+        # Ours are printed beside them with as many: a table with more would claim what it has not.
         return 1 if all(round(value, 1) == value for value in figures) else 2
 
     def without(self, names: Sequence[str]) -> Published:
@@ -241,4 +245,5 @@ def read(path: Path) -> Benchmark:
     wrong."""
     content = read_yaml(path)
     dataset = content.get("dataset", content.get("title"))
+    # The file's name is the benchmark's, so that no two can have one.
     return validated(Benchmark, str(path), content | {"name": path.stem, "dataset": dataset})

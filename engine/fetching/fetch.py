@@ -19,11 +19,12 @@ from ..runtime.files import replacing
 from ..runtime.progress import Progress
 from ..runtime.text import size_text
 from .archive_names import ARCHIVES
-from .archives import Layout, extract
+from .archives import extract
 from .catalogue import HAND, Family, SourceEntry, fill
 from .download import FetchError, Remote, digest, download
 from .ledger import CHANGED, Ledger, space, stored_at
 from .plan import Choice, FetchItem
+from .unpacked import Layout
 
 log = logging.getLogger(__name__)
 
