@@ -12,7 +12,7 @@ import io
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from ._record import Record, is_special
 Transform = Callable[[Image.Image, np.random.Generator], Any]
 Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
 Lookup = Callable[[str], "Known | None"]
+Inspect = Callable[[bytes], Any]
 SCORING_SEED = 0
 
 # What Pillow may take a file for. Its other formats are left out because no camera and no generator
@@ -219,8 +220,9 @@ class Known(NamedTuple):
 @dataclass(frozen=True)
 class Sample:
     """One picture after the transform. `value` is None when there is an `error`, and when the
-    logit is `known`. `digest` is that of the file where digests were asked for. `notes` and `views`
-    are there where `Extras` asked for them; each view is an item of its own."""
+    logit is `known`. `digest` is that of the file where digests were asked for. `notes`, `views`
+    and what was `inspected` are there where `Extras` asked for them; each view is an item of its
+    own."""
 
     index: int
     value: Any = None
@@ -231,15 +233,18 @@ class Sample:
     known: float | None = None
     notes: tuple[str, ...] = ()
     views: tuple[Sample, ...] = ()
+    inspected: Any = None
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What is told of a picture besides, while its pixels are at hand: `views`, items of it after
-    degradations, each seeded as if it were asked for alone; and `notes`, as _notes has them."""
+    """What is told of a picture besides, while its file is at hand: `views`, items of it after
+    degradations, each seeded as if it were asked for alone; `notes`, as _notes has them; and what
+    `inspect` makes of the file's bytes, whether or not they can be decoded."""
 
     views: tuple[Degradation, ...] = ()
     notes: bool = False
+    inspect: Inspect | None = None
 
 
 NO_EXTRAS = Extras()
@@ -308,20 +313,40 @@ class PictureDataset:
         return self.sample(place, nullcontext())
 
     def sample(self, place: Query, guard: AbstractContextManager[None]) -> Sample:
-        """The item of a record, all of it but the reading of its file done inside of `guard`."""
-        index = place if isinstance(place, int) else place.index
-        record = place.record if isinstance(place, Streamed) else self.records[index]
-        name = ""
+        """The item of a record, all of it but what its file alone tells done inside of
+        `guard`: reading has limits of its own, and who inspects has."""
+        index, record = self._asked(place)
+        name, inspected = "", None
         try:
             content = read_bytes(record)
+            inspected = self._inspected(content)
             if self.lookup is not None:
                 name = digest(content)
                 if known := self.lookup(name):
                     return Sample(index, None, "", known.width, known.height, name, known.logit)
             with guard:
-                return self._processed(place, index, content, name)
+                item = self._processed(place, index, content, name)
+            return replace(item, inspected=inspected)
         except UnreadablePicture as error:
-            return Sample(index, error=str(error), digest=name)
+            return Sample(index, error=str(error), digest=name, inspected=inspected)
+
+    def lost(self, place: Query, error: str) -> Sample:
+        """The item of a record whose process ended with that error; what is inspected of its file
+        was lost with it, and is no decoder's matter."""
+        index, record = self._asked(place)
+        inspected = None
+        if self.extras.inspect is not None:
+            with suppress(UnreadablePicture):
+                inspected = self._inspected(read_bytes(record))
+        return Sample(index, error=error, inspected=inspected)
+
+    def _asked(self, place: Query) -> tuple[int, Record]:
+        index = place if isinstance(place, int) else place.index
+        return index, place.record if isinstance(place, Streamed) else self.records[index]
+
+    def _inspected(self, content: bytes) -> Any:
+        inspect = self.extras.inspect
+        return None if inspect is None else inspect(content)
 
     def _processed(self, place: Query, index: int, content: bytes, name: str) -> Sample:
         """The item of a file's content. Raises UnreadablePicture when it cannot be decoded."""

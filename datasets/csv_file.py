@@ -30,15 +30,25 @@ def read_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     return columns, rows
 
 
-def picture_names(file: Path) -> Iterator[str]:
-    """The texts of the column image, row by row, one in memory at a time. Raises LayoutError when
-    the file is no CSV of pictures."""
+def picture_names(file: Path, split: str | None = None) -> Iterator[str]:
+    """The texts of the column image, row by row, one in memory at a time; of a split alone where
+    one is named. Raises LayoutError when the file is no CSV of pictures, or has no splits."""
     rows = iterate_csv(file, f"a CSV file with {COLUMNS}")
     columns = next(rows)
     if IMAGE not in columns:
         raise LayoutError(f"{file}: expected {COLUMNS}; found {found_columns(columns)}")
+    if split:
+        own = _split_column(file, columns)
+        rows = (values for values in rows if split_named(values[own]) == split_named(split))
     place = columns.index(IMAGE)
     yield from (values[place] for values in rows)
+
+
+def _split_column(file: Path, columns: list[str]) -> int:
+    """The number of the column split. Raises LayoutError where there is none."""
+    if "split" not in columns:
+        raise LayoutError(f"{file}: expected a column split; found {', '.join(columns)}")
+    return columns.index("split")
 
 
 def path_in(name: str, file: Path, root: Path | None = None) -> str:
@@ -134,8 +144,8 @@ class Contents:
     def records(self, split: str | None = None, labelled: bool = True) -> list[Record]:
         """As `records` of this module."""
         file, columns = self._file, ", ".join(self._columns)
-        if split and "split" not in self._columns:
-            raise LayoutError(f"{file}: expected a column split; found {columns}")
+        if split:
+            _split_column(file, self._columns)
         if labelled and "class" not in self._columns:
             raise LayoutError(f"{file}: expected a column class; found {columns}")
         by_key: dict[str, Record] = {}

@@ -22,7 +22,7 @@ from PIL import Image
 
 import detectors
 from datasets import Record
-from datasets._images import UnreadablePicture, as_file, decode, read_bytes
+from datasets._images import Inspect, UnreadablePicture, as_file, decode, read_bytes
 from datasets._limits import UPRIGHT, Limits
 
 from .config import USUAL, Config, ConfigError
@@ -85,6 +85,7 @@ class Scorer:
     workers: Workers
     # The same detector by PyTorch, which alone explains; None where it computes already.
     by_torch: Callable[[], Scorer] | None = None
+    inspect: Inspect | None = None  # as ScoringOptions has it
 
     @overload
     def score(self, pictures: Content | Record) -> Row: ...  # type: ignore[overload-overlap]
@@ -151,7 +152,9 @@ class Scorer:
     def options(self) -> ScoringOptions:
         """How pictures are scored, without their explanations."""
         score = self.config.score
-        return ScoringOptions(score.batch_size, self.workers, score.seed, views=self.rule.views)
+        return ScoringOptions(
+            score.batch_size, self.workers, score.seed, views=self.rule.views, inspect=self.inspect
+        )
 
     def answers(
         self, records: Iterable[Record], show: Drawn | None = None

@@ -35,10 +35,9 @@ if TYPE_CHECKING:
     from datasets._images import Sample
     from detectors._arrays import Transform
     from engine.fetching.sources import Source
-    from engine.phases.stream import Part
+    from engine.phases.stream import Part, Row
     from engine.phases.test import TestRequest
     from engine.runtime.part_files import Note, PartFiles
-    from engine.scoring.answer import Answer
     from engine.scoring.loop import ScoringOptions
     from engine.scoring.provenance import Provenance
     from engine.scoring.verdict_rule import VerdictRule
@@ -46,9 +45,11 @@ if TYPE_CHECKING:
 PROGRAM, UNSCORED = "score_ray.py", 1
 MEMORY = 1 << 30  # bytes that Ray reserves for a task that decodes
 CHOICE = ("detector", "config", "set", "weights", "backbone_weights", "pretrain", "threshold")
-MORE = ("prevalence", "stability", "csv_root", "protocols", "shard_size", "device", "precision")
-MACHINE = ("batch_size", "threads", "torch", "compile", "max_megapixels", "picture_memory")
-SHARED = ("stream", *CHOICE, *MORE, *MACHINE, "picture_seconds")
+MORE = ("prevalence", "stability", "credentials", "trust_list", "tag", "split", "csv_root")
+PARTS = ("protocols", "shard_size")
+MACHINE = ("device", "precision", "batch_size", "threads", "torch", "compile")
+LIMITS = ("max_megapixels", "picture_memory", "picture_seconds")
+SHARED = ("stream", *CHOICE, *MORE, *PARTS, *MACHINE, *LIMITS)
 log = logging.getLogger("engine.phases.stream")
 
 
@@ -140,34 +141,53 @@ def describe(args: argparse.Namespace) -> Described:
 def decode(job: Job, rows: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
     """Batches of the items of a block of rows, one in memory at a time."""
     from engine.phases.stream import missing_parts
-    from engine.scoring.loop import decoded
 
     size = job.options.pictures_at_a_time
     for row in rows["item"]:
         item: Item = _unpack(row)
         for part in missing_parts(item.number, item.source, item.notes, job.size, item.share):
-            bare, total = replace(part, records=[]), -(-len(part.records) // size)
-            batches = decoded(job.transform, part.records, job.options)
-            for place, (records, items) in enumerate(batches):
+            # One of no pictures, for an archive without any of the split, is a part all the same.
+            bare, total = replace(part, records=[]), max(1, -(-len(part.records) // size))
+            for place, (records, items) in enumerate(_batches(job, part)):
+                if place == total - 1:  # without which the part is not written
+                    item.source.check_state(part.state)
                 yield {"batch": [_pack(Batch(bare, place, total, records, items))]}
+
+
+def _batches(job: Job, part: Part) -> Iterator[tuple[list[Record], list[Sample]]]:
+    """Decoded batches of a part."""
+    from engine.phases.stream import watched
+    from engine.scoring.loop import decoded
+
+    if not part.records:
+        return iter([([], [])])
+    batches = decoded(job.transform, part.records, job.options)
+    return watched(part, batches, _errors)
+
+
+def _errors(batch: tuple[list[Record], list[Sample]]) -> list[str]:
+    return [item.error for item in batch[1]]
 
 
 class Detector:
     """A detector in a process of its own, which scores batches."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        from engine.phases.test import Columns
+
         self._scorer = request_of(args).scorer
+        self._columns = Columns(self._scorer.rule, args.credentials)
         self._scorer.backend.prepare()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
-        """A batch's answers."""
+        """The rows of a batch."""
         from engine.scoring.loop import answered
 
         batch: Batch = _unpack(row["batch"])
         scorer = self._scorer
         answers = answered(scorer.backend, batch.records, batch.items, scorer.options)
-        restated = [answer.restated(scorer.rule.prevalence) for answer in answers]
-        return {"answers": _pack((batch.part, batch.place, batch.total, restated))}
+        rows = [self._columns.row(answer.restated(scorer.rule.prevalence)) for answer in answers]
+        return {"rows": _pack((batch.part, batch.place, batch.total, rows))}
 
 
 def _pack(value: Any) -> bytes:
@@ -195,8 +215,8 @@ def items(listed: Iterable[Source], files: PartFiles, decoders: int) -> list[Ite
 
 def scored(
     ray: Any, args: argparse.Namespace, job: Job, todo: Sequence[Item]
-) -> Iterator[tuple[Part, list[Answer]]]:
-    """Parts with their answers, as soon as they are whole."""
+) -> Iterator[tuple[Part, list[Row]]]:
+    """Parts with their rows, as soon as they are whole."""
     from functools import partial
 
     batches = ray.data.from_items([{"item": _pack(item)} for item in todo],
@@ -207,11 +227,11 @@ def scored(
         partial(decode, job), batch_size=1, num_cpus=args.cpus_per_decode, memory=MEMORY
     )
     pool = ray.data.ActorPoolStrategy(size=args.gpus or args.detectors)
-    answers = batches.map(Detector, fn_constructor_args=(args,), compute=pool, **resources(args))
-    waiting: defaultdict[tuple[int, int], dict[int, list[Answer]]] = defaultdict(dict)
+    scores = batches.map(Detector, fn_constructor_args=(args,), compute=pool, **resources(args))
+    waiting: defaultdict[tuple[int, int], dict[int, list[Row]]] = defaultdict(dict)
     finished: set[tuple[int, int]] = set()
-    for row in answers.iter_rows():
-        part, place, total, batch = _unpack(row["answers"])
+    for row in scores.iter_rows():
+        part, place, total, batch = _unpack(row["rows"])
         numbers = (part.source, part.piece)
         if numbers in finished:  # a process died after it had told, and another began again
             continue
@@ -291,6 +311,8 @@ def run(args: argparse.Namespace) -> int:
     from engine.config import ConfigError
     from engine.fetching.sources import STDIN
     from engine.phases import stream
+    from engine.phases.test import Columns
+    from engine.scoring.answer import SCORE
 
     if STDIN in args.input:
         raise ConfigError(
@@ -303,14 +325,17 @@ def run(args: argparse.Namespace) -> int:
     with cluster(args) as ray:
         told = ray.remote(describe).options(**resources(args)).remote(remote)
         job, rule, provenance = ray.get(told)
-        files = stream.part_files(args.output, args.stream, rule)
-        stated = stream.stream_info(args.input, args.csv_root, args.stream, job.size)
+        columns = Columns(rule, args.credentials, args.tag or SCORE)
+        files = stream.part_files(args.output, args.stream, columns)
+        stated = stream.stream_info(
+            args.input, args.csv_root, args.split, args.stream, columns.score, job.size
+        )
         with stream.writing(files, provenance, stated, args.resume, args.overwrite):
             decoders = int(ray.cluster_resources()["CPU"]) // args.cpus_per_decode
             todo = items(listed, files, decoders)
-            for part, answers in scored(ray, remote, job, todo):
-                stream.check_reached(part, answers)
-                stream.write(files, rule, part, answers)
+            for part, rows in scored(ray, remote, job, todo):
+                stream.check_reached(part, stream.errors_of(rows))
+                stream.write(files, part, rows)
             check_delivered(files, todo)
             return stream.finish(files)
 

@@ -18,12 +18,14 @@ from archive_makers import make_tar, tree_of
 from cli_runner import Cli, cli, script, weights
 from conftest import ROOT
 from containers import pngs
+from test_credentials import png
 
 from datasets import LayoutError
 from engine.fetching.sources import Source
 from engine.phases.stream import Part
 from engine.runtime.part_files import NOTES, PARTS, Note, PartFiles
 from scripts import score_ray
+from scripts._shared import parse_as_main
 
 __all__ = ["cli", "weights"]  # fixtures
 DECODES, SCORES = "ray::MapBatches", "ray::MapWorker"  # as Ray calls its processes
@@ -105,6 +107,28 @@ def test_an_error_of_use_is_one_line(
     assert run(*words).complaint.startswith(f"score_ray.py: {tmp_path}: expected pictures")
 
 
+def test_a_part_of_the_cluster_has_split_and_credentials(weights: Path, tmp_path: Path) -> None:
+    """Also one without pictures, which no batch would tell of otherwise."""
+    files = {"a.png": png(Software="NovelAI"), "b.png": png()}
+    sidecars = {"a.json": b'{"split": "val"}', "b.json": b'{"split": "test"}'}
+    source = make_tar(tmp_path / "a.tar", files | sidecars)
+    words = [str(source), "--output", "o", "--weights", str(weights), "--credentials"]
+    args = parse_as_main(score_ray.parser(), [*words, "--device", "cpu"])
+    args.workers, args.threads = 0, 1
+    job, _, _ = score_ray.describe(args)
+    detector = score_ray.Detector(args)
+    rows = []
+    for split in ("val", "train"):
+        item = score_ray.Item(0, Source("archive", str(source), split=split), {}, (0, 1))
+        [sent] = score_ray.decode(job, {"item": [pickle.dumps(item)]})
+        answer = detector({"batch": sent["batch"][0]})
+        _, place, total, batch = pickle.loads(answer["rows"])  # noqa: S301 - our own
+        assert (place, total) == (0, 1)
+        rows.append(batch)
+    [[row], none] = rows
+    assert row[0] == f"{source}/a.png" and row[-1] == "generator: NovelAI" and none == []
+
+
 class Deliveries:
     """Ray, and its data set, which delivers these rows whatever is asked."""
 
@@ -120,7 +144,7 @@ class Deliveries:
     map_batches = map = from_items
 
     def iter_rows(self) -> Iterator[dict[str, bytes]]:
-        return ({"answers": pickle.dumps(row)} for row in self._rows)
+        return ({"rows": pickle.dumps(row)} for row in self._rows)
 
 
 def a_part(piece: int, last: bool) -> Part:

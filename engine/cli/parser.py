@@ -281,7 +281,8 @@ def _results(p: Parser) -> None:
         type=folder_name,
         metavar="NAME",
         help="of a run, for run.json and reports. Phase train, eval: a folder of this name in "
-        "--output takes the results; phase test: the column of scores in a CSV (the detector)",
+        "--output takes the results; phase test: the column of scores in a CSV (the detector), "
+        "with --stream in each part (score)",
     )
     again = group.add_mutually_exclusive_group()
     p.flag(again, "--resume", action="store_true", help="go on with an interrupted run")

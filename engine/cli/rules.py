@@ -198,9 +198,14 @@ RULES = (
         "expected --stream too; found none",
     ),
     Rule(
-        ("json", "explain", "credentials", "split", "tag"),
+        ("json",),
         lambda a, _: a.stream,
-        "expected without --stream; found both",
+        "expected --stream alone, whose rows are in DIR/parts; found both",
+    ),
+    Rule(
+        ("explain",),
+        lambda a, _: a.stream,
+        "expected a run without --stream, on the pictures that matter; found both",
     ),
     Rule(("val_data",), lambda a, _: a.leak_free, "expected without --leak_free; found both"),
 )
@@ -325,7 +330,8 @@ def _check_inputs(args: argparse.Namespace) -> None:
         if not os.path.lexists(root):
             raise ConfigError(f"--csv_root {root}: expected a folder or an LMDB; found none")
     datasets.csv_roots([Path(name) for name in args.input or ()], args.csv_root)
-    for name in (args.input or ()) if args.split else ():
+    # What is streamed has addresses, too, and is asked for splits where it is listed.
+    for name in (args.input or ()) if args.split and not args.stream else ():
         if datasets.kind_of(Path(name)) is None:
             raise ConfigError(
                 f"--split: expected CSV files, folders or archives as --input; found {name}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from datasets._limits import UPRIGHT
 
 from ..api import Scorer, scorer_of
 from ..credentials.manifests import INSTALL, available, read_trust_list
+from ..credentials.reading import credentials
 from ..phases.test import TestRequest
 from ..scoring import backends
 from . import machine, settings
@@ -67,9 +70,12 @@ def testing(args: argparse.Namespace) -> TestRequest:
     listed = args.input and not args.stream  # which lists when a part's turn comes
     records = collect(args.input, args.csv_root, args.split) if listed else []
     scorer = asked_scorer(args, machine.MANY if args.stream else len(records) or 1)
+    scorer = scorer.stable() if args.stability else scorer
+    if args.credentials:
+        scorer = replace(scorer, inspect=partial(credentials, trust=trust))
     return TestRequest(
         records=records,
-        scorer=scorer.stable() if args.stability else scorer,
+        scorer=scorer,
         inputs=args.input or (),
         csv_roots=args.csv_root,
         split=args.split,

@@ -20,9 +20,11 @@ import datasets
 from datasets import LayoutError, Record, is_picture
 from datasets._archives import FORMATS, close_all, files_below
 from datasets._kinds import SHARDS, known_kind, tell_left_out
+from datasets._paths import ALL, is_split, split_named
 from datasets._record import walk_in_order
 from datasets.csv_file import path_in, picture_names
 
+from ..config import ConfigError
 from . import remote
 from .remote import RemotePicture, beside, check_protocol, path_of, protocol_of
 
@@ -35,24 +37,36 @@ class Source:
     """Pictures that are listed together. `kind`: one of STDIN, PICTURE, TABLE, ARCHIVE and FOLDER;
     `name`: what the user named, or a file in it; `names`: of the pictures, where they are named one
     by one; `root`: where a table's paths start from, None = from its folder; `allowed`: protocols
-    of the addresses that it may name. All but standard input can be pickled and listed again."""
+    of the addresses that it may name; `split`: the one that is listed, of a table or archive, None
+    = all. All but standard input can be pickled and listed again."""
 
     kind: str
     name: str
     names: Iterable[str] = ()
     root: Path | None = None
     allowed: frozenset[str] = frozenset()
+    split: str | None = None
 
     @property
     def archive(self) -> bool:
         """Whether it is one file, which is brought and read as a whole."""
         return self.kind == ARCHIVE
 
-    def version(self) -> str:
-        """What changes with an archive; '' where nothing tells. Raises LayoutError, OSError."""
-        if not self.archive:
+    def state(self) -> str:
+        """What changes with a table or an archive; '' of all else, and where nothing tells. Raises
+        LayoutError, OSError."""
+        if self.kind not in (TABLE, ARCHIVE):
             return ""
         return remote.version(self.name) if protocol_of(self.name) else _age(Path(self.name))
+
+    def check_state(self, before: str) -> None:
+        """Raises LayoutError when the source was replaced since it was in a state: pictures of two
+        versions would stand under the same names."""
+        if self.state() != before:
+            raise LayoutError(
+                f"{self.name}: expected one version of it as long as it is scored; found another "
+                "than before: --resume tells whether parts of the earlier one are there"
+            )
 
     @contextmanager
     def opened(self) -> Iterator[Iterator[Record]]:
@@ -66,13 +80,13 @@ class Source:
             yield _files(self.name)
         elif not protocol_of(self.name):
             path = Path(self.name)
-            yield _members(path, self.name) if self.archive else _rows(path, self)
+            yield _members(path, self) if self.archive else _rows(path, self)
         else:
             # One request, in place of one for each picture of an archive.
             with TemporaryDirectory(prefix="shard") as folder:
                 file = remote.bring(self.name, Path(folder))
                 try:
-                    yield _members(file, self.name) if self.archive else _remote_rows(file, self)
+                    yield _members(file, self) if self.archive else _remote_rows(file, self)
                 except LayoutError as error:
                     raise LayoutError(_shown(error, file, self.name)) from error
                 finally:
@@ -84,6 +98,7 @@ def sources(
     csv_roots: Sequence[Path] = (),
     allowed: Iterable[str] = (),
     names: Iterable[str] = (),
+    split: str | None = None,
 ) -> Iterator[Source]:
     """The sources that paths, addresses and `-` stand for, in order.
 
@@ -95,19 +110,41 @@ def sources(
         csv_roots: as `datasets.csv_roots` has them; folders alone.
         allowed: protocols of the addresses that tables and `names` may state.
         names: what `-` stands for.
+        split: the one that tables and archives are to list, None or ALL = everything.
 
     Raises:
-        ConfigError: a protocol that is none of remote.PROTOCOLS, or whose package is missing.
+        ConfigError: a protocol that is none of remote.PROTOCOLS, or whose package is missing; a
+            split of what states none.
         LayoutError: a store does not answer; later, a folder without pictures.
     """
     roots = datasets.csv_roots([Path(name) for name in inputs], csv_roots)
     protocols = frozenset(allowed)
+    wanted = None if split == ALL else split
     kinds = [_kind(name) for name in inputs]  # at once: a slip is told before anything is loaded
     named = [
-        Source(kind, name, names if kind == STDIN else (name,), root, protocols)
+        Source(kind, name, names if kind == STDIN else (name,), root, protocols, wanted)
         for kind, name, root in zip(kinds, inputs, roots, strict=True)
     ]
+    for source in named if wanted else ():
+        if source.kind in (STDIN, PICTURE) or _is_local_tree(source):
+            raise _no_splits(source.name)
     return _grouped(named)
+
+
+def _is_local_tree(source: Source) -> bool:
+    """Whether a source is a folder of pictures on this machine."""
+    local = source.kind == FOLDER and not protocol_of(source.name)
+    return local and datasets.kind_of(Path(source.name)) == "folder"
+
+
+def _no_splits(name: str) -> ConfigError:
+    """The error of a split of pictures that state none."""
+    # Which folder of a tree names a split, all its folders together tell; a stream has listed none
+    # of them when it scores the first.
+    return ConfigError(
+        f"--split: expected CSV files or archives as --input with --stream; found {name}: name the "
+        "folder of the split itself"
+    )
 
 
 def _grouped(named: Sequence[Source]) -> Iterator[Source]:
@@ -176,7 +213,7 @@ def _typed(names: Iterable[str], allowed: Collection[str]) -> Iterator[Record]:
 def _rows(file: Path, table: Source) -> Iterator[Record]:
     """The records of a local table's rows, in their order."""
     folder = table.root or file.parent
-    for text in picture_names(file):
+    for text in picture_names(file, table.split):
         if protocol_of(text.strip()):
             yield _named(text.strip(), table.allowed, str(file))
         else:
@@ -186,7 +223,7 @@ def _rows(file: Path, table: Source) -> Iterator[Record]:
 
 def _remote_rows(file: Path, table: Source) -> Iterator[Record]:
     """The records of the rows of a table at an address, of which a file is the copy."""
-    for text in map(str.strip, picture_names(file)):
+    for text in map(str.strip, picture_names(file, table.split)):
         if protocol_of(text):
             yield _named(text, table.allowed, table.name)
         else:
@@ -197,11 +234,11 @@ def _remote_rows(file: Path, table: Source) -> Iterator[Record]:
 
 
 def _age(path: Path) -> str:
-    """Size and time of a local archive. Raises LayoutError: it is gone."""
+    """Size and time of a local file. Raises LayoutError: it is gone."""
     try:
         status = path.stat()
     except OSError as error:
-        raise LayoutError(f"{path}: expected an archive; {error.strerror}") from error
+        raise LayoutError(f"{path}: expected a file; {error.strerror}") from error
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
@@ -211,11 +248,16 @@ def _shown(error: Exception, file: Path, name: str) -> str:
     return str(error).replace(str(file), name)
 
 
-def _members(path: Path, shown: str) -> Iterator[Record]:
-    """The records of an archive, which results call `shown`. One that cannot be listed costs a row,
-    as a picture that cannot be read does: it may be one of thousands."""
+def _members(path: Path, archive: Source) -> Iterator[Record]:
+    """The records of an archive, or of its copy at a path; none where it has nothing of the split,
+    for others may. One that cannot be listed costs a row, as a picture that cannot be read does: it
+    may be one of thousands."""
+    shown, split = archive.name, archive.split
     try:
-        records = datasets.load(known_kind(path)).contents(path).records(None, labelled=False)
+        contents = datasets.load(known_kind(path)).contents(path)
+        if split and split_named(split) not in contents.splits():
+            return
+        records = contents.records(split, labelled=False)
     except LayoutError as error:
         text = _shown(error, path, shown)
         log.warning("%s", text)
@@ -233,6 +275,8 @@ def _in_folder(source: Source) -> Iterator[Source]:
     if protocol_of(source.name):
         # The first picture tells, as in a local folder.
         if next(remote.walk(source.name), None) is not None:
+            if source.split:
+                raise _no_splits(source.name)
             yield source
             return
         shards = list(remote.walk(source.name, _is_shard))
@@ -248,7 +292,17 @@ def _in_folder(source: Source) -> Iterator[Source]:
         shards.sort(key=lambda shard: f"{Path(shard).as_posix()}/")
     if not shards:
         raise LayoutError(f"{source.name}: expected pictures, or tar or Parquet files; found none")
-    yield from (Source(ARCHIVE, shard) for shard in shards)
+    if source.split:
+        _check_layout(source, shards)
+    yield from (Source(ARCHIVE, shard, split=source.split) for shard in shards)
+
+
+def _check_layout(source: Source, shards: Iterable[str]) -> None:
+    """Raises ConfigError where folders of archives name splits, which no archive knows of."""
+    for shard in shards:
+        folders = shard.removeprefix(source.name).strip("/\\").replace("\\", "/").split("/")[:-1]
+        if any(is_split(name) or name == source.split for name in folders):
+            raise _no_splits(source.name)
 
 
 def _is_shard(name: str) -> bool:

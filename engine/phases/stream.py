@@ -8,14 +8,16 @@ without --stream, and leave the same files to the byte, however often it was int
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from datasets import LayoutError, Record
+from datasets._images import UnreadablePicture, read_bytes
 
 from ..api import Scorer
 from ..config import ConfigError
@@ -25,15 +27,20 @@ from ..plain_data import read_json
 from ..runtime.part_files import NOTES, PARTS, Note, PartFiles, digest
 from ..runtime.progress import Progress
 from ..runtime.run_folder import RUN, begin, check_mode, open_output, write_json
-from ..scoring.answer import COLUMNS, RECODINGS, STABILITY, Answer, prediction
+from ..scoring.answer import COLUMNS, RECODINGS, SCORE
 from ..scoring.loop import ScoringOptions
 from ..scoring.provenance import Provenance
-from ..scoring.verdict_rule import VerdictRule
-from .test import TestRequest, provenance_of
+from .test import Columns, TestRequest, provenance_of
 
-KINDS = dict.fromkeys(("score", "logit", *RECODINGS), "number") | {"held": "whole", "of": "whole"}
-# Pictures of a part, and their share of those seen, that could not be reached: it is not they.
+KINDS = dict.fromkeys(("logit", *RECODINGS), "number") | {"held": "whole", "of": "whole"}
+# Pictures in a row, or of a part and their share of it, that could not be reached: it is not they.
 LEAST_UNREACHED, MOST_UNREACHED = 16, 0.9
+# Others that are tried then, so many at a time, of which one that is reached is enough: a list with
+# four dead addresses of five would be stopped once in a thousand times (0.8 ^ 32).
+PROBES, AT_A_TIME = 32, 8
+ERROR = COLUMNS.index("error")
+Row = tuple[object, ...]  # as Columns has it
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -42,24 +49,27 @@ class StreamRequest:
     """What phase test --stream is asked to do. `test`: how pictures are scored, and the output
     folder; it has no records. `sources`: where they are listed from; `form`: as PartFiles has it;
     `size`: pictures of a part at most; `share`: which of how many machines' parts are scored, from
-    0."""
+    0; `score`: the name of the scores' column."""
 
     test: TestRequest
     sources: Iterable[Source]
     form: str
     size: int
     share: tuple[int, int] = (0, 1)
+    score: str = SCORE
 
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures that are scored and written as a whole: a piece of a source, by their numbers, and
-    the note on it, which counts no unreadable ones yet."""
+    """Pictures that are scored and written as a whole: a piece of a source, by their numbers, the
+    note on it, which counts no unreadable ones yet, and the state of the source before it was
+    listed."""
 
     source: int
     piece: int
     note: Note
     records: list[Record] = field(repr=False)
+    state: str = ""
 
     def __str__(self) -> str:
         return f"part {self.source:05}-{self.piece:05}"
@@ -78,20 +88,26 @@ def run(request: StreamRequest) -> int:
     test = request.test
     assert test.output is not None
     scorer = test.scorer
-    files = part_files(test.output, request.form, scorer.rule)
+    columns = Columns(scorer.rule, test.credentials, request.score)
+    files = part_files(test.output, request.form, columns)
     size = in_whole_batches(request.size, scorer.options)
-    stated = stream_info(test.inputs, test.csv_roots, request.form, size, request.share)
+    stated = stream_info(
+        test.inputs, test.csv_roots, test.split, request.form, request.score, size, request.share
+    )
     with writing(files, provenance_of(test), stated, test.resume, test.overwrite):
         for number, source, notes in counted(request.sources, files):
             for part in missing_parts(number, source, notes, size, request.share):
-                write(files, scorer.rule, part, _answers(scorer, part))
+                rows = _rows(scorer, columns, part)
+                # Before it is written: --resume would keep what is of two versions.
+                source.check_state(part.state)
+                write(files, part, rows)
         return finish(files)
 
 
-def part_files(output: Path, form: str, rule: VerdictRule) -> PartFiles:
+def part_files(output: Path, form: str, columns: Columns) -> PartFiles:
     """The parts in an output folder; their columns are those of predictions.csv."""
-    names = (*COLUMNS, *(STABILITY if rule.views else ()))
-    return PartFiles(output, form, {name: KINDS.get(name, "text") for name in names})
+    kinds = KINDS | {columns.score: "number"}
+    return PartFiles(output, form, {name: kinds.get(name, "text") for name in columns.names})
 
 
 def in_whole_batches(size: int, options: ScoringOptions) -> int:
@@ -103,20 +119,22 @@ def in_whole_batches(size: int, options: ScoringOptions) -> int:
 def stream_info(
     inputs: Sequence[str],
     csv_roots: Sequence[Path],
+    split: str | None,
     form: str,
+    score: str,
     size: int,
     share: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
     """What run.json says of a run's parts; a run that goes on has the same.
 
     Args:
-        inputs, csv_roots: as --input and --csv_root have them.
-        form, share: as StreamRequest has them.
+        inputs, csv_roots, split: as --input, --csv_root and --split have them.
+        form, score, share: as StreamRequest has them.
         size: pictures of a part, in whole batches.
     """
     roots = [str(root) for root in csv_roots]
-    more = {"form": form, "pictures": size, "share": list(share)}
-    return {"inputs": list(inputs), "csv_roots": roots, **more}
+    more = {"form": form, "score": score, "pictures": size, "share": list(share)}
+    return {"inputs": list(inputs), "csv_roots": roots, "split": split, **more}
 
 
 @contextmanager
@@ -135,6 +153,7 @@ def writing(
         ConfigError: it holds another run.
     """
     check_mode(files.folder, streamed=True)
+    # Until the last part: two runs in one folder would take each other's parts for their own.
     with open_output(files.folder, (PARTS, NOTES, RUN), resume, overwrite):
         info = provenance.info | {"stream": stated}
         begin(files.folder, info, resume, (*provenance.deciding, "stream"), PARTS)
@@ -152,6 +171,7 @@ def counted(
         yield number, source, files.notes(number, pieces.pop(number, ()))
     if number < 0:
         raise LayoutError("--input: expected pictures; found none")
+    # What is left is of sources that are no longer listed, and would stay among this run's parts.
     if pieces:
         raise ConfigError(_changed(f"{files.folder} has parts of more"))
 
@@ -178,27 +198,34 @@ def missing_parts(
         LayoutError: it cannot be listed, or has no pictures.
     """
     own, machines = share
+    # An archive is one machine's, or all of them would bring it for a piece each.
     if source.archive and number % machines != own:
         return
-    version = source.version()
+    state = source.state()
+    version = state if source.archive else ""  # of all else the names tell
     # Before anything is scored: other pixels may bear the names that the notes tell.
     if any((note.source, note.version) != (source.name, version) for note in notes.values()):
         raise ConfigError(_changed(f"its parts are of another version of {source.name}"))
+    # Where nothing tells versions apart, or names may have changed, it is listed to be compared.
     if version and is_whole(notes):
         return
     piece = 0
     with source.opened() as records:
         for piece, (chosen, last) in enumerate(_pieces(records, size)):
-            if not chosen:
-                raise LayoutError(f"{source.name}: expected pictures; found none")
+            # An archive may well have none of a split: its part has no rows, and is not asked for
+            # again.
+            if not chosen and not (source.archive and source.split):
+                of_split = f" of split {source.split}" if source.split else ""
+                raise LayoutError(f"{source.name}: expected pictures{of_split}; found none")
             if not source.archive and piece % machines != own:
                 continue
             keys = digest(record.key for record in chosen)
             note = Note(source.name, version, len(chosen), 0, keys, last)
             if piece not in notes:
-                yield Part(number, piece, note, chosen)
+                yield Part(number, piece, note, chosen, state)
             elif not note.same_listing(notes[piece]):
                 raise ConfigError(_changed(f"{source.name} had other pictures"))
+    # Notes within the listing were compared above; those behind its end are of a longer one.
     if notes and max(notes) > piece:
         raise ConfigError(_changed(f"{source.name} had more pictures"))
 
@@ -210,6 +237,7 @@ def is_whole(notes: Mapping[int, Note]) -> bool:
 
 def _pieces(records: Iterator[Record], size: int) -> Iterator[tuple[list[Record], bool]]:
     """Records, `size` together, and whether they are the last."""
+    # One record ahead, for a part's note says whether it is the last.
     following = next(records, None)
     while True:
         chosen = [following, *islice(records, size - 1)] if following else []
@@ -219,50 +247,106 @@ def _pieces(records: Iterator[Record], size: int) -> Iterator[tuple[list[Record]
             return
 
 
-def _answers(scorer: Scorer, part: Part) -> list[Answer]:
-    """Answers on a part's pictures."""
-    answers: list[Answer] = []
+def _rows(scorer: Scorer, columns: Columns, part: Part) -> list[Row]:
+    """Rows of a part's pictures."""
+    rows: list[Row] = []
     with Progress(len(part.records), str(part)) as progress:
-        for batch in scorer.answers(part.records):
-            answers += batch
+        # At once: an answer may hold much more of what a file says of itself than its row does.
+        batches = (list(map(columns.row, batch)) for batch in scorer.answers(part.records))
+        for batch in watched(part, batches, errors_of):
+            rows += batch
             progress.advance(len(batch))
-    check_reached(part, answers)
-    return answers
+    check_reached(part, errors_of(rows))
+    return rows
 
 
-def check_reached(part: Part, answers: Sequence[Answer]) -> None:
+def errors_of(rows: Iterable[Row]) -> list[str]:
+    """The errors of pictures by their rows, '' for none."""
+    return [str(row[ERROR]) for row in rows]
+
+
+def watched(part: Part, batches: Iterable[T], errors: Callable[[T], Iterable[str]]) -> Iterator[T]:
+    """Batches of a part as they come, as long as the network is there.
+
+    Args:
+        part: whose pictures they are, all of them.
+        batches: in the order of the pictures.
+        errors: the errors of a batch's pictures, '' for none.
+
+    Raises:
+        LayoutError: pictures cannot be reached, one after the other, nor any all over the part.
+    """
+    unreached, due = 0, LEAST_UNREACHED
+    for batch in batches:
+        for error in errors(batch):
+            unreached, due = (unreached + 1, due) if UNREACHED in error else (0, LEAST_UNREACHED)
+        if unreached >= due:
+            log.warning("%s: %d pictures in a row were not reached: trying others", part, unreached)
+            _probe(part)
+            due *= 2  # a dead host with thousands of them costs a few probes
+        yield batch
+
+
+def _probe(part: Part) -> None:
+    """Raises LayoutError when none of PROBES pictures can be reached. They are spread over all of
+    the part, those that were reached before included: of a dead host's at its end, or at its head,
+    a list may have hundreds."""
+    count, probes = len(part.records), min(PROBES, len(part.records))
+    chosen = [part.records[count * number // probes] for number in range(probes)]
+    threads = ThreadPoolExecutor(AT_A_TIME)
+    try:
+        errors = list(threads.map(_error, chosen))
+    finally:
+        # Ctrl-C has the rest left alone: without a network each may take minutes.
+        threads.shutdown(wait=False, cancel_futures=True)
+    if all(UNREACHED in error for error in errors):
+        raise _away(part, errors)
+
+
+def _error(record: Record) -> str:
+    try:
+        read_bytes(record)
+    except UnreadablePicture as error:
+        return str(error)
+    return ""
+
+
+def check_reached(part: Part, errors: Sequence[str]) -> None:
     """Raises LayoutError when nearly no picture of a part could be reached: written down as
     unreadable they would be lost by a network that is away for an hour. The whole part is judged,
     for dead hosts in a list often follow one another."""
-    unreached = sum(UNREACHED in answer.row.error for answer in answers)
-    if unreached >= max(LEAST_UNREACHED, MOST_UNREACHED * len(answers)):
-        error = next(a.row.error for a in answers if UNREACHED in a.row.error)
-        raise LayoutError(
-            f"{part} of {part.note.source}: expected pictures that can be reached; found "
-            f"{unreached} of {len(answers)} that cannot ({error}): --resume goes on"
-        )
+    unreached = sum(UNREACHED in error for error in errors)
+    if unreached >= max(LEAST_UNREACHED, MOST_UNREACHED * len(errors)):
+        raise _away(part, errors)
 
 
-def write(files: PartFiles, rule: VerdictRule, part: Part, answers: Sequence[Answer]) -> None:
+def _away(part: Part, errors: Sequence[str]) -> LayoutError:
+    unreached = [error for error in errors if UNREACHED in error]
+    return LayoutError(
+        f"{part} of {part.note.source}: expected pictures that can be reached; found "
+        f"{len(unreached)} of {len(errors)} that cannot ({unreached[0]}): --resume goes on"
+    )
+
+
+def write(files: PartFiles, part: Part, rows: Sequence[Row]) -> None:
     """Writes a part and its note.
 
     Args:
         files: where they go.
-        rule: of the verdicts.
-        part: whose pictures the answers are on.
-        answers: in the order of the pictures.
+        part: whose pictures the rows are of.
+        rows: in the order of the pictures.
 
     Raises:
         OSError: which names the file.
     """
-    unreadable = sum(bool(answer.row.error) for answer in answers)
-    rows = [prediction(answer, rule) for answer in answers]
+    unreadable = sum(map(bool, errors_of(rows)))
     files.write(part.source, part.piece, rows, replace(part.note, unreadable=unreadable))
     log.info("%s: %d pictures, %d of them unreadable", part, len(rows), unreadable)
 
 
 def finish(files: PartFiles) -> int:
-    """Counts the parts into run.json. Returns how many pictures could not be read."""
+    """Counts the parts into run.json. Returns how many pictures could not be read. Raises
+    LayoutError when a whole run has none of its split."""
     counts = {"parts": 0, "pictures": 0, "unreadable": 0}
     for note in files.all_notes():
         counts["parts"] += 1
@@ -270,6 +354,9 @@ def finish(files: PartFiles) -> int:
         counts["unreadable"] += note.unreadable
     info = dict(read_json(files.folder / RUN))  # as `writing` wrote it
     write_json(files.folder / RUN, info | {"counts": counts})
+    stated = info["stream"]
+    if not counts["pictures"] and stated["share"] == [0, 1]:  # of a share's archives none may have
+        raise LayoutError(f"--split: expected pictures of {stated['split']}; found none")
     if counts["unreadable"]:
         log.warning("%(unreadable)d of %(pictures)d pictures could not be read", counts)
     log.info("results are in %s", files.folder / PARTS)

@@ -25,15 +25,24 @@ from datasets._paths import visible
 from ..api import Drawn, Scorer
 from ..credentials import reading
 from ..credentials.manifests import TrustList
-from ..credentials.reading import Credentials
 from ..reporting.listed_scores import PREDICTIONS, listed_scores, read_predictions
 from ..runtime.files import replacing
 from ..runtime.progress import Progress
 from ..runtime.run_folder import RUN, begin, check_mode, open_output, write_json
 from ..runtime.table_writer import TableWriter
-from ..scoring.answer import COLUMNS, STABILITY, Answer, as_text, prediction, remarks, spoken
+from ..scoring.answer import (
+    COLUMNS,
+    SCORE,
+    STABILITY,
+    Answer,
+    as_text,
+    prediction,
+    remarks,
+    spoken,
+)
 from ..scoring.provenance import Provenance, run_info
 from ..scoring.scorer import whole_batches
+from ..scoring.verdict_rule import VerdictRule
 
 EXPLAIN = "explain"
 LEAVE = ("", "q", "quit", "exit")
@@ -42,11 +51,33 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Columns:
+    """What a row of predictions holds. `rule`: of the verdicts; `credentials`: whether what files
+    say of themselves stands in it; `score`: the name of the scores' column."""
+
+    rule: VerdictRule
+    credentials: bool = False
+    score: str = SCORE
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns, in their order."""
+        names = (*COLUMNS, *(STABILITY if self.rule.views else ()))
+        names += reading.COLUMNS if self.credentials else ()
+        return tuple(self.score if name == SCORE else name for name in names)
+
+    def row(self, answer: Answer) -> tuple[object, ...]:
+        """A picture's values."""
+        values = prediction(answer, self.rule)
+        return (*values, *reading.as_row(answer.inspected)) if self.credentials else values
+
+
+@dataclass(frozen=True)
 class TestRequest:
     """What phase test is asked to do. `records`: the pictures, none for a prompt; `inputs`,
     `csv_roots`, `split`: what they were listed from; `tag`: the run's name and that of the column
-    of scores. `explain` needs an `output`; `credentials`: whether files are asked what they say of
-    their origin, whose signatures are trusted by `trust`."""
+    of scores. `explain` needs an `output`; `credentials`: whether the scorer inspects files for
+    what they say of their origin, whose signatures are trusted by `trust`."""
 
     records: Sequence[Record]
     scorer: Scorer
@@ -77,9 +108,9 @@ def run(request: TestRequest) -> int:
     if request.output is None:
         failed = 0
         scored = _answers(request, request.records)
-        for record, answer in zip(request.records, scored, strict=True):
+        for answer in scored:
             failed += bool(answer.row.error)
-            _print(_line(request, answer, _credentials(request, record)))
+            _print(_line(request, answer))
     else:
         failed = _run_into(request, request.output)
     if failed:
@@ -123,10 +154,9 @@ def provenance_of(request: TestRequest) -> Provenance:
 
 def _append_missing(request: TestRequest, output: Path) -> None:
     """Scores the records that the predictions lack, a row and a line for each."""
-    rule, records = request.scorer.rule, request.records
-    columns = (*COLUMNS, *(STABILITY if rule.views else ()))
-    columns += reading.COLUMNS if request.credentials else ()
-    with TableWriter(output / PREDICTIONS, columns, ["path"], request.resume) as table:
+    records = request.records
+    columns = Columns(request.scorer.rule, request.credentials)
+    with TableWriter(output / PREDICTIONS, columns.names, ["path"], request.resume) as table:
         table.flush()
         missing = _missing(records, output)
         if not all(missing):
@@ -137,10 +167,8 @@ def _append_missing(request: TestRequest, output: Path) -> None:
         scored = _answers(request, [records[i] for i in chosen])
         for i, answer in zip(chosen, scored, strict=True):
             if missing[i]:
-                told = _credentials(request, records[i])
-                row = prediction(answer, rule)
-                table.append([(*row, *reading.as_row(told)) if request.credentials else row])
-                _print(_line(request, answer, told))
+                table.append([columns.row(answer)])
+                _print(_line(request, answer))
 
 
 def _missing(records: Sequence[Record], output: Path) -> list[bool]:
@@ -190,13 +218,9 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-def _credentials(request: TestRequest, record: Record) -> Credentials | None:
-    """What a picture's file says of its origin; None where nobody asked, or it cannot be read."""
-    return reading.of_record(record, request.trust) if request.credentials else None
-
-
-def _line(request: TestRequest, answer: Answer, told: Credentials | None) -> str:
+def _line(request: TestRequest, answer: Answer) -> str:
     """A picture's line, or its object, with what its file says."""
+    told = answer.inspected
     if request.json:
         more = {"credentials": reading.as_json(told)} if request.credentials else {}
         return json.dumps(request.scorer.row(answer, **more).as_dict())
@@ -238,14 +262,13 @@ def ask(request: TestRequest) -> int:
         record = Record(name, Path(name))
         [[answer]] = scorer.answers([record])
         failed += bool(answer.row.error)
-        told = _credentials(request, record)
         if request.json:
-            _print(_line(request, answer, told))
+            _print(_line(request, answer))
             continue
         # The line is the published one where nothing more was asked for.
         more, views = remarks(answer, scorer.rule), scorer.rule.views
         _print(spoken(answer, scorer.rule, scorer.loaded) + (more if views else ""))
-        for line in reading.as_lines(told):
+        for line in reading.as_lines(answer.inspected):
             _print(line)
         if more and not views:
             log.warning("%s%s", visible(name), more)

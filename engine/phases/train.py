@@ -94,10 +94,13 @@ def run(request: TrainRequest, world: World = ALONE) -> str:
         check_start(config, request.start)
         ready = outlook(pictures.train, pictures.val, pictures.how)
         return f"{request.output}: {ready}" if world.main else ""
+    # Before its end a fit leaves nothing to go on with: --resume begins it again.
     if at_once:
         return fit(request, model_to_train(config, request.start), world)
+    # Asked before a network is made, so that a run that has ended says so within seconds.
     history = world.run_on_main(finished, request) if request.resume else None
     if history is None:
+        # The network's first weights are drawn from this seed, alike in all processes.
         seed_everything(config.train.seed)
         history = train(request, model_to_train(config, request.start), world)
     return summary(history, config, request.output) if world.main else ""
@@ -148,9 +151,12 @@ def train(
         # Each process draws its own dropout. The weights are those of the seed all have in common.
         seed_everything(config.train.seed + world.rank)
     asked = {"--resume": request.resume, "--overwrite": request.overwrite}
+    # Twice: the trainer knows the rest of what processes must have in common, but is made by all of
+    # them together, which would wait for ever for one that was told something else.
     _check_alike(world, {**asked, "configuration": config.as_dict()})
     trainer = Trainer(model, request, world)
     _check_alike(world, trainer.identity)
+    # Of the main process, which alone writes; the others' stays empty.
     with ExitStack() as stack:
         world.run_on_main(_open, request, stack)
         resumed = request.resume and trainer.resume()
@@ -188,6 +194,7 @@ def fit(request: TrainRequest, model: Detector, world: World = ALONE) -> str:
         log.info("%s", outlook(pictures.train, pictures.val, pictures.how))
         result = fitting.fitted(request, model.to(request.device), device, world)
         validate = Validation(pictures, result.config, device, request.workers, world, _go_on)
+        # In the form of a training's first epoch, as cards and reports know it.
         row = {"epoch": 1, "loss": 0.0, **validate(result.model)}
         world.run_on_main(_keep_fit, request, result, row)
         if request.config.train.report:
@@ -264,6 +271,7 @@ def report(request: TrainRequest, model: Detector, device: Device, world: World)
         world: the processes that score.
     """
     path = request.output / BEST
+    # The file, and not what the last epoch left in memory: the best epoch may be another.
     state, _ = world.run_on_main(read_weights, path)
     digest = world.run_on_main(sha256, path)
     restore_own(model, state)
@@ -276,10 +284,10 @@ def report(request: TrainRequest, model: Detector, device: Device, world: World)
         output=request.output / REPORT,
         title=f"{model.title}, validation pictures of its training",
         threshold=0.5,
-        cache="none",
+        cache="none",  # which would keep scores of weights that the next try replaces
         tag=request.tag,
         workers=request.workers,
-        overwrite=True,
+        overwrite=True,  # a run that was cut off may have left half a report
     )
     eval.run(evaluation, world)
 
@@ -316,10 +324,12 @@ def finished(request: TrainRequest) -> list[dict[str, float]] | None:
     has ended, else None."""
     output, config, chosen = request.output, request.config, request.pictures
     origins = request.start.origins()
+    # By what run.json says: of a run that has ended the checkpoint may have been deleted.
     try:
         info = read_json(output / RUN)
         with (output / HISTORY).open(newline="", encoding="utf-8") as stream:
             rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        # An evaluation counts its pictures when they are all scored.
         ended = not (config.train.report and chosen.val) or "counts" in read_json(
             output / REPORT / RUN
         )
@@ -376,6 +386,7 @@ def combine(request: CombineRequest) -> str:
     """
     config, output, chosen = request.config, request.output, request.pictures
     records = [*chosen.train, *chosen.val]
+    # One table has the scores of both, by name; and none may be fitted to that is measured on.
     if twice := {record.key for record in chosen.train} & {record.key for record in chosen.val}:
         raise ConfigError(
             f"expected names of their own for training and validation pictures; found {min(twice)} "
@@ -399,6 +410,7 @@ def combine(request: CombineRequest) -> str:
             "until": chosen.until,
             "tag": request.tag,
         }
+        # The members' tables are kept, so that whatever moves a score must be as it was.
         same = ("config", "precision", "threads", "members", "listing")
         begin(output, info, request.resume, same, names[0])
         log.info("%s", outlook(chosen.train, chosen.val, chosen.how))

@@ -129,6 +129,9 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # the threads of the main process do not exist here
+    # Daemons may have no children, in which files are inspected; the main process ends this one as
+    # a daemon all the same, by its own note.
+    multiprocessing.current_process().daemon = False
     register_formats()
     with suppress(EOFError, OSError), own, own.makefile("rb") as asked, own.makefile("wb") as out:
         _send(out, READY)
@@ -328,9 +331,8 @@ class _Worker:
                     self._ask_ahead(process)
             if len(items) < len(batch):
                 # The first picture without an answer is the one that it died of.
-                query = batch[len(items)]
-                index = query if isinstance(query, int) else query.index
-                items.append(Sample(index, error=_reason(self._end(), self._limits)))
+                reason = _reason(self._end(), self._limits)
+                items.append(self._dataset.lost(batch[len(items)], reason))
         return items
 
 

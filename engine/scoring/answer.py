@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # which import torch
 
 # What a picture goes through when it is shared: mild, usual, another format, shrunk.
 RECODINGS = ("jpeg:85", "jpeg:70", "webp:80", "resize:0.7+jpeg:90")
-COLUMNS = ("path", "score", "logit", "label", "error", "notes")  # of predictions.csv
+SCORE = "score"
+COLUMNS = ("path", SCORE, "logit", "label", "error", "notes")  # of predictions.csv
 STABILITY = ("held", "of", *RECODINGS)  # and more of them, where it was asked for
 UNCERTAIN = "uncertain"
 SPOKEN = {"synthetic": "AI-Generated", "real": "Real", UNCERTAIN: "Uncertain"}
@@ -42,12 +43,14 @@ def recodings() -> tuple[Degradation, ...]:
 
 @dataclass(frozen=True)
 class Answer:
-    """The row of a picture, the rows of its `views` under RECODINGS where they were asked for, and
-    notes as datasets/_notes.py has them."""
+    """The row of a picture, the rows of its `views` under RECODINGS where they were asked for,
+    notes as datasets/_notes.py has them, and what was `inspected` of its file besides, None where
+    nobody asked or it cannot be read."""
 
     row: ScoreRow
     views: tuple[ScoreRow, ...] = ()
     notes: tuple[str, ...] = ()
+    inspected: Any = None
 
     def restated(self, prevalence: float) -> Answer:
         """The answer for a share `prevalence` of generated pictures."""

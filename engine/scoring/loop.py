@@ -14,7 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datasets import Record
-from datasets._images import SCORING_SEED, Extras, Lookup, PictureDataset, Sample, Transform
+from datasets._images import (
+    SCORING_SEED,
+    Extras,
+    Inspect,
+    Lookup,
+    PictureDataset,
+    Sample,
+    Transform,
+)
 
 from ..runtime.workers import IN_PROCESS, Workers, in_turn, streamed
 from .answer import Answer
@@ -51,7 +59,8 @@ class ScoringOptions:
     `batch_size`: pictures that are decoded and handed on together; `seed`: of what a transform or
     degradation draws; `degradation`: what each picture goes through first, None = nothing;
     `validation`: see pictures as training validates, by the detector's `val_transform`, each with a
-    seed of its own; `views`: degradations under which `answers` scores each picture once more.
+    seed of its own; `views`: degradations under which `answers` scores each picture once more;
+    `inspect`: what `answers` tells of each file besides, made of its bytes where it is decoded.
 
     `show` gets each readable picture's record and the relevance that its logit rests on. `lookup`
     knows pictures by the digest of their file, which rows then carry, and what it knows is not
@@ -64,6 +73,7 @@ class ScoringOptions:
     degradation: Degradation | None = None
     validation: bool = False
     views: tuple[Degradation, ...] = ()
+    inspect: Inspect | None = None
     show: Show | None = None
     lookup: Lookup | None = None
     tally: Tally = field(default_factory=Tally)
@@ -165,7 +175,7 @@ def decoded(
     workers = options.workers
     dataset = PictureDataset(
         (), transform, seed=options.seed, limits=workers.limits, decoding=workers.decoding,
-        extras=Extras(options.views, notes=True),
+        extras=Extras(options.views, notes=True, inspect=options.inspect),
     )  # fmt: skip
     yield from streamed(dataset, records, options.pictures_at_a_time, workers)
 
@@ -246,7 +256,7 @@ def _submitted(
                 row_of(record, view, next(of_views)[0], name)
                 for view, name in zip(item.views, names[1:], strict=bool(item.views))
             ]
-            answers.append(Answer(row, tuple(views), item.notes))
+            answers.append(Answer(row, tuple(views), item.notes, item.inspected))
             if show is not None and relevance is not None:
                 show(record, relevance)
         return answers
