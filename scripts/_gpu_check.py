@@ -72,7 +72,7 @@ def _model(name: str, tiny: bool) -> Any:
     import torch
 
     import detectors
-    from scripts.bench.measures import detector
+    from scripts.bench.subjects import detector
 
     if not tiny:
         return detector(name)
@@ -86,7 +86,7 @@ def _items(transform: Any, count: int) -> list[Any]:
     import numpy as np
 
     from datasets._images import open_picture
-    from scripts.bench.measures import EXAMPLES
+    from scripts.bench.subjects import EXAMPLES
 
     pictures = [open_picture(path) for path in sorted(EXAMPLES.rglob("*.*"))][:count]
     items = [transform(picture, np.random.default_rng(0)) for picture in pictures]

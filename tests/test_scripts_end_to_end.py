@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,22 +16,19 @@ from cli_runner import runner, script
 from conftest import ROOT, make_picture
 from models import backbone_files, randomise
 
-import datasets
-import detectors
 from detectors._default_options import DefaultOptions
 from detectors.default import Default
 from engine.weights import manifest
 from engine.weights.cards import sha256
 from scripts import _card, ship_default, train_default
-from scripts.bench import __main__ as bench
-from scripts.bench import measures, plain
 
-HERE = {"bench", "ship_default.py", "setup.sh", "train_default.py"}
+HERE = {"ship_default.py", "setup.sh", "train_default.py"}
 # Which test runs the script, rather than parts of it.
 ELSEWHERE = {
     "auc_table.py": "test_auc_table.py",
     "build_pictures.py": "test_build_pictures.py",
     "augment_csv.py": "test_augment_csv.py",
+    "bench": "test_bench.py",
     "derive.py": "test_derive.py",
     "contact_sheet.py": "test_contact_sheet.py",
     "convert_weights.py": "test_fetch.py",
@@ -220,42 +216,6 @@ def test_a_manifest_without_its_columns(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 # --- the others
-
-
-def test_a_measure_is_rows_of_a_table(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And a limit that is not met is marked, and is the exit status."""
-    for name, few in (("DECODED", 2), ("SMALL", 20), ("RESAMPLES", 5)):
-        monkeypatch.setattr(measures, name, few)
-    assert bench.main(["decode", "loop", "bootstrap"]) in (0, 1)  # a busy machine may miss one
-    rows = capsys.readouterr().out.splitlines()[4:]
-    assert len(rows) == 3 and "5 resamples" in rows[2]
-    assert all(re.search(r"\| \d+\.\d\d (x|s) \(.*(NOT MET)? \|", row) for row in rows)
-
-    def slow(_: Path) -> list[measures.Figure]:
-        return [measures.at_most("time", 3.0, 2, "6 s against 2 s")]
-
-    monkeypatch.setitem(measures.MEASURES, "slow", slow)
-    assert bench.main(["slow"]) == 1
-    assert "| time | 3.00 x (6 s against 2 s) | <= 2 x NOT MET |" in capsys.readouterr().out
-    run = script(capsys, "bench: ", bench.main)
-    assert "help, verdict" in run("nothere").complaint
-
-
-def test_plain_ways_give_what_the_product_does(tmp_path: Path) -> None:
-    """Or their times would say nothing."""
-    files = measures.jpegs(tmp_path / "pictures", 4, (160, 120))
-    kind = detectors.load("ssp")
-    model = kind(kind.tiny()).eval()
-    assert measures.scored(model, files) == pytest.approx(
-        plain.score(model, files, 3).tolist(), abs=1e-5
-    )
-    null = measures.Null(SimpleNamespace()).eval()
-    items = plain.load(files, measures.upper_left, 2)
-    assert measures.scored(null, files) == pytest.approx(null(items).tolist(), abs=1e-5)
-    data = measures.labelled_names(tmp_path / "data", files, 10)
-    assert len(datasets.open_path(data)) == 10
 
 
 @pytest.mark.parametrize(

@@ -2,223 +2,73 @@
 
 A measure takes an empty folder for its files and gives rows of the table. Its figures are ratios of
 what one run did in turn, so that they mean the same on any machine and whatever else that does.
-The published detectors get random weights, for time depends on shapes alone; nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image
-from torch import Tensor
-from torch.utils.benchmark import Timer
 
 import detectors
-from datasets import Record
 from datasets._images import open_picture
 from detectors._base import Detector
-from engine.config import CONFIGS, USUAL, Config, read_yaml, resolve
+from engine.config import CONFIGS, Config, ConfigError, read_yaml, resolve
 from engine.evaluation import metrics
 from engine.runtime.device import open_device
 from engine.runtime.distributed import ALONE
-from engine.runtime.workers import IN_PROCESS, Workers
+from engine.runtime.workers import Workers
 from engine.scoring import degradations
-from engine.scoring.backend import AT_ONCE, Backend
-from engine.scoring.backends import by_graph
-from engine.scoring.graph_backend import GraphBackend
-from engine.scoring.loop import ScoringOptions, score
-from engine.scoring.probability import score_of
-from engine.scoring.torch_backend import TorchBackend
+from engine.scoring.backend import AT_ONCE
 from engine.training.step import Batch, Stepper, make_optimizer
-from engine.weights.choice import Choice
-from engine.weights.loaded import locate
-from engine.weights.loading import build, open_weights
 
-from . import plain
+from . import backends, decoding, plain
+from .subjects import (
+    BATCH,
+    EXAMPLES,
+    Null,
+    detector,
+    jpegs,
+    labelled_names,
+    scored,
+    shipped_graph,
+    single,
+    upper_left,
+)
+from .timing import (
+    ROOT,
+    SLOW_REPEATS,
+    Figure,
+    Ways,
+    all_of,
+    at_least,
+    at_most,
+    command,
+    peak_memory,
+    seconds,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "data" / "examples"
 MAIN = (sys.executable, "main.py", "--device", "cpu")
 BARE_IMPORT = (sys.executable, "-c", "import torch, torchvision")
-# Rounds after the one that warms up; one where a round takes half a minute.
-REPEATS, SLOW_REPEATS = 3, 1
-BATCH = 16
 STREAMED = (20_000, 100_000)  # pictures: two parts, ten parts
 DECODED, SMALL, RESAMPLES = 60, 2000, 1000
 FEW, MANY = 1000, 11_000  # names of pictures that have a score already
 # Pictures of a pass: it takes seconds on two idle cores, and a measure about a minute.
 SCORED = {"default": 8, "ssp": 8, "ssp_baseline": 8, "spai": 1}
 TRAINED = {"ssp": 4, "spai": 1}
-COMPUTED = 14  # beside the examples, by each way to compute
 APART_PICTURES = 3  # that a detector scores in a process of its own
-POLL_SECONDS = 0.02
 DERIVATIONS = ("instagram:random", "post", "meme", "screenshot", "repost:3", "print-scan")
-Ways = Mapping[str, Callable[[], object]]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A row of the table; `limit` is '' where the figure only informs."""
-
-    what: str
-    value: str
-    limit: str = ""
-    met: bool = True
-
-
-def at_least(what: str, ratio: float, limit: float, details: str) -> Figure:
-    """A ratio that is to be `limit` or more."""
-    return Figure(what, f"{ratio:.2f} x ({details})", f">= {limit} x", ratio >= limit)
-
-
-def at_most(what: str, ratio: float, limit: float, details: str) -> Figure:
-    """A ratio that is to be `limit` or less."""
-    return Figure(what, f"{ratio:.2f} x ({details})", f"<= {limit} x", ratio <= limit)
-
-
-# --- time and memory
-
-
-def seconds(ways: Ways, repeats: int = REPEATS) -> dict[str, float]:
-    """Median seconds of each way. All of them run in turn, after a round that warms them up, so
-    that what else the machine does falls on all alike."""
-    # The timer would set one thread; the ways take what the command line does.
-    threads = torch.get_num_threads()
-    timers = {k: Timer("way()", globals={"way": w}, num_threads=threads) for k, w in ways.items()}
-    rounds = [{name: t.timeit(1).median for name, t in timers.items()} for _ in range(repeats + 1)]
-    return {name: statistics.median(times[name] for times in rounds[1:]) for name in ways}
-
-
-def command(words: Sequence[object]) -> Callable[[], None]:
-    """A command that runs in the repository's root. Calling it raises RuntimeError when it fails,
-    but for pictures that could not be read."""
-
-    def run() -> None:
-        done = subprocess.run([*map(str, words)], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{words} exited with {done.returncode}: {done.stderr[-500:]}")
-
-    return run
-
-
-def peak_memory(words: Sequence[object]) -> float:
-    """The most resident memory, in MB, of a command's main process, looked at again and again."""
-    child = subprocess.Popen(
-        [*map(str, words)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    process, peak = psutil.Process(child.pid), 0
-    while child.poll() is None:
-        # A process that has just ended, and waits to be asked how, has no memory left.
-        peak = max(peak, process.memory_info().rss)
-        time.sleep(POLL_SECONDS)
-    if child.returncode:
-        raise RuntimeError(f"{words} exited with {child.returncode}")
-    return peak / 2**20
-
-
-def all_of(way: Callable[[Path], object], paths: Sequence[Path]) -> list[object]:
-    """What a way makes of each path."""
-    return [way(path) for path in paths]
-
-
-# --- pictures and detectors
-
-
-def jpegs(folder: Path, count: int, size: tuple[int, int] = (640, 480)) -> list[Path]:
-    """JPEGs, crops of the example photographs, no two of them alike."""
-    rng, (width, height) = np.random.default_rng(1), size
-    folder.mkdir(parents=True)
-    pictures = [plain.decode(path) for path in sorted((EXAMPLES / "real").iterdir())]
-    pictures = [p.resize((max(2 * width, p.width), max(2 * height, p.height))) for p in pictures]
-    paths = [folder / f"{number:05}.jpg" for number in range(count)]
-    for number, path in enumerate(paths):
-        picture = pictures[number % len(pictures)]
-        left = int(rng.integers(picture.width - width))
-        top = int(rng.integers(picture.height - height))
-        picture.crop((left, top, left + width, top + height)).save(path, quality=90)
-    return paths
-
-
-def labelled_names(folder: Path, files: Sequence[Path], count: int) -> Path:
-    """A folder of `count` names of a few files, half of them in real/, half in fake/."""
-    for label in ("real", "fake"):
-        (folder / label).mkdir(parents=True)
-    for number in range(count):
-        label = ("real", "fake")[number % 2]
-        # An even number of files, so that none gets names in both classes.
-        (folder / label / f"{number:06}.jpg").hardlink_to(files[number % len(files)])
-    return folder
-
-
-def detector(name: str) -> Detector:
-    """A detector that scores: the shipped one with its weights, others of published size with
-    random ones."""
-    if name == "default":
-        file = open_weights(locate(None, name), name)
-        assert file.card is not None
-        return build(name, resolve(name, [("card", {name: file.card.options})]).options, file).model
-    torch.manual_seed(0)
-    kind: Any = detectors.load(name)
-    model: Detector = kind(kind.Options()).eval()
-    model.optimise()
-    return model
-
-
-def shipped_graph() -> GraphBackend:
-    """The shipped detector as main.py scores with it without PyTorch."""
-    opened = by_graph(Choice(USUAL), "cpu")
-    assert opened is not None
-    return opened[0]
-
-
-class Null(Detector):
-    """A detector whose network costs nothing: what is left is the loop around it."""
-
-    def transform(self, train: bool) -> Any:  # noqa: ARG002
-        """Picture -> its upper left pixel."""
-        return upper_left
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """(B, 3) -> logits (B,)."""
-        return batch.sum(dim=1)
-
-
-def upper_left(picture: Image.Image, _: np.random.Generator) -> Tensor:
-    """The upper left pixel of a picture, (3,) in [0, 1]."""
-    return torch.tensor(picture.getpixel((0, 0))) / 255.0
-
-
-def scored(
-    model: Detector, paths: Sequence[Path], workers: Workers = IN_PROCESS
-) -> list[float | None]:
-    """Logits of pictures by the product's loop."""
-    return scored_by(TorchBackend(model, open_device("cpu", "fp32")), paths, workers)
-
-
-def scored_by(
-    backend: Backend, paths: Sequence[Path], workers: Workers = IN_PROCESS
-) -> list[float | None]:
-    """Logits of pictures by the product's loop and a backend."""
-    records = [Record(path.name, path) for path in paths]
-    rows = score(backend, records, ScoringOptions(BATCH, workers))
-    return [row.logit for batch in rows for row in batch]
-
-
-# --- the measures
 
 
 def measure_help(_: Path) -> Iterator[Figure]:
@@ -288,29 +138,6 @@ def measure_scoring(folder: Path) -> Iterator[Figure]:
         yield at_least(f"{name}: scoring against a plain loop", ours / loop, 0.9, details)
 
 
-def measure_backends(folder: Path) -> Iterator[Figure]:
-    """The shipped detector on the CPU, computed in several ways, against PyTorch in float32: time,
-    and how far the score of a picture moves."""
-    paths = [*sorted(EXAMPLES.rglob("*.*")), *jpegs(folder / "pictures", COMPUTED)]
-    plain_model, compiled, rough = (detector("default") for _ in range(3))
-    compiled.compile()
-    rough.get_submodule("semantic.encoder").to(torch.bfloat16)  # as --precision bf16 holds it
-    backends: dict[str, Backend] = {
-        "PyTorch": TorchBackend(plain_model, open_device("cpu", "fp32")),
-        "onnxruntime": shipped_graph(),
-        "torch.compile": TorchBackend(compiled, open_device("cpu", "fp32")),
-        "PyTorch in bf16": TorchBackend(rough, open_device("cpu", "bf16")),
-    }
-    took = seconds({k: partial(scored_by, b, paths) for k, b in backends.items()}, SLOW_REPEATS)
-    logits = {k: [x or 0.0 for x in scored_by(b, paths)] for k, b in backends.items()}
-    exact = logits.pop("PyTorch")
-    for name, values in logits.items():
-        moved = max(abs(score_of(a) - score_of(b)) for a, b in zip(exact, values, strict=True))
-        details = f"{took['PyTorch']:.1f} s against {took[name]:.1f} s; scores move by {moved:.5f}"
-        what = f"default by PyTorch against {name}, {len(paths)} pictures"
-        yield Figure(what, f"{took['PyTorch'] / took[name]:.2f} x ({details})")
-
-
 # What a process of its own runs for `measure_detectors`: its arguments are a name and pictures.
 APART = "import sys; from scripts.bench.measures import alone; alone(*sys.argv[1:])"
 
@@ -328,12 +155,10 @@ def alone(name: str, *pictures: str) -> None:
     print(json.dumps([rate, peak / 2 ** (20 if sys.platform == "darwin" else 10)]))
 
 
-def measure_detectors(folder: Path) -> Iterator[Figure]:
+def measure_detectors(folder: Path, names: Sequence[str] = ()) -> Iterator[Figure]:
     """Pictures a second and peak memory of each detector at its published input size."""
     paths = jpegs(folder / "pictures", 1 + APART_PICTURES)
-    for name in detectors.available():
-        if detectors.load(name).made_of(detectors.load(name).Options()):
-            continue  # costs what its members do
+    for name in names or single():
         words = [sys.executable, "-c", APART, name, *map(str, paths)]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
         rate, memory = json.loads(done.stdout.splitlines()[-1])
@@ -438,17 +263,41 @@ def measure_stream(_: Path) -> Iterator[Figure]:
 
 
 Measure = Callable[[Path], Iterator[Figure]]
+# Those of which each detector has rows of its own, and which may be asked for one: `backends:npr`.
+OF_DETECTORS: dict[str, Callable[..., Iterator[Figure]]] = {
+    "detectors": measure_detectors,
+    "backends": backends.measure,
+}
 MEASURES: dict[str, Measure] = {
     "help": measure_help,
     "verdict": measure_verdict,
     "decode": measure_decode,
+    "decoders": decoding.measure_decoders,
+    "workers": decoding.measure_workers,
     "loop": measure_loop,
     "scoring": measure_scoring,
-    "detectors": measure_detectors,
-    "backends": measure_backends,
+    **OF_DETECTORS,
     "bootstrap": measure_bootstrap,
     "cache": measure_cache,
     "stream": measure_stream,
     "training": measure_training,
     "derivations": measure_derivations,
 }
+
+
+def chosen(word: str) -> Measure:
+    """The measure of a word of the command line: a name, or `NAME:DETECTOR` where each detector has
+    rows of its own.
+
+    Raises:
+        ConfigError: there is no such measure, or no such detector.
+    """
+    name, _, alone = word.partition(":")
+    known = OF_DETECTORS if alone else MEASURES
+    if name not in known:
+        raise ConfigError(f"expected {', '.join(MEASURES)}; found {word}")
+    if not alone:
+        return MEASURES[name]
+    if alone not in single():
+        raise ConfigError(f"{name}: expected one of {', '.join(single())}; found {alone}")
+    return partial(OF_DETECTORS[name], names=[alone])
