@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -128,6 +129,15 @@ def semantic_model() -> Default:
     return model.eval()
 
 
+def recipe(table: Table) -> str:
+    """A digest of what features depend on beside the pass, the pictures' bytes in their order and
+    the options, so that features of others are computed anew."""
+    digest = hashlib.sha256(json.dumps(describe_options(OPTIONS), sort_keys=True).encode())
+    for record in table.records:
+        digest.update(hashlib.sha256(record.path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
 def features(table: Table, folder: Path, number: int, device: str | None) -> Floats:
     """Class tokens (N, blocks * width) of one pass, kept in a file of the folder.
 
@@ -202,10 +212,8 @@ def run(args: argparse.Namespace) -> int:
     chosen = table.permissive if args.licences == PERMISSIVE else np.ones(len(table.records), bool)
     check(table.part(chosen), args.manifest)
     # Of all pictures, so that one folder of features serves every choice of them.
-    passes = [
-        features(table, args.output / "features", number, args.device)[chosen]
-        for number in range(args.passes)
-    ]
+    folder = args.output / "features" / recipe(table)
+    passes = [features(table, folder, number, args.device)[chosen] for number in range(args.passes)]
     table = table.part(chosen)
     labels = np.tile(table.labels, len(passes))
     logits = out_of_fold(table, passes).astype(np.float64)

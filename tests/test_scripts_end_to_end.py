@@ -128,7 +128,7 @@ def test_the_shipped_detector_is_made_anew(
     assert made.status == 0, made.err
     trained = output / "default.safetensors"
     first = trained.read_bytes()
-    kept = sorted((output / "features").iterdir())
+    kept = sorted((output / "features").glob("*/*"))
     assert [path.name for path in kept] == ["pass_0.npy", "pass_1.npy"]
     assert not np.array_equal(*map(np.load, kept))
     kept[1].unlink()  # as if stopped before: what is kept is not computed again
@@ -193,6 +193,11 @@ def test_the_shipped_detector_is_made_anew(
     rival.write_text(rival.read_text().rpartition("\n")[0].rpartition("\n")[0])
     assert "rival.csv" in ship(*both).complaint
     assert {path: path.read_bytes() for path in pretrained.iterdir()} == before_all
+
+    # Pictures that were exchanged under their names have features of their own.
+    make_picture(7, fake=True).save(listed / "train_0.png")
+    assert train(listed / "manifest.csv", "--output", output, "--passes", 1).status == 0
+    assert len([*(output / "features").iterdir()]) == 2
 
 
 def write_rival(path: Path, scores: Path) -> Path:
