@@ -60,7 +60,7 @@ class Explanation:
 class Machine:
     """How a machine is used. `precision`: fp32, bf16 or fp16; `threads` that compute, of the whole
     process, None = one for each core; `workers`: processes that decode, which start as there is
-    work for them, None = one less than the processors; 0 = decode in this process, which limits
+    work for them, None = as many as processors; 0 = decode in this process, which limits
     neither memory nor time; `limits` on one picture."""
 
     precision: str = "fp32"

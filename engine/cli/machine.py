@@ -55,7 +55,7 @@ def device(args: argparse.Namespace, precision: str | None) -> Device:
 
 def workers(args: argparse.Namespace, pictures: int, decoding: str = UPRIGHT) -> Workers:
     """How pictures are decoded: by `--workers` processes, else by as many as this process may
-    use processors, but one; a few pictures by one, for starting more takes longer than they do."""
+    use processors; a few pictures by one, for starting more takes longer than they do."""
     limits = Limits(args.max_megapixels, args.picture_memory, args.picture_seconds)
     if args.workers is not None:
         return Workers(args.workers, limits, decoding)

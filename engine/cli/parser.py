@@ -40,7 +40,7 @@ def add_decoding(group: Any) -> None:
         type=number(int, 0, 1024),
         metavar="N",
         help="processes that decode pictures, at most: another starts where pictures are waited "
-        "for (one less than the cores; 1 for fewer than 64 pictures); 0 = none but this one, which "
+        "for (as many as processors; 1 for fewer than 64 pictures); 0 = none but this one, which "
         "limits neither their memory nor their time",
     )
     group.add_argument(

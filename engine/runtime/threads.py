@@ -30,8 +30,10 @@ def usable() -> int:
 
 
 def decoders() -> int:
-    """Number of processes that decode beside those that compute: one less than the processors."""
-    return max(1, usable() // distributed.beside() - 1)
+    """Number of processes that may decode beside those that compute: as many as processors. Each
+    starts only where pictures are waited for, so that beside a slow network one does it all, and
+    a fast one is not kept waiting (measured: `scripts/bench workers`)."""
+    return max(1, usable() // distributed.beside())
 
 
 def cores() -> int:
