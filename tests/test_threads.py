@@ -133,4 +133,4 @@ def test_the_default_is_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPat
 def test_workers_are_those_that_the_processors_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     args = parser().parse_args([])
     monkeypatch.setattr(threads, "usable", lambda: 6)
-    assert [machine.workers(args, pictures).count for pictures in (1000, 1)] == [5, 1]
+    assert [machine.workers(args, pictures).count for pictures in (1000, 1)] == [6, 1]
