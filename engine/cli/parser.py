@@ -46,7 +46,7 @@ def add_decoding(group: Any) -> None:
     group.add_argument(
         "--max_megapixels",
         type=number(float, 0.001, 10_000),
-        default=limits.megapixels,
+        default=limits.megapixels,  # the library has the same
         metavar="N",
         help="a larger picture is an error, and not decoded (%(default)g)",
     )
@@ -201,6 +201,7 @@ def _selection(p: Parser) -> None:
         help="only pictures of this split, or all; phase eval: of a CSV with several (test), "
         "otherwise (all of them, or the benchmark's own); phase test: (all)",
     )
+    # Not in phase test, whose pictures have neither.
     for name in ("generators", "sources"):
         p.flag(
             group,
@@ -465,6 +466,7 @@ def parser() -> Parser:
         "not be scored; 2 wrong usage, weights or data; 70 an error of the program "
         "itself; 130, 143 interrupted. Results go to "
         "standard output, everything else to standard error.",
+        # What a short form means would change with each flag that is added.
         allow_abbrev=False,
     )
     p.add_argument(
@@ -477,7 +479,7 @@ def parser() -> Parser:
     p.add_argument(
         "--phase",
         choices=("train", "eval", "test"),
-        default="test",
+        default="test",  # as `main.py photo.jpg` is all that most people ask
         help="train a detector, evaluate it on labelled pictures, or test pictures",
     )
     groups = (_detector, _own_flags, _data, _selection, _results, _verdicts)
@@ -488,7 +490,7 @@ def parser() -> Parser:
 
 def shared(names: Sequence[str]) -> Parser:
     """Some of main.py's flags, as it has them, for the command line of a script."""
-    p = Parser(add_help=False)
+    p = Parser(add_help=False)  # the script's own parser has it
     for action in parser()._actions:
         if action.dest in names:
             p._add_action(action)

@@ -334,8 +334,8 @@ def training(args: argparse.Namespace) -> tuple[TrainRequest | CombineRequest, W
         return _combination(args, config, device, output), world
     start = detector.start_of(args, name, config, file)
     if start.file:
-        known = ((start.file.card and start.file.card.extra) or {}).get("until")
-        generators.check_until(args.until or "", start.file.path, str(known or ""))
+        known = start.file.card.until if start.file.card else ""
+        generators.check_until(args.until or "", start.file.path, known)
     config = adapted(config, start)
     # Before the pictures are listed, which may take minutes.
     world.run_on_main(check, config, device.device, output, args.resume, args.overwrite)

@@ -252,6 +252,7 @@ def _submitted(
         for item, (logit, relevance) in zip(items, results(), strict=True):
             record = records[item.index]
             row = row_of(record, item, logit, names[0])
+            # A picture that cannot be read has no views.
             views = [
                 row_of(record, view, next(of_views)[0], name)
                 for view, name in zip(item.views, names[1:], strict=bool(item.views))
@@ -269,6 +270,7 @@ def _results(
 ) -> Callable[[], Iterator[tuple[float | None, Any]]]:
     """Begins to compute items. The call of what it gives waits for the logit and relevance of each:
     computed, or known from an earlier run; None where it has none."""
+    # A network never sees an empty batch, as one of unreadable pictures alone would be.
     values = [item.value for item in items if item.value is not None]
     pending = backend.submit(values, explain) if values else list
 

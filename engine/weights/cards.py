@@ -39,6 +39,11 @@ class Card:
     band: tuple[float, float] | None = None
     extra: dict[str, Any] | None = None
 
+    @property
+    def until(self) -> str:
+        """The --until of the training that wrote the weights, '' = without, or not known."""
+        return str((self.extra or {}).get("until") or "")
+
 
 def sha256(path: Path) -> str:
     """Hex digest of a file; of one that did not change, taken once."""

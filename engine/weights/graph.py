@@ -172,5 +172,5 @@ def load(graph: Graph, options: Any, file: WeightFile, threads: int) -> Loaded:
     external = origins | {GRAPH: graph.path}
     return Loaded(
         model, graph.detector, file.path, file.sha256, card.threshold, card.band, external,
-        trained_on=tuple(learnt), until=str((card.extra or {}).get("until") or ""),
+        trained_on=tuple(learnt), until=card.until,
     )  # fmt: skip

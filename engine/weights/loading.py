@@ -271,5 +271,5 @@ def build(
     learnt = (card.extra or {}).get("trained_on") or manifest.trained_on(file.path)
     return Loaded(
         model.eval(), name, file.path, file.sha256, card.threshold, card.band, origins,
-        trained_on=tuple(learnt), until=str((card.extra or {}).get("until") or ""),
+        trained_on=tuple(learnt), until=card.until,
     )  # fmt: skip
